@@ -1,0 +1,1 @@
+"""Configuration: frozen dataclasses that check themselves, and the names everyone shares."""

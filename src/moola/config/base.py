@@ -1,0 +1,90 @@
+"""What every configuration shares: keyword-only, frozen, checks itself, unknown keys rejected."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from moola.errors import ConfigError
+
+
+class Config:
+    """Mixin for frozen keyword-only dataclasses."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping; an unknown key is refused with the nearest known one."""
+        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                raise ConfigError(
+                    f"unknown key {key!r} in {cls.__name__}",
+                    limit=f"one of {', '.join(known)}",
+                    remedy=f"Did you mean {near[0]!r}?" if near else None,
+                )
+        return cls(**values)
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> Self:
+        """Build from a YAML file."""
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"configuration file {path} does not exist") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{path} holds {type(values).__name__}", limit="a mapping")
+        return cls.from_mapping(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain, JSON-ready values."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+
+def check_range(
+    name: str,
+    value: float,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """Raise ConfigError unless `value` is a finite number inside the interval."""
+    left, right = "(" if open_low else "[", ")" if open_high else "]"
+    inside = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (value > low if open_low else value >= low)
+        and (value < high if open_high else value <= high)
+    )
+    if not inside:
+        raise ConfigError(f"{name} is {value!r}", limit=f"a number in {left}{low:g}, {high:g}{right}")
+
+
+def check_count(name: str, value: int, *, low: int = 1, high: int | None = None) -> None:
+    """Raise ConfigError unless `value` is a whole number of at least `low` (at most `high`)."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        top = f" and at most {high}" if high is not None else ""
+        raise ConfigError(f"{name} is {value!r}", limit=f"a whole number of at least {low}{top}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `value` is one of `choices`."""
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        raise ConfigError(
+            f"{name} is {value!r}",
+            limit=f"one of {', '.join(choices)}",
+            remedy=f"Did you mean {near[0]!r}?" if near else None,
+        )

@@ -1,0 +1,48 @@
+"""Names that MLflow, the disk and the page must agree on; spelled out here and nowhere else."""
+
+from __future__ import annotations
+
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+ARTIFACT_ROOT = "mlartifacts"
+
+EXPERIMENT_PRETRAIN = "moola-pretrain"
+EXPERIMENT_FINETUNE = "moola-finetune"
+EXPERIMENT_GATES = "moola-gates"
+
+REGISTERED_MODEL = "EnhancedSimpleLSTM"
+ALIAS_PRODUCTION = "production"
+ALIAS_CHALLENGER = "challenger"
+STAGE_PRODUCTION = "Production"
+STAGE_STAGING = "Staging"
+STAGE_ARCHIVED = "Archived"
+
+TAG_GATE = "moola.gate"
+TAG_VERDICT = "moola.verdict"
+TAG_REASON = "moola.reason"
+TAG_CANDIDATE = "moola.candidate"
+TAG_STEP = "moola.step"
+TAG_GIT_DIRTY = "moola.git.dirty"
+TAG_MODEL_DIGEST = "moola.model.sha256"
+TAG_GATES_RUN = "moola.gates.run_id"
+
+ARTIFACT_AUDIT = "audit/audit_trail.json"
+ARTIFACT_SPLIT = "split/indices.json"
+ARTIFACT_LOAD_REPORT = "pretrained/load_report.json"
+ARTIFACT_FREEZE_SCHEDULE = "freeze/schedule.json"
+ARTIFACT_WEIGHT_EVOLUTION = "freeze/weight_evolution.parquet"
+ARTIFACT_RELIABILITY = "calibration/reliability.png"
+ARTIFACT_BINS = "calibration/bins.json"
+ARTIFACT_CONFUSION = "confusion.png"
+ARTIFACT_PREDICTIONS = "predictions/{part}.parquet"
+ARTIFACT_GATE_REPORT = "gate_report.json"
+ARTIFACT_MANIFEST = "manifest.json"
+ARTIFACT_GATES_TABLE = "gates.json"
+IMAGE_RELIABILITY = "reliability"
+IMAGE_CONFUSION = "confusion"
+MODEL_NAME = "model"
+
+DEFAULT_ENCODER = "artifacts/pretrained/bilstm_encoder"
+DEFAULT_LABELED = "labeled_windows/v1"
+DEFAULT_UNLABELED = "unlabeled_windows/v1"
+DEFAULT_SPLIT = "splits/fwd_chain_v3.json"
+DEFAULT_FOLDS = "splits/walk_forward_v1.json"

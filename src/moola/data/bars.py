@@ -1,0 +1,157 @@
+"""Bars: the source every window set is cut from, and what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from moola.errors import DataError
+from moola.hashing import sha256_file
+
+PRICE_COLUMNS = ("open", "high", "low", "close")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """OHLC bars of one instrument.
+
+    Attributes
+    ----------
+    name
+        Name of the source, for example ``btcusd_1h``.
+    time
+        Opening time of each bar, UTC, strictly increasing, shape (N,), datetime64[us].
+    ohlc
+        Open, high, low, close in price units, shape (N, 4), float64; finite and positive, with
+        low <= open, close <= high.
+    sha256
+        Digest of the file the bars were read from.
+    """
+
+    name: str
+    time: NDArray[np.datetime64]
+    ohlc: NDArray[np.float64]
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedBlock:
+    """Bars ``[first, first + num_bars)`` stand again, price for price, at ``[again, ...)``."""
+
+    first: int
+    again: int
+    num_bars: int
+
+
+def read_bars(path: Path) -> Bars:
+    """Read a bar file in Moola's own form.
+
+    Parquet with the columns timestamp, open, high, low and close; others are ignored.
+
+    Raises
+    ------
+    DataError
+        If the file is absent or malformed, or if times or prices break their rules.
+    """
+    path = Path(path)
+    try:
+        table = pq.read_table(path, columns=["timestamp", *PRICE_COLUMNS])
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
+        raise DataError(
+            f"bar file {path} does not exist", remedy=f"Bar sets in {path.parent}: {known}"
+        ) from None
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DataError(
+            f"bar file {path} cannot be read: {_first_line(error)}",
+            limit=f"parquet with the columns timestamp, {', '.join(PRICE_COLUMNS)}",
+        ) from None
+    try:
+        time = table["timestamp"].cast(pa.timestamp("us", tz="UTC")).to_numpy()
+        ohlc = np.column_stack(
+            [table[c].cast(pa.float64()).to_numpy(zero_copy_only=False) for c in PRICE_COLUMNS]
+        )
+    except pa.ArrowException as error:
+        raise DataError(f"bar file {path} has a column of the wrong type: {_first_line(error)}") from None
+    check_bars(path.name, time, ohlc)
+    return Bars(name=path.stem, time=time, ohlc=ohlc, sha256=sha256_file(path))
+
+
+def check_bars(name: str, time: NDArray[np.datetime64], ohlc: NDArray[np.float64]) -> None:
+    """Raise DataError, naming the first offending bar, unless times and prices keep their rules."""
+    if len(time) == 0:
+        raise DataError(f"{name} holds no bars")
+    low, high = ohlc[:, 2], ohlc[:, 1]
+    with np.errstate(invalid="ignore"):
+        faults = {
+            "a missing time": np.isnat(time),
+            "a price that is not a positive number": ~(np.isfinite(ohlc) & (ohlc > 0)).all(axis=1),
+            "high below open, low or close": high < ohlc.max(axis=1),
+            "low above open, high or close": low > ohlc.min(axis=1),
+            "a time not after the one before": np.r_[False, time[1:] <= time[:-1]],
+        }
+    for fault, bad in faults.items():
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise DataError(
+                f"{name} has {fault} in {int(bad.sum())} bars, first row {row} "
+                f"({time[row]}, OHLC {', '.join(f'{p:g}' for p in ohlc[row])})",
+                remedy="Mend the file, or ingest it again with a repair that is recorded",
+            )
+
+
+def find_repeated_blocks(ohlc: NDArray[np.float64], *, min_bars: int = 2) -> list[RepeatedBlock]:
+    """Return stretches of `min_bars` or more bars that stand again later, price for price.
+
+    A stretch in which every bar is flat (high = low) does not count: a market that stands still
+    repeats itself honestly.
+    """
+    if len(ohlc) < 2:
+        return []
+    _, bar_id = np.unique(ohlc, axis=0, return_inverse=True)
+    bar_id = bar_id.reshape(-1).astype(np.int64)
+    flat = ohlc[:, 1] == ohlc[:, 2]
+    pair = bar_id[:-1] * (bar_id.max() + 1) + bar_id[1:]
+    pair[flat[:-1] & flat[1:]] = -1
+    order = np.argsort(pair, kind="stable")
+    same = (pair[order][1:] == pair[order][:-1]) & (pair[order][1:] >= 0)
+    first, again = order[:-1][same], order[1:][same]
+    blocks: list[RepeatedBlock] = []
+    by_lag = np.lexsort((first, again - first))
+    for start, copy in zip(first[by_lag].tolist(), again[by_lag].tolist(), strict=True):
+        last = blocks[-1] if blocks else None
+        if last and start - last.first == copy - last.again == last.num_bars - 1:
+            blocks[-1] = RepeatedBlock(
+                first=last.first, again=last.again, num_bars=last.num_bars + 1
+            )
+        else:
+            blocks.append(RepeatedBlock(first=start, again=copy, num_bars=2))
+    return sorted((b for b in blocks if b.num_bars >= min_bars), key=lambda b: b.first)
+
+
+def repeated_mask(bars: Bars) -> NDArray[np.bool_]:
+    """Return True, shape (N,), for every bar of a repeated block, the first copy included."""
+    mask = np.zeros(len(bars), dtype=bool)
+    for block in find_repeated_blocks(bars.ohlc):
+        mask[block.first : block.first + block.num_bars] = True
+        mask[block.again : block.again + block.num_bars] = True
+    return mask
+
+
+def gap_mask(bars: Bars) -> NDArray[np.bool_]:
+    """Return True, shape (N,), for every bar that follows more than one bar length after the last."""
+    step = np.diff(bars.time)
+    usual = np.median(step.astype(np.int64)) if len(step) else 0
+    return np.r_[False, step.astype(np.int64) > usual]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,96 @@
+"""Windows: which stretches of bars may be used, and how a model sees one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from moola.config.data import WindowRecipe, parse_utc
+from moola.data.bars import Bars, gap_mask, repeated_mask
+from moola.errors import BadInput, DataError
+
+
+def window_starts(bars: Bars, recipe: WindowRecipe) -> NDArray[np.int64]:
+    """Return the row of each window's first bar, in time order, shape (n,).
+
+    A window, its label horizon included, lies whole between `recipe.start` and `recipe.end`,
+    touches no repeated block and, unless `recipe.cross_gaps`, spans no gap.
+    """
+    span = recipe.window_bars + recipe.label_bars
+    first = _row_at(bars, recipe.start, 0)
+    last = _row_at(bars, recipe.end, len(bars))
+    starts = np.arange(first, last - span + 1, recipe.step_bars, dtype=np.int64)
+    if len(starts):
+        starts = starts[_count(repeated_mask(bars), starts, starts + span) == 0]
+    if len(starts) and not recipe.cross_gaps:
+        starts = starts[_count(gap_mask(bars), starts + 1, starts + span) == 0]
+    if not len(starts):
+        raise DataError(
+            f"no window of {span} bars fits into {bars.name} ({len(bars)} bars)",
+            remedy="Widen start and end, shorten window_bars, or allow cross_gaps",
+        )
+    return starts
+
+
+def cut_windows(bars: Bars, starts: NDArray[np.int64], window_bars: int) -> NDArray[np.float32]:
+    """Return the windows in price units, shape (n, T, 4), float32."""
+    view = sliding_window_view(bars.ohlc.astype(np.float32), window_bars, axis=0)
+    return np.ascontiguousarray(view[starts].transpose(0, 2, 1))
+
+
+def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[np.float32]:
+    """Return OHLC windows as float32, shape (n, T, 4), or raise BadInput naming the first fault."""
+    X = np.asarray(X_NTC)
+    if X.ndim != 3 or X.shape[2] != 4 or X.dtype.kind not in "fiu":
+        raise BadInput(
+            f"windows have shape {X.shape} and type {X.dtype}",
+            limit="numbers of shape (n, T, 4): open, high, low, close",
+        )
+    if not len(X):
+        raise BadInput("the batch holds no window", limit="at least 1")
+    if window_bars is not None and X.shape[1] != window_bars:
+        raise BadInput(f"windows have {X.shape[1]} bars", limit=f"{window_bars} bars, as in training")
+    with np.errstate(over="ignore"):
+        X = X.astype(np.float32, copy=False)
+    bad = ~(np.isfinite(X) & (X > 0)).all(axis=(1, 2))
+    if bad.any():
+        raise BadInput(
+            f"window {int(np.argmax(bad))} holds a price that is NaN, infinite or not positive",
+            limit="finite prices above 0",
+        )
+    bad = ((X[..., 1] < X.max(axis=2)) | (X[..., 2] > X.min(axis=2))).any(axis=1)
+    if bad.any():
+        raise BadInput(
+            f"window {int(np.argmax(bad))} has a bar whose high or low does not enclose its prices",
+            limit="low <= open, close <= high",
+        )
+    return X
+
+
+def normalise(X_NTC: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return windows free of price level and volatility, shape (n, T, 4), float32.
+
+    Each price is taken relative to the window's last close and divided by the window's mean bar
+    range, ``(P / C_T - 1) / mean((high - low) / C_T)``, scaled by 1 / sqrt(T) so that a random walk
+    has values of order one. Only the window's own bars enter. A window without any range (every
+    bar flat) is divided by one ten-thousandth of the price instead of 0.
+    """
+    X = np.asarray(X_NTC, dtype=np.float64)
+    close = X[:, -1:, 3:4]
+    scale = ((X[..., 1] - X[..., 2]).mean(axis=1)[:, None, None] / close) * np.sqrt(X.shape[1])
+    return ((X / close - 1.0) / np.maximum(scale, 1e-4)).astype(np.float32)
+
+
+def _row_at(bars: Bars, time: str | None, default: int) -> int:
+    parsed = parse_utc(time)
+    if parsed is None:
+        return default
+    return int(np.searchsorted(bars.time, np.datetime64(parsed.replace(tzinfo=None), "us")))
+
+
+def _count(
+    mask: NDArray[np.bool_], begin: NDArray[np.int64], end: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    total = np.r_[0, np.cumsum(mask)]
+    return np.asarray(total[end] - total[begin])

@@ -1,0 +1,91 @@
+"""The errors Moola raises on purpose.
+
+    MoolaError
+    ├── BadInput (also ValueError)            exit 2: the caller can mend it
+    │   ├── ConfigError                       an option or a configuration file
+    │   ├── DataError                         a bar file, a window set, a split file
+    │   ├── CheckpointError                   a checkpoint that cannot be loaded as asked
+    │   │   └── CheckpointNotFound            (also FileNotFoundError)
+    │   ├── DeviceError                       the device asked for is not there
+    │   └── TrackingError                     the tracking server cannot be reached or answers wrongly
+    └── Refused                               exit 1: the input is readable, the answer is no
+        ├── AuditError                        the data audit found a leak or a tampered set
+        ├── ProofError                        a run did not do what it said it would do
+        └── PromotionRefused                  a gate, the policy or the ledger forbids it
+
+Anything else that escapes is a bug. Every message names the value, the limit and the remedy.
+"""
+
+from __future__ import annotations
+
+
+class MoolaError(Exception):
+    """Base of all deliberate errors.
+
+    Parameters
+    ----------
+    problem
+        What is wrong, with the offending value in it.
+    limit
+        What would have been accepted.
+    remedy
+        What to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problem: str, *, limit: str | None = None, remedy: str | None = None):
+        self.problem, self.limit, self.remedy = problem, limit, remedy
+        parts = [problem.rstrip(".")]
+        if limit:
+            parts.append(f"expected {limit}".rstrip("."))
+        line = "; ".join(parts) + "."
+        if remedy:
+            line += f" {remedy.rstrip('.')}."
+        super().__init__(line)
+
+
+class BadInput(MoolaError, ValueError):
+    """The caller gave something that cannot be used."""
+
+
+class ConfigError(BadInput):
+    """An option or a configuration file is wrong."""
+
+
+class DataError(BadInput):
+    """A bar file, a window set or a split file is missing or malformed."""
+
+
+class CheckpointError(BadInput):
+    """A checkpoint cannot be loaded as asked; the model is unchanged."""
+
+
+class CheckpointNotFound(CheckpointError, FileNotFoundError):
+    """The checkpoint file does not exist."""
+
+
+class DeviceError(BadInput):
+    """The device asked for is not available."""
+
+
+class TrackingError(BadInput):
+    """The tracking or registry server cannot be reached or refused the call."""
+
+
+class Refused(MoolaError):
+    """Understood, checked, and refused."""
+
+    exit_code = 1
+
+
+class AuditError(Refused):
+    """The data audit failed: the run must not be believed."""
+
+
+class ProofError(Refused):
+    """A run did not do what it stated."""
+
+
+class PromotionRefused(Refused):
+    """The version may not be promoted."""
