@@ -1,0 +1,151 @@
+"""EnhancedSimpleLSTM: the primary model. OHLC through a BiLSTM and attention, 20 features beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from moola.errors import ConfigError
+from moola.models.estimator import TorchWindowClassifier
+
+PRESETS: dict[str, dict[str, int]] = {
+    "matched": {"hidden_size": 128, "num_layers": 2},  # takes the default encoder whole
+    "compact": {"hidden_size": 32, "num_layers": 1},
+}
+
+
+class EnhancedSimpleLSTM(nn.Module):
+    """The network.
+
+    The BiLSTM's last state attends to all steps (multi-head attention); state and attended summary
+    are added, joined with the features' MLP and classified.
+
+    Parameters
+    ----------
+    num_classes
+        K, outputs.
+    input_dim, num_features
+        Channels of a bar and features of a window.
+    hidden_size, num_layers
+        LSTM units per direction, and layers.
+    num_heads
+        Attention heads; must divide ``2 * hidden_size``.
+    feature_mlp_hidden
+        Widths of the features' MLP.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        input_dim: int = 4,
+        num_features: int = 20,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        num_heads: int = 2,
+        dropout: float = 0.1,
+        feature_mlp_hidden: tuple[int, ...] = (64, 32),
+    ):
+        super().__init__()
+        width = 2 * hidden_size
+        if width % num_heads:
+            raise ConfigError(f"num_heads is {num_heads}", limit=f"a divisor of {width}")
+        self.encoder = nn.LSTM(
+            input_dim,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=dropout if num_layers > 1 else 0.0,
+        )
+        self.attention = nn.MultiheadAttention(width, num_heads, dropout=dropout, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+        layers: list[nn.Module] = []
+        last = num_features
+        for hidden in feature_mlp_hidden:
+            layers += [nn.Linear(last, hidden), nn.ReLU(), nn.Dropout(dropout)]
+            last = hidden
+        self.feature_mlp = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Linear(width + last, hidden_size),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_size, num_classes),
+        )
+
+    def forward(self, x_NTC: torch.Tensor, features_NF: torch.Tensor) -> torch.Tensor:
+        """Return logits, shape (n, K)."""
+        states_NTH, _ = self.encoder(x_NTC)
+        return self.forward_head(states_NTH, features_NF)
+
+    def forward_head(self, states_NTH: torch.Tensor, features_NF: torch.Tensor) -> torch.Tensor:
+        """Return logits from the encoder's states, shape (n, T, 2 * hidden_size)."""
+        half = states_NTH.shape[2] // 2
+        ends = torch.cat([states_NTH[:, -1:, :half], states_NTH[:, :1, half:]], dim=2)
+        attended, _ = self.attention(ends, states_NTH, states_NTH, need_weights=False)
+        summary = self.norm(ends + attended)[:, 0]
+        return self.classifier(torch.cat([summary, self.feature_mlp(features_NF)], dim=1))
+
+
+class EnhancedSimpleLSTMModel(TorchWindowClassifier):
+    """Scikit-learn estimator around :class:`EnhancedSimpleLSTM`.
+
+    See :class:`~moola.models.estimator.TorchWindowClassifier` for the training parameters.
+    """
+
+    model_name = "enhanced_simple_lstm"
+
+    def __init__(
+        self,
+        *,
+        seed: int = 17,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        num_heads: int = 2,
+        dropout: float = 0.1,
+        feature_mlp_hidden: tuple[int, ...] = (64, 32),
+        n_epochs: int = 60,
+        batch_size: int = 32,
+        learning_rate: float = 5e-4,
+        weight_decay: float = 1e-4,
+        early_stopping_patience: int = 20,
+        val_split: float = 0.0,
+        class_weight: str | None = None,
+        use_amp: bool = False,
+        device: str = "cpu",
+    ):
+        self.seed = seed
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.feature_mlp_hidden = feature_mlp_hidden
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.early_stopping_patience = early_stopping_patience
+        self.val_split = val_split
+        self.class_weight = class_weight
+        self.use_amp = use_amp
+        self.device = device
+
+    @classmethod
+    def from_preset(cls, preset: str, **params: Any) -> EnhancedSimpleLSTMModel:
+        """Return the model in the size of a preset: ``matched`` or ``compact``."""
+        if preset not in PRESETS:
+            raise ConfigError(f"preset is {preset!r}", limit=f"one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[preset], **params})
+
+    def build_net(self, num_classes: int) -> nn.Module:
+        """Return a freshly initialised network for K classes."""
+        return EnhancedSimpleLSTM(
+            num_classes=num_classes,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            dropout=self.dropout,
+            feature_mlp_hidden=tuple(self.feature_mlp_hidden),
+        )

@@ -1,0 +1,1 @@
+"""Self-supervised pretraining of encoders, and the measure of what they learned."""

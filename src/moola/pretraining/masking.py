@@ -1,0 +1,52 @@
+"""Which bars to hide: three strategies, drawn on the device that trains."""
+
+from __future__ import annotations
+
+import torch
+
+from moola.config.base import check_choice, check_range
+from moola.config.training import MASK_STRATEGIES
+
+
+def draw_mask(
+    strategy: str,
+    num_windows: int,
+    num_bars: int,
+    *,
+    ratio: float,
+    patch_size: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return which bars are masked, shape (n, T), bool, on the generator's device.
+
+    Every window has the same number of masked bars, ``max(1, round(ratio * T))`` (for ``patch``
+    rounded to whole patches, the last of which may be shorter).
+
+    Parameters
+    ----------
+    strategy
+        ``random``: bars anywhere (BERT); ``block``: one contiguous stretch; ``patch``: whole
+        patches of `patch_size` bars on a fixed grid (PatchTST).
+    """
+    check_choice("mask_strategy", strategy, MASK_STRATEGIES)
+    check_range("mask_ratio", ratio, low=0, high=1, open_low=True, open_high=True)
+    device = generator.device
+    num_masked = max(1, round(ratio * num_bars))
+    if strategy == "random":
+        return _choose(num_windows, num_bars, num_masked, generator)
+    if strategy == "block":
+        begin = torch.randint(
+            num_bars - num_masked + 1, (num_windows, 1), generator=generator, device=device
+        )
+        bar = torch.arange(num_bars, device=device)
+        return (bar >= begin) & (bar < begin + num_masked)
+    num_patches = -(-num_bars // patch_size)
+    chosen = _choose(num_windows, num_patches, max(1, round(num_masked / patch_size)), generator)
+    return chosen.repeat_interleave(patch_size, dim=1)[:, :num_bars]
+
+
+def _choose(rows: int, columns: int, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Return a bool matrix with exactly `count` True in every row, at random places."""
+    noise = torch.rand((rows, columns), generator=generator, device=generator.device)
+    mask = torch.zeros((rows, columns), dtype=torch.bool, device=generator.device)
+    return mask.scatter_(1, noise.topk(count, dim=1).indices, True)

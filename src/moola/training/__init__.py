@@ -1,0 +1,1 @@
+"""Fine-tuning that proves itself: freeze schedules, forensics, walk-forward predictions."""
