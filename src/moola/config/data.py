@@ -13,7 +13,7 @@ import yaml
 from moola.config.base import Config, check_choice, check_count, check_range
 from moola.errors import ConfigError
 
-LABELS = ("none", "expansion", "expansion_direction")
+LABELS = ("none", "expansion", "expansion_direction", "triple_barrier", "file")
 STRATEGIES = ("forward_chaining", "walk_forward")
 
 
@@ -33,11 +33,20 @@ class WindowRecipe(Config):
     step_bars
         Bars between the starts of two neighbouring windows.
     label
-        ``none``, ``expansion`` (2 classes) or ``expansion_direction`` (3 classes).
+        ``none``, ``expansion`` (2 classes), ``expansion_direction`` (3 classes),
+        ``triple_barrier`` (3 classes) or ``file`` (your own).
     horizon_bars
-        Bars after the window that its label looks at, H.
+        Bars after the window that its label looks at, H. With ``file``, of the labels that state
+        no end of their own.
     cross_gaps
         Whether a window, label horizon included, may span a gap in the time line.
+    barrier_width
+        ``triple_barrier`` only: distance of the barriers from the window's last close, in standard
+        deviations of the window's close-to-close changes times sqrt(H).
+    label_file
+        ``file`` only: bare name of a file in ``data/labels/`` (CSV or parquet).
+    class_names
+        ``file`` only: names of the classes 0, 1, ...
     """
 
     source: str
@@ -48,21 +57,56 @@ class WindowRecipe(Config):
     label: str = "expansion"
     horizon_bars: int = 6
     cross_gaps: bool = False
+    barrier_width: float = 1.0
+    label_file: str | None = None
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.source or any(c in self.source for c in "/\\") or self.source.startswith("."):
-            raise ConfigError(f"source is {self.source!r}", limit="the bare name of a bar set")
+        check_name("source", self.source, "a bar set")
         check_choice("label", self.label, LABELS)
-        check_count("horizon_bars", self.horizon_bars, low=0 if self.label == "none" else 1)
+        free = self.label in ("none", "file")
+        check_count("horizon_bars", self.horizon_bars, low=0 if free else 1)
         check_count("window_bars", self.window_bars, low=max(2, self.horizon_bars))
         check_count("step_bars", self.step_bars)
+        check_range("barrier_width", self.barrier_width, low=0, open_low=True)
+        if not isinstance(self.cross_gaps, bool):
+            raise ConfigError(f"cross_gaps is {self.cross_gaps!r}", limit="true or false")
         for name in ("start", "end"):
             parse_utc(getattr(self, name), name)
+        self._check_own_labels()
+
+    def _check_own_labels(self) -> None:
+        if not isinstance(self.class_names, list | tuple):
+            raise ConfigError(f"class_names is {self.class_names!r}", limit="a list of names")
+        object.__setattr__(self, "class_names", tuple(str(c) for c in self.class_names))
+        if self.label != "file":
+            if self.label_file is not None or self.class_names:
+                raise ConfigError(
+                    f"label_file and class_names are given, but label is {self.label!r}",
+                    limit="label: file",
+                )
+            return
+        check_name("label_file", self.label_file, "a file in data/labels")
+        if len(set(self.class_names)) != len(self.class_names) or len(self.class_names) < 2:
+            raise ConfigError(
+                f"class_names is {list(self.class_names)!r}", limit="two or more different names"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain, JSON-ready values; what only another kind of label uses is left out."""
+        values = super().to_dict()
+        values["class_names"] = list(self.class_names)
+        if self.label != "triple_barrier":
+            del values["barrier_width"]
+        if self.label != "file":
+            del values["label_file"], values["class_names"]
+        return values
 
     @property
     def num_classes(self) -> int:
         """Number of label classes, 0 for an unlabelled set."""
-        return {"none": 0, "expansion": 2, "expansion_direction": 3}[self.label]
+        known = {"none": 0, "expansion": 2, "expansion_direction": 3, "triple_barrier": 3}
+        return known.get(self.label, len(self.class_names))
 
     @property
     def label_bars(self) -> int:
@@ -79,11 +123,14 @@ class SplitRecipe(Config):
     labeled
         The set, for example ``labeled_windows/v1``.
     strategy
-        ``forward_chaining`` (train, val, test) or ``walk_forward`` (expanding folds, locked test).
+        ``forward_chaining`` (train, val, test) or ``walk_forward`` (folds, locked test).
     train_fraction, val_fraction
         Shares of the set; what is left is the locked test part.
     num_folds
         Folds of ``walk_forward``, cut from the part before the test part.
+    train_blocks
+        ``walk_forward`` only: each fold trains on at most this many blocks, the latest ones
+        (rolling). None: on all before it (expanding).
     embargo_bars
         Further bars between the end of one part's labels and the next part's first bar.
     """
@@ -94,6 +141,7 @@ class SplitRecipe(Config):
     val_fraction: float = 0.15
     num_folds: int = 5
     embargo_bars: int = 0
+    train_blocks: int | None = None
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -111,9 +159,25 @@ class SplitRecipe(Config):
             )
         check_count("num_folds", self.num_folds)
         check_count("embargo_bars", self.embargo_bars, low=0)
+        if self.train_blocks is not None:
+            check_count("train_blocks", self.train_blocks)
+            if self.strategy != "walk_forward":
+                raise ConfigError(
+                    f"train_blocks is {self.train_blocks}, but strategy is {self.strategy!r}",
+                    limit="strategy: walk_forward",
+                )
 
 
-def load_recipes(path: Path | None = None) -> tuple[dict[str, WindowRecipe], dict[str, SplitRecipe]]:
+def check_name(name: str, value: object, what: str) -> None:
+    """Raise ConfigError unless `value` is a bare name that cannot lead out of its folder."""
+    bare = isinstance(value, str) and value and not value.startswith(".")
+    if not bare or any(c in str(value) for c in "/\\\0"):
+        raise ConfigError(f"{name} is {value!r}", limit=f"the bare name of {what}")
+
+
+def load_recipes(
+    path: Path | None = None,
+) -> tuple[dict[str, WindowRecipe], dict[str, SplitRecipe]]:
     """Read window sets and splits from a YAML file (default: the recipes that ship with Moola)."""
     if path is None:
         text = resources.files("moola.config").joinpath("recipes.yaml").read_text()
@@ -122,15 +186,24 @@ def load_recipes(path: Path | None = None) -> tuple[dict[str, WindowRecipe], dic
             text = Path(path).read_text()
         except FileNotFoundError:
             raise ConfigError(f"recipe file {path} does not exist") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"recipe file {path} cannot be read: {error}") from None
     try:
         values: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"recipes are not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or set(values) - {"sets", "splits"}:
         raise ConfigError("recipes hold something else", limit="a mapping of sets and splits")
-    sets = {k: WindowRecipe.from_mapping(v) for k, v in (values.get("sets") or {}).items()}
-    splits = {k: SplitRecipe.from_mapping(v) for k, v in (values.get("splits") or {}).items()}
+    sets = {k: WindowRecipe.from_mapping(v) for k, v in _section(values, "sets").items()}
+    splits = {k: SplitRecipe.from_mapping(v) for k, v in _section(values, "splits").items()}
     return sets, splits
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    section = values.get(name) or {}
+    if not isinstance(section, dict) or not all(isinstance(v, dict) for v in section.values()):
+        raise ConfigError(f"recipes: {name} holds something else", limit="names with mappings")
+    return {str(k): v for k, v in section.items()}
 
 
 def parse_utc(value: str | None, name: str = "time") -> datetime | None:

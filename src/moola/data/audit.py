@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moola.data.duplicates import bar_pair_keys, same_windows, shifted_copies
 from moola.data.splits import Split, WindowTimes
-from moola.errors import AuditError, DataError
+from moola.data.trail import NAMED, AuditTrail, Check, CorpusClaim, name_windows
 
-_NAMED = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusClaim:
-    """Which bars a pretraining corpus covers, as an encoder's checkpoint states it."""
-
-    name: str
-    sha256: str
-    source: str
-    source_sha256: str
-    first_bar: str
-    last_bar: str
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> CorpusClaim:
-        """Read a claim; raises DataError where a field is absent."""
-        try:
-            return cls(**{k: str(values[k]) for k in cls.__dataclass_fields__})
-        except (KeyError, TypeError):
-            raise DataError(
-                "the corpus claim is incomplete",
-                limit=f"the fields {', '.join(cls.__dataclass_fields__)}",
-                remedy="Pretrain the encoder with Moola, which writes it",
-            ) from None
-
-    def to_dict(self) -> dict[str, str]:
-        """Return plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One question of the audit and its answer."""
-
-    name: str
-    passed: bool
-    detail: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditTrail:
-    """What was checked, on which data, with what result."""
-
-    checks: tuple[Check, ...]
-    facts: Mapping[str, Any]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check passed."""
-        return bool(self.checks) and all(c.passed for c in self.checks)
-
-    def require(self) -> None:
-        """Raise AuditError with the first failed check."""
-        for check in self.checks:
-            if not check.passed:
-                raise AuditError(f"audit of {self.facts['split']}: {check.name}: {check.detail}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values."""
-        return {
-            "passed": self.passed,
-            "checks": [asdict(c) for c in self.checks],
-            **self.facts,
-        }
+__all__ = ["AuditTrail", "Check", "CorpusClaim", "audit_split", "bar_pair_keys", "name_windows"]
+_ALL_WINDOWS = (
+    20_000  # up to here every window is searched for copies, above it a cover of the bars
+)
+_STEP = 0.05  # of normalised prices, in the search for windows at another price level
 
 
 def audit_split(
@@ -94,19 +33,38 @@ def audit_split(
     source: str,
     corpus: CorpusClaim | None = None,
     X_corpus_NTC: NDArray[np.float32] | None = None,
+    extra: Sequence[Check] = (),
 ) -> AuditTrail:
     """Check a split of a labelled set.
 
     Index errors end the audit early, since nothing else can be read then; all other checks are
     made and reported together.
+
+    Parameters
+    ----------
+    split
+        The split.
+    y, num_classes
+        Labels of the set, shape (n,), and its number of classes.
+    X_NTC, times, clock
+        Windows in price units, shape (n, T, 4), their bars and their UTC times, shape (n, 3).
+    labeled_name, labeled_sha256, source
+        What the set is called, its digest and the bars it was cut from.
+    corpus, X_corpus_NTC
+        What an encoder was pretrained on, and its windows where they are at hand.
+    extra
+        Further checks to report with these, for example those of `moola.data.lineage`.
     """
     checks = [_digest_check(split, labeled_name, labeled_sha256), *_index_checks(split, len(times))]
     if all(c.passed for c in checks):
         checks += _order_checks(split, times)
-        checks.append(_duplicate_check(split, X_NTC))
+        checks.append(_purge_check(split, times))
+        checks += _duplicate_checks(split, X_NTC, times)
         checks.append(_class_check(split, y, num_classes))
         if corpus is not None:
-            checks += _corpus_checks(split, clock, source, corpus, X_NTC, X_corpus_NTC)
+            checks.append(_corpus_time_check(split, clock, source, corpus))
+            checks += _corpus_bar_checks(split, X_NTC, X_corpus_NTC)
+    checks += extra
     facts: dict[str, Any] = {
         "labeled_version": labeled_name,
         "labeled_sha256": labeled_sha256,
@@ -125,26 +83,10 @@ def audit_split(
     if all(c.passed for c in checks):
         facts["bars"] = {
             part: [str(clock[rows, 0].min()), str(clock[rows, 2].max())]
-            for part, rows in split.parts.items()
+            for part, rows in {**split.parts, "purged": split.purged}.items()
+            if len(rows)
         }
     return AuditTrail(checks=tuple(checks), facts=facts)
-
-
-def bar_pair_keys(X_NTC: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Return a 64-bit key of every two neighbouring bars, shape (n, T - 1).
-
-    Two bars that agree in all eight prices do not meet by chance; pairs in which both bars are
-    flat get key 0 and mean nothing.
-    """
-    X = np.ascontiguousarray(X_NTC, dtype=np.float32)
-    words = X.view(np.uint64)  # (n, T, 2)
-    odd = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
-    bar = words[..., 0] * odd[0] ^ (words[..., 1] * odd[1])
-    bar ^= bar >> np.uint64(29)
-    key = bar[:, :-1] * odd[0] ^ (bar[:, 1:] * odd[1] + np.uint64(0x165667B19E3779F9))
-    flat = X[..., 1] == X[..., 2]
-    key[flat[:, :-1] & flat[:, 1:]] = 0
-    return np.asarray(key)
 
 
 def _digest_check(split: Split, name: str, sha256: str) -> Check:
@@ -168,12 +110,12 @@ def _index_checks(split: Split, num_windows: int) -> list[Check]:
         Check(
             name="indices exist",
             passed=not len(outside) and len(split.train) > 0,
-            detail=_windows(outside, f"all inside 0 to {num_windows - 1}"),
+            detail=name_windows(outside, f"all inside 0 to {num_windows - 1}"),
         ),
         Check(
             name="parts are disjoint",
             passed=not len(twice),
-            detail=_windows(twice, "no window in two parts"),
+            detail=name_windows(twice, "no window in two parts"),
         ),
         Check(
             name="parts are in time order",
@@ -197,26 +139,69 @@ def _order_checks(split: Split, times: WindowTimes) -> list[Check]:
             Check(
                 name=f"no bar shared between {a} and {b}",
                 passed=not len(shared),
-                detail=_windows(shared, f"labels of {a} end before {b} begins (bar {begin})"),
+                detail=name_windows(shared, f"labels of {a} end before {b} begins (bar {begin})"),
             )
         )
     return checks
 
 
-def _duplicate_check(split: Split, X_NTC: NDArray[np.float32]) -> Check:
-    seen: dict[bytes, tuple[str, int]] = {}
-    clashes: list[str] = []
-    for part, rows in split.parts.items():
-        for row in rows.tolist():
-            key = hashlib.blake2b(np.ascontiguousarray(X_NTC[row]).data, digest_size=16).digest()
-            other = seen.setdefault(key, (part, row))
-            if other[0] != part:
-                clashes.append(f"{other[1]} ({other[0]}) = {row} ({part})")
+def _purge_check(split: Split, times: WindowTimes) -> Check:
+    """Only windows that had to go may be called purged: leaving out others picks the figures."""
+    begins = [int(times.first[rows].min()) for rows in split.parts.values()]
+    reach = times.label_end[split.purged] + split.embargo_bars
+    needed = np.zeros(len(split.purged), dtype=bool)
+    for begin in begins[1:]:
+        needed |= (times.first[split.purged] < begin) & (reach >= begin)
+    spare = split.purged[~needed]
     return Check(
-        name="no window stands in two parts under two ids",
-        passed=not clashes,
-        detail="windows " + "; ".join(clashes[:_NAMED]) if clashes else "all windows differ",
+        name="only windows that reach into the next part are purged",
+        passed=not len(spare),
+        detail=name_windows(spare, f"{len(split.purged)} windows purged"),
     )
+
+
+def _duplicate_checks(split: Split, X_NTC: NDArray[np.float32], times: WindowTimes) -> list[Check]:
+    parts = split.parts
+    exact = same_windows(X_NTC, parts)
+    near = same_windows(X_NTC, parts, digits=_STEP) if not exact else []
+    checks = [
+        _same_check("no window stands in two parts under two ids", exact),
+        _same_check("no window stands in two parts at another price level", near),
+    ]
+    cover = {part: _cover(rows, times) for part, rows in parts.items()}
+    held_out = np.concatenate([cover.get(p, np.empty(0, dtype=np.int64)) for p in ("val", "test")])
+    copies = [] if exact else shifted_copies(X_NTC, cover["train"], held_out)
+    checks.append(
+        Check(
+            name="no stretch of train stands again in val or test",
+            passed=not copies,
+            detail="windows "
+            + "; ".join(
+                f"{c.a} from bar {c.a_bar} = {c.b} from bar {c.b_bar} ({c.num_bars} bars, "
+                f"correlation {c.correlation:.4f})"
+                for c in copies[:NAMED]
+            )
+            if copies
+            else f"{len(held_out)} held-out windows searched for shifted copies",
+        )
+    )
+    return checks
+
+
+def _same_check(name: str, clashes: list[tuple[str, int, str, int]]) -> Check:
+    named = "; ".join(f"{a} ({p}) = {b} ({q})" for p, a, q, b in clashes[:NAMED])
+    return Check(name=name, passed=not clashes, detail=f"windows {named}" if clashes else "none")
+
+
+def _cover(rows: NDArray[np.int64], times: WindowTimes) -> NDArray[np.int64]:
+    """Return `rows`, or where there are many, enough of them to hold every two bars of all."""
+    if len(rows) <= _ALL_WINDOWS:
+        return rows
+    kept = [0]
+    while kept[-1] < len(rows) - 1:
+        reach = np.searchsorted(times.first[rows], times.last[rows[kept[-1]]]) - 1
+        kept.append(max(int(reach), kept[-1] + 1))
+    return rows[kept]
 
 
 def _class_check(split: Split, y: NDArray[np.int64] | None, num_classes: int) -> Check:
@@ -230,7 +215,8 @@ def _class_check(split: Split, y: NDArray[np.int64] | None, num_classes: int) ->
         if missing:
             faults.append(f"{part} lacks class {', '.join(map(str, missing))}")
         if len(foreign):
-            faults.append(_windows(foreign, "") + f" in {part} hold labels outside 0..{num_classes - 1}")
+            named = name_windows(foreign, "")
+            faults.append(f"{named} in {part} hold labels outside 0..{num_classes - 1}")
     return Check(
         name="every class in every part",
         passed=not faults,
@@ -238,45 +224,39 @@ def _class_check(split: Split, y: NDArray[np.int64] | None, num_classes: int) ->
     )
 
 
-def _corpus_checks(
-    split: Split,
-    clock: NDArray[np.datetime64],
-    source: str,
-    corpus: CorpusClaim,
-    X_NTC: NDArray[np.float32],
-    X_corpus_NTC: NDArray[np.float32] | None,
-) -> list[Check]:
+def _corpus_time_check(
+    split: Split, clock: NDArray[np.datetime64], source: str, corpus: CorpusClaim
+) -> Check:
     held_out = np.concatenate([split.val, split.test])
-    begin, end = np.datetime64(corpus.first_bar), np.datetime64(corpus.last_bar)
+    begin, end = corpus.span()
     inside = held_out[(clock[held_out, 2] >= begin) & (clock[held_out, 0] <= end)]
-    same_source = corpus.source == source
     when = f"corpus covers {corpus.source} from {corpus.first_bar} to {corpus.last_bar}"
+    same_source = corpus.source == source
     if len(inside) and not same_source:
         when += f"; warning: the same calendar time as {len(inside)} held-out windows"
-    checks = [
+    return Check(
+        name="pretraining corpus ends before val and test",
+        passed=not (len(inside) and same_source),
+        detail=name_windows(inside, when) if same_source else when,
+    )
+
+
+def _corpus_bar_checks(
+    split: Split, X_NTC: NDArray[np.float32], X_corpus_NTC: NDArray[np.float32] | None
+) -> list[Check]:
+    if X_corpus_NTC is None:
+        return []
+    held_out = np.concatenate([split.val, split.test])
+    known = np.empty(0, dtype=np.uint64)
+    for begin in range(0, len(X_corpus_NTC), _ALL_WINDOWS):
+        block = X_corpus_NTC[begin : begin + _ALL_WINDOWS]
+        known = np.union1d(known, bar_pair_keys(block))
+    known = known[known != 0]
+    hits = held_out[np.isin(bar_pair_keys(X_NTC[held_out]), known).any(axis=1)]
+    return [
         Check(
-            name="pretraining corpus ends before val and test",
-            passed=not (len(inside) and same_source),
-            detail=_windows(inside, when) if same_source else when,
+            name="no held-out bars inside the pretraining corpus",
+            passed=not len(hits),
+            detail=name_windows(hits, f"{len(known)} pairs of corpus bars, none held out"),
         )
     ]
-    if X_corpus_NTC is not None:
-        known = np.unique(bar_pair_keys(X_corpus_NTC))
-        known = known[known != 0]
-        hits = held_out[np.isin(bar_pair_keys(X_NTC[held_out]), known).any(axis=1)]
-        checks.append(
-            Check(
-                name="no held-out bars inside the pretraining corpus",
-                passed=not len(hits),
-                detail=_windows(hits, f"{len(known)} pairs of corpus bars, none held out"),
-            )
-        )
-    return checks
-
-
-def _windows(rows: NDArray[np.int64], otherwise: str) -> str:
-    if not len(rows):
-        return otherwise
-    named = ", ".join(str(r) for r in rows[:_NAMED].tolist())
-    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-    return f"windows {named}{more}"

@@ -80,7 +80,9 @@ def read_bars(path: Path) -> Bars:
             [table[c].cast(pa.float64()).to_numpy(zero_copy_only=False) for c in PRICE_COLUMNS]
         )
     except pa.ArrowException as error:
-        raise DataError(f"bar file {path} has a column of the wrong type: {_first_line(error)}") from None
+        raise DataError(
+            f"bar file {path} has a column of the wrong type: {_first_line(error)}"
+        ) from None
     check_bars(path.name, time, ohlc)
     return Bars(name=path.stem, time=time, ohlc=ohlc, sha256=sha256_file(path))
 
@@ -147,7 +149,10 @@ def repeated_mask(bars: Bars) -> NDArray[np.bool_]:
 
 
 def gap_mask(bars: Bars) -> NDArray[np.bool_]:
-    """Return True, shape (N,), for every bar that follows more than one bar length after the last."""
+    """Return True, shape (N,), for every bar that follows its predecessor too late.
+
+    Too late is more than the usual (median) distance between bars.
+    """
     step = np.diff(bars.time)
     usual = np.median(step.astype(np.int64)) if len(step) else 0
     return np.r_[False, step.astype(np.int64) > usual]

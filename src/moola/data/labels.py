@@ -1,6 +1,9 @@
-"""Labels: what happens in the bars after a window."""
+"""Labels: what happens in the bars after a window, and the last bar each label looks at."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -8,22 +11,87 @@ from numpy.typing import NDArray
 
 from moola.config.data import WindowRecipe
 from moola.data.bars import Bars
+from moola.errors import DataError
 
 CLASS_NAMES = {
     "expansion": ("consolidation", "expansion"),
     "expansion_direction": ("consolidation", "retracement", "expansion"),
+    "triple_barrier": ("neither", "lower", "upper"),
 }
+_CHUNK_WINDOWS = 8192
 
 
-def make_labels(
-    bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe
-) -> NDArray[np.int64]:
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Class of each window, shape (n,), int64, and the row of the last bar it looks at."""
+
+    y: NDArray[np.int64]
+    end: NDArray[np.int64]
+
+
+def class_names(recipe: WindowRecipe) -> tuple[str, ...]:
+    """Return the names of the classes 0, 1, ...; empty for an unlabelled set."""
+    return CLASS_NAMES.get(recipe.label, recipe.class_names)
+
+
+def make_labels(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> NDArray[np.int64]:
     """Return the label of each window, shape (n,), by the rule that `recipe.label` names."""
+    return label_windows(bars, starts, recipe).y
+
+
+def label_windows(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> Labels:
+    """Label windows by the rule that `recipe.label` names.
+
+    ``expansion``: 1 if the highest high less the lowest low of the next H bars exceeds the median
+    of that range over all H-bar stretches inside the window, else 0. ``expansion_direction``
+    splits 1 into 2 (the larger excursion from the last close has the sign of the window's trend)
+    and 1 (it has not). ``triple_barrier``: see `triple_barrier`.
+
+    Raises DataError for a recipe whose labels are not made by a rule.
+    """
+    if recipe.label == "triple_barrier":
+        return triple_barrier(bars, starts, recipe)
+    if recipe.label not in CLASS_NAMES:
+        raise DataError(
+            f"label {recipe.label!r} is not a rule", limit=f"one of {', '.join(CLASS_NAMES)}"
+        )
+    end = starts + recipe.window_bars + recipe.horizon_bars - 1
     expands = _expands(bars, starts, recipe)
     if recipe.label == "expansion":
-        return expands.astype(np.int64)
+        return Labels(y=expands.astype(np.int64), end=end)
     along = _runs_along_trend(bars, starts, recipe)
-    return np.where(expands, np.where(along, 2, 1), 0).astype(np.int64)
+    return Labels(y=np.where(expands, np.where(along, 2, 1), 0).astype(np.int64), end=end)
+
+
+def triple_barrier(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> Labels:
+    """Label windows by which barrier the next H bars touch first.
+
+    The barriers stand at ``C * (1 - w)`` and ``C * (1 + w)``, where C is the window's last close
+    and w is ``barrier_width`` times the standard deviation of the window's relative
+    close-to-close changes times sqrt(H). The class is 1 if a low reaches the lower one first, 2
+    if a high reaches the upper one first, 0 if neither does in H bars. One bar that reaches both
+    counts as lower. A window whose closes never change has no volatility to scale by: class 0.
+    The label ends at the bar that touched, or H bars after the window.
+
+    Source: M. Lopez de Prado, *Advances in Financial Machine Learning*, Wiley 2018, section 3.4.
+    """
+    T, H = recipe.window_bars, recipe.horizon_bars
+    close = bars.ohlc[:, 3]
+    change = sliding_window_view(close[1:] / close[:-1] - 1.0, T - 1)
+    high, low = (sliding_window_view(bars.ohlc[:, c], H) for c in (1, 2))
+    y, end = np.zeros_like(starts), starts + T + H - 1
+    for part in _chunks(len(starts)):
+        begin = starts[part]
+        last = close[begin + T - 1, None]
+        width = (recipe.barrier_width * np.sqrt(H) * change[begin].std(axis=1))[:, None]
+        up = (high[begin + T] >= last * (1.0 + width)) & (width > 0)
+        down = (low[begin + T] <= last * (1.0 - width)) & (width > 0)
+        touched = up | down
+        bar = np.where(touched.any(axis=1), touched.argmax(axis=1), H - 1)
+        row = np.arange(len(begin))
+        y[part] = np.where(down[row, bar], 1, np.where(up[row, bar], 2, 0))
+        end[part] = begin + T + bar
+    return Labels(y=y.astype(np.int64), end=end)
 
 
 def stretch_ranges(bars: Bars, num_bars: int) -> NDArray[np.float64]:
@@ -37,8 +105,13 @@ def _expands(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> NDA
     """Whether the next H bars range wider than the median H-bar stretch inside the window."""
     T, H = recipe.window_bars, recipe.horizon_bars
     ranges = stretch_ranges(bars, H)
-    inside = sliding_window_view(ranges, T - H + 1)[starts]
-    return np.asarray(ranges[starts + T] > np.median(inside, axis=1))
+    inside = sliding_window_view(ranges, T - H + 1)
+    out = np.empty(len(starts), dtype=bool)
+    for part in _chunks(len(starts)):
+        begin = starts[part]
+        median = np.median(inside[begin], axis=1, overwrite_input=True)
+        out[part] = ranges[begin + T] > median
+    return out
 
 
 def _runs_along_trend(
@@ -52,3 +125,8 @@ def _runs_along_trend(
     last = close[starts + T - 1]
     goes_up = (ahead_high - last) >= (last - ahead_low)
     return np.asarray(goes_up == (last >= close[starts]))
+
+
+def _chunks(num_windows: int) -> Iterator[slice]:
+    for begin in range(0, num_windows, _CHUNK_WINDOWS):
+        yield slice(begin, min(begin + _CHUNK_WINDOWS, num_windows))

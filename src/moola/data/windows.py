@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from moola.config.data import WindowRecipe, parse_utc
@@ -22,9 +22,7 @@ def window_starts(bars: Bars, recipe: WindowRecipe) -> NDArray[np.int64]:
     last = _row_at(bars, recipe.end, len(bars))
     starts = np.arange(first, last - span + 1, recipe.step_bars, dtype=np.int64)
     if len(starts):
-        starts = starts[_count(repeated_mask(bars), starts, starts + span) == 0]
-    if len(starts) and not recipe.cross_gaps:
-        starts = starts[_count(gap_mask(bars), starts + 1, starts + span) == 0]
+        starts = starts[may_be_used(bars, recipe, starts, starts + span)]
     if not len(starts):
         raise DataError(
             f"no window of {span} bars fits into {bars.name} ({len(bars)} bars)",
@@ -33,10 +31,37 @@ def window_starts(bars: Bars, recipe: WindowRecipe) -> NDArray[np.int64]:
     return starts
 
 
+def may_be_used(
+    bars: Bars, recipe: WindowRecipe, begin: NDArray[np.int64], end: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return whether each stretch of bars ``[begin, end)`` keeps the recipe's rules, shape (n,)."""
+    inside = (begin >= _row_at(bars, recipe.start, 0)) & (
+        end <= _row_at(bars, recipe.end, len(bars))
+    )
+    fit = inside & (_count(repeated_mask(bars), begin, end) == 0)
+    if not recipe.cross_gaps:
+        fit &= _count(gap_mask(bars), begin + 1, end) == 0
+    return fit
+
+
 def cut_windows(bars: Bars, starts: NDArray[np.int64], window_bars: int) -> NDArray[np.float32]:
     """Return the windows in price units, shape (n, T, 4), float32."""
-    view = sliding_window_view(bars.ohlc.astype(np.float32), window_bars, axis=0)
-    return np.ascontiguousarray(view[starts].transpose(0, 2, 1))
+    return np.ascontiguousarray(view_windows(bars.ohlc.astype(np.float32), window_bars)[starts])
+
+
+def view_windows(ohlc: NDArray[np.float32], window_bars: int) -> NDArray[np.float32]:
+    """Return every window of a bar array as a read-only view, shape (N - T + 1, T, 4).
+
+    Nothing is copied: neighbouring windows share their memory.
+    """
+    ohlc = np.ascontiguousarray(ohlc)
+    rows, columns = ohlc.strides
+    return as_strided(
+        ohlc,
+        (len(ohlc) - window_bars + 1, window_bars, ohlc.shape[1]),
+        (rows, rows, columns),
+        writeable=False,
+    )
 
 
 def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[np.float32]:
@@ -50,7 +75,9 @@ def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[
     if not len(X):
         raise BadInput("the batch holds no window", limit="at least 1")
     if window_bars is not None and X.shape[1] != window_bars:
-        raise BadInput(f"windows have {X.shape[1]} bars", limit=f"{window_bars} bars, as in training")
+        raise BadInput(
+            f"windows have {X.shape[1]} bars", limit=f"{window_bars} bars, as in training"
+        )
     with np.errstate(over="ignore"):
         X = X.astype(np.float32, copy=False)
     bad = ~(np.isfinite(X) & (X > 0)).all(axis=(1, 2))

@@ -28,7 +28,8 @@ def encoder_evidence(
     X_heldout: NDArray[np.float32],
     probe: tuple[NDArray, NDArray, NDArray, NDArray],
     *,
-    block_windows: int,
+    corpus_block: int,
+    probe_block: int,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure an encoder for Gate 3.
@@ -41,8 +42,8 @@ def encoder_evidence(
         Windows it was not trained on, in time order, price units, shape (n, T, 4).
     probe
         ``X_fit, y_fit, X_eval, y_eval`` for a logistic regression on the mean encoder state.
-    block_windows
-        Neighbouring windows that may depend on each other.
+    corpus_block, probe_block
+        Neighbouring windows that share bars, in `X_heldout` and in the probe's windows.
 
     Returns
     -------
@@ -52,14 +53,14 @@ def encoder_evidence(
     random = BiLSTMMaskedAutoencoder(input_dim=4, **read_checkpoint(folder).config["shape"]).eval()
     config = read_checkpoint(folder).config["pretraining"]
     errors = masked_errors(model, X_heldout, config, seed=seed)
-    delta = _block_interval(errors["model"] - errors["linear"], block_windows)
+    delta = _block_interval(errors["model"] - errors["linear"], corpus_block)
     X_fit, y_fit, X_eval, y_eval = probe
     correct = {
         name: _probe(net, X_fit, y_fit, X_eval, y_eval)
         for name, net in (("trained", model), ("random", random))
     }
     gain = _block_interval(
-        correct["trained"].astype(float) - correct["random"].astype(float), block_windows
+        correct["trained"].astype(float) - correct["random"].astype(float), probe_block
     )
     states = encode(model, X_heldout)
     return {
@@ -71,7 +72,8 @@ def encoder_evidence(
         },
         "probe_accuracy": float(correct["trained"].mean()),
         "probe_accuracy_random": float(correct["random"].mean()),
-        "probe_gain": {"estimate": gain[0], "low": gain[1], "high": gain[2]},
+        "probe_delta_low": gain[1],
+        "probe_delta_high": gain[2],
         "probe_windows": len(y_eval),
         **collapse_figures(states),
     }

@@ -168,7 +168,7 @@ def _collect(
     rows = np.concatenate([fold.val for fold in folds.folds])
     prior = np.concatenate(
         [
-            np.tile(_frequencies(labeled.y[fold.train], labeled.num_classes), (len(fold.val), 1))
+            np.tile(class_frequencies(labeled.y[fold.train], labeled.num_classes), (len(fold.val), 1))
             for fold in folds.folds
         ]
     )
@@ -189,6 +189,7 @@ def _collect(
     )
 
 
-def _frequencies(y: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
+def class_frequencies(y: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
+    """Return the share of each class, shape (K,); half a window is added to each, so none is 0."""
     counts = np.bincount(y, minlength=num_classes).astype(float)
     return np.asarray((counts + 0.5) / (counts + 0.5).sum())

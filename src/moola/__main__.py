@@ -1,0 +1,5 @@
+"""``python -m moola``."""
+
+from moola.cli import main
+
+main()

@@ -1,0 +1,220 @@
+"""`moola demo`: the whole job once, on real hourly bars, with what it means in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from moola.cli.console import console, progress_bars
+from moola.cli.registry import print_decision
+from moola.cli.train import print_evaluation, print_finetune, print_pretrain
+from moola.config import names
+
+SEEDS = (17, 18)
+EPOCHS, UNFREEZE_AFTER = 12, 4
+_SERVE_SECONDS = 90.0
+
+
+def run_demo(*, device: str, data_root: Path, jobs: int) -> None:
+    """Build, pretrain, train twice, judge both, promote what may be promoted, serve, predict."""
+    from moola.training.device import resolve_device
+
+    resolve_device(device)
+    out = console()
+    started = time.perf_counter()
+
+    def heading(text: str) -> None:
+        out.print(f"\n[bold cyan]{time.perf_counter() - started:5.0f} s  {text}[/]")
+
+    heading("1  Build the window sets from the bars that ship with Moola, and audit them")
+    _build(data_root)
+    heading("2  Pretrain a small masked BiLSTM encoder on unlabelled bars")
+    encoder = Path("artifacts/pretrained/demo_encoder")
+    _pretrain(device, data_root, encoder)
+    heading("3  Train EnhancedSimpleLSTM from scratch, then from the encoder; register both")
+    versions = [_train(device, data_root, None), _train(device, data_root, encoder)]
+    heading("4  Gates: each version trained again on five walk-forward folds, seeds averaged")
+    for version in versions:
+        _evaluate(version, device, data_root, jobs)
+    heading("5  Ask for Production: evidence is checked, then the locked test set is looked at once")
+    refused = [_promote(version, data_root) for version in versions]
+    heading("6  Serve with `mlflow models serve` and ask for three real windows")
+    held = [v for v, reason in zip(versions, refused, strict=True) if reason is None]
+    _serve(held[-1] if held else None, data_root)
+    heading("Done")
+    in_production = f"version {held[-1]}" if held else "nothing: no version was allowed in"
+    out.print(f"In Production: {in_production}")
+    for version, reason in zip(versions, refused, strict=True):
+        if reason:
+            out.print(f"Refused: version {version}. {reason}")
+    out.print("Look at the runs: `make ui`, then open http://127.0.0.1:5000")
+
+
+def _build(data_root: Path) -> None:
+    from moola.data.registry import DataRegistry
+
+    registry = DataRegistry(data_root)
+    digests = registry.build()
+    for name, digest in digests.items():
+        console().print(f"  {name:<36}{digest[:16]}")
+    corpus = registry.load_unlabeled()["claim"]
+    audit = registry.load_labeled(corpus=corpus).audit_trail
+    passed = sum(c["passed"] for c in audit["checks"])
+    console().print(f"  audit: {passed} of {len(audit['checks'])} checks passed, e.g.")
+    for check in audit["checks"][-2:]:
+        console().print(f"    {check['name']}: {check['detail']}")
+
+
+def _pretrain(device: str, data_root: Path, encoder: Path) -> None:
+    from moola.config.training import PretrainConfig
+    from moola.steps.pretrain import pretrain
+
+    config = PretrainConfig(
+        hidden_dim=32,
+        num_layers=1,
+        epochs=20,
+        windows_per_epoch=1024,
+        batch_size=64,
+        learning_rate=3e-3,
+        device=device,
+    )
+    with progress_bars() as progress:
+        summary = pretrain(config, data_root=data_root, output=encoder, progress=progress)
+    print_pretrain(summary)
+
+
+def _train(device: str, data_root: Path, encoder: Path | None) -> str:
+    from moola.config.training import FinetuneConfig
+    from moola.steps.finetune import finetune
+
+    config = FinetuneConfig(
+        preset="compact",
+        pretrained_encoder=str(encoder) if encoder else None,
+        unfreeze_after=UNFREEZE_AFTER,
+        epochs=EPOCHS,
+        patience=0,
+        device=device,
+    )
+    with progress_bars() as progress:
+        summary = finetune(config, data_root=data_root, progress=progress)
+    print_finetune(summary)
+    assert summary.version is not None
+    return summary.version
+
+
+def _evaluate(version: str, device: str, data_root: Path, jobs: int) -> None:
+    from moola.config.evaluation import EvaluateConfig
+    from moola.steps.evaluate import evaluate
+
+    with progress_bars() as progress:
+        summary = evaluate(
+            version=version,
+            config=EvaluateConfig(seeds=SEEDS, jobs=jobs),
+            device=device,
+            data_root=data_root,
+            progress=progress,
+        )
+    print_evaluation(summary)
+
+
+def _promote(version: str, data_root: Path) -> str | None:
+    """Return None if the version is in Production now, else why not."""
+    from moola.errors import PromotionRefused
+    from moola.steps.promote import promote
+
+    try:
+        summary = promote(version=version, data_root=data_root)
+    except PromotionRefused as refusal:
+        console().print(f"  [yellow]refused[/]  {str(refusal).replace('[', chr(92) + '[')}")
+        return str(refusal)
+    print_decision(summary.decision, summary.record)
+    return None
+
+
+def _serve(version: str | None, data_root: Path) -> None:
+    """Serve Production (or, where nothing was promoted, the newest version) and ask it."""
+    from moola.data.registry import DataRegistry
+    from moola.tracking.store import connect
+
+    connect()
+    uri = f"models:/{names.REGISTERED_MODEL}/{names.STAGE_PRODUCTION if version else 'latest'}"
+    windows = DataRegistry(data_root).load_set(names.DEFAULT_LABELED).X_ohlc[-3:].tolist()
+    out = console()
+    with _mlflow_server(uri) as port:
+        out.print(f"  mlflow models serve -m {uri} --env-manager local  (127.0.0.1:{port})")
+        answer = _ask(port, {"inputs": windows})
+    for row in answer["predictions"]:
+        out.print(f"  {json.dumps(row)}")
+
+
+class _mlflow_server:  # noqa: N801  used as a function
+    """Run `mlflow models serve` on a free local port for the length of a block."""
+
+    def __init__(self, uri: str):
+        self.uri = uri
+
+    def __enter__(self) -> int:
+        import mlflow
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        command = [
+            sys.executable, "-m", "mlflow", "models", "serve", "-m", self.uri,
+            "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port),
+        ]  # fmt: skip
+        self._process = subprocess.Popen(
+            command,
+            env={
+                **os.environ,
+                "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._wait(port)
+        return port
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop()
+
+    def _wait(self, port: int) -> None:
+        deadline = time.monotonic() + _SERVE_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+        self._stop()
+        raise RuntimeError(f"mlflow models serve did not answer within {_SERVE_SECONDS:g} s")
+
+    def _stop(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+
+
+def _ask(port: int, body: Any) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.loads(response.read())

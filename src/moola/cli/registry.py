@@ -1,0 +1,151 @@
+"""Commands about versions: promote, rollback, challenger, history, predict, server, ui."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from moola.cli.console import console, print_report
+from moola.config import names
+
+if TYPE_CHECKING:
+    from moola.promotion.decision import Decision
+
+Name = typer.Option(names.REGISTERED_MODEL, "--name", help="Registered model.")
+LedgerUrl = typer.Option("", "--ledger", help="Database of the ledger; empty: the registry's own.")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to the tree."""
+    app.command("promote")(promote)
+    app.command("rollback")(rollback)
+    app.command("challenger")(challenger)
+    app.command("history")(history)
+    app.command("predict")(predict)
+
+
+def promote(
+    version: str = typer.Option("", help="Version to promote; empty: the newest."),
+    name: str = Name,
+    dry_run: bool = typer.Option(False, help="Check all but the locked test set."),
+    ledger: str = LedgerUrl,
+    data_root: Path = typer.Option(Path("data"), "--data-root", help="Root of the data registry."),
+) -> None:
+    """Move Production to a version, if its gates and the locked test set allow it.
+
+    Alias `production` and stage `Production` move together, the replaced version is archived, and
+    the decision is written down. A refusal ends with exit code 1 and its reason.
+
+    Example: `moola promote --version 2`
+    """
+    from moola.steps.promote import promote as ask
+
+    summary = ask(
+        version=version or None,
+        name=name,
+        dry_run=dry_run,
+        ledger_url=ledger or None,
+        data_root=data_root,
+    )
+    print_decision(summary.decision, summary.record)
+
+
+def rollback(
+    reason: str = typer.Option(..., help="Why; goes into the ledger."),
+    to: str = typer.Option("", help="Version; empty: the one that held Production before."),
+    name: str = Name,
+    dry_run: bool = typer.Option(False, help="Verify, and change nothing."),
+    ledger: str = LedgerUrl,
+) -> None:
+    """Put back a version that held Production before, after verifying it again.
+
+    Example: `moola rollback --reason "drift since Monday"`
+    """
+    from moola.steps.promote import rollback as go_back
+
+    decision = go_back(
+        name=name, to=to or None, reason=reason, ledger_url=ledger or None, dry_run=dry_run
+    )
+    print_decision(decision, None)
+
+
+def challenger(
+    version: str = typer.Option(..., help="Version that shall challenge the champion."),
+    name: str = Name,
+    ledger: str = LedgerUrl,
+) -> None:
+    """Give alias `challenger` and stage `Staging` to a version.
+
+    Example: `moola challenger --version 3`
+    """
+    from moola.steps.promote import challenge
+
+    print_decision(challenge(name=name, version=version, ledger_url=ledger or None), None)
+
+
+def history(
+    name: str = Name,
+    at: datetime | None = typer.Option(None, help="UTC time: who held Production then?"),
+    ledger: str = LedgerUrl,
+) -> None:
+    """Show who held Production when, and every decision; the ledger's chain is checked first.
+
+    Example: `moola history --at 2026-01-31`
+    """
+    from rich.table import Table
+
+    from moola.steps.promote import read_history
+
+    found = read_history(name, at=at, ledger_url=ledger or None)
+    table = Table(box=None, pad_edge=False)
+    for column in ("seq", "time (UTC)", "event", "from", "to", "who", "reason"):
+        table.add_column(column, overflow="fold")
+    for entry in found.entries:
+        table.add_row(
+            str(entry.seq),
+            entry.at[:19],
+            entry.event,
+            entry.version_from or "-",
+            entry.version_to or "-",
+            entry.who,
+            entry.reason.replace("[", r"\["),
+        )
+    out = console()
+    out.print(table)
+    moment = f"at {at:%Y-%m-%d %H:%M}" if at else "now"
+    out.print(f"In Production {moment}: {found.champion or 'nothing'}")
+
+
+def predict(
+    windows: Path = typer.Argument(..., help="X_ohlc.npy, shape (n, T, 4), in price units."),
+    output: Path = typer.Option(Path("predictions.parquet"), help="Parquet file to write."),
+    model: str = typer.Option(
+        f"models:/{names.REGISTERED_MODEL}@{names.ALIAS_PRODUCTION}", help="Model URI."
+    ),
+) -> None:
+    """Score windows with a registered version and write one row each.
+
+    Example: `moola predict data/labeled_windows/v1/X_ohlc.npy --output scores.parquet`
+    """
+    from moola.steps.predict import predict as score
+
+    count, path = score(windows, output=output, model_uri=model)
+    console().print(f"{count:,} windows scored by {model} -> {path}")
+
+
+def print_decision(decision: Decision, record: Path | None) -> None:
+    """Print what a decision changed."""
+    rows = {
+        "Version": f"{decision.name} version {decision.version}",
+        "Before": decision.champion_before or "nothing in Production",
+        "Test-set looks": decision.test_looks if decision.test_looks is not None else "none",
+        "Ledger entry": decision.ledger_seq or "none (dry run)",
+        "Record": record or "none",
+    }
+    gate = decision.promotion_gate
+    if gate:
+        rows["Because"] = "; ".join(gate["reasons"])
+    print_report(decision.action.upper(), {"DECISION": rows})

@@ -1,0 +1,150 @@
+"""Thresholds of the gates, and how an evaluation is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from moola.config.base import Config, check_count, check_range
+from moola.errors import ConfigError
+from moola.hashing import sha256_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds(Config):
+    """Every threshold of every gate; `config/gates.yaml` gives the values and the reasons.
+
+    Parameters
+    ----------
+    confidence
+        Two-sided, of every interval, in (0, 1).
+    num_resamples
+        Of the block bootstrap, at least 100.
+    min_effective_windows
+        n / block length below which nothing is concluded.
+    min_predicted_share
+        Least ratio of how often a class is predicted to how often it occurs.
+    min_probability_std
+        Least standard deviation over windows of a predicted probability, within folds.
+    min_balanced_accuracy_gain
+        Balanced accuracy must exceed 1/K by more than this.
+    min_probe_accuracy, min_latent_std, min_effective_rank
+        Of the pretrained encoder.
+    min_match_ratio, max_mismatched
+        Of the load report.
+    max_accuracy_loss
+        Accuracy that training with synthetic windows may cost, as a fraction.
+    margin_log_loss
+        Difference in log-loss that does not matter, nats.
+    min_labelled_windows
+        Fewer defer TS2Vec and adapter runs.
+    """
+
+    confidence: float
+    num_resamples: int
+    min_effective_windows: float
+    min_predicted_share: float
+    min_probability_std: float
+    min_balanced_accuracy_gain: float
+    min_probe_accuracy: float
+    min_latent_std: float
+    min_effective_rank: float
+    min_match_ratio: float
+    max_mismatched: int
+    max_accuracy_loss: float
+    margin_log_loss: float
+    min_labelled_windows: int
+
+    def __post_init__(self) -> None:
+        check_range("confidence", self.confidence, low=0.5, high=1.0, open_high=True)
+        check_count("num_resamples", self.num_resamples, low=100)
+        check_range("min_effective_windows", self.min_effective_windows, low=2.0)
+        for name in ("min_predicted_share", "min_match_ratio", "min_probe_accuracy"):
+            check_range(name, getattr(self, name), low=0.0, high=1.0)
+        for name in (
+            "min_probability_std",
+            "min_balanced_accuracy_gain",
+            "min_latent_std",
+            "min_effective_rank",
+            "max_accuracy_loss",
+            "margin_log_loss",
+        ):
+            check_range(name, getattr(self, name), low=0.0)
+        check_count("max_mismatched", self.max_mismatched, low=0)
+        check_count("min_labelled_windows", self.min_labelled_windows)
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """Read `path`, or the thresholds that come with Moola.
+
+        A file may hold some of the keys only; the others keep Moola's values.
+
+        Raises
+        ------
+        ConfigError
+            On an unknown key, a value out of range, or a file that is not YAML.
+        """
+        text = resources.files("moola.config").joinpath("gates.yaml").read_text()
+        values = yaml.safe_load(text)
+        if path is not None:
+            values |= _read_mapping(Path(path))
+        return cls.from_mapping(values)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the values, whichever file and comments they came with."""
+        whole = ("num_resamples", "max_mismatched", "min_labelled_windows")
+        values = self.to_dict()
+        return sha256_json({k: v if k in whole else float(v) for k, v in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Config):
+    """How an evaluation is run.
+
+    Parameters
+    ----------
+    seeds
+        Training seeds; their predictions are averaged for each window. At least one, all distinct.
+    num_resamples
+        Of the block bootstrap, at least 100.
+    confidence
+        Two-sided, in [0.5, 1).
+    jobs
+        Trainings at the same time.
+    """
+
+    seeds: tuple[int, ...] = (17, 18, 19)
+    num_resamples: int = 2000
+    confidence: float = 0.95
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        for seed in self.seeds:
+            check_count("seeds", seed, low=0)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds is {list(self.seeds)}", limit="at least one, all distinct")
+        check_count("num_resamples", self.num_resamples, low=100)
+        check_range("confidence", self.confidence, low=0.5, high=1.0, open_high=True)
+        check_count("jobs", self.jobs)
+
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds are averaged."""
+        return len(self.seeds)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"thresholds file {path} does not exist") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}", limit="a mapping")
+    return values

@@ -1,0 +1,103 @@
+"""The policy in force for promotion, and the tags that carry signed evidence."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from moola.config.base import Config, check_count, check_range
+from moola.config.names import ALIAS_PRODUCTION
+from moola.errors import ConfigError
+
+TAG_EVIDENCE = "moola.evidence"
+TAG_PROMOTION_EVIDENCE = "moola.promotion.evidence"
+ARTIFACT_EVIDENCE = "evidence.json"
+
+KEY_FOLDER = ".moola/keys"
+KEY_FILE = "gate-runner.pem"
+TRUSTED_FOLDER = ".moola/trusted"
+REVOKED_FILE = "revoked"
+ENV_SIGNING_KEY = "MOOLA_SIGNING_KEY"
+ENV_SIGNING_KEY_COMMAND = "MOOLA_SIGNING_KEY_COMMAND"
+
+ENV_TRUSTED = "MOOLA_TRUSTED_KEYS"
+ENV_POLICY = "MOOLA_POLICY"
+ENV_SERVER_AUTH = "MOOLA_SERVER_AUTH"
+GUARD_LOCK = "guard.lock"
+
+_HEX_64 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionPolicy(Config):
+    """What a version must show before it may hold Production.
+
+    Parameters
+    ----------
+    required_gates
+        Gates every candidate must have passed.
+    encoder_gates
+        Gates a candidate with a pretrained encoder must have passed as well.
+    synthetic_gates
+        Gates a candidate trained with synthetic windows must have passed as well.
+    thresholds_sha256
+        Digests of the gate thresholds that are in force; evidence made under others is refused.
+        Empty accepts any thresholds the gate runner signed.
+    protected_aliases
+        Aliases that stand for Production; compared without regard to letter case.
+    models
+        Registered models under guard; empty means every one.
+    promoters
+        Users who may move Production on a guarded server with log-in; empty: whoever MLflow lets.
+    max_evidence_age_days
+        Evidence older than this is refused; None sets no limit.
+    max_body_mib
+        Largest request body the guarded server accepts outside artifact uploads.
+    """
+
+    required_gates: tuple[int, ...] = (0, 1, 2)
+    encoder_gates: tuple[int, ...] = (3, 4)
+    synthetic_gates: tuple[int, ...] = (5,)
+    thresholds_sha256: tuple[str, ...] = ()
+    protected_aliases: tuple[str, ...] = (ALIAS_PRODUCTION,)
+    models: tuple[str, ...] = ()
+    promoters: tuple[str, ...] = ()
+    max_evidence_age_days: float | None = None
+    max_body_mib: int = 64
+
+    def __post_init__(self) -> None:
+        for field in ("required_gates", "encoder_gates", "synthetic_gates"):
+            gates = tuple(getattr(self, field))
+            for gate in gates:
+                check_count(field, gate, low=0, high=7)
+            object.__setattr__(self, field, gates)
+        if not self.required_gates:
+            raise ConfigError("required_gates is empty", limit="at least one gate")
+        for field in ("thresholds_sha256", "protected_aliases", "models", "promoters"):
+            object.__setattr__(self, field, tuple(str(value) for value in getattr(self, field)))
+        for digest in self.thresholds_sha256:
+            if not _HEX_64.fullmatch(digest):
+                raise ConfigError(f"thresholds_sha256 holds {digest!r}", limit="64 hex digits each")
+        if ALIAS_PRODUCTION not in self.protected_aliases:
+            raise ConfigError(
+                f"protected_aliases is {list(self.protected_aliases)}",
+                limit=f"a list that contains {ALIAS_PRODUCTION!r}",
+            )
+        if self.max_evidence_age_days is not None:
+            check_range("max_evidence_age_days", self.max_evidence_age_days, low=0, open_low=True)
+        check_count("max_body_mib", self.max_body_mib)
+
+    def gates_for(self, *, uses_encoder: bool, uses_synthetic: bool) -> tuple[int, ...]:
+        """Return the gates a candidate of this make must have passed, in order."""
+        gates = set(self.required_gates)
+        gates.update(self.encoder_gates if uses_encoder else ())
+        gates.update(self.synthetic_gates if uses_synthetic else ())
+        return tuple(sorted(gates))
+
+    def protects_alias(self, alias: str) -> bool:
+        """Return whether `alias` stands for Production, in any letter case."""
+        return alias.strip().casefold() in {a.casefold() for a in self.protected_aliases}
+
+    def guards(self, name: str) -> bool:
+        """Return whether the registered model `name` is under guard."""
+        return not self.models or name in self.models

@@ -1,0 +1,137 @@
+"""Where things stand below a registry's root, which names lead there, and reading them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moola.config.data import check_name
+from moola.data.bars import Bars, read_bars
+from moola.data.sets import WindowSet, read_set
+from moola.data.splits import Split, WalkForward, read_split_file
+from moola.data.storage import Root, open_root
+from moola.data.synthetic import SyntheticSet, read_synthetic
+from moola.errors import AuditError, ConfigError, DataError
+
+KINDS = ("labeled_windows", "unlabeled_windows", "synthetic_cache")
+
+
+class Layout:
+    """The sets, splits and bars of a registry, by name.
+
+    Parameters
+    ----------
+    data_root
+        A folder, or the URL of one on any file system pyarrow or fsspec knows.
+    """
+
+    def __init__(self, data_root: Path | str = Path("data")):
+        self._root: Root = open_root(data_root)
+        self.data_root = self._root.folder
+
+    def load_bars(self, source: str) -> Bars:
+        """Load a bar set by name; raises DataError if it is absent or breaks its rules."""
+        try:
+            check_name("bar set", source, "a bar set")
+        except ConfigError as error:
+            raise DataError(error.problem, limit=error.limit) from None
+        self._root.fetch(f"bars/{source}.parquet")
+        return read_bars(self.data_root / "bars" / f"{source}.parquet")
+
+    def load_set(self, name: str) -> WindowSet:
+        """Load one set and check every file against its manifest.
+
+        Raises
+        ------
+        DataError
+            If the set is absent or its files do not fit together.
+        AuditError
+            If a file's digest differs from the manifest, or a file or the set is a link.
+        """
+        return read_set(name, self.folder(name))
+
+    def load_synthetic(self, name: str) -> SyntheticSet:
+        """Load one synthetic set and check every file; raises what `load_set` raises."""
+        name = qualified(name, "synthetic_cache")
+        return read_synthetic(name, self.folder(name))
+
+    def load_split(self, name: str) -> Split:
+        """Load a train/val/test split by name or file."""
+        split = self._read_split(name)
+        if not isinstance(split, Split):
+            raise DataError(f"{name} holds walk-forward folds", limit="a train/val/test split")
+        return split
+
+    def load_folds(self, name: str) -> WalkForward:
+        """Load walk-forward folds by name or file."""
+        folds = self._read_split(name)
+        if not isinstance(folds, WalkForward):
+            raise DataError(f"{name} holds one split", limit="walk-forward folds")
+        return folds
+
+    def names(self) -> list[str]:
+        """Return the names of all sets and splits, sorted."""
+        return self._root.names(KINDS)
+
+    def has_set(self, name: str) -> bool:
+        """Return whether a set of that name stands; raises DataError for a name that cannot be."""
+        folder = self.folder(name, must_exist=False)
+        self._root.fetch_set(name)
+        return folder.exists()
+
+    def folder(self, name: str, *, must_exist: bool = True) -> Path:
+        """Return a set's folder; raises DataError for a bad name, a link or an absent set."""
+        kind, _, version = name.partition("/")
+        try:
+            check_name("version", version, "a version")
+        except ConfigError:
+            version = ""
+        if kind not in KINDS or not version:
+            raise DataError(f"set name is {name!r}", limit="for example labeled_windows/v1")
+        folder = self.data_root / kind / version
+        if must_exist:
+            self._root.fetch_set(name)
+        if folder.is_symlink() or not folder.resolve().is_relative_to(self.data_root.resolve()):
+            raise AuditError(
+                f"set {name} is a link out of its place", limit=f"a folder in {self.data_root}"
+            )
+        if must_exist and not folder.is_dir():
+            known = [n.partition("/")[2] for n in self.names() if n.startswith(f"{kind}/")]
+            raise DataError(
+                f"set {name} does not exist in {self.data_root}",
+                limit=f"one of: {', '.join(known) or 'none built yet'}",
+                remedy="Make the default sets with `moola data build`",
+            )
+        return folder
+
+    def split_path(self, name: str) -> Path:
+        """Return a split's file; raises DataError for a bad or refused name."""
+        stem = name.removeprefix("splits/").removesuffix(".json")
+        if stem in ("random", "stratified", "shuffled"):
+            raise DataError(
+                f"split is {stem!r}",
+                limit="a forward-chaining split, for example fwd_chain_v3",
+                remedy="Random and stratified splits put future bars into training",
+            )
+        try:
+            check_name("split name", stem, "a split, for example fwd_chain_v3")
+        except ConfigError:
+            raise DataError(f"split name is {name!r}", limit="for example fwd_chain_v3") from None
+        path = self.data_root / "splits" / f"{stem}.json"
+        if path.is_symlink() or not path.resolve().is_relative_to(self.data_root.resolve()):
+            raise AuditError(
+                f"split {stem} is a link out of its place", limit=f"a file in {path.parent}"
+            )
+        return path
+
+    def _read_split(self, name: str) -> Split | WalkForward:
+        path = self.split_path(name)
+        self._root.fetch(f"splits/{path.name}", required=False)
+        split = read_split_file(path)
+        if split.name != path.stem:
+            raise AuditError(f"split file {path.name} holds split {split.name!r}")
+        return split
+
+
+def qualified(version: str, kind: str) -> str:
+    """Return ``kind/version``, or `version` as it is where it names its kind."""
+    return version if "/" in version else f"{kind}/{version}"

@@ -1,0 +1,199 @@
+"""Where a registry stands: a folder, or any file system that pyarrow or fsspec knows.
+
+Object stores cannot rename, so a set is uploaded file by file with its manifest last: a set
+without a manifest does not exist. Nothing that stands is overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from moola.errors import DataError
+from moola.hashing import atomic_file, sha256_file, write_json
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Root:
+    """A registry on the local disk: nothing to fetch, nothing to publish."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def fetch(self, path: str, *, required: bool = True) -> None:
+        """Bring one file into the folder."""
+
+    def fetch_set(self, name: str) -> None:
+        """Bring one set into the folder."""
+
+    def publish(self, path: str) -> None:
+        """Store one file or one set where the registry stands."""
+
+    def names(self, kinds: tuple[str, ...]) -> list[str]:
+        """Return the names of sets (``kind/version``) and splits (``splits/name``), sorted."""
+        found = [
+            f"{kind}/{p.name}"
+            for kind in kinds
+            for p in (self.folder / kind).glob("[!.]*")
+            if p.is_dir()
+        ]
+        found += [f"splits/{p.stem}" for p in (self.folder / "splits").glob("[!.]*.json")]
+        return sorted(found)
+
+
+class RemoteRoot(Root):
+    """A registry on another file system, worked on in a local cache.
+
+    A cached file is used only if its digest is the one the remote manifest states (files of a
+    set) or the one it had when it was fetched and the remote file has not changed since.
+    """
+
+    def __init__(self, filesystem: Any, base: str, folder: Path):
+        super().__init__(folder)
+        self._fs = filesystem
+        self._base = base.rstrip("/")
+        self._index = folder / ".index.json"
+
+    def fetch(self, path: str, *, required: bool = True) -> None:
+        """Bring one file into the cache; raises DataError if it is required and absent."""
+        info = self._info(path)
+        local = self.folder / path
+        if info.type != fs.FileType.File:
+            if required:
+                raise DataError(f"{self._base}/{path} does not exist")
+            return
+        index = self._read_index()
+        mark = [info.size, info.mtime_ns]
+        known = index.get(path)
+        fresh = known is not None and known[:2] == mark and local.is_file()
+        if known is not None and fresh and sha256_file(local) == known[2]:
+            return
+        self._download(path, local)
+        index[path] = [*mark, sha256_file(local)]
+        write_json(self._index, index)
+
+    def fetch_set(self, name: str) -> None:
+        """Bring one set into the cache, file by file, each checked by the remote manifest."""
+        if self._info(f"{name}/manifest.json").type != fs.FileType.File:
+            return
+        folder = self.folder / name
+        manifest = self._read_json(f"{name}/manifest.json")
+        files = manifest.get("files")
+        if not isinstance(files, dict) or any("/" in f or f.startswith(".") for f in files):
+            raise DataError(f"{self._base}/{name}/manifest.json names no files")
+        for file, digest in files.items():
+            local = folder / file
+            if local.is_file() and sha256_file(local) == digest:
+                continue
+            self._download(f"{name}/{file}", local, digest)
+        self._download(f"{name}/manifest.json", folder / "manifest.json")
+
+    def publish(self, path: str) -> None:
+        """Upload one file or one set; raises DataError if another content stands there."""
+        local = self.folder / path
+        if local.is_file():
+            files = [path]
+        else:
+            files = [f"{path}/{p.name}" for p in local.iterdir() if p.name != "manifest.json"]
+            files = [*sorted(files), f"{path}/manifest.json"]
+            if self._info(files[-1]).type == fs.FileType.File:
+                raise DataError(
+                    f"{self._base}/{path} exists", remedy="Sets are immutable: use a new name"
+                )
+        for file in files:
+            self._upload(self.folder / file, file)
+
+    def names(self, kinds: tuple[str, ...]) -> list[str]:
+        """Return the names of sets and splits that stand remotely, sorted."""
+        found: list[str] = []
+        for kind in (*kinds, "splits"):
+            selector = fs.FileSelector(f"{self._base}/{kind}", recursive=True, allow_not_found=True)
+            for info in self._call(self._fs.get_file_info, selector):
+                inside = info.path[len(self._base) + 1 :]
+                if kind == "splits" and inside.endswith(".json"):
+                    found.append(inside.removesuffix(".json"))
+                elif inside.endswith("/manifest.json"):
+                    found.append(inside.removesuffix("/manifest.json"))
+        return sorted(found)
+
+    def _info(self, path: str) -> Any:
+        return self._call(self._fs.get_file_info, f"{self._base}/{path}")
+
+    def _read_json(self, path: str) -> dict[str, Any]:
+        with self._call(self._fs.open_input_stream, f"{self._base}/{path}") as stream:
+            try:
+                values = json.loads(stream.read())
+            except ValueError as error:
+                raise DataError(f"{self._base}/{path} is not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise DataError(f"{self._base}/{path} holds {type(values).__name__}", limit="an object")
+        return values
+
+    def _download(self, path: str, local: Path, digest: str | None = None) -> None:
+        with (
+            self._call(self._fs.open_input_stream, f"{self._base}/{path}") as stream,
+            atomic_file(local) as temporary,
+        ):
+            with temporary.open("wb") as handle:
+                while chunk := self._call(stream.read, _CHUNK_BYTES):
+                    handle.write(chunk)
+            if digest is not None and sha256_file(temporary) != digest:
+                raise DataError(
+                    f"{self._base}/{path} has SHA-256 {sha256_file(temporary)[:12]}",
+                    limit=f"{digest[:12]} by its manifest",
+                    remedy="Remove the set there and build it again",
+                )
+
+    def _upload(self, local: Path, path: str) -> None:
+        if isinstance(self._fs, fs.LocalFileSystem):
+            self._fs.create_dir(str(Path(f"{self._base}/{path}").parent), recursive=True)
+        with (
+            local.open("rb") as handle,
+            self._call(self._fs.open_output_stream, f"{self._base}/{path}") as stream,
+        ):
+            while chunk := handle.read(_CHUNK_BYTES):
+                self._call(stream.write, chunk)
+
+    def _read_index(self) -> dict[str, list[Any]]:
+        try:
+            values = json.loads(self._index.read_text())
+        except (OSError, ValueError):
+            return {}
+        return values if isinstance(values, dict) else {}
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"registry {self._base} cannot be used: {reason}",
+                remedy="Check the URL, the credentials and the network",
+            ) from None
+
+
+def open_root(root: Path | str) -> Root:
+    """Open a registry by folder or URL.
+
+    A URL is cached below ``MOOLA_CACHE`` (default ``~/.cache/moola``). Raises DataError for a URL
+    that no file system answers to.
+    """
+    if isinstance(root, Path) or "://" not in root:
+        return Root(Path(root))
+    try:
+        filesystem, base = fs.FileSystem.from_uri(root)
+    except (ValueError, OSError, ImportError, pa.ArrowException) as error:
+        raise DataError(
+            f"data root {root!r} cannot be opened: {' '.join(str(error).split())[:300]}",
+            limit="a folder, or a URL such as s3://bucket/moola or fsspec+memory://moola",
+        ) from None
+    cache = Path(os.environ.get("MOOLA_CACHE", Path.home() / ".cache" / "moola"))
+    key = hashlib.sha256(root.encode()).hexdigest()[:16]
+    return RemoteRoot(filesystem, base, cache / key)

@@ -1,0 +1,292 @@
+"""Synthetic windows: made from the train part only, stored with how, tested before every use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from moola.data.build import write_manifest
+from moola.data.features import FEATURE_NAMES, features20
+from moola.data.sets import WindowSet, check_digests, check_meta, load_array, read_json
+from moola.data.splits import Split
+from moola.data.trail import Check, name_windows
+from moola.data.twosample import QualityReport, compare_samples
+from moola.data.windows import check_windows
+from moola.errors import BadInput, DataError
+from moola.hashing import canonical_json, write_json
+
+MIN_P = 0.1
+FILES = (
+    "X_feats20.npy",
+    "X_ohlc.npy",
+    "augmentation_config.json",
+    "meta.json",
+    "parents.parquet",
+    "y.npy",
+)
+
+
+class Augmenter(Protocol):
+    """Makes one new window of each given one: same shape, same order, still valid OHLC."""
+
+    def __call__(self, X_NTC: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return the new windows, shape (n, T, 4), in price units."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSet:
+    """One version of synthetic windows.
+
+    Attributes
+    ----------
+    X_ohlc, X_feats20, y
+        Windows in price units, shape (n, T, 4), their features and labels.
+    parent
+        Window of the labelled set that each was made from, shape (n,), int64.
+    labeled, labeled_sha256, split
+        The set and the split whose train part the parents stand in.
+    config
+        How they were made.
+    sha256
+        Digest over the set's content files.
+    """
+
+    name: str
+    X_ohlc: NDArray[np.float32]
+    X_feats20: NDArray[np.float32]
+    y: NDArray[np.int64]
+    parent: NDArray[np.int64]
+    labeled: str
+    labeled_sha256: str
+    split: str
+    num_classes: int
+    config: Mapping[str, Any]
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.X_ohlc)
+
+
+def make_synthetic(
+    labeled: WindowSet,
+    split: Split,
+    augment: Augmenter,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    ratio: float = 0.5,
+    random_state: int = 0,
+) -> SyntheticSet:
+    """Make synthetic windows from the train part of a split.
+
+    Parameters
+    ----------
+    labeled, split
+        The labelled set and the split; no window outside ``split.train`` is read.
+    augment
+        Makes the windows; its own random numbers come from the generator it is given.
+    name
+        For example ``synthetic_cache/v1_jitter_r0.5``.
+    config
+        Exact settings of `augment`; kept beside the windows.
+    ratio
+        Share of synthetic windows in real plus synthetic, above 0 and below 1.
+    random_state
+        Seed of the choice of parents and of `augment`.
+
+    Raises
+    ------
+    DataError
+        If `augment` changes shape or count, breaks OHLC, or returns NaN; if the set has no labels.
+    """
+    if labeled.y is None:
+        raise DataError(f"set {labeled.name} has no labels", limit="a labelled set")
+    if not 0 < ratio < 1:
+        raise DataError(f"ratio of synthetic windows is {ratio!r}", limit="above 0 and below 1")
+    rng = np.random.default_rng(random_state)
+    num = max(1, round(len(split.train) * ratio / (1 - ratio)))
+    whole, rest = divmod(num, len(split.train))
+    drawn = rng.choice(split.train, size=rest, replace=False)
+    parent = np.sort(np.r_[np.tile(split.train, whole), drawn]).astype(np.int64)
+    X = augment(np.array(labeled.X_ohlc[parent]), rng)
+    if np.shape(X) != (num, *labeled.X_ohlc.shape[1:]):
+        raise DataError(
+            f"the augmenter returned shape {np.shape(X)}",
+            limit=f"{(num, *labeled.X_ohlc.shape[1:])}, a window of each given one",
+        )
+    try:
+        X = np.ascontiguousarray(check_windows(X))
+    except BadInput as error:
+        raise DataError(f"the augmenter broke its windows: {error}") from None
+    try:
+        canonical_json(dict(config))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the augmenter's settings are not plain values: {error}") from None
+    full = {"settings": dict(config), "ratio": ratio, "random_state": random_state}
+    return SyntheticSet(
+        name=name,
+        X_ohlc=X,
+        X_feats20=features20(X),
+        y=labeled.y[parent],
+        parent=parent,
+        labeled=labeled.name,
+        labeled_sha256=labeled.sha256,
+        split=split.name,
+        num_classes=labeled.num_classes,
+        config={**full, "split_sha256": split.digest()},
+        sha256="",
+    )
+
+
+def write_synthetic(folder: Path, made: SyntheticSet) -> None:
+    """Write a synthetic set's files into an empty folder."""
+    for file, array in (("X_ohlc", made.X_ohlc), ("X_feats20", made.X_feats20), ("y", made.y)):
+        np.save(folder / f"{file}.npy", array, allow_pickle=False)
+    pq.write_table(pa.table({"parent": made.parent}), folder / "parents.parquet")
+    write_json(folder / "augmentation_config.json", made.config)
+    meta = {
+        "T": made.X_ohlc.shape[1],
+        "D_ohlc": 4,
+        "D_feats": made.X_feats20.shape[1],
+        "K": made.num_classes,
+        "num_windows": len(made),
+        "source": made.labeled,
+        "source_sha256": made.labeled_sha256,
+        "split": made.split,
+    }
+    write_json(folder / "meta.json", meta)
+    write_manifest(
+        folder, made.name, recipe=dict(made.config), sources={made.labeled: made.labeled_sha256}
+    )
+
+
+def read_synthetic(name: str, folder: Path) -> SyntheticSet:
+    """Read a synthetic set and check every file against its manifest.
+
+    Raises
+    ------
+    DataError
+        If a file is absent or malformed.
+    AuditError
+        If a digest differs from the manifest.
+    """
+    meta, manifest = (read_json(folder / f) for f in ("meta.json", "manifest.json"))
+    check_meta(name, meta)
+    check_digests(name, folder, manifest, list(FILES))
+    n = meta["num_windows"]
+    try:
+        parent = pq.read_table(folder / "parents.parquet")["parent"].cast(pa.int64())
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"set {name}: parents.parquet cannot be read: {error}") from None
+    if len(parent) != n or parent.null_count:
+        raise DataError(f"set {name}: parents.parquet has {len(parent)} rows", limit=f"{n}")
+    return SyntheticSet(
+        name=name,
+        X_ohlc=load_array(name, folder, "X_ohlc.npy", np.float32, (n, meta["T"], 4)),
+        X_feats20=load_array(name, folder, "X_feats20.npy", np.float32, (n, meta["D_feats"])),
+        y=np.array(load_array(name, folder, "y.npy", np.int64, (n,))),
+        parent=parent.to_numpy(),
+        labeled=meta["source"],
+        labeled_sha256=meta["source_sha256"],
+        split=str(meta.get("split")),
+        num_classes=meta["K"],
+        config=read_json(folder / "augmentation_config.json"),
+        sha256=str(manifest["sha256"]),
+    )
+
+
+def synthetic_quality(
+    made: SyntheticSet,
+    labeled: WindowSet,
+    train: NDArray[np.int64],
+    *,
+    num_permutations: int = 999,
+    random_state: int = 0,
+) -> QualityReport:
+    """Test synthetic windows against the real train windows, feature by feature.
+
+    Features of both are computed from the windows, never read from a file. A block is a stretch of
+    the time line as long as a window with its label horizon; a synthetic window belongs to the
+    block of its parent. Raises DataError where train holds too few blocks.
+    """
+    first = labeled.times.first
+    span = int((labeled.times.label_end - first).max()) + 1
+    return compare_samples(
+        features20(labeled.X_ohlc[train]),
+        features20(made.X_ohlc),
+        real_block=first[train] // span,
+        synthetic_block=first[made.parent] // span,
+        names=FEATURE_NAMES,
+        num_permutations=num_permutations,
+        random_state=random_state,
+    )
+
+
+def synthetic_checks(
+    made: SyntheticSet, labeled: WindowSet, split: Split
+) -> tuple[list[Check], QualityReport | None]:
+    """Check that a synthetic set may be appended to the train part of a split.
+
+    The quality is tested only if everything else holds; p below 0.1 fails.
+    """
+    outside = np.setdiff1d(made.parent, split.train)
+    exists = made.parent[(made.parent >= 0) & (made.parent < len(labeled))]
+    same = (made.labeled, made.labeled_sha256) == (labeled.name, labeled.sha256)
+    faults = _content_faults(made, labeled) if same and len(exists) == len(made) else []
+    checks = [
+        Check(
+            name="synthetic windows were made from this set",
+            passed=same,
+            detail=f"{made.name} was made from {made.labeled} {made.labeled_sha256[:12]}, "
+            f"the set is {labeled.name} {labeled.sha256[:12]}",
+        ),
+        Check(
+            name="synthetic windows were made from train windows only",
+            passed=not len(outside),
+            detail=name_windows(outside, f"{len(made)} windows, all parents in train"),
+        ),
+        Check(
+            name="synthetic windows are valid and labelled as their parents",
+            passed=not faults,
+            detail="; ".join(faults) or f"{len(made)} windows",
+        ),
+    ]
+    if not all(c.passed for c in checks):
+        return checks, None
+    report = synthetic_quality(made, labeled, split.train)
+    worst = min(report.features, key=lambda f: f.p_holm)
+    checks.append(
+        Check(
+            name=f"synthetic windows look like real ones (p of at least {MIN_P:g})",
+            passed=report.p_value >= MIN_P,
+            detail=f"smallest Holm-corrected p is {report.p_value:.3f} ({worst.name}, KS "
+            f"{worst.ks:.3f}, effect {worst.effect:+.2f}), classifier AUC {report.auc:.3f}; "
+            f"{report.can_detect()}",
+        )
+    )
+    return checks, report
+
+
+def _content_faults(made: SyntheticSet, labeled: WindowSet) -> list[str]:
+    faults = []
+    if made.X_ohlc.shape[1:] != labeled.X_ohlc.shape[1:]:
+        return [f"windows of shape {made.X_ohlc.shape[1:]}, real {labeled.X_ohlc.shape[1:]}"]
+    try:
+        check_windows(made.X_ohlc)
+    except BadInput as error:
+        faults.append(str(error))
+    assert labeled.y is not None
+    wrong = np.flatnonzero(made.y != labeled.y[made.parent])
+    if len(wrong):
+        faults.append(name_windows(wrong, "") + " have another label than their parents")
+    if not faults and not np.array_equal(made.X_feats20, features20(made.X_ohlc)):
+        faults.append("stored features are not those of the windows")
+    return faults

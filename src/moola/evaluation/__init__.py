@@ -1,0 +1,1 @@
+"""Scoring, comparing and judging models: metrics, calibration, comparisons, gates, reports."""

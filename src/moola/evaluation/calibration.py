@@ -1,0 +1,230 @@
+"""Is a probability of 0.7 right seven times in ten? Bins, null distributions, temperature."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moola.errors import BadInput
+from moola.evaluation.binning import assign_bins, bin_sums, default_num_bins, errors_from_sums
+from moola.evaluation.temperature import apply_temperature, fit_temperature
+from moola.evaluation.validation import clean_predictions
+
+__all__ = [
+    "CalibrationBins",
+    "EceNull",
+    "apply_temperature",
+    "calibration_bins",
+    "ece_null",
+    "fit_temperature",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBins:
+    """A reliability diagram in numbers. Lists have one entry for each bin that holds windows.
+
+    Attributes
+    ----------
+    scheme
+        ``equal_mass`` or ``equal_width``.
+    class_index
+        Whose probability is binned; None: the largest one, against whether it was right.
+    num_windows
+        n.
+    left, right
+        Edges; a bin is ``(left, right]``.
+    count
+        Windows.
+    predicted, observed
+        Mean probability and share of windows in which the event happened.
+    band_low, band_high
+        Where `observed` would lie, with the given confidence and windows taken for independent,
+        were the model perfectly calibrated.
+    confidence
+        Of the band.
+    ece, ece_debiased, mce
+        Of these bins.
+    """
+
+    scheme: str
+    class_index: int | None
+    num_windows: int
+    left: list[float]
+    right: list[float]
+    count: list[int]
+    predicted: list[float]
+    observed: list[float]
+    band_low: list[float]
+    band_high: list[float]
+    confidence: float
+    ece: float
+    ece_debiased: float
+    mce: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain, JSON-ready values, for ``bins.json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EceNull:
+    """ECE that a perfectly calibrated model with these probabilities shows by chance.
+
+    Attributes
+    ----------
+    mean, p95
+        Of the debiased ECE (``ece`` of `compute_metrics`).
+    plugin_mean, plugin_p95
+        Of the plug-in ECE in the same bins.
+    num_simulations
+        Label sets drawn.
+    num_bins
+        Bins asked for.
+    """
+
+    mean: float
+    p95: float
+    plugin_mean: float
+    plugin_p95: float
+    num_simulations: int
+    num_bins: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain, JSON-ready values."""
+        return asdict(self)
+
+
+def calibration_bins(
+    y: ArrayLike,
+    proba: ArrayLike,
+    *,
+    num_bins: int | None = None,
+    scheme: str = "equal_mass",
+    class_index: int | None = None,
+    confidence: float = 0.95,
+    num_simulations: int = 1000,
+    seed: int = 0,
+) -> CalibrationBins:
+    """Bin predictions and compare them with what happened.
+
+    Parameters
+    ----------
+    y, proba
+        Labels, shape (n,), and probabilities, shape (n, K).
+    num_bins
+        About one for each ten windows (at most 15) where None.
+    scheme
+        ``equal_mass`` or ``equal_width``.
+    class_index
+        Bin this class's probability; None bins the largest one.
+    confidence
+        Of the consistency band (Bröcker and Smith 2007), two-sided.
+    num_simulations, seed
+        Label sets drawn for the band.
+
+    Raises
+    ------
+    BadInput
+        On predictions no metric should be computed from, or an option out of range.
+    """
+    labels, matrix = clean_predictions(y, proba)
+    if not 0.0 < confidence < 1.0:
+        raise BadInput(f"confidence is {confidence}", limit="a number inside (0, 1)")
+    forecast, event = _forecast(labels, matrix, class_index)
+    asked = default_num_bins(labels.size) if num_bins is None else num_bins
+    bins, edges = assign_bins(forecast, num_bins=asked, scheme=scheme)
+    count, observed, predicted = bin_sums(bins, event, forecast, edges.size - 1)
+    errors = errors_from_sums(count, observed, predicted)
+    filled = count > 0
+    member = np.eye(edges.size - 1)[bins]
+    drawn = _calibrated_events(forecast, num_simulations, seed) @ member
+    rates = drawn[:, filled] / count[filled]
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(rates, [tail, 1.0 - tail], axis=0)
+    return CalibrationBins(
+        scheme=scheme,
+        class_index=class_index,
+        num_windows=int(labels.size),
+        left=edges[:-1][filled].tolist(),
+        right=edges[1:][filled].tolist(),
+        count=count[filled].astype(int).tolist(),
+        predicted=(predicted[filled] / count[filled]).tolist(),
+        observed=(observed[filled] / count[filled]).tolist(),
+        band_low=low.tolist(),
+        band_high=high.tolist(),
+        confidence=confidence,
+        ece=float(errors.plugin),
+        ece_debiased=float(errors.debiased),
+        mce=float(errors.maximum),
+    )
+
+
+def ece_null(
+    proba: ArrayLike,
+    *,
+    num_bins: int | None = None,
+    num_simulations: int = 1000,
+    seed: int = 0,
+) -> EceNull:
+    """Simulate the top-label ECE of a perfectly calibrated model with these probabilities.
+
+    Whether the top label is right is drawn with the stated probability, independently over
+    windows; with correlated windows the true null is somewhat wider.
+
+    Parameters
+    ----------
+    proba
+        Shape (n, K).
+    num_bins
+        Equal-mass bins; as many as ``ece`` of `compute_metrics` uses where None.
+    num_simulations, seed
+        Label sets drawn.
+
+    Raises
+    ------
+    BadInput
+        On probabilities no metric should be computed from.
+    """
+    matrix = np.asarray(proba)
+    rows = matrix.shape[0] if matrix.ndim else 0
+    labels, clean = clean_predictions(np.zeros(rows, dtype=int), matrix)
+    confidence, _ = _forecast(labels, clean, None)
+    asked = default_num_bins(confidence.size) if num_bins is None else num_bins
+    bins, _ = assign_bins(confidence, num_bins=asked)
+    member = np.eye(int(bins.max()) + 1)[bins]
+    count, predicted = member.sum(axis=0), confidence @ member
+    drawn = _calibrated_events(confidence, num_simulations, seed) @ member
+    errors = errors_from_sums(np.broadcast_to(count, drawn.shape), drawn, predicted)
+    return EceNull(
+        mean=float(errors.debiased.mean()),
+        p95=float(np.quantile(errors.debiased, 0.95)),
+        plugin_mean=float(errors.plugin.mean()),
+        plugin_p95=float(np.quantile(errors.plugin, 0.95)),
+        num_simulations=num_simulations,
+        num_bins=asked,
+    )
+
+
+def _forecast(
+    labels: NDArray[np.intp], matrix: NDArray[np.float64], class_index: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if class_index is None:
+        return matrix.max(axis=1), (matrix.argmax(axis=1) == labels).astype(np.float64)
+    if not 0 <= class_index < matrix.shape[1]:
+        raise BadInput(f"class_index is {class_index}", limit=f"0..{matrix.shape[1] - 1}")
+    return matrix[:, class_index], (labels == class_index).astype(np.float64)
+
+
+def _calibrated_events(
+    forecast: NDArray[np.float64], num_simulations: int, seed: int
+) -> NDArray[np.float64]:
+    """Return whether the event happens in each simulation, shape (num_simulations, n)."""
+    if num_simulations < 100:
+        raise BadInput(f"num_simulations is {num_simulations}", limit="at least 100")
+    rng = np.random.default_rng(seed)
+    drawn = rng.random((num_simulations, forecast.size)) < forecast
+    return drawn.astype(np.float64)

@@ -1,0 +1,275 @@
+"""Two sets of predictions on the same windows: which is better, and can one tell.
+
+Every difference is **candidate minus baseline**. For log-loss, Brier score and ECE a negative
+difference speaks for the candidate; for accuracy and PR-AUC a positive one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moola.errors import BadInput
+from moola.evaluation.comparison import Delta, PairedComparison, holm, mcnemar_exact
+from moola.evaluation.resampling import (
+    MIN_EFFECTIVE_WINDOWS,
+    MIN_WINDOWS,
+    BootstrapInterval,
+    effective_windows,
+    interval_from_draws,
+    resample_counts,
+)
+from moola.evaluation.validation import (
+    brier_per_window,
+    clean_predictions,
+    log_loss_per_window,
+)
+from moola.evaluation.weighted import calibration_metrics, rank_metrics
+
+__all__ = [
+    "DEFAULT_MARGINS",
+    "Delta",
+    "PairedComparison",
+    "average_seeds",
+    "block_length_from_overlap",
+    "holm",
+    "mcnemar_exact",
+    "paired_comparison",
+]
+
+DEFAULT_MARGINS: Mapping[str, float] = {
+    "log_loss": 0.02,
+    "brier": 0.02,
+    "accuracy": 0.02,
+    "pr_auc": 0.02,
+    "ece": 0.02,
+}
+HIGHER_IS_BETTER = {
+    "log_loss": False,
+    "brier": False,
+    "accuracy": True,
+    "pr_auc": True,
+    "ece": False,
+}
+_SAME = 1e-6
+
+
+def block_length_from_overlap(
+    *, window_bars: int, horizon_bars: int, step_bars: int, num_windows: int
+) -> int:
+    """Return how many windows a resampling block must hold.
+
+    Two windows whose starts are k steps apart share bars (label horizon included) while
+    ``k * step_bars < window_bars + horizon_bars``; the block is the smallest k that shares none,
+    but at least the cube root of `num_windows` (the usual rate, for dependence that outlives the
+    overlap, such as volatility's) and at most `num_windows`.
+
+    Raises
+    ------
+    BadInput
+        If a number is below 1 (`horizon_bars`: below 0).
+    """
+    limits = {"window_bars": (window_bars, 1), "horizon_bars": (horizon_bars, 0)}
+    limits |= {"step_bars": (step_bars, 1), "num_windows": (num_windows, 1)}
+    for name, (value, low) in limits.items():
+        if value < low:
+            raise BadInput(f"{name} is {value}", limit=f"at least {low}")
+    overlap = math.ceil((window_bars + horizon_bars) / step_bars)
+    return min(num_windows, max(overlap, round(num_windows ** (1 / 3))))
+
+
+def average_seeds(probas: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """Return the mean over seeds of probabilities of the same windows, shape (n, K).
+
+    Raises
+    ------
+    BadInput
+        If there are none, or their shapes differ, or a value is not finite.
+    """
+    arrays = [np.asarray(proba, dtype=np.float64) for proba in probas]
+    if not arrays:
+        raise BadInput("there are no predictions to average", limit="at least one seed")
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        raise BadInput(f"the seeds' predictions have shapes {sorted(shapes)}", limit="one shape")
+    mean: NDArray[np.float64] = np.mean(arrays, axis=0)
+    if not np.isfinite(mean).all():
+        raise BadInput("a seed's predictions hold NaN or infinity", limit="finite numbers")
+    return mean
+
+
+def paired_comparison(
+    y: ArrayLike,
+    proba_candidate: ArrayLike,
+    proba_baseline: ArrayLike,
+    *,
+    block_length: int,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    margin: float | Mapping[str, float] | None = None,
+    seed: int = 0,
+    min_effective_windows: float = MIN_EFFECTIVE_WINDOWS,
+) -> PairedComparison:
+    """Compare two models on the same windows.
+
+    Parameters
+    ----------
+    y
+        Class indices, shape (n,), in time order.
+    proba_candidate, proba_baseline
+        Probabilities, shape (n, K), of the same windows in the same order; average several seeds
+        first (`average_seeds`).
+    block_length
+        Windows per block; see `block_length_from_overlap`.
+    num_resamples, seed
+        Of the circular block bootstrap; both models are resampled together.
+    confidence
+        Two-sided, in (0, 1).
+    margin
+        Difference that does not matter: a number for every metric, or by metric;
+        `DEFAULT_MARGINS` where nothing is said.
+    min_effective_windows
+        Below this n / block_length no interval is given and nothing is concluded.
+
+    Returns
+    -------
+    PairedComparison
+        Signs: candidate minus baseline.
+
+    Raises
+    ------
+    BadInput
+        On predictions no metric should be computed from, different shapes, only one class in
+        `y`, n below 10, or a margin that is negative or names no metric.
+    """
+    labels, candidate, baseline = _checked_pair(y, proba_candidate, proba_baseline)
+    margins = _margins(margin)
+    counts = resample_counts(
+        labels.size, block_length=block_length, num_resamples=num_resamples, seed=seed
+    )
+    deltas = {}
+    for name, (estimate, draws) in _differences(labels, candidate, baseline, counts).items():
+        found = None
+        if estimate is not None:
+            found = interval_from_draws(
+                estimate,
+                draws,
+                num_windows=labels.size,
+                block_length=block_length,
+                confidence=confidence,
+                min_effective_windows=min_effective_windows,
+            )
+        deltas[name] = _delta(name, found, margins[name])
+    right_candidate = candidate.argmax(axis=1) == labels
+    right_baseline = baseline.argmax(axis=1) == labels
+    only_candidate = int((right_candidate & ~right_baseline).sum())
+    only_baseline = int((~right_candidate & right_baseline).sum())
+    return PairedComparison(
+        num_windows=labels.size,
+        block_length=block_length,
+        effective_windows=effective_windows(labels.size, block_length),
+        confidence=confidence,
+        deltas=deltas,
+        mcnemar_p=mcnemar_exact(only_candidate, only_baseline),
+        num_only_candidate=only_candidate,
+        num_only_baseline=only_baseline,
+        identical_predictions=bool(np.abs(candidate - baseline).max() <= _SAME),
+        identical_labels=bool((candidate.argmax(axis=1) == baseline.argmax(axis=1)).all()),
+    )
+
+
+def _checked_pair(
+    y: ArrayLike, proba_candidate: ArrayLike, proba_baseline: ArrayLike
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    labels, candidate = clean_predictions(y, proba_candidate)
+    _, baseline = clean_predictions(y, proba_baseline)
+    if candidate.shape != baseline.shape:
+        raise BadInput(
+            f"the candidate's predictions have shape {candidate.shape}, "
+            f"the baseline's {baseline.shape}",
+            limit="the same windows and classes",
+        )
+    if labels.size < MIN_WINDOWS:
+        raise BadInput(
+            f"there are {labels.size} windows",
+            limit=f"at least {MIN_WINDOWS}",
+            remedy="Pool the validation windows of all walk-forward folds",
+        )
+    if np.unique(labels).size < 2:
+        raise BadInput(
+            f"all {labels.size} windows are of class {labels[0]}",
+            limit="at least two classes",
+            remedy="Choose a split whose every part holds each class",
+        )
+    return labels, candidate, baseline
+
+
+def _margins(margin: float | Mapping[str, float] | None) -> dict[str, float]:
+    if margin is None:
+        return dict(DEFAULT_MARGINS)
+    if isinstance(margin, Mapping):
+        unknown = sorted(set(margin) - set(DEFAULT_MARGINS))
+        if unknown:
+            known = ", ".join(DEFAULT_MARGINS)
+            raise BadInput(f"a margin is given for {unknown[0]!r}", limit=f"one of {known}")
+        margins = {**DEFAULT_MARGINS, **margin}
+    else:
+        margins = dict.fromkeys(DEFAULT_MARGINS, float(margin))
+    for name, value in margins.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise BadInput(f"the margin of {name} is {value}", limit="a number of at least 0")
+    return margins
+
+
+def _differences(
+    labels: NDArray[np.intp],
+    candidate: NDArray[np.float64],
+    baseline: NDArray[np.float64],
+    counts: NDArray[np.float64],
+) -> dict[str, tuple[float | None, NDArray[np.float64]]]:
+    """Return, by metric, the difference and its value in each resample, shape (R,)."""
+    right = [(matrix.argmax(axis=1) == labels).astype(float) for matrix in (candidate, baseline)]
+    windows = {
+        "log_loss": log_loss_per_window(labels, candidate) - log_loss_per_window(labels, baseline),
+        "brier": brier_per_window(labels, candidate) - brier_per_window(labels, baseline),
+        "accuracy": right[0] - right[1],
+    }
+    found: dict[str, tuple[float | None, NDArray[np.float64]]] = {
+        name: (float(values.mean()), counts @ values / labels.size)
+        for name, values in windows.items()
+    }
+    once = np.ones((1, labels.size))
+    for name, function in (("pr_auc", rank_metrics), ("ece", calibration_metrics)):
+        whole, draws = (
+            function(labels, candidate, weight)[name] - function(labels, baseline, weight)[name]
+            for weight in (once, counts)
+        )
+        found[name] = (float(whole[0]) if np.isfinite(whole[0]) else None, draws)
+    return found
+
+
+def _delta(name: str, found: BootstrapInterval | None, margin: float) -> Delta:
+    higher = HIGHER_IS_BETTER[name]
+    low = high = None
+    worst, best = -math.inf, math.inf
+    if found is not None and found.low is not None and found.high is not None:
+        low, high = found.low, found.high
+        worst, best = (low, high) if higher else (-high, -low)
+    return Delta(
+        metric=name,
+        estimate=None if found is None else found.estimate,
+        low=low,
+        high=high,
+        p_value=None if found is None else found.p_value,
+        minimum_detectable=None if found is None else found.minimum_detectable,
+        margin=margin,
+        higher_is_better=higher,
+        superior=worst > 0,
+        inferior=best < 0,
+        non_inferior=worst > -margin,
+        equivalent=worst > -margin and best < margin,
+        reason="a class does not occur" if found is None else found.reason,
+    )

@@ -1,0 +1,133 @@
+"""What a paired comparison finds. Every difference is candidate minus baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from moola.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """Candidate minus baseline in one metric.
+
+    Attributes
+    ----------
+    metric
+        Its name.
+    estimate
+        The difference; None where the metric is undefined.
+    low, high
+        Ends of the interval; None with `reason` where there is none.
+    p_value
+        Two-sided, of no difference; None where there is no interval.
+    minimum_detectable
+        Size of a true difference that would be found with a power of 80 % at this n; None only
+        where the metric is undefined.
+    margin
+        Difference small enough not to matter.
+    higher_is_better
+        Sign convention of the metric.
+    superior, inferior
+        The whole interval lies on the candidate's, or on the baseline's, side of 0.
+    non_inferior
+        The whole interval lies on the better side of the margin.
+    equivalent
+        The whole interval lies inside plus and minus the margin (two one-sided tests, each at
+        half of one minus the confidence: stricter than the customary 90 % interval).
+    reason
+        Why something is None.
+    """
+
+    metric: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    minimum_detectable: float | None
+    margin: float
+    higher_is_better: bool
+    superior: bool
+    inferior: bool
+    non_inferior: bool
+    equivalent: bool
+    reason: str | None = None
+
+    def interval(self) -> dict[str, float | None]:
+        """Return ``{"estimate", "low", "high"}``."""
+        return {"estimate": self.estimate, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedComparison:
+    """What a paired comparison of a candidate with a baseline found.
+
+    Attributes
+    ----------
+    num_windows, block_length, effective_windows
+        n, windows per block, and n / block_length.
+    confidence
+        Two-sided, of every interval.
+    deltas
+        `Delta` for ``log_loss brier accuracy pr_auc ece``.
+    mcnemar_p
+        Exact McNemar test of equal accuracy; takes windows for independent, hence only a second
+        opinion. 1 where no window is answered differently.
+    num_only_candidate, num_only_baseline
+        Windows only the one, or only the other, classifies correctly.
+    identical_predictions
+        No probability differs by more than 1e-6.
+    identical_labels
+        The most probable class is the same in every window.
+    """
+
+    num_windows: int
+    block_length: int
+    effective_windows: float
+    confidence: float
+    deltas: dict[str, Delta]
+    mcnemar_p: float
+    num_only_candidate: int
+    num_only_baseline: int
+    identical_predictions: bool
+    identical_labels: bool
+
+    @property
+    def minimum_detectable(self) -> dict[str, float | None]:
+        """Smallest true difference of each metric found with a power of 80 % at this n."""
+        return {name: delta.minimum_detectable for name, delta in self.deltas.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain, JSON-ready values."""
+        return asdict(self)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return Holm's (1979) adjusted p-values, under the same names.
+
+    Raises
+    ------
+    BadInput
+        If a p-value is not in [0, 1] (NaN is not).
+    """
+    for name, value in p_values.items():
+        if not 0.0 <= value <= 1.0:
+            raise BadInput(f"the p-value of {name!r} is {value}", limit="a number in [0, 1]")
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = highest
+    return {name: adjusted[name] for name in p_values}
+
+
+def mcnemar_exact(num_only_first: int, num_only_second: int) -> float:
+    """Return the two-sided exact McNemar p-value (binomial, 1/2); 1 without discordant windows."""
+    from scipy.stats import binomtest
+
+    discordant = num_only_first + num_only_second
+    if discordant == 0:
+        return 1.0
+    return float(binomtest(num_only_first, discordant, 0.5).pvalue)

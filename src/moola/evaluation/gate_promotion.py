@@ -1,0 +1,186 @@
+"""The promotion gate: candidate and champion side by side on the locked test windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from moola.config.evaluation import Thresholds
+from moola.errors import BadInput
+from moola.evaluation.compare import PairedComparison
+from moola.evaluation.gate_baseline import (
+    collapse_reasons,
+    compare,
+    comparison_figures,
+    reach,
+    signed,
+    thresholds_used,
+)
+from moola.evaluation.gate_report import GateReport, report
+from moola.evaluation.metrics import compute_metrics
+
+CLASS_PRIOR = "class prior"
+REQUIRED_GATES = (0, 1, 2)
+ENCODER_GATES = (3, 4)
+SYNTHETIC_GATES = (5,)
+
+
+def promotion_prerequisites(
+    gate_verdicts: Mapping[int, str], *, uses_encoder: bool, uses_synthetic: bool
+) -> tuple[str, ...]:
+    """Return what stands in the way before the test windows may be looked at at all.
+
+    Parameters
+    ----------
+    gate_verdicts
+        Verdict by gate; a gate that is absent counts as not run.
+    uses_encoder, uses_synthetic
+        Whether the candidate has a pretrained encoder, or was trained with synthetic windows.
+
+    Returns
+    -------
+    tuple
+        One sentence for each required gate that has not passed; empty where nothing is missing.
+    """
+    needed = REQUIRED_GATES + (ENCODER_GATES if uses_encoder else ())
+    needed += SYNTHETIC_GATES if uses_synthetic else ()
+    return tuple(
+        f"gate {gate} must have passed, it is {gate_verdicts.get(gate, 'not run')}"
+        for gate in needed
+        if gate_verdicts.get(gate) != "passed"
+    )
+
+
+def gate_promotion(
+    y_test: ArrayLike,
+    proba_candidate: ArrayLike,
+    proba_champion: ArrayLike,
+    *,
+    champion_name: str,
+    gate_verdicts: Mapping[int, str],
+    uses_encoder: bool,
+    uses_synthetic: bool,
+    block_length: int,
+    prior: ArrayLike | None = None,
+    num_looks: int = 1,
+    thresholds: Thresholds | None = None,
+) -> GateReport:
+    """Decide whether the candidate may replace the champion.
+
+    Parameters
+    ----------
+    y_test
+        Class indices of the locked test windows, shape (n,), in time order.
+    proba_candidate, proba_champion
+        Probabilities of both on these windows, shape (n, K). Where nothing is in Production, pass
+        the class prior and call it ``"class prior"``.
+    champion_name
+        Shown in the reasons; ``"class prior"`` (`CLASS_PRIOR`) selects the stricter rule.
+    gate_verdicts, uses_encoder, uses_synthetic
+        As `promotion_prerequisites`.
+    block_length
+        See `moola.evaluation.compare.block_length_from_overlap`.
+    prior
+        Class frequencies of the train part, shape (n, K). Where None, those of the test windows
+        themselves: the best constant in hindsight, which is harder to beat.
+    num_looks
+        How often these test windows have been looked at, this look included. The confidence is
+        raised to ``1 - (1 - confidence) / num_looks`` (Bonferroni).
+    thresholds
+        Moola's own where None.
+
+    Returns
+    -------
+    GateReport
+        ``blocked`` where a required gate has not passed (nothing is computed then). ``failed``
+        where the candidate collapsed, its log-loss is not below the prior's, its predictions are
+        the champion's, or its log-loss is significantly above the champion's. ``passed`` where
+        its log-loss is significantly below the champion's, or, against a real champion, not more
+        than ``margin_log_loss`` above it (whole interval) and its ECE significantly lower.
+        ``inconclusive`` otherwise: Production stays. Against the class prior only "better" counts,
+        since to be as good as no model is no merit.
+
+    Raises
+    ------
+    BadInput
+        If `num_looks` is below 1, or as `moola.evaluation.compare.paired_comparison`.
+    """
+    limits = thresholds or Thresholds.load()
+    if num_looks < 1:
+        raise BadInput(f"num_looks is {num_looks}", limit="at least 1, this look included")
+    missing = promotion_prerequisites(
+        gate_verdicts, uses_encoder=uses_encoder, uses_synthetic=uses_synthetic
+    )
+    if missing:
+        return report("promotion", "blocked", missing)
+    confidence = 1.0 - (1.0 - limits.confidence) / num_looks
+    comparison = compare(
+        y_test,
+        proba_candidate,
+        proba_champion,
+        block_length=block_length,
+        thresholds=limits,
+        confidence=confidence,
+    )
+    first = compute_metrics(y_test, proba_candidate)
+    second = compute_metrics(y_test, proba_champion)
+    prior_loss = _prior_loss(y_test, proba_champion, prior, champion_name)
+    refusals = [*collapse_reasons(y_test, proba_candidate, thresholds=limits)]
+    loss = first["log_loss"]
+    if loss is None or not loss < prior_loss:
+        refusals.insert(0, f"log-loss {loss:.4f} is not below the class prior's {prior_loss:.4f}")
+    verdict, sentence = _decide(comparison, champion_name)
+    if refusals:
+        verdict = "failed"
+    reasons = [*refusals, sentence, reach(comparison, "log_loss"), _looks(num_looks, confidence)]
+    figures = comparison_figures(comparison) | {
+        "champion": champion_name,
+        "metrics": first,
+        "metrics_champion": second,
+        "log_loss_prior": prior_loss,
+        "num_looks": num_looks,
+    }
+    used = thresholds_used(limits, "margin_log_loss", "min_predicted_share", "min_probability_std")
+    return report("promotion", verdict, reasons, figures=figures, thresholds=used)
+
+
+def _decide(comparison: PairedComparison, champion: str) -> tuple[str, str]:
+    loss, ece = comparison.deltas["log_loss"], comparison.deltas["ece"]
+    text = f"log-loss against {champion} {signed(comparison, 'log_loss')}"
+    calibration = f"ECE {signed(comparison, 'ece')}"
+    if comparison.identical_predictions:
+        return "failed", f"no effect: the predictions are those of {champion}"
+    if loss.superior:
+        return "passed", f"better than {champion}: {text}"
+    if loss.inferior:
+        return "failed", f"worse than {champion}: {text}"
+    if champion != CLASS_PRIOR and loss.non_inferior and ece.superior:
+        margin = f"{loss.margin:g}"
+        return (
+            "passed",
+            f"within {margin} of {champion} and better calibrated: {text}; {calibration}",
+        )
+    return "inconclusive", f"not shown to be better than {champion}: {text}; {calibration}"
+
+
+def _prior_loss(
+    y: ArrayLike, proba_champion: ArrayLike, prior: ArrayLike | None, champion: str
+) -> float:
+    if prior is None:
+        prior = proba_champion
+        if champion != CLASS_PRIOR:
+            num_classes = np.asarray(proba_champion).shape[1]
+            share = np.bincount(np.asarray(y, dtype=np.intp), minlength=num_classes)
+            prior = np.tile(share / share.sum(), (share.sum(), 1))
+    return float(compute_metrics(y, prior)["log_loss"] or 0.0)
+
+
+def _looks(num_looks: int, confidence: float) -> str:
+    if num_looks == 1:
+        return "first look at these test windows"
+    return (
+        f"look number {num_looks} at these test windows, hence intervals of {confidence:.2%} "
+        "(Bonferroni)"
+    )

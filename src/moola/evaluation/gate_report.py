@@ -1,0 +1,165 @@
+"""What a gate answers: a verdict, figures, thresholds and reasons in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from moola.errors import BadInput
+
+SCHEMA_VERSION = 1
+VERDICTS = ("passed", "failed", "inconclusive", "deferred", "blocked")
+GATE_NAMES: Mapping[int | str, tuple[str, str]] = {
+    0: ("data", "May this run be believed?"),
+    1: ("baseline", "Does the model trained from scratch know anything?"),
+    2: ("control", "Is deep learning needed?"),
+    3: ("encoder", "Did pretraining learn?"),
+    4: ("transfer", "Does the pretrained encoder help?"),
+    5: ("augmentation", "Does synthetic data harm?"),
+    6: ("simple", "Is the bigger model needed?"),
+    7: ("ensemble", "Does a calibrated ensemble help?"),
+    "promotion": ("promotion", "May it replace Production?"),
+}
+ADVISORY_GATES = (6, 7)
+Gate = int | Literal["promotion"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateReport:
+    """The answer of one gate.
+
+    Attributes
+    ----------
+    gate
+        0 to 7, or ``"promotion"``.
+    name, question
+        Short name and the question the gate answers.
+    verdict
+        ``passed``, ``failed``, ``inconclusive``, ``deferred`` or ``blocked``.
+    figures
+        JSON-ready; an interval is ``{"estimate", "low", "high"}``, and what is undefined is None.
+    thresholds
+        Those the verdict rests on.
+    reasons
+        Plain sentences; the first says why the verdict is what it is.
+
+    Raises
+    ------
+    BadInput
+        On an unknown gate or verdict, on no reason, or on NaN or infinity among the figures.
+    """
+
+    gate: Gate
+    name: str
+    question: str
+    verdict: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    thresholds: dict[str, Any] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.gate not in GATE_NAMES or isinstance(self.gate, bool):
+            raise BadInput(f"gate is {self.gate!r}", limit="0 to 7 or 'promotion'")
+        if self.verdict not in VERDICTS:
+            raise BadInput(f"verdict is {self.verdict!r}", limit=f"one of {', '.join(VERDICTS)}")
+        if not self.reasons:
+            raise BadInput(f"gate {self.gate} gives no reason", limit="at least one sentence")
+        object.__setattr__(self, "reasons", tuple(self.reasons))
+        for path, value in _numbers("figures", self.figures):
+            if not math.isfinite(value):
+                raise BadInput(f"{path} is {value}", limit="a finite number, or null with a reason")
+
+    @property
+    def advisory(self) -> bool:
+        """Whether the gate only warns (6 and 7)."""
+        return self.gate in ADVISORY_GATES
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain, JSON-ready values with the schema's version."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "gate": self.gate,
+            "name": self.name,
+            "question": self.question,
+            "verdict": self.verdict,
+            "figures": self.figures,
+            "thresholds": self.thresholds,
+            "reasons": list(self.reasons),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises
+        ------
+        BadInput
+            If the schema's version differs, or a key is missing or unknown.
+        """
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise BadInput(
+                f"the gate report has schema version {version!r}",
+                limit=f"version {SCHEMA_VERSION}",
+                remedy="Evaluate the candidate again with this version of Moola",
+            )
+        fields = ("gate", "name", "question", "verdict", "figures", "thresholds", "reasons")
+        odd = sorted(set(fields) ^ (set(values) - {"schema_version"}))
+        if odd:
+            state = "lacks" if odd[0] in fields else "has the unknown"
+            raise BadInput(f"the gate report {state} key {odd[0]!r}", limit=", ".join(fields))
+        given = {name: values[name] for name in fields}
+        return cls(**(given | {"reasons": tuple(values["reasons"])}))
+
+
+def report(
+    gate: Gate,
+    verdict: str,
+    reasons: Iterable[str],
+    *,
+    figures: Mapping[str, Any] | None = None,
+    thresholds: Mapping[str, Any] | None = None,
+) -> GateReport:
+    """Return a `GateReport` with the gate's own name and question."""
+    name, question = GATE_NAMES.get(gate, (str(gate), ""))
+    return GateReport(
+        gate=gate,
+        name=name,
+        question=question,
+        verdict=verdict,
+        figures=dict(figures or {}),
+        thresholds=dict(thresholds or {}),
+        reasons=tuple(reasons),
+    )
+
+
+def blocked(gate: Gate, reason: str) -> GateReport:
+    """Return the report of a gate that must not be run."""
+    return report(gate, "blocked", (reason,))
+
+
+def deferred(gate: Gate, reason: str) -> GateReport:
+    """Return the report of a gate whose time has not come."""
+    return report(gate, "deferred", (reason,))
+
+
+def need(values: Mapping[str, Any], keys: tuple[str, ...], name: str) -> None:
+    """Raise BadInput unless `values` has every key."""
+    for key in keys:
+        if key not in values:
+            raise BadInput(
+                f"{name} lacks {key!r}", limit=", ".join(keys), remedy="Train the candidate again"
+            )
+
+
+def _numbers(path: str, value: Any) -> Iterable[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(f"{path}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _numbers(f"{path}[{index}]", inner)
+    elif isinstance(value, float):
+        yield path, value

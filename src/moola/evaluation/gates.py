@@ -1,0 +1,148 @@
+"""Gates 0 to 7 and promotion: the rules under one name, their order, and who blocks whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from moola.config.evaluation import Thresholds
+from moola.errors import BadInput
+from moola.evaluation.gate_baseline import collapse_reasons, gate_1_baseline
+from moola.evaluation.gate_control import gate_2_control
+from moola.evaluation.gate_evidence import gate_0_data, gate_3_encoder
+from moola.evaluation.gate_promotion import CLASS_PRIOR, gate_promotion, promotion_prerequisites
+from moola.evaluation.gate_report import (
+    SCHEMA_VERSION,
+    VERDICTS,
+    Gate,
+    GateReport,
+    blocked,
+    deferred,
+)
+from moola.evaluation.gate_transfer import gate_4_transfer
+from moola.evaluation.gate_variants import (
+    gate_5_augmentation,
+    gate_6_simple,
+    gate_7_ensemble,
+)
+
+__all__ = [
+    "CLASS_PRIOR",
+    "ORDER",
+    "SCHEMA_VERSION",
+    "VERDICTS",
+    "Gate",
+    "GateReport",
+    "blocked",
+    "blocking_reason",
+    "collapse_reasons",
+    "deferral_reason",
+    "deferred",
+    "gate_0_data",
+    "gate_1_baseline",
+    "gate_2_control",
+    "gate_3_encoder",
+    "gate_4_transfer",
+    "gate_5_augmentation",
+    "gate_6_simple",
+    "gate_7_ensemble",
+    "gate_promotion",
+    "promotion_prerequisites",
+    "run_order",
+]
+
+ORDER: tuple[Gate, ...] = (0, 1, 2, 3, 4, 5, 6, 7, "promotion")
+_CONTROL_BLOCKS = (3, 4, 5, 6, 7)
+
+
+def blocking_reason(gate: Gate, verdicts: Mapping[Gate, str]) -> str | None:
+    """Return why `gate` must not be run after these verdicts; None where it may.
+
+    A failed Gate 0 blocks everything: a run that may not be believed has no figures. A failed
+    Gate 2 (a control won) blocks gates 3 to 7. What promotion needs beside that is asked by
+    `promotion_prerequisites`.
+    """
+    if gate != 0 and verdicts.get(0) == "failed":
+        return "blocked by gate 0: the data or the device is not as stated"
+    if gate in _CONTROL_BLOCKS and verdicts.get(2) == "failed":
+        return "blocked by gate 2: a control is better, so labels and splits come first"
+    return None
+
+
+def deferral_reason(
+    *,
+    num_labelled_windows: int,
+    uses_adapter: bool,
+    verdicts: Mapping[Gate, str],
+    thresholds: Thresholds | None = None,
+) -> str | None:
+    """Return why a TS2Vec or adapter run must wait; None where it need not.
+
+    Raises
+    ------
+    BadInput
+        If the number of windows is negative.
+    """
+    limits = thresholds or Thresholds.load()
+    if num_labelled_windows < 0:
+        raise BadInput(f"num_labelled_windows is {num_labelled_windows}", limit="at least 0")
+    enough = num_labelled_windows >= limits.min_labelled_windows
+    if not uses_adapter or enough or verdicts.get(4) == "passed":
+        return None
+    return (
+        f"TS2Vec and adapter runs wait for {limits.min_labelled_windows} labelled windows or a "
+        f"passed gate 4; there are {num_labelled_windows} and gate 4 is "
+        f"{verdicts.get(4, 'not run')}"
+    )
+
+
+def run_order(
+    reports: Sequence[GateReport],
+    *,
+    num_labelled_windows: int | None = None,
+    uses_adapter: bool = False,
+    thresholds: Thresholds | None = None,
+) -> tuple[GateReport, ...]:
+    """Put reports in order and replace those that blocking or deferral forbids.
+
+    Parameters
+    ----------
+    reports
+        At most one for each gate, in any order.
+    num_labelled_windows, uses_adapter
+        Of the candidate; with an adapter, gates 4 to 7 and promotion are deferred as
+        `deferral_reason` says. The adapter's own Gate 4 counts.
+    thresholds
+        Moola's own where None.
+
+    Raises
+    ------
+    BadInput
+        If a gate is reported twice, or an adapter candidate comes without its number of windows.
+    """
+    if uses_adapter and num_labelled_windows is None:
+        raise BadInput("num_labelled_windows is None", limit="a number, for an adapter candidate")
+    by_gate: dict[Gate, GateReport] = {}
+    for given in reports:
+        if given.gate in by_gate:
+            raise BadInput(f"gate {given.gate} is reported twice", limit="once")
+        by_gate[given.gate] = given
+    verdicts: dict[Gate, str] = {}
+    ordered = []
+    for gate in ORDER:
+        if gate not in by_gate:
+            continue
+        found = by_gate[gate]
+        reason = blocking_reason(gate, verdicts)
+        if reason is not None:
+            found = blocked(gate, reason)
+        elif gate in (5, 6, 7, "promotion"):
+            wait = deferral_reason(
+                num_labelled_windows=num_labelled_windows or 0,
+                uses_adapter=uses_adapter,
+                verdicts=verdicts,
+                thresholds=thresholds,
+            )
+            found = found if wait is None else deferred(gate, wait)
+        verdicts[gate] = found.verdict
+        ordered.append(found)
+    return tuple(ordered)

@@ -1,0 +1,96 @@
+"""Temperature scaling: one parameter that makes probabilities bolder or more modest."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moola.errors import BadInput
+from moola.evaluation.resampling import MIN_WINDOWS
+from moola.evaluation.validation import clean_predictions
+
+_MAX_TEMPERATURE = 20.0
+_FLAT = 1e-12
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+def fit_temperature(y_val: ArrayLike, proba_val: ArrayLike) -> float:
+    """Fit the temperature that minimises the log-loss on validation windows.
+
+    Parameters
+    ----------
+    y_val, proba_val
+        Validation labels, shape (n,), and probabilities, shape (n, K).
+
+    Returns
+    -------
+    float
+        Above 1: the model was too sure of itself; below 1: not sure enough. Within [1/20, 20].
+
+    Raises
+    ------
+    BadInput
+        On predictions no metric should be computed from, fewer than 10 windows, only one class,
+        uniform probabilities, or a log-loss that is best at a bound (every window right, or the
+        model worse than guessing): then no temperature describes the model.
+
+    Notes
+    -----
+    Guo et al. (2017), "On calibration of modern neural networks", with log-probabilities for
+    logits: softmax(ln p / T) is the same function. The loss is convex in 1/T; the root of
+    its slope is found.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import softmax
+
+    labels, matrix = clean_predictions(y_val, proba_val)
+    if labels.size < MIN_WINDOWS or np.unique(labels).size < 2:
+        raise BadInput(
+            f"the validation part has {labels.size} windows of {np.unique(labels).size} class(es)",
+            limit=f"at least {MIN_WINDOWS} windows of two classes",
+        )
+    if np.ptp(matrix, axis=1).max() < 1e-9:
+        raise BadInput(
+            "every class has the same probability in every window",
+            limit="probabilities that differ",
+            remedy="There is nothing to scale: the model has not learned",
+        )
+
+    scores = np.log(np.maximum(matrix, _TINY))
+    chosen = scores[np.arange(labels.size), labels]
+
+    def slope(inverse: float) -> float:
+        expected = (softmax(scores * inverse, axis=1) * scores).sum(axis=1)
+        return float((expected - chosen).mean())
+
+    if slope(1.0 / _MAX_TEMPERATURE) >= -_FLAT or slope(_MAX_TEMPERATURE) <= _FLAT:
+        raise BadInput(
+            f"no temperature between {1 / _MAX_TEMPERATURE:g} and {_MAX_TEMPERATURE:g} is best",
+            limit="an optimum inside these bounds",
+            remedy="Either every window is right or the model is worse than guessing; "
+            "keep the probabilities as they are",
+        )
+    return 1.0 / float(brentq(slope, 1.0 / _MAX_TEMPERATURE, _MAX_TEMPERATURE, xtol=1e-10))
+
+
+def apply_temperature(proba: ArrayLike, temperature: float) -> NDArray[np.float64]:
+    """Return softmax(ln p / temperature), shape (n, K); a probability of 0 stays (almost) 0.
+
+    Raises
+    ------
+    BadInput
+        If the temperature is not a finite number above 0, or the probabilities are invalid.
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise BadInput(f"temperature is {temperature}", limit="a finite number above 0")
+    matrix = np.asarray(proba)
+    rows = matrix.shape[0] if matrix.ndim else 0
+    _, clean = clean_predictions(np.zeros(rows, dtype=int), matrix)
+    return _scaled(clean, temperature)
+
+
+def _scaled(matrix: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    from scipy.special import softmax
+
+    scaled: NDArray[np.float64] = softmax(np.log(np.maximum(matrix, _TINY)) / temperature, axis=1)
+    return scaled

@@ -1,0 +1,1 @@
+"""Evidence, the ledger, promotion and the guarded registry."""

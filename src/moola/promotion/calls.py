@@ -1,0 +1,52 @@
+"""MLflow's exceptions, told as Moola's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moola.errors import MoolaError, PromotionRefused, TrackingError
+
+_UNREACHABLE = "Start the server, or set MLFLOW_TRACKING_URI to the right one"
+
+
+@contextmanager
+def mlflow_call(what: str) -> Iterator[None]:
+    """Translate what MLflow, its HTTP client or its database raise inside the block.
+
+    Parameters
+    ----------
+    what
+        The thing asked for, as it should stand in the message.
+
+    Raises
+    ------
+    PromotionRefused
+        If the server refuses, or what was asked for does not exist.
+    TrackingError
+        If the server or store cannot be reached, or answers with something else.
+    """
+    import requests
+    import sqlalchemy.exc
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MoolaError:
+        raise
+    except MlflowException as error:
+        code = str(error.error_code)
+        line = _one_line(error.message)
+        if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+            raise PromotionRefused(f"the server refused {what}: {line}") from error
+        if code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND") and "API request to" not in line:
+            raise PromotionRefused(f"{what} does not exist: {line}") from error
+        raise TrackingError(f"cannot get {what}: {line}", remedy=_UNREACHABLE) from error
+    except (requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        line = _one_line(error)
+        raise TrackingError(f"cannot get {what}: {line}", remedy=_UNREACHABLE) from error
+
+
+def _one_line(message: object) -> str:
+    line = " ".join(str(message).split())
+    return line if len(line) <= 400 else line[:400] + "..."

@@ -1,0 +1,75 @@
+"""What a promotion, a rollback or a challenger comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from moola.errors import PromotionRefused
+
+GateDict = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The outcome of one request to change what is in Production.
+
+    Parameters
+    ----------
+    action
+        ``promotion``, ``rollback`` or ``challenger``.
+    allowed
+        Whether it was done (for a dry run: whether nothing stands against it so far).
+    name, version
+        The registered model and the version asked for.
+    champion_before
+        The version in Production before; None if there was none.
+    reasons
+        Why not; empty if allowed.
+    notes
+        What else should be known.
+    evidence_digest
+        SHA-256 of the evidence it rests on.
+    ledger_seq
+        Number of the ledger entry; None for a dry run.
+    test_looks
+        Looks at the locked test set so far, this one included; None if it was not looked at.
+    promotion_gate
+        What the promotion gate answered; None if it was not asked.
+    dry_run
+        Whether nothing was changed.
+    decided_at
+        ISO 8601 in UTC.
+    who
+        Who asked.
+    """
+
+    action: str
+    allowed: bool
+    name: str
+    version: str
+    champion_before: str | None
+    who: str
+    decided_at: str
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    evidence_digest: str | None = None
+    ledger_seq: int | None = None
+    test_looks: int | None = None
+    promotion_gate: GateDict | None = field(default=None)
+    dry_run: bool = False
+
+
+class PromotionDenied(PromotionRefused):
+    """A refusal that carries the `Decision` it stands for."""
+
+    def __init__(self, decision: Decision, *, remedy: str | None = None):
+        self.decision = decision
+        verb = {"rollback": "put back into", "challenger": "set as challenger of"}
+        what = verb.get(decision.action, "promoted to")
+        super().__init__(
+            f"version {decision.version} of {decision.name} is not {what} Production: "
+            + "; ".join(decision.reasons),
+            remedy=remedy,
+        )

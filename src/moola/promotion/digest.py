@@ -1,0 +1,101 @@
+"""One digest over everything in a model folder that decides how the model behaves."""
+
+from __future__ import annotations
+
+import importlib.util
+import marshal
+import tempfile
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING
+
+from moola.errors import PromotionRefused
+from moola.hashing import sha256_file, sha256_json
+from moola.promotion.calls import mlflow_call
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# MLflow writes this file when it resolves a `models:/` address, also into a local store in place.
+_WRITTEN_BY_MLFLOW = "registered_model_meta"
+_PYC_HEADER_BYTES = 16
+_PYC_LIMIT_BYTES = 8 << 20
+
+
+def model_files_digest(folder: Path) -> str:
+    """Return the SHA-256 over all files of a model folder that decide how the model behaves.
+
+    Every regular file at any depth counts, by its relative path and its bytes: ``MLmodel``,
+    weights, code, requirements. Two kinds do not count: ``registered_model_meta`` at the top,
+    which MLflow writes when a version is looked up, and compiled files in ``__pycache__`` that hold
+    exactly what the source beside them compiles to, which Python writes when a model is loaded in
+    place. Any other compiled file counts, because Python would run it instead of the source.
+
+    Parameters
+    ----------
+    folder
+        The folder that holds ``MLmodel``.
+
+    Raises
+    ------
+    PromotionRefused
+        If the folder holds no ``MLmodel`` or contains a symbolic link.
+    """
+    root = Path(folder)
+    if not (root / "MLmodel").is_file():
+        raise PromotionRefused(f"{root} is not a model", limit="a folder with a file MLmodel")
+    digests: dict[str, str] = {}
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            raise PromotionRefused(
+                f"{relative} of the model is a symbolic link", limit="regular files only"
+            )
+        if not path.is_file() or relative == _WRITTEN_BY_MLFLOW or _is_plain_cache(path):
+            continue
+        digests[relative] = sha256_file(path)
+    return sha256_json(digests)
+
+
+def version_digest(client: MlflowClient, name: str, version: str) -> str:
+    """Download a registered version's files and return their `model_files_digest`.
+
+    The files are copied to a temporary folder, so nothing is written into the store.
+
+    Raises
+    ------
+    PromotionRefused
+        If the version does not exist, has no files, or its files are not a model.
+    TrackingError
+        If the server or store cannot be reached.
+    """
+    with mlflow_call(f"version {version} of {name}"):
+        address = client.get_model_version_download_uri(name, version)
+    return address_digest(address, tracking_uri=client.tracking_uri)
+
+
+def address_digest(address: str, *, tracking_uri: str | None = None) -> str:
+    """Download the files at an artifact address and return their `model_files_digest`."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with tempfile.TemporaryDirectory(prefix="moola-digest-") as temporary:
+        with mlflow_call(f"the files at {address}"):
+            repository = get_artifact_repository(address, tracking_uri=tracking_uri)
+            repository.download_artifacts("", dst_path=temporary)
+        return model_files_digest(Path(temporary))
+
+
+def _is_plain_cache(path: Path) -> bool:
+    """Return whether a compiled file holds just what its source compiles to under this Python."""
+    if path.parent.name != "__pycache__" or path.suffix != ".pyc" or ".opt-" in path.name:
+        return False
+    try:
+        source = Path(importlib.util.source_from_cache(str(path)))
+        data = path.read_bytes()
+        if data[:4] != importlib.util.MAGIC_NUMBER or len(data) > _PYC_LIMIT_BYTES:
+            return False
+        compiled = marshal.loads(data[_PYC_HEADER_BYTES:])
+        expected = compile(source.read_bytes(), str(source), "exec", dont_inherit=True)
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError):
+        return False
+    return isinstance(compiled, CodeType) and compiled == expected

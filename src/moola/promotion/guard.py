@@ -1,0 +1,241 @@
+"""The guarded server: `mlflow server` with Moola's rules in its stores, and Moola's own page.
+
+``mlflow server --app-name moola`` finds `create_app` by its entry point in group ``mlflow.app``.
+The rules stand in the registry store, the tracking store and the artifact repositories, below every
+HTTP route, so that no spelling of a request goes round them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moola.config.names import ARTIFACT_ROOT, DEFAULT_TRACKING_URI
+from moola.config.promotion import (
+    ENV_POLICY,
+    ENV_SERVER_AUTH,
+    ENV_TRUSTED,
+    GUARD_LOCK,
+    TRUSTED_FOLDER,
+    PromotionPolicy,
+)
+from moola.errors import ConfigError
+from moola.promotion.guard_core import Guard
+from moola.promotion.ledger import Ledger
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+APP_NAME = "moola"
+_SCHEMES = ("sqlite", "postgresql")
+_ARTIFACT_ROUTES = "mlflow-artifacts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerCommand:
+    """How to start the guarded server: arguments, additions to the environment, its rules."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    enforces: tuple[str, ...]
+
+
+def server_command(
+    *,
+    project: Path,
+    backend_store_uri: str = DEFAULT_TRACKING_URI,
+    artifacts_destination: str = ARTIFACT_ROOT,
+    host: str = "127.0.0.1",
+    port: int = 5000,
+    workers: int = 1,
+    policy_file: Path | None = None,
+    auth: bool = False,
+) -> ServerCommand:
+    """Return the command that starts the guarded server.
+
+    Parameters
+    ----------
+    project
+        The project directory, whose ``.moola/trusted`` holds the public keys that count.
+    backend_store_uri
+        SQLite or PostgreSQL database of tracking store, registry and ledger.
+    artifacts_destination
+        Where the server keeps artifacts.
+    host, port, workers
+        As for ``mlflow server``.
+    policy_file
+        YAML of a `PromotionPolicy`; None takes the default policy.
+    auth
+        Whether users have to log in (MLflow's basic-auth).
+
+    Raises
+    ------
+    ConfigError
+        If the database is of another kind, the policy file is wrong, or no key is trusted.
+    """
+    _check_database(backend_store_uri)
+    policy = _load_policy(policy_file)
+    trusted = Path(project).resolve() / TRUSTED_FOLDER
+    if not any(trusted.glob("*.pem")):
+        raise ConfigError(
+            f"{trusted} holds no key",
+            limit="at least one public key of a gate runner",
+            remedy="Run an evaluation in this project once, or copy the gate runner's public key",
+        )
+    argv = [sys.executable, "-m", "mlflow", "server", "--app-name", APP_NAME]
+    argv += ["--backend-store-uri", backend_store_uri, "--serve-artifacts"]
+    argv += ["--artifacts-destination", artifacts_destination, "--host", host]
+    argv += ["--port", str(port), "--workers", str(workers)]
+    env = {ENV_TRUSTED: str(trusted), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if policy_file is not None:
+        env[ENV_POLICY] = str(Path(policy_file).resolve())
+    if auth:
+        env[ENV_SERVER_AUTH] = "true"
+    return ServerCommand(argv=tuple(argv), env=env, enforces=_enforces(policy, auth=auth))
+
+
+def create_app() -> FastAPI:
+    """Build the guarded ASGI application; the factory of the entry point ``mlflow.app``.
+
+    Raises
+    ------
+    ConfigError
+        If it is not started under uvicorn over one SQLite or PostgreSQL database, or users' log-in
+        lacks its packages.
+    """
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    guard = guard_from_environment(os.environ)
+    _install(guard)
+    from mlflow.server import app as flask_app
+    from mlflow.server.fastapi_app import create_fastapi_app
+
+    from moola.promotion.page import add_pages
+
+    add_pages(flask_app, guard)
+    if os.environ.get(ENV_SERVER_AUTH) == "true":
+        from mlflow.server.auth import create_app as create_auth_app
+
+        application = create_auth_app(flask_app)
+    else:
+        application = create_fastapi_app(flask_app)
+    application.add_middleware(_BodyLimit, max_bytes=guard.policy.max_body_mib << 20)
+    return application
+
+
+def guard_from_environment(env: Mapping[str, str]) -> Guard:
+    """Read what ``mlflow server`` and `server_command` put into the environment."""
+    from mlflow.server import constants
+
+    if env.get("_MLFLOW_SGI_NAME", "uvicorn") != "uvicorn":
+        raise ConfigError(
+            "the guarded server runs under uvicorn only", remedy="Drop --gunicorn-opts"
+        )
+    if env.get("MLFLOW_ENABLE_WORKSPACES", "").lower() in ("1", "true"):
+        raise ConfigError("the guarded server knows no workspaces", remedy="Turn them off")
+    backend = env.get(constants.BACKEND_STORE_URI_ENV_VAR, "")
+    registry = env.get(constants.REGISTRY_STORE_URI_ENV_VAR) or backend
+    _check_database(backend)
+    _check_database(registry)
+    trusted = Path(env.get(ENV_TRUSTED) or TRUSTED_FOLDER).resolve()
+    trusted.mkdir(parents=True, exist_ok=True)
+    policy_file = env.get(ENV_POLICY)
+    return Guard(
+        policy=_load_policy(Path(policy_file) if policy_file else None),
+        trusted_folder=trusted,
+        ledger=Ledger(registry),
+        artifacts_destination=env.get(constants.ARTIFACTS_DESTINATION_ENV_VAR) or ARTIFACT_ROOT,
+        artifact_root=env.get(constants.ARTIFACT_ROOT_ENV_VAR) or "mlflow-artifacts:/",
+        lock_file=trusted.parent / GUARD_LOCK,
+    )
+
+
+def _install(guard: Guard) -> None:
+    """Put guarded stores and repositories in the place of MLflow's in this process."""
+    from mlflow.server import handlers
+
+    from moola.promotion.guard_artifacts import guard_all_repositories
+    from moola.promotion.guard_registry import GuardedRegistryStore
+    from moola.promotion.guard_tracking import GuardedTrackingStore
+
+    def registry_store(store_uri: str) -> GuardedRegistryStore:
+        return GuardedRegistryStore(store_uri, guard=guard)
+
+    def tracking_store(store_uri: str, artifact_uri: str | None) -> GuardedTrackingStore:
+        return GuardedTrackingStore(store_uri, artifact_uri, guard=guard)
+
+    for scheme in _SCHEMES:
+        handlers._model_registry_store_registry.register(scheme, registry_store)
+        handlers._tracking_store_registry.register(scheme, tracking_store)
+    guard_all_repositories(guard)
+
+
+def _check_database(address: str) -> None:
+    if not address.startswith(_SCHEMES):
+        raise ConfigError(
+            f"the guarded server's database is {address.rpartition('@')[2]!r}",
+            limit="a sqlite: or postgresql: address",
+            remedy="Give --backend-store-uri",
+        )
+
+
+def _load_policy(path: Path | None) -> PromotionPolicy:
+    return PromotionPolicy() if path is None else PromotionPolicy.from_yaml(path)
+
+
+def _enforces(policy: PromotionPolicy, *, auth: bool) -> tuple[str, ...]:
+    models = ", ".join(policy.models) or "every registered model"
+    aliases = ", ".join(policy.protected_aliases)
+    gates = ", ".join(str(gate) for gate in policy.required_gates)
+    lines = [
+        f"stage Production and alias {aliases} of {models} only with signed evidence",
+        f"gates {gates} passed, and those for an encoder or synthetic data where used",
+        "the promotion gate on the locked test set passed, its look in the ledger",
+        "files, run and name of what held Production cannot be changed or deleted",
+        "new experiments keep their files below the server's artifact root",
+        f"request bodies up to {policy.max_body_mib} MiB, artifact uploads apart",
+        "job execution is off",
+    ]
+    if not policy.thresholds_sha256:
+        lines.append("NOT pinned: the gate thresholds (set thresholds_sha256 in the policy)")
+    lines.append("users log in" if auth else "NOT on: log-in (start with auth)")
+    return tuple(lines)
+
+
+class _BodyLimit:
+    """ASGI middleware: answers 413 to a body that is too large, artifact uploads apart."""
+
+    def __init__(self, app: Any, *, max_bytes: int):
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or f"/{_ARTIFACT_ROUTES}/artifacts/" in scope["path"]:
+            await self.app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self.max_bytes:
+            await self._refuse(send)
+            return
+        seen = 0
+
+        async def counted() -> Any:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.max_bytes:
+                return {"type": "http.disconnect"}
+            return message
+
+        await self.app(scope, counted, send)
+
+    async def _refuse(self, send: Any) -> None:
+        limit = self.max_bytes >> 20
+        body = {"error_code": "BAD_REQUEST", "message": f"the body is larger than {limit} MiB"}
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})

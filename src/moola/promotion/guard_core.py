@@ -1,0 +1,208 @@
+"""What the guarded server knows and decides: policy, trusted keys, ledger, what is frozen."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import unquote, urlsplit
+
+from moola.config.promotion import PromotionPolicy
+from moola.promotion.checks import check_evidence
+from moola.promotion.evidence import Evidence
+from moola.promotion.keys import TrustedKeys, load_trusted_keys
+from moola.promotion.ledger import MOVES, Entry, Ledger
+
+if TYPE_CHECKING:
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """Runs, logged models and places in the artifact store that a promotion has frozen."""
+
+    runs: frozenset[str] = field(default_factory=frozenset)
+    models: frozenset[str] = field(default_factory=frozenset)
+    places: frozenset[str] = field(default_factory=frozenset)
+
+    def covers(self, place: str) -> bool:
+        """Return whether changing `place` would touch something frozen, inside it or above it."""
+        return any(
+            place == p or place.startswith(p + "/") or p.startswith(place.rstrip("/") + "/")
+            for p in self.places
+        )
+
+
+@dataclass(kw_only=True)
+class Guard:
+    """The rules of one guarded server.
+
+    Parameters
+    ----------
+    policy
+        The policy in force.
+    trusted_folder
+        Folder of public keys; read again for every promotion, so a revocation counts at once.
+    ledger
+        The ledger in the registry's database.
+    artifacts_destination
+        Where the server keeps the files of ``mlflow-artifacts:`` addresses.
+    artifact_root
+        Default artifact root of new experiments.
+    lock_file
+        Held while a promotion reads a version's files and while an upload takes its name.
+    """
+
+    policy: PromotionPolicy
+    trusted_folder: Path
+    ledger: Ledger
+    artifacts_destination: str
+    artifact_root: str
+    lock_file: Path
+    _frozen: tuple[int, Frozen] | None = field(default=None, init=False)
+    _frozen_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def trusted_keys(self) -> TrustedKeys:
+        """Read the trusted keys as they are now."""
+        return load_trusted_keys(self.trusted_folder)
+
+    @contextmanager
+    def files_held(self, *, exclusive: bool = False) -> Iterator[None]:
+        """Keep uploads and promotions of this machine apart."""
+        with self.lock_file.open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+
+    def frozen(self) -> Frozen:
+        """Return what is frozen now: every version that ever held Production, and its run."""
+        last = self.ledger.last_seq(MOVES)
+        known = self._frozen
+        if known is None or known[0] != last:
+            with self._frozen_lock:
+                known = (last, self._find_frozen())
+                self._frozen = known
+        return known[1]
+
+    def place(self, address: str) -> str:
+        """Return one spelling for the place an artifact address means on this server."""
+        parts = urlsplit(address)
+        if parts.scheme == "mlflow-artifacts":
+            base = self.place(self.artifacts_destination)
+            return _joined(base, unquote(parts.path))
+        if parts.scheme in ("", "file"):
+            path = address if parts.scheme == "" else unquote(parts.path)
+            return os.path.realpath(path)
+        return _joined(f"{parts.scheme}://{parts.netloc}", unquote(parts.path))
+
+    def reasons_against(
+        self,
+        evidence: Evidence,
+        *,
+        name: str,
+        version: str,
+        run_id: str | None,
+        model_sha256: str,
+        champion: str | None,
+        entries: list[Entry],
+        user: str | None,
+    ) -> list[str]:
+        """Return why signed evidence does not put a version into Production; empty if it does."""
+        reasons = check_evidence(
+            evidence,
+            name=name,
+            version=version,
+            run_id=run_id,
+            model_sha256=model_sha256,
+            policy=self.policy,
+            now=self.ledger.clock(),
+        )
+        if evidence.champion != champion:
+            reasons.append(
+                f"it was compared with version {evidence.champion}, in Production is {champion}"
+            )
+        if any(e.evidence_digest == evidence.digest and e.event in MOVES for e in entries):
+            reasons.append("its evidence was used before; each move needs evidence of its own")
+        if evidence.purpose == "rollback":
+            reasons += _never_promoted(evidence, entries)
+        else:
+            reasons += _test_set_reasons(evidence, entries)
+        if self.policy.promoters and user not in self.policy.promoters:
+            reasons.append(f"user {user} may not move Production")
+        return reasons
+
+    def _find_frozen(self) -> Frozen:
+        from mlflow.exceptions import MlflowException
+        from mlflow.server import handlers
+
+        registry: SqlAlchemyStore = handlers._get_model_registry_store()
+        runs, models, places = set(), set(), set()
+        moved = {(e.name, str(e.version_to)) for e in self.ledger.entries(events=MOVES)}
+        for name, version in moved:
+            try:
+                found = registry.get_model_version(name, version)
+                places.add(self.place(registry.get_model_version_download_uri(name, version)))
+            except MlflowException:
+                continue
+            if (found.source or "").startswith("models:/m-"):
+                models.add(found.source.removeprefix("models:/").split("/")[0])
+            if found.run_id:
+                runs.add(found.run_id)
+                try:
+                    info = handlers._get_tracking_store().get_run(found.run_id).info
+                    places.add(self.place(info.artifact_uri))
+                except MlflowException:
+                    continue
+        return Frozen(runs=frozenset(runs), models=frozenset(models), places=frozenset(places))
+
+
+def deny(sentence: str) -> NoReturn:
+    """Raise what MLflow answers with 403 and the sentence, in the client and on the page."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    raise MlflowException(sentence, error_code=PERMISSION_DENIED)
+
+
+def _never_promoted(evidence: Evidence, entries: list[Entry]) -> list[str]:
+    proofs = [
+        e
+        for e in entries
+        if e.event == "promotion"
+        and e.version_to == evidence.version
+        and e.payload.get("model_sha256") == evidence.model_sha256
+    ]
+    return [] if proofs else ["a rollback goes only to a version that held Production as it is"]
+
+
+def _test_set_reasons(evidence: Evidence, entries: list[Entry]) -> list[str]:
+    reasons = []
+    if evidence.purpose != "promotion" or evidence.promotion_verdict != "passed":
+        reasons.append(
+            f"the promotion gate on the locked test set is {evidence.promotion_verdict or 'absent'}"
+            " (`moola promote` asks it)"
+        )
+    looks = [
+        e
+        for e in entries
+        if e.event == "test_look"
+        and e.version_to == evidence.version
+        and e.payload.get("split_sha256") == evidence.data.get("split_sha256")
+    ]
+    if not looks:
+        reasons.append("no look at the test set stands in this server's ledger")
+    return reasons
+
+
+def _joined(base: str, path: str) -> str:
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del kept[-1:]
+        elif part not in ("", "."):
+            kept.append(part)
+    return "/".join([base.rstrip("/"), *kept])

@@ -1,0 +1,193 @@
+"""Ed25519 keys: the gate runner signs with the private one, the others check with public ones."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import stat
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from moola.config.promotion import (
+    ENV_SIGNING_KEY,
+    ENV_SIGNING_KEY_COMMAND,
+    KEY_FILE,
+    KEY_FOLDER,
+    REVOKED_FILE,
+    TRUSTED_FOLDER,
+)
+from moola.errors import ConfigError
+
+_COMMAND_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustedKeys:
+    """Public keys whose signatures count, by key id, and the ids that no longer count."""
+
+    keys: Mapping[str, Ed25519PublicKey]
+    revoked: frozenset[str] = field(default_factory=frozenset)
+
+
+def key_id(public_key: Ed25519PublicKey) -> str:
+    """Return a key's id: the first 32 hex digits of the SHA-256 of its 32 raw bytes."""
+    raw = public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()[:32]
+
+
+def ensure_signing_key(folder: Path) -> Path:
+    """Return the gate runner's key file of a project, made (0600) and trusted if there is none.
+
+    Safe when several processes call it at once: one key wins.
+
+    Parameters
+    ----------
+    folder
+        The project directory; keys stand in its ``.moola/keys`` and ``.moola/trusted``.
+    """
+    path = Path(folder) / KEY_FOLDER / KEY_FILE
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        handle, temporary = tempfile.mkstemp(dir=path.parent)  # mkstemp gives mode 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(private)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(temporary)
+    trust(Path(folder) / TRUSTED_FOLDER, _read_key_file(path).public_key())
+    return path
+
+
+def load_signing_key(folder: Path, *, env: Mapping[str, str]) -> Ed25519PrivateKey:
+    """Return the private key from the environment, a key command, or the project's key file.
+
+    Parameters
+    ----------
+    folder
+        The project directory.
+    env
+        The environment: ``MOOLA_SIGNING_KEY`` holds the key as PEM text and wins;
+        ``MOOLA_SIGNING_KEY_COMMAND`` is run without a shell and prints the PEM text.
+
+    Raises
+    ------
+    ConfigError
+        If there is no key, it is not Ed25519, or others can read the key file.
+    """
+    if text := env.get(ENV_SIGNING_KEY):
+        return _parse_private(text.encode(), ENV_SIGNING_KEY)
+    if command := env.get(ENV_SIGNING_KEY_COMMAND):
+        return _parse_private(_run_key_command(command), ENV_SIGNING_KEY_COMMAND)
+    return _read_key_file(Path(folder) / KEY_FOLDER / KEY_FILE)
+
+
+def trust(folder: Path, public_key: Ed25519PublicKey) -> Path:
+    """Write a public key into the folder of trusted keys and return its file."""
+    path = Path(folder) / f"{key_id(public_key)}.pem"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(
+            public_key.public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+        )
+        temporary.replace(path)
+    return path
+
+
+def revoke(folder: Path, identity: str) -> None:
+    """List a key id as revoked: nothing it ever signed counts any more."""
+    trusted = load_trusted_keys(folder)
+    if identity not in trusted.keys:
+        raise ConfigError(
+            f"{identity!r} is not a trusted key",
+            limit=f"one of {', '.join(sorted(trusted.keys)) or 'none'} in {folder}",
+        )
+    with (Path(folder) / REVOKED_FILE).open("a") as handle:
+        handle.write(identity + "\n")
+
+
+def load_trusted_keys(folder: Path) -> TrustedKeys:
+    """Read every ``*.pem`` of a folder and its ``revoked`` list (one key id a line, # comments).
+
+    Raises
+    ------
+    ConfigError
+        If a file is not an Ed25519 public key. An absent folder trusts nobody.
+    """
+    keys: dict[str, Ed25519PublicKey] = {}
+    for path in sorted(Path(folder).glob("*.pem")):
+        try:
+            loaded = serialization.load_pem_public_key(path.read_bytes())
+        except (ValueError, UnsupportedAlgorithm):
+            loaded = None
+        if not isinstance(loaded, Ed25519PublicKey):
+            raise ConfigError(
+                f"{path} is not an Ed25519 public key",
+                remedy="Remove it, or replace it with the public key of a gate runner",
+            )
+        keys[key_id(loaded)] = loaded
+    listed = Path(folder) / REVOKED_FILE
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    revoked = frozenset(line.split("#")[0].strip() for line in lines) - {""}
+    return TrustedKeys(keys=keys, revoked=revoked)
+
+
+def _read_key_file(path: Path) -> Ed25519PrivateKey:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no signing key at {path}",
+            remedy=f"Run the evaluation in this project once, or set {ENV_SIGNING_KEY}",
+        ) from None
+    if mode & 0o077:
+        raise ConfigError(
+            f"{path} has mode {mode:04o}",
+            limit="0600, so that nobody else can sign",
+            remedy=f"chmod 600 {path}",
+        )
+    return _parse_private(data, str(path))
+
+
+def _parse_private(data: bytes, where: str) -> Ed25519PrivateKey:
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{where} does not hold a key", limit="an Ed25519 private key as PEM")
+    return key
+
+
+def _run_key_command(command: str) -> bytes:
+    try:
+        done = subprocess.run(
+            shlex.split(command), capture_output=True, timeout=_COMMAND_SECONDS, check=True
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise ConfigError(
+            f"{ENV_SIGNING_KEY_COMMAND} failed ({type(error).__name__})",
+            limit=f"a command that prints a PEM key within {_COMMAND_SECONDS:g} s",
+        ) from None
+    return done.stdout

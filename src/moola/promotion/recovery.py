@@ -1,0 +1,207 @@
+"""Moves of Production that survive a crash: an intent first, then the registry, then the line.
+
+The intent goes into the ledger only after every check has passed. Whoever finds it open later, with
+its author gone, carries it through; if the version has vanished meanwhile, Production goes back to
+the version that held it before.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from moola.errors import PromotionRefused, TrackingError
+from moola.promotion.ledger import (
+    MOVES,
+    Draft,
+    Entry,
+    Ledger,
+    append_entry,
+    open_intent,
+    read_entries,
+)
+from moola.promotion.state import clear_production, put_in_production, read_state
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LEASE_SECONDS = 300.0
+
+
+def move(
+    client: MlflowClient,
+    ledger: Ledger,
+    draft: Draft,
+    *,
+    seen_move: int | None,
+) -> Entry:
+    """Carry out a promotion or rollback that has passed all checks and return its ledger entry.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    ledger
+        The ledger.
+    draft
+        The entry to be written once it is done.
+    seen_move
+        Number of the last promotion or rollback known when the checks began (`last_move`).
+
+    Raises
+    ------
+    PromotionRefused
+        If Production moved, or is being moved, since the checks began.
+    """
+    if ledger.moves_by_server:
+        put_in_production(client, draft.name, str(draft.version_to))
+        done = ledger.entries(draft.name, events=MOVES)
+        if not done or done[-1].version_to != draft.version_to:
+            raise TrackingError(
+                "the server moved Production without a line in its ledger",
+                remedy="Check that the ledger address is that of the server",
+            )
+        return done[-1]
+    lease = ledger.clock() + timedelta(seconds=LEASE_SECONDS)
+    planned = Draft(
+        event="intent",
+        who=draft.who,
+        name=draft.name,
+        reason=draft.reason,
+        version_from=draft.version_from,
+        version_to=draft.version_to,
+        evidence_digest=draft.evidence_digest,
+        payload={"event": draft.event, "then": dict(draft.payload), **_author(lease)},
+    )
+
+    def unmoved(connection: sa.Connection) -> None:
+        entries = read_entries(connection, draft.name)
+        pending = open_intent(entries)
+        if pending is not None or _last_move(entries) != seen_move:
+            raise PromotionRefused(
+                f"Production of {draft.name} was moved by somebody else while this was checked",
+                remedy="Run it again: it is then compared with the new champion",
+            )
+
+    intent = ledger.append(planned, only_if=unmoved)
+    entry = _finish(client, ledger, intent)
+    if entry.event == "abandoned":
+        raise PromotionRefused(entry.reason)
+    return entry
+
+
+def recover(client: MlflowClient, ledger: Ledger, name: str) -> Entry | None:
+    """Finish, or undo, a move of Production that was interrupted.
+
+    Returns
+    -------
+    Entry or None
+        The entry that closes the interrupted move; None if there was none.
+
+    Raises
+    ------
+    PromotionRefused
+        If the move is still under way.
+    """
+    if ledger.moves_by_server:
+        return None
+    intent = open_intent(ledger.entries(name))
+    if intent is None:
+        return None
+    if _is_under_way(intent.payload, ledger.clock()):
+        raise PromotionRefused(
+            f"another {intent.payload.get('event')} of {name} is under way since {intent.at} "
+            f"(by {intent.who})",
+            remedy="Try again when it has ended",
+        )
+    return _finish(client, ledger, intent)
+
+
+def last_move(ledger: Ledger, name: str) -> int | None:
+    """Return the number of the last promotion or rollback of a model."""
+    return _last_move(ledger.entries(name))
+
+
+def close_intent(connection: sa.Connection, intent: Entry, *, at: datetime) -> Entry:
+    """Write the line an intent announced, unless it is there already."""
+    for entry in read_entries(connection, intent.name):
+        if entry.event != "intent" and entry.payload.get("intent") == intent.seq:
+            return entry
+    draft = Draft(
+        event=str(intent.payload["event"]),
+        who=intent.who,
+        name=intent.name,
+        reason=intent.reason,
+        version_from=intent.version_from,
+        version_to=intent.version_to,
+        evidence_digest=intent.evidence_digest,
+        payload={**intent.payload["then"], "intent": intent.seq},
+    )
+    return append_entry(connection, draft, at=at)
+
+
+def _finish(client: MlflowClient, ledger: Ledger, intent: Entry) -> Entry:
+    try:
+        put_in_production(client, intent.name, str(intent.version_to))
+    except PromotionRefused as refusal:
+        return _undo(client, ledger, intent, refusal)
+    with ledger.transaction() as connection:
+        return close_intent(connection, intent, at=ledger.clock())
+
+
+def _undo(client: MlflowClient, ledger: Ledger, intent: Entry, why: PromotionRefused) -> Entry:
+    state = read_state(client, intent.name)
+    if state.alias_version != intent.version_from or not state.agrees:
+        if intent.version_from is None:
+            clear_production(client, intent.name)
+        else:
+            put_in_production(client, intent.name, intent.version_from)
+    return ledger.append(
+        Draft(
+            event="abandoned",
+            who=intent.who,
+            name=intent.name,
+            reason=str(why),
+            version_from=intent.version_from,
+            version_to=intent.version_to,
+            evidence_digest=intent.evidence_digest,
+            payload={"intent": intent.seq},
+        )
+    )
+
+
+def _last_move(entries: list[Entry]) -> int | None:
+    return max((e.seq for e in entries if e.event in MOVES), default=None)
+
+
+def _author(lease: datetime) -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "thread": threading.get_ident(),
+        "lease_until": lease.isoformat(),
+    }
+
+
+def _is_under_way(author: Mapping[str, Any], now: datetime) -> bool:
+    """Return whether the author of an intent may still be at work on it."""
+    if now > datetime.fromisoformat(author["lease_until"]):
+        return False
+    if author["host"] != socket.gethostname():
+        return True
+    if author["pid"] == os.getpid():
+        others = {t.ident for t in threading.enumerate()} - {threading.get_ident()}
+        return author["thread"] in others
+    try:
+        os.kill(author["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

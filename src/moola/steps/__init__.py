@@ -1,0 +1,1 @@
+"""One function for each MLproject entry point: load, work, judge, log."""

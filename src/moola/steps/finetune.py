@@ -1,0 +1,303 @@
+"""Train one candidate, prove how, and register it as a version."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+
+from moola.config import names
+from moola.config.training import FinetuneConfig
+from moola.data.labels import CLASS_NAMES
+from moola.data.registry import DataContainer, DataRegistry
+from moola.errors import BadInput, ConfigError
+from moola.evaluation.calibration import calibration_bins
+from moola.evaluation.compare import block_length_from_overlap, paired_comparison
+from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.plots import (
+    confusion_figure,
+    figure_to_array,
+    figure_to_png,
+    reliability_figure,
+)
+from moola.evaluation.temperature import apply_temperature, fit_temperature
+from moola.models import REGISTRY
+from moola.promotion.digest import version_digest
+from moola.serving.pyfunc import log_model
+from moola.steps.progress import Progress, silent
+from moola.tracking.lineage import dataset_input, git_state, run_name
+from moola.tracking.mlflow_run import TrackedRun, tracked_run
+from moola.training.device import describe_device, resolve_device
+from moola.training.finetune import FinetuneResult, encoder_claim
+from moola.training.finetune import finetune as train_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The temperature a version is served with, the one that was fitted, and why they differ."""
+
+    temperature: float
+    fitted: float | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSummary:
+    """What a fine-tuning run made; everything the status report shows."""
+
+    run_id: str
+    run_name: str
+    git: str
+    device: str
+    config: FinetuneConfig
+    num_parameters: int
+    metadata: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    result: FinetuneResult
+    calibration: Calibration
+    metrics: Mapping[str, float | None]
+    registered_as: str | None
+    version: str | None
+    seconds: float
+
+
+def finetune(
+    config: FinetuneConfig,
+    *,
+    data_root: Path = Path("data"),
+    register_as: str | None = names.REGISTERED_MODEL,
+    progress: Progress = silent,
+) -> FinetuneSummary:
+    """Train a classifier on the train part, calibrate it on val, log it, register it.
+
+    The locked test part is neither predicted nor measured here.
+
+    Parameters
+    ----------
+    config
+        What to train and how.
+    data_root
+        Root of the data registry.
+    register_as
+        Registered model that gets a new version; None registers nothing.
+    """
+    if config.model not in REGISTRY or not REGISTRY[config.model].takes_encoder:
+        served = ", ".join(n for n, e in REGISTRY.items() if e.takes_encoder)
+        raise ConfigError(f"model {config.model!r} cannot be registered", limit=f"one of {served}")
+    device = resolve_device(config.device)
+    name = run_name(config.model, config.labeled, config.split, config.seed, git_state())
+    with tracked_run(
+        step="finetune",
+        experiment=names.EXPERIMENT_FINETUNE,
+        name=name,
+        params={**config.to_dict(), "device_used": device},
+        device=describe_device(device),
+    ) as run:
+        corpus = encoder_claim(config.pretrained_encoder) if config.pretrained_encoder else None
+        data = DataRegistry(data_root).load_labeled(config.labeled, config.split, corpus=corpus)
+        started = time.perf_counter()
+
+        def on_epoch(row: dict[str, Any], total: int) -> None:
+            note = f"train loss {row['train_loss']:.3f}"
+            if "val_loss" in row:
+                note += f", val loss {row['val_loss']:.3f}"
+            progress("training", int(row["epoch"]) + 1, total, note)
+
+        result = train_model(
+            config,
+            data.X_train,
+            data.y_train,
+            validation=(data.X_val, data.y_val),
+            device=device,
+            on_epoch=on_epoch,
+        )
+        seconds = time.perf_counter() - started
+        raw = result.model.predict_proba(data.X_val)
+        calibration = calibrate(data, raw)
+        proba = apply_temperature(raw, calibration.temperature)
+        metrics = compute_metrics(data.y_val, proba)
+        _log_proof(run, config, data, result)
+        _log_results(run, config, data, result, raw=raw, proba=proba, calibration=calibration)
+        model_info = _log_model(data, result, calibration.temperature)
+        val_input = _dataset(data, "val", "validation")
+        run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
+        run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
+        version = _register(run, config, register_as, model_info.model_id) if register_as else None
+    return FinetuneSummary(
+        run_id=run.run_id,
+        run_name=name,
+        git=run.git.short,
+        device=describe_device(device),
+        config=config,
+        num_parameters=result.model.num_parameters,
+        metadata=data.metadata,
+        audit=data.audit_trail,
+        result=result,
+        calibration=calibration,
+        metrics=metrics,
+        registered_as=register_as,
+        version=version,
+        seconds=seconds,
+    )
+
+
+def calibrate(data: DataContainer, proba_val: np.ndarray) -> Calibration:
+    """Fit a temperature on the validation windows, and keep it only if it is proven to help.
+
+    Neighbouring windows share bars: a few hundred are worth a few dozen, on which the best
+    temperature is mostly noise. Unless the paired interval of the log-loss difference excludes 0,
+    the probabilities stay as they are.
+    """
+    try:
+        fitted = fit_temperature(data.y_val, proba_val)
+    except BadInput as error:
+        return Calibration(temperature=1.0, fitted=None, reason=str(error))
+    block_length = block_length_from_overlap(
+        window_bars=int(data.metadata["T"]),
+        horizon_bars=int(data.metadata["horizon_bars"]),
+        step_bars=int(data.metadata["step_bars"]),
+        num_windows=len(data.y_val),
+    )
+    scaled = apply_temperature(proba_val, fitted)
+    delta = paired_comparison(
+        data.y_val, scaled, proba_val, block_length=block_length
+    ).deltas["log_loss"]
+    if delta.superior:
+        return Calibration(temperature=fitted, fitted=fitted, reason="lowers the log-loss on val")
+    return Calibration(
+        temperature=1.0,
+        fitted=fitted,
+        reason=f"temperature {fitted:.3f} is not proven to lower the log-loss on "
+        f"{len(data.y_val)} validation windows",
+    )
+
+
+def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of a labelled set's classes, in label order."""
+    known = tuple(metadata["class_distribution"])
+    for names_of_label in CLASS_NAMES.values():
+        if set(names_of_label) == set(known):
+            return names_of_label
+    return known
+
+
+def _dataset(data: DataContainer, part: str, context: str) -> Any:
+    labeled = data.labeled
+    return dataset_input(
+        name=f"{labeled.name}@{data.split.name}/{part}",
+        sha256=labeled.sha256,
+        source=f"bars/{labeled.source}",
+        context=context,
+        shape=(len(getattr(data.split, part)), *labeled.X_ohlc.shape[1:]),
+    )
+
+
+def _log_proof(
+    run: TrackedRun, config: FinetuneConfig, data: DataContainer, result: FinetuneResult
+) -> None:
+    """Log what the run stands on: data, split, audit, load report, schedule and its proof."""
+    run.log_inputs(
+        [
+            _dataset(data, part, context)
+            for part, context in (("train", "train"), ("val", "validation"), ("test", "test"))
+        ]
+    )
+    run.log_json(names.ARTIFACT_AUDIT, data.audit_trail)
+    run.log_json(names.ARTIFACT_SPLIT, data.split.to_dict())
+    run.log_json(names.ARTIFACT_LOAD_REPORT, result.load_report or {"loaded": False})
+    schedule = {"schedule": result.schedule, "proof": result.proof}
+    run.log_json(names.ARTIFACT_FREEZE_SCHEDULE, schedule)
+    if result.evolution is not None:
+        run.log_parquet(names.ARTIFACT_WEIGHT_EVOLUTION, result.evolution)
+    run.log_history(result.history)
+
+
+def _log_results(
+    run: TrackedRun,
+    config: FinetuneConfig,
+    data: DataContainer,
+    result: FinetuneResult,
+    *,
+    raw: np.ndarray,
+    proba: np.ndarray,
+    calibration: Calibration,
+) -> None:
+    """Log predictions on val, calibration, plots and the manifest."""
+    y, labels = data.y_val, class_names(data.metadata)
+    columns = {"window": data.split.val, "label": y}
+    columns |= {f"probability_{n}": proba[:, k] for k, n in enumerate(labels)}
+    columns |= {f"uncalibrated_{n}": raw[:, k] for k, n in enumerate(labels)}
+    table = pa.table({k: pa.array(v) for k, v in columns.items()})
+    run.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="val"), table)
+    bins = {"before": calibration_bins(y, raw), "after": calibration_bins(y, proba)}
+    run.log_json(
+        names.ARTIFACT_BINS,
+        {"calibration": asdict(calibration), **{k: v.to_dict() for k, v in bins.items()}},
+    )
+    reliability = reliability_figure(y, proba, title=f"{config.model}, validation windows")
+    confusion = confusion_figure(y, proba, labels, title=f"{config.model}, validation windows")
+    run.log_bytes(names.ARTIFACT_RELIABILITY, figure_to_png(reliability))
+    run.log_bytes(names.ARTIFACT_CONFUSION, figure_to_png(confusion))
+    run.log_image(names.IMAGE_RELIABILITY, figure_to_array(reliability))
+    run.log_image(names.IMAGE_CONFUSION, figure_to_array(confusion))
+    run.log_json(
+        names.ARTIFACT_MANIFEST,
+        {
+            "run_id": run.run_id,
+            "git_commit": run.git.commit,
+            "git_dirty": run.git.dirty,
+            "model": config.model,
+            "config": config.to_dict(),
+            "num_parameters": result.model.num_parameters,
+            "data": dict(data.audit_trail),
+            "pretrained": result.load_report or {"loaded": False},
+            "freeze": result.schedule,
+            "freeze_proof": result.proof,
+            "calibration": asdict(calibration),
+            "metrics": {
+                "uncalibrated": compute_metrics(y, raw),
+                "calibrated": compute_metrics(y, proba),
+            },
+            "training": {
+                "epochs": len(result.history),
+                "kept_epoch": result.proof["kept_epoch"] if result.proof else None,
+            },
+        },
+    )
+
+
+def _log_model(data: DataContainer, result: FinetuneResult, temperature: float) -> Any:
+    labels = class_names(data.metadata)
+    with tempfile.TemporaryDirectory(prefix="moola-model-") as folder:
+        checkpoint = Path(folder) / "checkpoint"
+        result.model.save(
+            checkpoint, extra={"temperature": temperature, "class_names": list(labels)}
+        )
+        return log_model(checkpoint, window_bars=data.labeled.X_ohlc.shape[1], class_names=labels)
+
+
+def _register(run: TrackedRun, config: FinetuneConfig, name: str, model_id: str) -> str:
+    version = mlflow.register_model(f"models:/{model_id}", name, await_registration_for=None)
+    number = str(version.version)
+    tags = {
+        names.TAG_MODEL_DIGEST: version_digest(run.client, name, number),
+        names.TAG_STEP: "finetune",
+    }
+    for key, value in tags.items():
+        run.client.set_model_version_tag(name, number, key, value)
+    start = "with the pretrained encoder" if config.pretrained_encoder else "from scratch"
+    run.client.update_model_version(
+        name,
+        number,
+        description=f"{config.model} ({config.preset}), {start}, on `{config.labeled}` under "
+        f"`{config.split}`, seed {config.seed}. Not in Production before its gates have passed.",
+    )
+    run.set_tags({names.TAG_CANDIDATE: f"{name}/{number}"})
+    return number

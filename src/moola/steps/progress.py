@@ -1,0 +1,16 @@
+"""How a step tells whoever called it how far it is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called as work goes on; the command line draws bars from it."""
+
+    def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
+        """Say that `done` of `total` parts of `task` are finished."""
+
+
+def silent(task: str, done: int, total: int, note: str = "") -> None:
+    """Report nothing."""

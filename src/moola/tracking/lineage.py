@@ -1,0 +1,113 @@
+"""Where a run comes from: the code, the machine, the data."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from moola.config import names
+
+_DIGEST_CHARS = 36  # MLflow's limit
+_PACKAGES = ("moola", "torch", "mlflow", "numpy", "scikit-learn", "sktime", "arch", "pyarrow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitState:
+    """The commit a run was made from, and what was changed since."""
+
+    commit: str | None
+    branch: str | None
+    dirty: bool
+    diff: str
+
+    @property
+    def short(self) -> str:
+        """Seven digits of the commit, with ``+`` when changed; ``nogit`` outside a repository."""
+        return f"{self.commit[:7]}{'+' if self.dirty else ''}" if self.commit else "nogit"
+
+
+def git_state(folder: Path | None = None) -> GitState:
+    """Return the state of the git checkout around a folder; all empty where there is none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return GitState(commit=None, branch=None, dirty=False, diff="")
+    status = _git(folder, "status", "--porcelain", "--untracked-files=no") or ""
+    return GitState(
+        commit=commit,
+        branch=_git(folder, "rev-parse", "--abbrev-ref", "HEAD"),
+        dirty=bool(status),
+        diff=(_git(folder, "diff", "HEAD") or "") if status else "",
+    )
+
+
+def environment(device: str | None = None) -> dict[str, Any]:
+    """Return Python, packages and machine as JSON-ready values."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "device": device,
+        "packages": versions,
+    }
+
+
+def dataset_input(
+    *, name: str, sha256: str, source: str, context: str, shape: tuple[int, ...]
+) -> DatasetInput:
+    """Describe a data set to MLflow with our own digest.
+
+    MLflow's digest of an array looks at its first 10,000 numbers; ours is of every byte. The first
+    36 digits go into the digest column, all 64 into the tag ``moola.sha256``.
+    """
+    dataset = Dataset(
+        name=name,
+        digest=sha256[:_DIGEST_CHARS],
+        source_type="local",
+        source=json.dumps({"uri": source}),
+        profile=json.dumps({"num_windows": shape[0], "shape": list(shape)}),
+    )
+    tags = [
+        InputTag(key="mlflow.data.context", value=context),
+        InputTag(key="moola.sha256", value=sha256),
+    ]
+    return DatasetInput(dataset=dataset, tags=tags)
+
+
+def run_name(model: str, labeled: str, split: str, seed: int, git: GitState) -> str:
+    """Return ``<model>-<set>-<split>-s<seed>-<short sha>``."""
+    stem = split.removeprefix("splits/").removesuffix(".json")
+    return f"{model}-{labeled.rpartition('/')[2]}-{stem}-s{seed}-{git.short}"
+
+
+def git_tags(git: GitState) -> dict[str, str]:
+    """Return the tags that tell a run's code."""
+    tags = {names.TAG_GIT_DIRTY: str(git.dirty).lower()}
+    if git.commit:
+        tags["mlflow.source.git.commit"] = git.commit
+        tags["mlflow.source.git.branch"] = git.branch or ""
+    return tags
+
+
+def _git(folder: Path | None, *args: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *args], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,141 @@
+"""A real guarded server on a free port, stopped by its own process id and leaving nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from mlflow import MlflowClient
+
+import moola
+from moola.config.promotion import TRUSTED_FOLDER
+from moola.promotion.guard import server_command
+from moola.promotion.keys import ensure_signing_key, key_id, load_signing_key, revoke, trust
+
+START_SECONDS = 60
+USER, PASSWORD = "admin", "a-long-enough-password"
+ENTRY_POINT = "[mlflow.app]\nmoola = moola.promotion.guard:create_app\n"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A running server, its project folder and the keys it knows."""
+
+    def __init__(self, folder: Path, port: int, *, auth: bool):
+        self.folder, self.port, self.auth = folder, port, auth
+        self.url = f"http://127.0.0.1:{port}"
+        self.key = load_signing_key(folder, env={})
+        self.revoked_key = Ed25519PrivateKey.generate()
+        trust(folder / TRUSTED_FOLDER, self.revoked_key.public_key())
+        revoke(folder / TRUSTED_FOLDER, key_id(self.revoked_key.public_key()))
+
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.url)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:
+        """Send a request whose path goes out exactly as written."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        every = {"Content-Type": "application/json", **(headers or {})}
+        if self.auth:
+            import base64
+
+            pair = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+            every["Authorization"] = f"Basic {pair}"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, None if body is None else data, every)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running(
+    folder: Path, *, backend: str | None = None, policy: str = "", auth: bool = False
+) -> Iterator[Server]:
+    """Start a guarded server in `folder` and stop it at the end."""
+    ensure_signing_key(folder)
+    info = folder / "site" / "moola_entry-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moola-entry\nVersion: 0\n")
+    (info / "entry_points.txt").write_text(ENTRY_POINT)
+    (folder / "policy.yaml").write_text(policy or "{}")
+    port = free_port()
+    command = server_command(
+        project=folder,
+        backend_store_uri=backend or f"sqlite:///{folder}/mlflow.db",
+        artifacts_destination=str(folder / "mlartifacts"),
+        port=port,
+        policy_file=folder / "policy.yaml",
+        auth=auth,
+    )
+    env = {**os.environ, **command.env}
+    env["PYTHONPATH"] = os.pathsep.join([str(info.parent), str(Path(moola.__file__).parents[1])])
+    if auth:
+        (folder / "auth.ini").write_text(
+            "[mlflow]\ndefault_permission = EDIT\n"
+            f"database_uri = sqlite:///{folder}/auth.db\n"
+            f"admin_username = {USER}\nadmin_password = {PASSWORD}\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        )
+        env["MLFLOW_AUTH_CONFIG_PATH"] = str(folder / "auth.ini")
+        env["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "not-a-secret-in-a-test"
+    log = (folder / "server.log").open("wb")
+    process = subprocess.Popen(
+        command.argv, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        _wait(process, port, folder)
+        yield Server(folder, port, auth=auth)
+    finally:
+        _stop(process)
+        log.close()
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End the server's own process group, which nothing else belongs to."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+            return
+
+
+def _wait(process: subprocess.Popen, port: int, folder: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.1)
+        finally:
+            connection.close()
+    raise AssertionError("no server:\n" + (folder / "server.log").read_text()[-3000:])

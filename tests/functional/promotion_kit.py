@@ -1,0 +1,166 @@
+"""A real MLflow store with small real versions and signed evidence, for the promotion tests."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from mlflow import MlflowClient
+
+from moola.config.names import ARTIFACT_GATE_REPORT, TAG_GATES_RUN
+from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
+from moola.promotion.evidence import SignedEvidence, evidence_from_report, sign, version_digest
+from moola.promotion.keys import TrustedKeys, key_id
+
+NAME = "EnhancedSimpleLSTM"
+MLMODEL = "flavors:\n  python_function:\n    loader_module: net\nmodel_uuid: {uuid}\n"
+PASSED = {"gate": "promotion", "verdict": "passed", "figures": {"delta_log_loss": -0.04}}
+FAILED = {"gate": "promotion", "verdict": "inconclusive", "reasons": ["the interval holds 0"]}
+
+
+def template_store(folder: Path) -> Path:
+    """Make an empty MLflow database once; copies of it are stores that cost nothing."""
+    path = folder / "template.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+def copied_client(template: Path, folder: Path) -> MlflowClient:
+    """Return a client of a fresh store with one experiment whose files lie below `folder`."""
+    shutil.copy(template, folder / "mlflow.db")
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client.create_experiment("work", artifact_location=(folder / "mlartifacts").as_uri())
+    return client
+
+
+def make_version(
+    client: MlflowClient, folder: Path, *, weights: str = "w", name: str = NAME
+) -> str:
+    """Log a small model folder in a run, register it, and return the version's number."""
+    experiment = client.get_experiment_by_name("work")
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id)
+    model = folder / f"model-{run.info.run_id}"
+    model.mkdir()
+    (model / "MLmodel").write_text(MLMODEL.format(uuid=run.info.run_id))
+    (model / "weights.safetensors").write_text(weights)
+    client.log_artifacts(run.info.run_id, str(model), "model")
+    client.set_terminated(run.info.run_id)
+    if not client.search_registered_models(f"name='{name}'"):
+        client.create_registered_model(name)
+    source = f"{run.info.artifact_uri}/model"
+    return str(client.create_model_version(name, source, run.info.run_id).version)
+
+
+def make_logged_version(client: MlflowClient, folder: Path, *, name: str = NAME) -> str:
+    """As `make_version`, but from a logged model, as ``mlflow.pyfunc.log_model`` makes them."""
+    experiment = client.get_experiment_by_name("work")
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id)
+    logged = client.create_logged_model(experiment.experiment_id, "model", run.info.run_id)
+    files = folder / f"files-{logged.model_id}"
+    files.mkdir()
+    (files / "MLmodel").write_text(MLMODEL.format(uuid=logged.model_id))
+    (files / "weights.safetensors").write_text("w")
+    client.log_model_artifacts(logged.model_id, str(files))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.set_terminated(run.info.run_id)
+    if not client.search_registered_models(f"name='{name}'"):
+        client.create_registered_model(name)
+    source = f"models:/{logged.model_id}"
+    version = client.create_model_version(name, source, run.info.run_id, model_id=logged.model_id)
+    return str(version.version)
+
+
+def gate_report(
+    client: MlflowClient,
+    version: str,
+    *,
+    name: str = NAME,
+    verdicts: tuple[str, ...] = ("passed", "passed", "passed"),
+    **candidate: object,
+) -> dict:
+    """Return a gate report about a real version."""
+    return {
+        "schema_version": 1,
+        "candidate": {
+            "name": name,
+            "version": version,
+            "run_id": client.get_model_version(name, version).run_id,
+            "model_sha256": version_digest(client, name, version),
+            "model": "enhanced_simple_lstm",
+            "uses_encoder": False,
+            "uses_synthetic": False,
+            **candidate,
+        },
+        "data": {"split": "fwd_chain_v3", "split_sha256": "5" * 64, "num_windows": 759},
+        "thresholds_sha256": "7" * 64,
+        "gates": [
+            {
+                "gate": gate,
+                "name": f"g{gate}",
+                "question": "?",
+                "verdict": verdict,
+                "figures": {"log_loss": 0.65 + gate, "delta": {"low": 0.01}},
+                "thresholds": {},
+                "reasons": [] if verdict == "passed" else ["too few windows"],
+            }
+            for gate, verdict in enumerate(verdicts)
+        ],
+        "created_at": datetime.now(UTC).isoformat(),
+    }
+
+
+def evaluate(
+    client: MlflowClient,
+    key: Ed25519PrivateKey,
+    version: str,
+    *,
+    name: str = NAME,
+    **report: object,
+) -> SignedEvidence:
+    """Sign an evaluation of a version and store the evidence as `moola evaluate` does."""
+    experiment = client.get_experiment_by_name("work")
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id)
+    content = gate_report(client, version, name=name, **report)
+    client.log_dict(run.info.run_id, content, ARTIFACT_GATE_REPORT)
+    evidence = evidence_from_report(
+        content,
+        gates_run_id=run.info.run_id,
+        policy=PromotionPolicy(),
+        key=key,
+        now=datetime.now(UTC),
+    )
+    signed = sign(evidence, key)
+    client.set_model_version_tag(name, version, TAG_EVIDENCE, signed.to_json())
+    client.set_model_version_tag(name, version, TAG_GATES_RUN, run.info.run_id)
+    client.set_terminated(run.info.run_id)
+    return signed
+
+
+def trusting(*keys: Ed25519PrivateKey) -> TrustedKeys:
+    """Return the trusted keys that accept these signers."""
+    return TrustedKeys(keys={key_id(k.public_key()): k.public_key() for k in keys})
+
+
+def forget_connections() -> None:
+    """In a forked child: drop the parent's database connections without closing them."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    for store in (Registry, Tracking):
+        for engine in store._engine_map.values():
+            engine.dispose(close=False)
+
+
+def killed(target: Callable[..., None], *args: object) -> int | None:
+    """Run `target` in a forked child and return how it ended."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+    process.start()
+    process.join(timeout=60)
+    return process.exitcode

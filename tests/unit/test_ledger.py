@@ -1,0 +1,153 @@
+"""The ledger: a chain that shows every change, safe among processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
+from moola.promotion.ledger import GENESIS, Draft, Ledger, open_intent
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(hours=1)
+        return self.now
+
+
+def draft(event: str = "refusal", **changes) -> Draft:
+    return Draft(**{"event": event, "who": "ann", "name": "M", "reason": "why", **changes})
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(f"sqlite:///{tmp_path}/ledger.db", clock=Clock())
+
+
+def test_entries_are_numbered_timed_and_chained(ledger: Ledger) -> None:
+    first = ledger.append(draft(payload={"x": 0.1, "y": [1, 2]}))
+    second = ledger.append(draft("promotion", version_to="2"))
+    assert (first.seq, second.seq) == (1, 2)
+    assert first.previous_hash == GENESIS
+    assert second.previous_hash == first.entry_hash == first.computed_hash()
+    assert second.at == "2024-01-01T02:00:00.000000+00:00"
+    assert ledger.entries() == [first, second]
+    assert ledger.verify_chain() == second.entry_hash
+
+
+def test_an_empty_ledger_verifies(ledger: Ledger) -> None:
+    assert ledger.verify_chain() == GENESIS
+    assert ledger.champion_at("M") is None
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE moola_ledger SET who = 'eve'",
+        "DELETE FROM moola_ledger",
+        "INSERT OR REPLACE INTO moola_ledger SELECT * FROM moola_ledger WHERE seq = 1",
+    ],
+)
+def test_the_database_refuses_changes(ledger: Ledger, tmp_path: Path, statement: str) -> None:
+    ledger.append(draft())
+    ledger.append(draft())
+    with (
+        sqlite3.connect(tmp_path / "ledger.db") as connection,
+        pytest.raises(sqlite3.IntegrityError, match="append-only"),
+    ):
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("UPDATE moola_ledger SET reason = 'else' WHERE seq = 2", "entry 2 .*was changed"),
+        ("UPDATE moola_ledger SET payload = '{}' WHERE seq = 3", "entry 3 .*was changed"),
+        ("UPDATE moola_ledger SET payload = 'no json' WHERE seq = 1", "entry 1 .*was changed"),
+        ("DELETE FROM moola_ledger WHERE seq = 2", "entry 2 is missing"),
+    ],
+)
+def test_a_change_past_the_triggers_is_named(
+    ledger: Ledger, tmp_path: Path, statement: str, found: str
+) -> None:
+    for number in range(4):
+        ledger.append(draft(payload={"number": number}))
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        for trigger in ("update", "delete", "replace"):
+            connection.execute(f"DROP TRIGGER moola_ledger_no_{trigger}")
+        connection.execute(statement)
+    with pytest.raises(PromotionRefused, match=found):
+        ledger.verify_chain()
+
+
+def test_champion_at_any_moment(ledger: Ledger) -> None:
+    ledger.append(draft("promotion", version_to="1"))  # 01:00
+    ledger.append(draft("refusal", version_to="9"))  # 02:00
+    ledger.append(draft("promotion", version_to="2"))  # 03:00
+    ledger.append(draft("rollback", version_to="1"))  # 04:00
+    ledger.append(draft("promotion", name="other", version_to="7"))
+    at = [ledger.champion_at("M", START + timedelta(hours=h)) for h in (0.5, 1, 2.5, 3, 4.5)]
+    assert at == [None, "1", "1", "2", "1"]
+    assert ledger.champion_at("M") == "1"
+
+
+def test_test_looks_count_by_split(ledger: Ledger) -> None:
+    for split in ("a", "b", "a"):
+        ledger.append(draft("test_look", payload={"split_sha256": split}))
+    assert (ledger.count_test_looks("a"), ledger.count_test_looks("c")) == (2, 0)
+
+
+def test_only_if_may_refuse_inside_the_transaction(ledger: Ledger) -> None:
+    def no(_connection: object) -> None:
+        raise PromotionRefused("not now")
+
+    with pytest.raises(PromotionRefused, match="not now"):
+        ledger.append(draft(), only_if=no)
+    assert ledger.entries() == []
+
+
+def test_an_intent_is_open_until_an_entry_names_it(ledger: Ledger) -> None:
+    intent = ledger.append(draft("intent", version_to="1"))
+    assert open_intent(ledger.entries()) == intent
+    ledger.append(draft("promotion", version_to="1", payload={"intent": intent.seq}))
+    assert open_intent(ledger.entries()) is None
+
+
+def test_bad_drafts_and_addresses(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="event is 'party'"):
+        draft("party")
+    with pytest.raises(BadInput, match="not plain JSON"):
+        draft(payload={"x": float("nan")})
+    with pytest.raises(ConfigError, match="sqlite: or postgresql:"):
+        Ledger("http://127.0.0.1:1")
+    with pytest.raises(TrackingError, match="database fails"):
+        Ledger(f"sqlite:///{tmp_path}/absent/ledger.db")
+
+
+def _append_some(url: str, who: str) -> None:
+    ledger = Ledger(url)
+    for _ in range(10):
+        ledger.append(draft(who=who))
+
+
+def test_processes_create_and_append_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_append_some, args=(url, str(i))) for i in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert [worker.exitcode for worker in workers] == [0] * 6
+    ledger = Ledger(url)
+    assert [entry.seq for entry in ledger.entries()] == list(range(1, 61))
+    ledger.verify_chain()
