@@ -65,10 +65,10 @@ def main() -> None:
     for phi in PHIS:
         for num_windows in args.sizes:
             tallies[phi, num_windows] = tally(phi, num_windows, args)
-            print(f"phi {phi}, n {num_windows}: {time.perf_counter() - started:.0f} s", flush=True)
-    text = render(tallies, args, time.perf_counter() - started)
-    args.out.write_text(text)
-    print(text)
+            seconds = time.perf_counter() - started
+            print(f"phi {phi}, n {num_windows}: {seconds:.0f} s", flush=True)
+            args.out.write_text(render(tallies, args, seconds))
+    print(args.out.read_text())
 
 
 def tally(phi: float, num_windows: int, args: argparse.Namespace) -> Counter[str]:
@@ -325,7 +325,8 @@ def render(
             lines += ["| | " + " | ".join(f"n = {n}" for n in args.sizes) + " |"]
             lines += ["|---|" + "---|" * len(args.sizes)]
             for label, key in rows.items():
-                cells = [rate(tallies[phi, n][key], args.reps) for n in args.sizes]
+                found = [tallies.get((phi, n)) for n in args.sizes]
+                cells = ["" if one is None else rate(one[key], args.reps) for one in found]
                 lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

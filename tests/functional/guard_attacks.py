@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import requests
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from guard_server import Server
 from mlflow import MlflowClient
@@ -41,6 +42,7 @@ class World:
         self.server, self.folder = server, server.folder
         self.client: MlflowClient = server.client()
         self.ledger = RemoteLedger(server.url)
+        self.engine = sa.create_engine(server.backend)
         self.client.create_experiment("work")
         for number in range(3):
             make_version(self.client, self.folder, weights=f"w{number}")
@@ -68,16 +70,20 @@ class World:
         )
 
     def state(self) -> tuple:
-        """Return all that no attack may change."""
-        versions = self.client.search_model_versions()
-        files = self.folder / "mlartifacts" / self.root / "model"
-        return (
-            [(v.name, str(v.version)) for v in versions if v.current_stage == "Production"],
-            [self.client.get_registered_model(name).aliases for name in (NAME, "Other")],
-            model_files_digest(files),
-            self.client.get_run(self.run_id).to_dictionary(),
-            self.ledger.champion_at(NAME),
+        """Return all that no attack may change, read past the server."""
+        questions = (
+            "SELECT name, version FROM model_versions WHERE current_stage = 'Production'",
+            "SELECT name, version, run_id, source FROM model_versions WHERE version = 1",
+            "SELECT name, alias, version FROM registered_model_aliases",
+            "SELECT event, version_to FROM moola_ledger WHERE event IN ('promotion', 'rollback')",
+            f"SELECT status, lifecycle_stage, name FROM runs WHERE run_uuid = '{self.run_id}'",
+            f"SELECT key, value FROM tags WHERE run_uuid = '{self.run_id}'",
+            f"SELECT key, value FROM metrics WHERE run_uuid = '{self.run_id}'",
+            "SELECT lifecycle_stage FROM experiments WHERE name = 'work'",
         )
+        with self.engine.connect() as connection:
+            rows = [sorted(map(tuple, connection.execute(sa.text(q)))) for q in questions]
+        return (*rows, model_files_digest(self.folder / "mlartifacts" / self.root / "model"))
 
     def post(self, path: str, body: object, *, prefix: str = "api", method: str = "POST") -> Answer:
         return self.server.send(method, f"/{prefix}/2.0/mlflow/{path}", body)
@@ -491,6 +497,12 @@ ATTACKS |= {
     "ledger: a key change": ledger_post("key_change"),
     "ledger: PUT": lambda w: w.server.send("PUT", "/moola/api/ledger", {}),
     "ledger: DELETE": lambda w: w.server.send("DELETE", "/moola/api/ledger"),
+    "the assistant": lambda w: w.server.send(
+        "PUT", "/ajax-api/3.0/mlflow/assistant/config", {"providers": {}}
+    ),
+    "a job": lambda w: w.server.send(
+        "POST", "/ajax-api/3.0/jobs/", {"job_name": "invoke_scorer", "params": {}}
+    ),
     "a body over the limit": lambda w: w.post(
         "runs/set-tag", {"run_id": w.run_id, "key": "k", "value": "x" * (1 << 20)}
     ),

@@ -35,8 +35,8 @@ def free_port() -> int:
 class Server:
     """A running server, its project folder and the keys it knows."""
 
-    def __init__(self, folder: Path, port: int, *, auth: bool):
-        self.folder, self.port, self.auth = folder, port, auth
+    def __init__(self, folder: Path, port: int, *, backend: str, auth: bool):
+        self.folder, self.port, self.backend, self.auth = folder, port, backend, auth
         self.url = f"http://127.0.0.1:{port}"
         self.key = load_signing_key(folder, env={})
         self.revoked_key = Ed25519PrivateKey.generate()
@@ -77,6 +77,7 @@ def running(
 ) -> Iterator[Server]:
     """Start a guarded server in `folder` and stop it at the end."""
     ensure_signing_key(folder)
+    backend = backend or f"sqlite:///{folder}/mlflow.db"
     info = folder / "site" / "moola_entry-0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: moola-entry\nVersion: 0\n")
@@ -85,7 +86,7 @@ def running(
     port = free_port()
     command = server_command(
         project=folder,
-        backend_store_uri=backend or f"sqlite:///{folder}/mlflow.db",
+        backend_store_uri=backend,
         artifacts_destination=str(folder / "mlartifacts"),
         port=port,
         policy_file=folder / "policy.yaml",
@@ -108,7 +109,7 @@ def running(
     )
     try:
         _wait(process, port, folder)
-        yield Server(folder, port, auth=auth)
+        yield Server(folder, port, backend=backend, auth=auth)
     finally:
         _stop(process)
         log.close()

@@ -28,7 +28,9 @@ from promotion_kit import (
 
 from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused, TrackingError
+from moola.promotion.audit import audit_registry, note_key_change
 from moola.promotion.decision import Decision, PromotionDenied
+from moola.promotion.keys import TrustedKeys
 from moola.promotion.ledger import Draft, Ledger, open_intent
 from moola.promotion.promote import promote
 from moola.promotion.record import append_result, decision_record
@@ -275,6 +277,23 @@ def test_history_tells_who_was_in_production(bench: Bench) -> None:
     assert history(bench.ledger, NAME, between).champion == "1"
     now = history(bench.ledger, NAME)
     assert (now.champion, len(now.entries)) == ("2", 6)
+
+
+def test_an_audit_names_what_is_wrong(bench: Bench) -> None:
+    for version in ("1", "2"):
+        bench.promote(version)
+    note_key_change(bench.ledger, who="ann", key_id="k", change="trusted")
+
+    def audit(keys: TrustedKeys | None = None) -> tuple[str, ...]:
+        return audit_registry(bench.client, bench.ledger, NAME, keys or trusting(KEY)).findings
+
+    assert audit() == ()
+    assert all("unknown key" in finding for finding in audit(trusting()))
+    change_files(bench)
+    bench.client.transition_model_version_stage(NAME, "2", "Archived")
+    files, state = audit()
+    assert files == "the files of version 1 were changed since it was promoted"
+    assert state.endswith("the alias names 2, the stage is held by none")
 
 
 def test_the_decision_is_written_for_people_and_machines(bench: Bench, tmp_path: Path) -> None:

@@ -245,6 +245,21 @@ def test_a_control_without_calibrated_probabilities_can_win_by_accuracy():
     assert "better in accuracy" in found.reasons[0]
 
 
+def test_more_controls_take_more_to_win():
+    y, weak, rival, *others = world(0.5, 0.68, 0.4, 0.4, 0.4, 0.4, seed=0)
+    alone = gate_2_control(y, weak, {"minirocket": rival}, **OPTIONS)
+    crowd = {"minirocket": rival} | {f"control {i}": other for i, other in enumerate(others)}
+    among = gate_2_control(y, weak, crowd, **OPTIONS)
+    assert alone.verdict == "failed"
+    assert among.verdict == "passed"
+    assert among.figures["controls"]["minirocket"]["delta_log_loss"]["low"] > 0
+    ratio = (
+        among.figures["holm_p"]["minirocket/log_loss"]
+        / alone.figures["holm_p"]["minirocket/log_loss"]
+    )
+    assert ratio == pytest.approx(5.0)  # ten comparisons instead of two
+
+
 def test_transfer_gate_passes_and_fails_by_the_paired_interval():
     y, weak, strong = world(0.4, 0.9)
     proofs = {"load_report": LOADED, "schedule_proof": PROVEN}
@@ -408,6 +423,22 @@ def test_against_the_class_prior_only_better_counts():
     found = promote(y, over, prior, CLASS_PRIOR)
     assert found.verdict == "failed"
     assert "is not below the class prior's 0.6931" in found.reasons[0]
+
+
+def test_as_good_as_the_class_prior_and_better_calibrated_is_not_enough():
+    n = 1000
+    y = np.arange(n) % 2
+    right = np.random.default_rng(0).random(n) < 0.6
+    chosen = np.where(right, 0.56, 0.44)  # of the true class
+    chosen[100:103] = 0.001
+    p = np.where(y == 1, chosen, 1 - chosen)
+    candidate, prior = np.column_stack([1 - p, p]), np.tile([0.6, 0.4], (n, 1))
+    wide = replace(LIMITS, margin_log_loss=0.1)
+    found = promote(y, candidate, prior, CLASS_PRIOR, thresholds=wide)
+    assert found.figures["delta_log_loss"]["estimate"] < 0
+    assert found.figures["delta_ece"]["high"] < 0
+    assert found.verdict == "inconclusive"
+    assert promote(y, candidate, prior, prior=prior, thresholds=wide).verdict == "passed"
 
 
 def test_beating_a_champion_worse_than_the_prior_is_not_enough():

@@ -58,7 +58,7 @@ def _run(arguments: list[str]) -> int:
         return _report(str(error), error.exit_code)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the parser
-            return _report(_usage_message(error), 2)
+            return _report(_usage_message(error, arguments), 2)
         if "--traceback" not in arguments and _is_tracking_error(error):
             return _report(f"the tracking store refused: {str(error).splitlines()[0]}", 2)
         raise
@@ -75,15 +75,19 @@ def _report(message: str, code: int) -> int:
     return code
 
 
-def _usage_message(error: Any) -> str:
-    """Return the parser's message, for an unknown option with the nearest known one."""
+def _usage_message(error: Any, arguments: list[str]) -> str:
+    """Return the parser's message: a bad value in full, an unknown option with the nearest one."""
     message = str(error.format_message()).rstrip(".")
-    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
-    if option is None or context is None or not hasattr(error, "possibilities"):
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    if parameter is not None:
+        for option in parameter.opts:
+            if option in arguments[:-1]:
+                return f"{option} is {arguments[arguments.index(option) + 1]!r}. {message}."
+    if context is None or not hasattr(error, "possibilities"):
         return f"{message}."
     known = [o for p in context.command.params for o in p.opts if o.startswith("--")]
-    near = difflib.get_close_matches(option, known, n=1, cutoff=0.0)
-    return f"{message.split('. ')[0].split(' (')[0]}. The nearest is {near[0]}."
+    near = difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.0)
+    return f"No such option: {error.option_name}. The nearest is {near[0]}."
 
 
 def _is_tracking_error(error: Exception) -> bool:

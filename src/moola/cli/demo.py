@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,22 @@ from moola.cli.console import console, progress_bars
 from moola.cli.registry import print_decision
 from moola.cli.train import print_evaluation, print_finetune, print_pretrain
 from moola.config import names
+from moola.config.training import FinetuneConfig
 
 SEEDS = (17, 18)
-EPOCHS, UNFREEZE_AFTER = 12, 4
+BTC = FinetuneConfig(preset="compact", unfreeze_after=4, epochs=12, patience=0)
+EURUSD = replace(
+    BTC,
+    labeled="labeled_windows/v2",
+    split="splits/fwd_chain_v2_eurusd.json",
+    epochs=15,
+    learning_rate=1e-3,
+)
 _SERVE_SECONDS = 90.0
 
 
 def run_demo(*, device: str, data_root: Path, jobs: int) -> None:
-    """Build, pretrain, train twice, judge both, promote what may be promoted, serve, predict."""
+    """Build, pretrain, train, judge, promote what may be promoted, serve, predict."""
     from moola.training.device import resolve_device
 
     resolve_device(device)
@@ -37,26 +46,26 @@ def run_demo(*, device: str, data_root: Path, jobs: int) -> None:
 
     heading("1  Build the window sets from the bars that ship with Moola, and audit them")
     _build(data_root)
-    heading("2  Pretrain a small masked BiLSTM encoder on unlabelled bars")
+    heading("2  Pretrain a small masked BiLSTM encoder on unlabelled BTCUSD bars")
     encoder = Path("artifacts/pretrained/demo_encoder")
     _pretrain(device, data_root, encoder)
-    heading("3  Train EnhancedSimpleLSTM from scratch, then from the encoder; register both")
-    versions = [_train(device, data_root, None), _train(device, data_root, encoder)]
+    heading("3  Train EnhancedSimpleLSTM and register each candidate as a version")
+    candidates = {
+        _train(BTC, device, data_root): "BTCUSD from scratch",
+        _train(replace(BTC, pretrained_encoder=str(encoder)), device, data_root): "BTCUSD, encoder",
+        _train(EURUSD, device, data_root): "EURUSD from scratch",
+    }
     heading("4  Gates: each version trained again on five walk-forward folds, seeds averaged")
-    for version in versions:
+    for version in candidates:
         _evaluate(version, device, data_root, jobs)
-    heading("5  Ask for Production: evidence is checked, then the locked test set is looked at once")
-    refused = [_promote(version, data_root) for version in versions]
+    heading("5  Ask for Production: evidence is checked, then the locked test set is looked at")
+    outcome = {version: _promote(version, data_root) for version in candidates}
     heading("6  Serve with `mlflow models serve` and ask for three real windows")
-    held = [v for v, reason in zip(versions, refused, strict=True) if reason is None]
-    _serve(held[-1] if held else None, data_root)
+    _serve(data_root)
     heading("Done")
-    in_production = f"version {held[-1]}" if held else "nothing: no version was allowed in"
-    out.print(f"In Production: {in_production}")
-    for version, reason in zip(versions, refused, strict=True):
-        if reason:
-            out.print(f"Refused: version {version}. {reason}")
-    out.print("Look at the runs: `make ui`, then open http://127.0.0.1:5000")
+    for version, what in candidates.items():
+        out.print(f"  version {version} ({what}): {outcome[version]}", markup=False)
+    out.print("\nLook at the runs: `make ui`, then open http://127.0.0.1:5000")
 
 
 def _build(data_root: Path) -> None:
@@ -92,20 +101,11 @@ def _pretrain(device: str, data_root: Path, encoder: Path) -> None:
     print_pretrain(summary)
 
 
-def _train(device: str, data_root: Path, encoder: Path | None) -> str:
-    from moola.config.training import FinetuneConfig
+def _train(config: FinetuneConfig, device: str, data_root: Path) -> str:
     from moola.steps.finetune import finetune
 
-    config = FinetuneConfig(
-        preset="compact",
-        pretrained_encoder=str(encoder) if encoder else None,
-        unfreeze_after=UNFREEZE_AFTER,
-        epochs=EPOCHS,
-        patience=0,
-        device=device,
-    )
     with progress_bars() as progress:
-        summary = finetune(config, data_root=data_root, progress=progress)
+        summary = finetune(replace(config, device=device), data_root=data_root, progress=progress)
     print_finetune(summary)
     assert summary.version is not None
     return summary.version
@@ -126,34 +126,41 @@ def _evaluate(version: str, device: str, data_root: Path, jobs: int) -> None:
     print_evaluation(summary)
 
 
-def _promote(version: str, data_root: Path) -> str | None:
-    """Return None if the version is in Production now, else why not."""
+def _promote(version: str, data_root: Path) -> str:
+    """Ask for Production and return the outcome in words."""
     from moola.errors import PromotionRefused
     from moola.steps.promote import promote
 
     try:
         summary = promote(version=version, data_root=data_root)
     except PromotionRefused as refusal:
-        console().print(f"  [yellow]refused[/]  {str(refusal).replace('[', chr(92) + '[')}")
-        return str(refusal)
+        console().print(f"  refused: {refusal}", markup=False)
+        return f"refused. {refusal}"
     print_decision(summary.decision, summary.record)
-    return None
+    return "in Production"
 
 
-def _serve(version: str | None, data_root: Path) -> None:
-    """Serve Production (or, where nothing was promoted, the newest version) and ask it."""
+def _serve(data_root: Path) -> None:
+    """Serve Production, or where nothing was ever promoted the newest version, and ask it."""
+    from mlflow import MlflowException
+
     from moola.data.registry import DataRegistry
     from moola.tracking.store import connect
 
-    connect()
-    uri = f"models:/{names.REGISTERED_MODEL}/{names.STAGE_PRODUCTION if version else 'latest'}"
-    windows = DataRegistry(data_root).load_set(names.DEFAULT_LABELED).X_ohlc[-3:].tolist()
     out = console()
+    target = names.STAGE_PRODUCTION
+    try:
+        connect().get_model_version_by_alias(names.REGISTERED_MODEL, names.ALIAS_PRODUCTION)
+    except MlflowException:
+        out.print("  Production is empty; the newest version answers, as a rehearsal only")
+        target = "latest"
+    uri = f"models:/{names.REGISTERED_MODEL}/{target}"
+    windows = DataRegistry(data_root).load_set(EURUSD.labeled).X_ohlc[-3:].tolist()
     with _mlflow_server(uri) as port:
         out.print(f"  mlflow models serve -m {uri} --env-manager local  (127.0.0.1:{port})")
         answer = _ask(port, {"inputs": windows})
     for row in answer["predictions"]:
-        out.print(f"  {json.dumps(row)}")
+        out.print(f"  {json.dumps(row)}", markup=False)
 
 
 class _mlflow_server:  # noqa: N801  used as a function

@@ -28,7 +28,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def promote(
-    version: str = typer.Option("", help="Version to promote; empty: the newest."),
+    version: str = typer.Option("newest", help="Version to promote."),
     name: str = Name,
     dry_run: bool = typer.Option(False, help="Check all but the locked test set."),
     ledger: str = LedgerUrl,
@@ -44,7 +44,7 @@ def promote(
     from moola.steps.promote import promote as ask
 
     summary = ask(
-        version=version or None,
+        version=None if version == "newest" else version,
         name=name,
         dry_run=dry_run,
         ledger_url=ledger or None,

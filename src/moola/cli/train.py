@@ -79,7 +79,7 @@ def train(
     preset: str = typer.Option("matched", help="matched (128 x 2) or compact (32 x 1)."),
     dataset: str = typer.Option(names.DEFAULT_LABELED, help="Labelled window set."),
     split: str = typer.Option(names.DEFAULT_SPLIT, help="A forward-chaining split."),
-    pretrained_encoder: str = typer.Option("", help="Checkpoint of an encoder; empty: scratch."),
+    pretrained_encoder: str = typer.Option("none", help="Checkpoint of an encoder; none: scratch."),
     freeze_encoder: bool = typer.Option(
         True, "--freeze-encoder/--no-freeze-encoder", help="Follow --freeze, or train all at once."
     ),
@@ -95,7 +95,7 @@ def train(
     class_weight: str = typer.Option("", help="balanced, or nothing."),
     seed: int = typer.Option(17),
     device: str = Device,
-    register_as: str = typer.Option(names.REGISTERED_MODEL, help="Registered model; empty: none."),
+    register_as: str = typer.Option(names.REGISTERED_MODEL, help="Registered model, or none."),
     log_pretrained_stats: bool = typer.Option(False, help="Print every tensor of the load."),
     data_root: Path = DataRoot,
 ) -> None:
@@ -111,7 +111,7 @@ def train(
         preset=preset,
         labeled=dataset,
         split=split,
-        pretrained_encoder=pretrained_encoder or None,
+        pretrained_encoder=_unless(pretrained_encoder, "none"),
         freeze=freeze if freeze_encoder else "none",
         unfreeze_after=unfreeze_after,
         epochs=epochs,
@@ -125,7 +125,7 @@ def train(
     )
     with progress_bars() as progress:
         summary = finetune(
-            config, data_root=data_root, register_as=register_as or None, progress=progress
+            config, data_root=data_root, register_as=_unless(register_as, "none"), progress=progress
         )
     print_finetune(summary)
     if log_pretrained_stats and summary.result.load_report:
@@ -134,7 +134,7 @@ def train(
 
 
 def evaluate(
-    version: str = typer.Option("", help="Version to judge; empty: the newest."),
+    version: str = typer.Option("newest", help="Version to judge."),
     name: str = typer.Option(names.REGISTERED_MODEL, help="Registered model."),
     folds: str = typer.Option("", help="Walk-forward folds; empty: those of the version's set."),
     seeds: str = typer.Option("17,18,19", help="Training seeds, averaged per window."),
@@ -160,7 +160,7 @@ def evaluate(
         raise ConfigError(f"seeds is {seeds!r}", limit="whole numbers, such as 17,18,19") from None
     with progress_bars() as progress:
         summary = run_gates(
-            version=version or None,
+            version=_unless(version, "newest"),
             name=name,
             folds=folds or None,
             config=EvaluateConfig(seeds=chosen, jobs=jobs),
@@ -187,6 +187,11 @@ def demo(
     from moola.cli.demo import run_demo
 
     run_demo(device=device, data_root=data_root, jobs=jobs)
+
+
+def _unless(value: str, word: str) -> str | None:
+    """Return None for an empty value or the word that stands for it, else the value."""
+    return None if value in ("", word) else value
 
 
 def print_pretrain(summary: PretrainSummary) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,7 +13,6 @@ import yaml
 
 from moola.config.base import Config, check_count, check_range
 from moola.errors import ConfigError
-from moola.hashing import sha256_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +98,9 @@ class Thresholds(Config):
     def digest(self) -> str:
         """Return the SHA-256 of the values, whichever file and comments they came with."""
         whole = ("num_resamples", "max_mismatched", "min_labelled_windows")
-        values = self.to_dict()
-        return sha256_json({k: v if k in whole else float(v) for k, v in values.items()})
+        values = {k: v if k in whole else float(v) for k, v in self.to_dict().items()}
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

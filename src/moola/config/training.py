@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from moola.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 MASK_STRATEGIES = ("random", "block", "patch")
-FREEZE_SCHEDULES = ("none", "frozen", "two_phase", "gradual")
+FREEZE_SCHEDULES = ("none", "frozen", "two_phase", "gradual", "phases")
 
 MASKED_LSTM_HIDDEN_DIM = 128
 MASKED_LSTM_NUM_LAYERS = 2
@@ -25,7 +26,7 @@ MASKED_LSTM_BATCH_SIZE = 512
 MASKED_LSTM_VAL_SPLIT = 0.1
 MASKED_LSTM_PATIENCE = 10
 MASKED_LSTM_FREEZE_EPOCHS = 10
-MASKED_LSTM_UNFREEZE_LR_REDUCTION = 0.5
+MASKED_LSTM_UNFREEZE_LR_REDUCTION = 0.5  # 0.1 and 0.3 are the other usual choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,11 @@ class FinetuneConfig(Config):
 
     `freeze` applies only with a `pretrained_encoder`. `unfreeze_after` is the number of epochs the
     encoder stays frozen under ``two_phase`` (0: it starts unfrozen); ``gradual`` unfreezes one
-    more layer, from the top, every `unfreeze_after` epochs. `patience` 0 turns early stopping off.
+    more layer, from the top, every `unfreeze_after` epochs; ``phases`` takes the epochs of each
+    phase from `phases`, which must add up to `epochs`. The learning rate is multiplied by
+    `unfreeze_lr_factor` (0.5; 0.3 and 0.1 are usual too) at the first unfreezing. `patience` 0
+    turns early stopping off. `class_weight` is ``balanced`` or a weight a class, such as ``1,2.5``.
+    Augmentation (`use_temporal_aug`, `mixup_alpha`, `cutmix_alpha`) touches training windows only.
     """
 
     model: str = "enhanced_simple_lstm"
@@ -90,6 +95,7 @@ class FinetuneConfig(Config):
     freeze: str = "two_phase"
     unfreeze_after: int = MASKED_LSTM_FREEZE_EPOCHS
     unfreeze_lr_factor: float = MASKED_LSTM_UNFREEZE_LR_REDUCTION
+    phases: tuple[int, ...] = ()
     min_match_ratio: float = 0.80
     epochs: int = 60
     batch_size: int = 32
@@ -98,6 +104,10 @@ class FinetuneConfig(Config):
     dropout: float = 0.1
     patience: int = 20
     class_weight: str | None = None
+    focal_gamma: float = 0.0
+    use_temporal_aug: bool = False
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
     seed: int = 17
     device: str = "auto"
 
@@ -114,8 +124,15 @@ class FinetuneConfig(Config):
         check_choice("freeze", self.freeze, FREEZE_SCHEDULES)
         check_choice("preset", self.preset, ("matched", "compact"))
         check_choice("device", self.device, DEVICES)
-        if self.class_weight not in (None, "balanced"):
-            raise ConfigError(f"class_weight is {self.class_weight!r}", limit="balanced, or nothing")
+        for name in ("focal_gamma", "mixup_alpha", "cutmix_alpha"):
+            check_range(name, getattr(self, name), low=0, high=100)
+        if not isinstance(self.use_temporal_aug, bool):
+            raise ConfigError(
+                f"use_temporal_aug is {self.use_temporal_aug!r}", limit="true or false"
+            )
+        _check_class_weight(self.class_weight)
+        object.__setattr__(self, "phases", tuple(self.phases))
+        _check_phases(self)
         if self.model != "enhanced_simple_lstm" and self.pretrained_encoder:
             raise ConfigError(
                 f"model {self.model} takes no pretrained encoder", limit="enhanced_simple_lstm"
@@ -125,3 +142,33 @@ class FinetuneConfig(Config):
     def schedule(self) -> str:
         """The freeze schedule in force: `freeze` with an encoder, else ``none``."""
         return self.freeze if self.pretrained_encoder else "none"
+
+
+def _check_class_weight(spec: str | None) -> None:
+    if spec in (None, "balanced"):
+        return
+    try:
+        weights = [float(part) for part in str(spec).split(",")]
+    except ValueError:
+        weights = [math.nan]
+    if not all(math.isfinite(w) and w > 0 for w in weights):
+        raise ConfigError(
+            f"class_weight is {spec!r}",
+            limit="balanced, nothing, or a number above 0 for each class such as 1,2.5",
+        )
+
+
+def _check_phases(config: FinetuneConfig) -> None:
+    for count in config.phases:
+        check_count("phases", count)
+    if config.schedule == "phases" and sum(config.phases) != config.epochs:
+        raise ConfigError(
+            f"phases {list(config.phases)} last {sum(config.phases)} epochs",
+            limit=f"{config.epochs}, as epochs says",
+            remedy=f"Use --epochs {sum(config.phases)}" if config.phases else "Give --phases",
+        )
+    if config.phases and config.freeze != "phases":
+        raise ConfigError(
+            f"phases {list(config.phases)} is given with freeze {config.freeze!r}",
+            limit="freeze 'phases'",
+        )

@@ -83,10 +83,17 @@ def audit_split(
     if all(c.passed for c in checks):
         facts["bars"] = {
             part: [str(clock[rows, 0].min()), str(clock[rows, 2].max())]
-            for part, rows in {**split.parts, "purged": split.purged}.items()
-            if len(rows)
+            for part, rows in split.parts.items()
         }
+        facts["purged_bars"] = [
+            [str(clock[run[0], 0]), str(clock[run[-1], 2])] for run in _runs(split.purged)
+        ]
     return AuditTrail(checks=tuple(checks), facts=facts)
+
+
+def _runs(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Cut ascending rows into runs without holes."""
+    return [r for r in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(r)]
 
 
 def _digest_check(split: Split, name: str, sha256: str) -> Check:

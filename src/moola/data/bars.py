@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
-
 from moola.errors import DataError
 from moola.hashing import sha256_file
+from numpy.typing import NDArray
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 
@@ -123,9 +122,23 @@ def find_repeated_blocks(ohlc: NDArray[np.float64], *, min_bars: int = 2) -> lis
     flat = ohlc[:, 1] == ohlc[:, 2]
     pair = bar_id[:-1] * (bar_id.max() + 1) + bar_id[1:]
     pair[flat[:-1] & flat[1:]] = -1
+    blocks = blocks_of_pairs(np.flatnonzero(pair >= 0), pair[pair >= 0])
+    return [b for b in blocks if b.num_bars >= min_bars]
+
+
+def blocks_of_pairs(position: NDArray[np.int64], pair: NDArray[np.int64]) -> list[RepeatedBlock]:
+    """Join pairs of neighbouring bars that stand again into blocks, by first bar.
+
+    Parameters
+    ----------
+    position
+        Row of each pair's first bar, ascending, shape (m,).
+    pair
+        Number that two pairs share if and only if all their prices agree, shape (m,).
+    """
     order = np.argsort(pair, kind="stable")
-    same = (pair[order][1:] == pair[order][:-1]) & (pair[order][1:] >= 0)
-    first, again = order[:-1][same], order[1:][same]
+    same = pair[order][1:] == pair[order][:-1]
+    first, again = position[order[:-1][same]], position[order[1:][same]]
     blocks: list[RepeatedBlock] = []
     by_lag = np.lexsort((first, again - first))
     for start, copy in zip(first[by_lag].tolist(), again[by_lag].tolist(), strict=True):
@@ -136,7 +149,7 @@ def find_repeated_blocks(ohlc: NDArray[np.float64], *, min_bars: int = 2) -> lis
             )
         else:
             blocks.append(RepeatedBlock(first=start, again=copy, num_bars=2))
-    return sorted((b for b in blocks if b.num_bars >= min_bars), key=lambda b: b.first)
+    return sorted(blocks, key=lambda b: b.first)
 
 
 def repeated_mask(bars: Bars) -> NDArray[np.bool_]:

@@ -6,9 +6,8 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-
 from moola.data.windows import normalise
+from numpy.typing import NDArray
 
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
 _MAX_COPIES = 32
@@ -43,6 +42,17 @@ def bar_pair_keys(X_NTC: NDArray[np.float32]) -> NDArray[np.uint64]:
     flat = X[..., 1] == X[..., 2]
     key[flat[:, :-1] & flat[:, 1:]] = 0
     return np.asarray(key)
+
+
+def row_keys(rows: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Return a 64-bit key of each row's bits, shape (n,); rows that differ rarely share one."""
+    words = np.ascontiguousarray(rows, dtype=np.float64).view(np.uint64)
+    key = np.zeros(len(words), dtype=np.uint64)
+    for column in words.T:
+        key = (key ^ column) * _ODD[0]
+        key ^= key >> np.uint64(29)
+        key = key * _ODD[1]
+    return np.asarray(key ^ (key >> np.uint64(32)))
 
 
 def same_windows(

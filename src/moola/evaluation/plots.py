@@ -183,7 +183,7 @@ def _draw_reliability(axes: Any, bins: CalibrationBins, *, first: bool) -> None:
     colours = [BLUE if ok else RED for ok in inside]
     axes.scatter(bins.predicted, bins.observed, c=colours, s=22, zorder=3)
     axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(-0.02, 1.02)
     axes.tick_params(labelsize=8, labelbottom=False)
     axes.spines[["top", "right"]].set_visible(False)
     name = "most probable class" if bins.class_index is None else f"class {bins.class_index}"

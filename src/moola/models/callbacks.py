@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ class FitState:
 
     `first_epoch_to_keep` is the first epoch whose weights early stopping may keep: a freeze
     schedule raises it, so that the weights kept have been through the whole schedule.
+    `never_frozen` names encoder tensors that no schedule may freeze: those an encoder did not
+    bring, which start at random. `resumed_at` is the epoch an interrupted fit goes on with.
     """
 
     net: nn.Module
@@ -24,6 +27,8 @@ class FitState:
     kept_epoch: int = 0
     first_epoch_to_keep: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    never_frozen: frozenset[str] = frozenset()
+    resumed_at: int | None = None
 
 
 class Callback:
@@ -31,6 +36,9 @@ class Callback:
 
     def on_fit_begin(self, state: FitState) -> None:
         """Before the first epoch; the net is initialised."""
+
+    def load_state(self, values: Mapping[str, Any]) -> None:
+        """Take back what ``state`` returned, before the first epoch of a resumed fit."""
 
     def on_epoch_begin(self, state: FitState) -> None:
         """Before the first batch of an epoch; the net is in training mode."""
@@ -40,6 +48,10 @@ class Callback:
 
     def on_epoch_end(self, state: FitState) -> None:
         """After validation; the epoch's row is the last of ``state.history``."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed fit needs, JSON-ready."""
+        return {}
 
     def on_fit_end(self, state: FitState) -> None:
         """After the kept weights are restored."""

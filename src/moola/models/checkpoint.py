@@ -22,6 +22,7 @@ from moola.hashing import atomic_folder, sha256_file, write_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+_CODE_SIGNS = ("Unsupported global", "Unsupported class", "Trying to")
 _WRAPPED_FORMS = ("model_state_dict", "state_dict", "encoder_state_dict")
 
 
@@ -43,13 +44,32 @@ def save_checkpoint(
     Returns
     -------
     SHA-256 of the weights file.
+
+    Raises
+    ------
+    CheckpointError
+        If a tensor holds NaN or infinity; nothing is written.
     """
+    _require_finite(str(folder), tensors)
     with atomic_folder(Path(folder), overwrite=True) as temporary:
         weights = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         save_file(weights, temporary / WEIGHTS)
         digest = sha256_file(temporary / WEIGHTS)
         write_json(temporary / CONFIG, {**config, "weights_sha256": digest})
     return digest
+
+
+def _require_finite(where: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise CheckpointError(
+                f"{where}: tensor {name} is sparse or quantised", limit="dense numbers"
+            )
+        number = tensor.is_floating_point() or tensor.is_complex()
+        if number and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{where}: tensor {name} holds NaN or infinity", limit="finite numbers"
+            )
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -89,7 +109,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{Path(folder) / CONFIG} cannot be read: {error}") from None
-    return values if isinstance(values, dict) else {}
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f"{Path(folder) / CONFIG} holds {type(values).__name__}", limit="an object"
+        )
+    return values
 
 
 def _read_folder(folder: Path) -> Checkpoint:
@@ -117,20 +141,30 @@ def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _read_torch(path: Path) -> Checkpoint:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if not any(sign in str(error) for sign in _CODE_SIGNS):
+            raise _no_checkpoint(path, error) from None
         raise CheckpointError(
-            f"{path} holds pickled code or is not a checkpoint",
+            f"{path} holds pickled code",
             limit="tensors only",
             remedy="Export its state dict to safetensors where you trust it",
         ) from None
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # what a damaged file makes the reader raise is not foreseeable
+        raise _no_checkpoint(path, error) from None
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path} holds {type(loaded).__name__}", limit="a dict of tensors")
     form = next((f for f in _WRAPPED_FORMS if isinstance(loaded.get(f), Mapping)), "direct")
     tensors = loaded if form == "direct" else loaded[form]
-    config = {k: v for k, v in loaded.items() if form != "direct" and k != form}
+    config = {} if form == "direct" else {k: v for k, v in loaded.items() if k != form}
     return _checked(path, tensors, config, form)
+
+
+def _no_checkpoint(path: Path, error: Exception) -> CheckpointError:
+    lines = str(error).strip().splitlines()
+    found = lines[0][:120] if lines else type(error).__name__
+    return CheckpointError(
+        f"{path} is not a checkpoint: {found}", limit="a file that torch.save or safetensors wrote"
+    )
 
 
 def _checked(
@@ -138,8 +172,10 @@ def _checked(
 ) -> Checkpoint:
     named = {str(k): v for k, v in tensors.items() if isinstance(v, torch.Tensor)}
     if not named:
-        raise CheckpointError(f"{path} holds no tensors", limit="a dict of tensors")
-    for name, tensor in named.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity")
+        keys = ", ".join(str(k) for k in list(tensors)[:5]) or "nothing"
+        raise CheckpointError(
+            f"{path} holds no tensors (it holds {keys})",
+            limit=f"a dict of tensors, by itself or under {', '.join(_WRAPPED_FORMS)}",
+        )
+    _require_finite(str(path), named)
     return Checkpoint(tensors=named, config=config, sha256=sha256_file(path), form=form)

@@ -1,4 +1,4 @@
-"""EnhancedSimpleLSTM: the primary model. OHLC through a BiLSTM and attention, 20 features beside it."""
+"""EnhancedSimpleLSTM, the primary model: OHLC through BiLSTM and attention, 20 features beside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from moola.errors import ConfigError
 from moola.models.estimator import TorchWindowClassifier
@@ -83,10 +84,29 @@ class EnhancedSimpleLSTM(nn.Module):
     def forward_head(self, states_NTH: torch.Tensor, features_NF: torch.Tensor) -> torch.Tensor:
         """Return logits from the encoder's states, shape (n, T, 2 * hidden_size)."""
         half = states_NTH.shape[2] // 2
-        ends = torch.cat([states_NTH[:, -1:, :half], states_NTH[:, :1, half:]], dim=2)
-        attended, _ = self.attention(ends, states_NTH, states_NTH, need_weights=False)
-        summary = self.norm(ends + attended)[:, 0]
+        ends_NH = torch.cat([states_NTH[:, -1, :half], states_NTH[:, 0, half:]], dim=1)
+        summary = self.norm(ends_NH + self._attend(ends_NH, states_NTH))
         return self.classifier(torch.cat([summary, self.feature_mlp(features_NF)], dim=1))
+
+    def _attend(self, query_NH: torch.Tensor, states_NTH: torch.Tensor) -> torch.Tensor:
+        """Return the multi-head attention of one query a window, shape (n, 2 * hidden_size).
+
+        Equal to ``self.attention(query, states, states)``, but with one query there is no need to
+        project every step: q (W_k h + b_k) is (W_k^T q) h plus a constant that the softmax drops,
+        and the sum of a_t (W_v h_t + b_v) is W_v applied to the sum of a_t h_t.
+        """
+        attention = self.attention
+        heads, width = attention.num_heads, attention.embed_dim
+        size = width // heads
+        w_q, w_k, w_v = attention.in_proj_weight.view(3, width, width)
+        b_q, _, b_v = attention.in_proj_bias.view(3, width)
+        query = functional.linear(query_NH, w_q, b_q).view(-1, heads, size) * size**-0.5
+        keys = torch.einsum("nad,adh->nah", query, w_k.view(heads, size, width))
+        weights = torch.softmax(keys @ states_NTH.transpose(1, 2), dim=-1).to(states_NTH.dtype)
+        weights = functional.dropout(weights, attention.dropout, attention.training)
+        values = torch.einsum("nah,adh->nad", weights @ states_NTH, w_v.view(heads, size, width))
+        values = values + weights.sum(dim=-1, keepdim=True) * b_v.view(heads, size)
+        return attention.out_proj(values.reshape(-1, width))
 
 
 class EnhancedSimpleLSTMModel(TorchWindowClassifier):
@@ -113,7 +133,12 @@ class EnhancedSimpleLSTMModel(TorchWindowClassifier):
         early_stopping_patience: int = 20,
         val_split: float = 0.0,
         class_weight: str | None = None,
+        focal_gamma: float = 0.0,
+        use_temporal_aug: bool = False,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
         use_amp: bool = False,
+        cache_frozen: bool = True,
         device: str = "cpu",
     ):
         self.seed = seed
@@ -129,7 +154,12 @@ class EnhancedSimpleLSTMModel(TorchWindowClassifier):
         self.early_stopping_patience = early_stopping_patience
         self.val_split = val_split
         self.class_weight = class_weight
+        self.focal_gamma = focal_gamma
+        self.use_temporal_aug = use_temporal_aug
+        self.mixup_alpha = mixup_alpha
+        self.cutmix_alpha = cutmix_alpha
         self.use_amp = use_amp
+        self.cache_frozen = cache_frozen
         self.device = device
 
     @classmethod

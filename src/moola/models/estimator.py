@@ -1,13 +1,11 @@
 """The scikit-learn side of a torch classifier of OHLC windows: fit, predict, save, load.
 
 One code path takes windows in price units to logits, in training and in serving alike:
-check, normalise, compute the 20 features, standardise them by the train part's figures, run the net.
+check, normalise, compute the 20 features, standardise them by the train part's figures, run.
 """
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,13 +16,17 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from torch.nn import functional
 
 from moola.data.features import features20
 from moola.data.windows import check_windows, normalise
-from moola.errors import BadInput, ProofError
-from moola.models.callbacks import Callback, FitState
+from moola.errors import BadInput
+from moola.models.augmentation import Augmentation
+from moola.models.batches import TrainSet, TrainSource
+from moola.models.callbacks import Callback
 from moola.models.checkpoint import read_checkpoint, save_checkpoint
+from moola.models.fit_loop import FitLoop, LoopOptions
+from moola.models.fit_state import StateFile
+from moola.models.losses import ClassificationLoss, class_weights
 
 _PREDICT_BATCH = 1024
 
@@ -44,9 +46,15 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
     val_split
         Share of the training windows, the latest ones, held back for early stopping; 0: none.
     class_weight
-        None or ``"balanced"`` (weights n / (K * n_k) in the loss).
+        None, ``"balanced"`` (weights n / (K * n_k) in the loss) or a weight a class: ``"1,2.5"``.
+    focal_gamma
+        Of the focal loss; 0: cross-entropy.
+    use_temporal_aug, mixup_alpha, cutmix_alpha
+        Augmentation of the training windows, see :class:`~moola.models.augmentation.Augmentation`.
     use_amp
         bfloat16 autocast, on CUDA only.
+    cache_frozen
+        Whether epochs with a frozen encoder run on its outputs, computed once.
     device
         ``cpu`` or ``cuda``.
 
@@ -60,6 +68,8 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
         One dict an epoch.
     kept_epoch_
         The epoch, from 0, whose weights the estimator holds.
+    resumed_at_
+        The epoch a resumed fit went on with, None for one of a piece.
     """
 
     model_name: ClassVar[str]
@@ -73,6 +83,11 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
     class_weight: str | None
     use_amp: bool
     device: str
+    focal_gamma: float = 0.0
+    use_temporal_aug: bool = False
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    cache_frozen: bool = True
 
     def build_net(self, num_classes: int) -> nn.Module:
         """Return a freshly initialised network for K classes."""
@@ -85,6 +100,7 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
         *,
         validation: tuple[NDArray, NDArray] | None = None,
         callbacks: Sequence[Callback] = (),
+        state_file: StateFile | None = None,
     ) -> Self:
         """Train on windows in price units.
 
@@ -99,19 +115,39 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
         callbacks
             See :class:`~moola.models.callbacks.Callback`; a freeze schedule and the forensics of
             its proof are callbacks.
+        state_file
+            Where the state is kept after every epoch, and whether to go on from it: a fit that
+            was killed ends with the weights it would have had.
 
         Raises
         ------
         BadInput
-            If shapes, prices or labels cannot be used; the estimator is unchanged.
+            If shapes, prices, labels or parameters cannot be used.
         ProofError
-            If the loss becomes NaN, or a callback finds that the run breaks its word.
+            If the loss becomes NaN, or a callback finds that the run breaks its word. Whatever is
+            raised, the estimator is what it was before.
         """
+        before = dict(self.__dict__)
+        try:
+            return self._fit(X, y, validation, callbacks, state_file)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(
+        self,
+        X: NDArray,
+        y: NDArray,
+        validation: tuple[NDArray, NDArray] | None,
+        callbacks: Sequence[Callback],
+        state_file: StateFile | None,
+    ) -> Self:
         X, y = check_windows(X), np.asarray(y)
         classes, target = self._check_labels(X, y)
         if validation is None and self.val_split > 0:
-            held = max(1, round(self.val_split * len(X)))
-            X, validation, target = X[:-held], (X[-held:], y[-held:]), target[:-held]
+            cut = len(X) - max(1, round(self.val_split * len(X)))
+            X, validation, target = X[:cut], (X[cut:], y[cut:]), target[:cut]
         features = features20(X)
         mean, std = features.mean(axis=0), features.std(axis=0)
         self.classes_ = classes
@@ -119,10 +155,18 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
         self.n_features_in_ = 4
         self.feature_mean_ = mean
         self.feature_scale_ = np.where(std > 1e-6, std, 1.0).astype(np.float32)
+        held = self._validation_set(validation)
+        weight = class_weights(self.class_weight, target)
+        loss = ClassificationLoss(
+            weight if weight is None else weight.to(self.device), self.focal_gamma
+        )
+        source = TrainSource(
+            X, target, prepare=self._inputs, augmentation=self._augmentation(), seed=self.seed
+        )
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(self.seed)
             self.net_ = self.build_net(len(classes)).to(self.device)
-            self._train(X, target, validation, callbacks)
+            self._train(source, held, loss, callbacks, state_file)
         return self
 
     def predict_proba(self, X: NDArray) -> NDArray[np.float64]:
@@ -176,7 +220,10 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
         checkpoint = read_checkpoint(folder)
         config = checkpoint.config
         try:
-            model = cls(**{**config["params"], "device": device})
+            params = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()
+            }
+            model = cls(**{**params, "device": device})
             model.classes_ = np.asarray(config["classes"])
             model.window_bars_ = int(config["window_bars"])
             model.n_features_in_ = 4
@@ -208,118 +255,54 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
 
     def _train(
         self,
-        X: NDArray[np.float32],
-        target: NDArray[np.int64],
-        validation: tuple[NDArray, NDArray] | None,
+        source: TrainSource,
+        held: TrainSet | None,
+        loss: ClassificationLoss,
         callbacks: Sequence[Callback],
+        state_file: StateFile | None,
     ) -> None:
-        x, f = self._inputs(X)
-        t = torch.from_numpy(target).to(self.device)
-        held = self._validation_tensors(validation)
-        optimizer = torch.optim.AdamW(
-            self.net_.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+        options = LoopOptions(
+            num_epochs=self.n_epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            patience=self.early_stopping_patience,
+            use_amp=self.use_amp,
+            cache_frozen=self.cache_frozen,
+            seed=self.seed,
         )
-        state = FitState(net=self.net_, optimizer=optimizer, num_epochs=self.n_epochs)
-        weight = self._class_weights(target)
-        order = torch.Generator().manual_seed(self.seed)
-        best_loss, best_weights, since_best = math.inf, None, 0
-        for callback in callbacks:
-            callback.on_fit_begin(state)
-        for state.epoch in range(self.n_epochs):
-            self.net_.train()
-            for callback in callbacks:
-                callback.on_epoch_begin(state)
-            row = {"epoch": state.epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
-            row |= self._train_epoch(x, f, t, weight, order, state, callbacks)
-            if held is not None:
-                row |= self._evaluate(*held, weight)
-            state.history.append(row)
-            for callback in callbacks:
-                callback.on_epoch_end(state)
-            if held is None or state.epoch < state.first_epoch_to_keep:
-                continue
-            if row["val_loss"] < best_loss:
-                best_loss, since_best = row["val_loss"], 0
-                best_weights = copy.deepcopy(self.net_.state_dict())
-                state.kept_epoch = state.epoch
-            elif (since_best := since_best + 1) >= self.early_stopping_patience:
-                break
-        if best_weights is not None:
-            self.net_.load_state_dict(best_weights)
-        else:
-            state.kept_epoch = state.epoch
-        self.net_.eval()
+        loop = FitLoop(self.net_, source, held, loss=loss, options=options, callbacks=callbacks)
+        state = loop.run(state_file)
         self.history_, self.kept_epoch_ = state.history, state.kept_epoch
-        for callback in callbacks:
-            callback.on_fit_end(state)
+        self.resumed_at_ = state.resumed_at
 
-    def _train_epoch(
-        self,
-        x: torch.Tensor,
-        f: torch.Tensor,
-        t: torch.Tensor,
-        weight: torch.Tensor | None,
-        order: torch.Generator,
-        state: FitState,
-        callbacks: Sequence[Callback],
-    ) -> dict[str, float]:
-        total = torch.zeros((), device=x.device)
-        correct = torch.zeros((), device=x.device)
-        for rows in torch.randperm(len(x), generator=order).split(self.batch_size):
-            rows = rows.to(x.device)
-            with torch.autocast("cuda", torch.bfloat16, enabled=self.use_amp and x.is_cuda):
-                logits = self.net_(x[rows], f[rows])
-                loss = functional.cross_entropy(logits.float(), t[rows], weight=weight)
-            state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            for callback in callbacks:
-                callback.on_gradients(state)
-            nn.utils.clip_grad_norm_(self.net_.parameters(), 1.0)
-            state.optimizer.step()
-            total += loss.detach() * len(rows)
-            correct += (logits.argmax(1) == t[rows]).sum()
-        loss_value = float(total) / len(x)
-        if not math.isfinite(loss_value):
-            raise ProofError(
-                f"the training loss is {loss_value} in epoch {state.epoch + 1}",
-                remedy=f"Lower the learning rate ({self.learning_rate:g})",
-            )
-        return {"train_loss": loss_value, "train_accuracy": float(correct) / len(x)}
-
-    @torch.inference_mode()
-    def _evaluate(
-        self, x: torch.Tensor, f: torch.Tensor, t: torch.Tensor, weight: torch.Tensor | None
-    ) -> dict[str, float]:
-        self.net_.eval()
-        logits = torch.cat(
-            [
-                self.net_(x[i : i + _PREDICT_BATCH], f[i : i + _PREDICT_BATCH]).float()
-                for i in range(0, len(x), _PREDICT_BATCH)
-            ]
+    def _augmentation(self) -> Augmentation:
+        return Augmentation(
+            temporal=self.use_temporal_aug,
+            mixup_alpha=self.mixup_alpha,
+            cutmix_alpha=self.cutmix_alpha,
         )
-        return {
-            "val_loss": float(functional.cross_entropy(logits, t, weight=weight)),
-            "val_accuracy": float((logits.argmax(1) == t).float().mean()),
-        }
 
-    def _validation_tensors(
-        self, validation: tuple[NDArray, NDArray] | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    def _validation_set(self, validation: tuple[NDArray, NDArray] | None) -> TrainSet | None:
         if validation is None:
             return None
-        X, y = check_windows(validation[0], window_bars=self.window_bars_), np.asarray(validation[1])
-        target = np.searchsorted(self.classes_, y)
-        if (self.classes_[np.minimum(target, len(self.classes_) - 1)] != y).any():
-            raise BadInput("validation holds a label that training lacks", limit=str(self.classes_))
-        return *self._inputs(X), torch.from_numpy(target.astype(np.int64)).to(self.device)
-
-    def _class_weights(self, target: NDArray[np.int64]) -> torch.Tensor | None:
-        if self.class_weight is None:
-            return None
-        if self.class_weight != "balanced":
-            raise BadInput(f"class_weight is {self.class_weight!r}", limit="None or 'balanced'")
-        counts = np.bincount(target)
-        return torch.tensor(len(target) / (len(counts) * counts), dtype=torch.float32).to(self.device)
+        X, y = (
+            check_windows(validation[0], window_bars=self.window_bars_),
+            np.asarray(validation[1]),
+        )
+        if y.shape != (len(X),):
+            raise BadInput(f"validation has {len(X)} windows and labels of shape {y.shape}")
+        target = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
+        if (self.classes_[target] != y).any():
+            raise BadInput(
+                "validation holds a label that training lacks", limit=f"one of {self.classes_}"
+            )
+        x, f = self._inputs(X)
+        return TrainSet(
+            x=x,
+            features=f,
+            target=torch.from_numpy(target.astype(np.int64)).to(self.device),
+        )
 
     def _cuda_devices(self) -> list[int]:
         return [torch.cuda.current_device()] if self.device.startswith("cuda") else []

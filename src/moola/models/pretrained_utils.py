@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +14,20 @@ from torch import nn
 from moola.config.base import check_choice, check_range
 from moola.errors import CheckpointError
 from moola.models.checkpoint import Checkpoint, read_checkpoint
+from moola.models.load_report import LoadReport, format_load_report, refusal
+
+__all__ = [
+    "ENCODER_PREFIXES",
+    "LoadReport",
+    "canonical_name",
+    "format_load_report",
+    "is_encoder_tensor",
+    "load_pretrained_strict",
+]
 
 ENCODER_PREFIXES = ("encoder_lstm.", "encoder.", "lstm.")
 _WRAPPERS = ("module.", "_orig_mod.")
 _LSTM_TENSOR = re.compile(r"(weight|bias)_(ih|hh)_l\d+(_reverse)?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadReport:
-    """What a checkpoint gave a model, tensor by tensor.
-
-    Names are the model's, except `unexpected` and `ignored`, which are the checkpoint's.
-    Ratios are matched over the model's own tensors (or parameters), within the encoder and over
-    the whole model.
-    """
-
-    checkpoint: str
-    checkpoint_sha256: str
-    checkpoint_form: str
-    scope: str
-    matched: tuple[str, ...]
-    missing: tuple[str, ...]
-    mismatched: tuple[dict[str, Any], ...]
-    unexpected: tuple[str, ...]
-    ignored: tuple[str, ...]
-    match_ratio_encoder: float
-    match_ratio_model: float
-    match_ratio_encoder_parameters: float
-    match_ratio_model_parameters: float
-    min_match_ratio: float
-    frozen_tensors: int = 0
-    frozen_parameters: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values, counts beside the lists."""
-        lists = ("matched", "missing", "mismatched", "unexpected", "ignored")
-        return {**asdict(self), **{f"num_{name}": len(getattr(self, name)) for name in lists}}
 
 
 def load_pretrained_strict(
@@ -70,9 +48,11 @@ def load_pretrained_strict(
     checkpoint_path
         A checkpoint folder, a ``.safetensors`` or a ``.pt`` file.
     freeze_encoder
-        Set ``requires_grad`` of the encoder's parameters to False after the copy.
+        Set ``requires_grad`` of the encoder's loaded parameters to False after the copy; a
+        parameter that was not loaded keeps its own.
     min_match_ratio
-        Least share of tensors that must match, within `scope`.
+        Least share of the model's tensors, within `scope`, that must match, and of the
+        checkpoint's encoder tensors that must find a place.
     allow_shape_mismatch
         Leave tensors of another shape out instead of refusing.
     scope
@@ -85,17 +65,20 @@ def load_pretrained_strict(
     Raises
     ------
     CheckpointError
-        If the file is absent or no checkpoint, too few tensors match, a shape differs, or the copy
-        does not compare equal; the model then equals its former self bit for bit.
+        If the file is absent or no checkpoint, too few tensors match, a shape or a kind of number
+        differs, a name stands twice, a value does not fit the model's type, or the copy does not
+        compare equal; the model then equals its former self bit for bit.
     """
     check_choice("scope", scope, ("encoder", "model"))
     check_range("min_match_ratio", min_match_ratio, low=0, high=1)
     checkpoint = read_checkpoint(Path(checkpoint_path))
     own = model.state_dict()
     plan, report = _match(own, checkpoint, str(checkpoint_path), scope, min_match_ratio)
-    _require(report, allow_shape_mismatch)
+    problem = refusal(report, allow_shape_mismatch=allow_shape_mismatch)
+    if problem is not None:
+        raise problem
     _copy(own, plan)
-    frozen = _freeze(model, freeze_encoder)
+    frozen = _freeze(model, plan if freeze_encoder else {})
     values = {**report.__dict__, "frozen_tensors": frozen[0], "frozen_parameters": frozen[1]}
     return LoadReport(**values).to_dict()
 
@@ -105,45 +88,66 @@ def is_encoder_tensor(name: str) -> bool:
     return _canonical(name)[1]
 
 
+def canonical_name(name: str) -> str:
+    """Return a tensor's name without wrappers (``module.``) and encoder prefix (``lstm.``)."""
+    return _canonical(name)[0]
+
+
 def _canonical(name: str) -> tuple[str, bool]:
-    """Return a tensor's name without wrappers and encoder prefix, and whether it is an encoder's."""
+    """Return a tensor's bare name (see canonical_name), and whether it is an encoder's."""
     while any(name.startswith(w) for w in _WRAPPERS):
         name = name.split(".", 1)[1]
-    for prefix in ENCODER_PREFIXES:
-        if name.startswith(prefix):
-            return name.removeprefix(prefix), True
+    bare = name
+    while prefix := next((p for p in ENCODER_PREFIXES if bare.startswith(p)), None):
+        bare = bare.removeprefix(prefix)
+    if bare != name:
+        return bare, True
     return name, _LSTM_TENSOR.fullmatch(name) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """A tensor of the checkpoint: its own key, and whether it is the encoder's."""
+
+    key: str
+    tensor: torch.Tensor
+    is_encoder: bool
 
 
 def _match(
     own: Mapping[str, torch.Tensor], checkpoint: Checkpoint, path: str, scope: str, minimum: float
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
-    whole_is_encoder = checkpoint.form == "encoder_state_dict"
-    given: dict[tuple[str, bool], tuple[str, torch.Tensor]] = {}
-    for key, tensor in checkpoint.tensors.items():
-        name, is_encoder = _canonical(key)
-        given[name, is_encoder or whole_is_encoder] = (key, tensor)
+    given = _by_canonical_name(checkpoint, path)
     encoder = [n for n in own if is_encoder_tensor(n)]
-    wanted = encoder if scope == "encoder" else list(own)
-    plan, missing, mismatched, used = {}, [], [], set()
-    for name in wanted:
+    plan: dict[str, torch.Tensor] = {}
+    mismatched: list[dict[str, Any]] = []
+    missing, used = [], set()
+    for name in encoder if scope == "encoder" else list(own):
         entry = given.get(_canonical(name))
         if entry is None:
             missing.append(name)
             continue
-        used.add(entry[0])
-        if entry[1].shape == own[name].shape:
-            plan[name] = entry[1]
+        if entry.key in used:
+            raise CheckpointError(
+                f"two tensors of the model would take {entry.key} of {path}, the second is {name}",
+                limit="one encoder",
+            )
+        used.add(entry.key)
+        _require_type(name, own[name], entry, path)
+        if entry.tensor.shape == own[name].shape:
+            plan[name] = entry.tensor
         else:
-            shapes = {"checkpoint": list(entry[1].shape), "model": list(own[name].shape)}
+            shapes = {"checkpoint": list(entry.tensor.shape), "model": list(own[name].shape)}
             mismatched.append({"name": name, **shapes})
-    left = [(key, *_canonical(key)) for key in checkpoint.tensors if key not in used]
+    left = [entry for entry in given.values() if entry.key not in used]
     forward_only = bool(encoder) and not any(n.endswith("_reverse") for n in encoder)
-    ignored = [
-        key
-        for key, name, is_encoder in left
-        if not (is_encoder or whole_is_encoder) or (forward_only and name.endswith("_reverse"))
+    unexpected = [
+        entry.key
+        for entry in left
+        if entry.is_encoder and not (forward_only and entry.key.endswith("_reverse"))
     ]
+    taken = [n for n in encoder if n in plan]
+    of_file = len(taken) + len(unexpected) + sum(is_encoder_tensor(m["name"]) for m in mismatched)
     report = LoadReport(
         checkpoint=path,
         checkpoint_sha256=checkpoint.sha256,
@@ -152,15 +156,47 @@ def _match(
         matched=tuple(plan),
         missing=tuple(missing),
         mismatched=tuple(mismatched),
-        unexpected=tuple(key for key, _, _ in left if key not in ignored),
-        ignored=tuple(ignored),
+        unexpected=tuple(unexpected),
+        ignored=tuple(entry.key for entry in left if entry.key not in unexpected),
         match_ratio_encoder=_ratio(plan, own, encoder, by_size=False),
         match_ratio_model=_ratio(plan, own, list(own), by_size=False),
         match_ratio_encoder_parameters=_ratio(plan, own, encoder, by_size=True),
         match_ratio_model_parameters=_ratio(plan, own, list(own), by_size=True),
+        match_ratio_checkpoint=len(taken) / of_file if of_file else 0.0,
         min_match_ratio=minimum,
+        cast=tuple(
+            {"name": n, "checkpoint": str(t.dtype), "model": str(own[n].dtype)}
+            for n, t in plan.items()
+            if t.dtype != own[n].dtype
+        ),
     )
     return plan, report
+
+
+def _by_canonical_name(checkpoint: Checkpoint, path: str) -> dict[tuple[str, bool], _Given]:
+    whole = checkpoint.form == "encoder_state_dict"
+    given: dict[tuple[str, bool], _Given] = {}
+    for key, tensor in sorted(checkpoint.tensors.items()):
+        name, is_encoder = _canonical(key)
+        identity = (name, is_encoder or whole)
+        if identity in given:
+            raise CheckpointError(
+                f"{path} holds {name} twice, as {given[identity].key} and as {key}",
+                limit="one encoder in a checkpoint",
+                remedy="Save the encoder that is meant by itself",
+            )
+        given[identity] = _Given(key=key, tensor=tensor, is_encoder=identity[1])
+    return given
+
+
+def _require_type(name: str, own: torch.Tensor, given: _Given, path: str) -> None:
+    """Floats go into floats, whatever their width; anything else must be of the same type."""
+    both_float = own.is_floating_point() and given.tensor.is_floating_point()
+    if not both_float and own.dtype != given.tensor.dtype:
+        raise CheckpointError(
+            f"tensor {given.key} of {path} is of type {given.tensor.dtype}",
+            limit=f"floating point, as {name} is of type {own.dtype}",
+        )
 
 
 def _ratio(
@@ -176,48 +212,22 @@ def _ratio(
     return weigh([n for n in names if n in plan]) / weigh(names) if names else 0.0
 
 
-def _require(report: LoadReport, allow_shape_mismatch: bool) -> None:
-    if report.mismatched and not allow_shape_mismatch:
-        first = report.mismatched[0]
-        raise CheckpointError(
-            f"pretrained load refused: {len(report.mismatched)} tensors of {report.checkpoint} have "
-            f"another shape, first {first['name']}: checkpoint {first['checkpoint']}",
-            limit=f"{first['model']}, as the model has",
-            remedy="Give the model the encoder's hidden size and layers (--preset), or pretrain "
-            "one of the model's size (--hidden-dim, --num-layers)",
-        )
-    ratio = report.match_ratio_encoder if report.scope == "encoder" else report.match_ratio_model
-    if not ratio >= report.min_match_ratio or not report.matched:
-        total = len(report.matched) + len(report.missing) + len(report.mismatched)
-        raise CheckpointError(
-            f"pretrained load refused: {len(report.matched)} of {total} {report.scope} tensors of "
-            f"the model match {report.checkpoint}, {ratio:.1%}",
-            limit=f"at least {report.min_match_ratio:.0%}",
-            remedy=_layer_hint(report),
-        )
-
-
-def _layer_hint(report: LoadReport) -> str:
-    def layers(names: tuple[str, ...]) -> int:
-        found = [int(m[1]) for n in names if (m := re.search(r"_l(\d+)", n))]
-        return max(found, default=-1) + 1
-
-    of_model, of_file = layers((*report.matched, *report.missing)), layers(
-        (*report.matched, *report.unexpected)
-    )
-    if of_model and of_file and of_model != of_file:
-        return f"The model has {of_model} LSTM layers, the checkpoint {of_file}: use num_layers={of_file}"
-    return "Check that the checkpoint holds an encoder of this kind"
-
-
 def _copy(own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]) -> None:
     """Copy into the model's own tensors; on any failure restore all of them."""
+    converted = {name: tensor.to(own[name]) for name, tensor in plan.items()}
+    for name, tensor in converted.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"tensor {name} does not fit into {tensor.dtype}: the checkpoint's "
+                f"{plan[name].dtype} holds {float(plan[name].abs().max()):g}",
+                limit=f"at most {torch.finfo(tensor.dtype).max:g}",
+            )
     before = {name: own[name].clone() for name in plan}
     try:
         with torch.no_grad():
-            for name, tensor in plan.items():
-                own[name].copy_(tensor.to(own[name]))
-            wrong = [n for n, t in plan.items() if not torch.equal(own[n], t.to(own[n]))]
+            for name, tensor in converted.items():
+                own[name].copy_(tensor)
+            wrong = [n for n, t in converted.items() if not torch.equal(own[n], t)]
         if wrong:
             raise CheckpointError(f"tensor {wrong[0]} differs from the checkpoint after the copy")
     except BaseException:
@@ -227,10 +237,9 @@ def _copy(own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]) -> 
         raise
 
 
-def _freeze(model: nn.Module, freeze: bool) -> tuple[int, int]:
-    if not freeze:
-        return 0, 0
-    frozen = [p for name, p in model.named_parameters() if is_encoder_tensor(name)]
+def _freeze(model: nn.Module, loaded: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+    """Freeze the encoder's loaded parameters; one that starts at random must be free to learn."""
+    frozen = [p for n, p in model.named_parameters() if n in loaded and is_encoder_tensor(n)]
     for parameter in frozen:
         parameter.requires_grad_(False)
     return len(frozen), sum(p.numel() for p in frozen)

@@ -85,6 +85,8 @@ class Evidence:
         How often that test set had been looked at, this look included.
     reason
         Why, for a rollback.
+    asked_by
+        Who asked for the promotion or rollback.
     created_at
         Time of signing, ISO 8601 in UTC.
     key_id
@@ -113,6 +115,7 @@ class Evidence:
     promotion_figures: Mapping[str, Any] | None = None
     test_looks: int | None = None
     reason: str | None = None
+    asked_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values."""
@@ -247,9 +250,10 @@ def verify(signed: SignedEvidence, trusted_keys: TrustedKeys) -> Evidence:
         raise PromotionRefused(f"the evidence is signed by {identity}, a revoked key")
     public = trusted_keys.keys.get(identity)
     if public is None:
+        counting = sorted(set(trusted_keys.keys) - trusted_keys.revoked)
         raise PromotionRefused(
             f"the evidence is signed by an unknown key, {identity[:64]}",
-            limit=f"one of {', '.join(sorted(trusted_keys.keys)) or 'no trusted key at all'}",
+            limit=f"one of {', '.join(counting) or 'no trusted key at all'}",
         )
     try:
         signature = base64.b64decode(signed.signature, validate=True)

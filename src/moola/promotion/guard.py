@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 APP_NAME = "moola"
 _SCHEMES = ("sqlite", "postgresql")
 _ARTIFACT_ROUTES = "mlflow-artifacts"
+# Routes that run commands on the host, and the methods that make them do so.
+_CLOSED = {
+    "/mlflow/assistant/": ("GET", "POST", "PUT", "PATCH", "DELETE"),
+    "/ajax-api/3.0/jobs": ("POST", "PUT", "PATCH"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +128,7 @@ def create_app() -> FastAPI:
         application = create_auth_app(flask_app)
     else:
         application = create_fastapi_app(flask_app)
-    application.add_middleware(_BodyLimit, max_bytes=guard.policy.max_body_mib << 20)
+    application.add_middleware(_Doors, max_bytes=guard.policy.max_body_mib << 20)
     return application
 
 
@@ -198,7 +203,7 @@ def _enforces(policy: PromotionPolicy, *, auth: bool) -> tuple[str, ...]:
         "files, run and name of what held Production cannot be changed or deleted",
         "new experiments keep their files below the server's artifact root",
         f"request bodies up to {policy.max_body_mib} MiB, artifact uploads apart",
-        "job execution is off",
+        "job execution and the assistant are off",
     ]
     if not policy.thresholds_sha256:
         lines.append("NOT pinned: the gate thresholds (set thresholds_sha256 in the policy)")
@@ -206,8 +211,8 @@ def _enforces(policy: PromotionPolicy, *, auth: bool) -> tuple[str, ...]:
     return tuple(lines)
 
 
-class _BodyLimit:
-    """ASGI middleware: answers 413 to a body that is too large, artifact uploads apart."""
+class _Doors:
+    """ASGI middleware: nothing that runs commands on the host, no oversized bodies."""
 
     def __init__(self, app: Any, *, max_bytes: int):
         self.app = app
@@ -217,9 +222,14 @@ class _BodyLimit:
         if scope["type"] != "http" or f"/{_ARTIFACT_ROUTES}/artifacts/" in scope["path"]:
             await self.app(scope, receive, send)
             return
+        if any(r in scope["path"] and scope["method"] in m for r, m in _CLOSED.items()):
+            sentence = "jobs and the assistant are off on this server"
+            await _answer(send, 403, "PERMISSION_DENIED", sentence)
+            return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.max_bytes:
-            await self._refuse(send)
+            limit = f"the body is larger than {self.max_bytes >> 20} MiB"
+            await _answer(send, 413, "BAD_REQUEST", limit)
             return
         seen = 0
 
@@ -233,9 +243,9 @@ class _BodyLimit:
 
         await self.app(scope, counted, send)
 
-    async def _refuse(self, send: Any) -> None:
-        limit = self.max_bytes >> 20
-        body = {"error_code": "BAD_REQUEST", "message": f"the body is larger than {limit} MiB"}
-        headers = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+async def _answer(send: Any, status: int, code: str, message: str) -> None:
+    body = json.dumps({"error_code": code, "message": message}).encode()
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

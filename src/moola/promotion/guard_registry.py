@@ -80,20 +80,23 @@ class GuardedRegistryStore(SqlAlchemyStore):
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         """Rename a model that never had a version in Production."""
-        self._refuse_if_moved(name, "renamed")
+        if self.guard.policy.guards(name) or self.guard.policy.guards(new_name):
+            self._refuse_if_moved(name, "renamed")
         return super().rename_registered_model(name, new_name)
 
     def delete_registered_model(self, name: str) -> None:
         """Delete a model that never had a version in Production."""
-        self._refuse_if_moved(name, "deleted")
+        if self.guard.policy.guards(name):
+            self._refuse_if_moved(name, "deleted")
         super().delete_registered_model(name)
 
     def delete_model_version(self, name: str, version: str) -> None:
         """Delete a version that never held Production."""
-        version = _plain(version)
-        held = {e.version_to for e in self.guard.ledger.entries(name, events=MOVES)}
-        if version in held | self._holders(name):
-            self._refuse(name, version, f"version {version} of {name} has held Production")
+        if self.guard.policy.guards(name):
+            version = _plain(version)
+            held = {e.version_to for e in self.guard.ledger.entries(name, events=MOVES)}
+            if version in held | self._holders(name):
+                self._refuse(name, version, f"version {version} of {name} has held Production")
         super().delete_model_version(name, version)
 
     def _put_in_production(self, name: str, version: str) -> None:
@@ -208,7 +211,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
             payload["intent"] = intent.seq
         draft = Draft(
             event="rollback" if evidence.purpose == "rollback" else "promotion",
-            who=caller(),
+            who=f"{evidence.asked_by} ({caller()})" if evidence.asked_by else caller(),
             name=evidence.name,
             reason=evidence.reason or "all required gates and the promotion gate passed",
             version_from=champion,

@@ -230,6 +230,7 @@ def _sign_promotion(
         promotion_verdict=str(attempt.gate["verdict"]),
         promotion_figures=dict(attempt.gate.get("figures") or {}),
         test_looks=attempt.looks,
+        asked_by=attempt.who,
         created_at=attempt.ledger.clock().astimezone(UTC).isoformat(),
         key_id=key_id(signing_key.public_key()),
     )

@@ -7,6 +7,7 @@ the version that held it before.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import threading
@@ -68,17 +69,6 @@ def move(
                 remedy="Check that the ledger address is that of the server",
             )
         return done[-1]
-    lease = ledger.clock() + timedelta(seconds=LEASE_SECONDS)
-    planned = Draft(
-        event="intent",
-        who=draft.who,
-        name=draft.name,
-        reason=draft.reason,
-        version_from=draft.version_from,
-        version_to=draft.version_to,
-        evidence_digest=draft.evidence_digest,
-        payload={"event": draft.event, "then": dict(draft.payload), **_author(lease)},
-    )
 
     def unmoved(connection: sa.Connection) -> None:
         entries = read_entries(connection, draft.name)
@@ -89,7 +79,7 @@ def move(
                 remedy="Run it again: it is then compared with the new champion",
             )
 
-    intent = ledger.append(planned, only_if=unmoved)
+    intent = ledger.append(_intent(draft, ledger.clock()), only_if=unmoved)
     entry = _finish(client, ledger, intent)
     if entry.event == "abandoned":
         raise PromotionRefused(entry.reason)
@@ -178,6 +168,12 @@ def _undo(client: MlflowClient, ledger: Ledger, intent: Entry, why: PromotionRef
 
 def _last_move(entries: list[Entry]) -> int | None:
     return max((e.seq for e in entries if e.event in MOVES), default=None)
+
+
+def _intent(draft: Draft, now: datetime) -> Draft:
+    author = _author(now + timedelta(seconds=LEASE_SECONDS))
+    payload = {"event": draft.event, "then": dict(draft.payload), **author}
+    return dataclasses.replace(draft, event="intent", payload=payload)
 
 
 def _author(lease: datetime) -> dict[str, Any]:

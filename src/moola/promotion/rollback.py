@@ -99,11 +99,8 @@ def rollback(
         if dry_run:
             return dataclasses.replace(plan, evidence_digest=evidence.digest)
         order = _order(client, ledger, evidence, plan, reason=reason, signing_key=signing_key)
-        draft = _draft("rollback", plan, reason, evidence_digest=order.digest)
-        payload = {"model_sha256": evidence.model_sha256, "run_id": evidence.run_id}
-        entry = move(
-            client, ledger, dataclasses.replace(draft, payload=payload), seen_move=seen_move
-        )
+        draft = _draft("rollback", plan, reason, evidence=order)
+        entry = move(client, ledger, draft, seen_move=seen_move)
     except PromotionRefused as refusal:
         raise _refuse(ledger, plan, refusal) from refusal
     return dataclasses.replace(plan, evidence_digest=order.digest, ledger_seq=entry.seq)
@@ -204,6 +201,7 @@ def _order(
         purpose="rollback",
         champion=plan.champion_before,
         reason=reason,
+        asked_by=plan.who,
         created_at=ledger.clock().astimezone(UTC).isoformat(),
         key_id=key_id(signing_key.public_key()),
     )
@@ -211,7 +209,10 @@ def _order(
     return order
 
 
-def _draft(event: str, plan: Decision, reason: str, *, evidence_digest: str | None = None) -> Draft:
+def _draft(event: str, plan: Decision, reason: str, *, evidence: Evidence | None = None) -> Draft:
+    payload = {"alias": ALIAS_PRODUCTION if event != "challenger" else ALIAS_CHALLENGER}
+    if evidence is not None:
+        payload |= {"model_sha256": evidence.model_sha256, "run_id": evidence.run_id}
     return Draft(
         event=event,
         who=plan.who,
@@ -219,8 +220,8 @@ def _draft(event: str, plan: Decision, reason: str, *, evidence_digest: str | No
         reason=reason,
         version_from=plan.champion_before,
         version_to=plan.version,
-        evidence_digest=evidence_digest,
-        payload={"alias": ALIAS_PRODUCTION if event != "challenger" else ALIAS_CHALLENGER},
+        evidence_digest=evidence.digest if evidence else None,
+        payload=payload,
     )
 
 

@@ -88,8 +88,7 @@ def walk_forward_predictions(
         on_done(done, len(tasks))
     threads = 1 if jobs > 1 else None
     results = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(_run_task)(task, labeled.X_ohlc, labeled.y, labeled.times, device, threads)
-        for task in open_tasks
+        delayed(_run_task)(task, labeled, device=device, threads=threads) for task in open_tasks
     )
     for count, _ in enumerate(results, start=done + 1):
         if on_done:
@@ -126,15 +125,11 @@ def _tasks(
             yield _Task(config=of_task, fold=fold, path=cache / f"{sha256_json(identity)[:32]}.npz")
 
 
-def _run_task(
-    task: _Task,
-    X: NDArray[np.float32],
-    y: NDArray[np.int64],
-    times: Any,
-    device: str,
-    threads: int | None,
-) -> None:
+def _run_task(task: _Task, labeled: WindowSet, *, device: str, threads: int | None) -> None:
     import torch
+
+    X, y, times = labeled.X_ohlc, labeled.y, labeled.times
+    assert y is not None
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -168,7 +163,9 @@ def _collect(
     rows = np.concatenate([fold.val for fold in folds.folds])
     prior = np.concatenate(
         [
-            np.tile(class_frequencies(labeled.y[fold.train], labeled.num_classes), (len(fold.val), 1))
+            np.tile(
+                class_frequencies(labeled.y[fold.train], labeled.num_classes), (len(fold.val), 1)
+            )
             for fold in folds.folds
         ]
     )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
+import moola
 from moola.config.training import FinetuneConfig
 from moola.data.audit import CorpusClaim
 from moola.errors import AuditError
+from moola.hashing import sha256_array, sha256_json
 from moola.models import REGISTRY, get_model
 from moola.models.callbacks import Callback, FitState
 from moola.models.checkpoint import read_checkpoint
 from moola.models.enhanced_simple_lstm import PRESETS
-from moola.models.pretrained_utils import load_pretrained_strict
+from moola.models.fit_state import StateFile
+from moola.models.pretrained_utils import is_encoder_tensor, load_pretrained_strict
 from moola.training.forensics import WeightEvolution
-from moola.training.freeze import FreezeCallback, make_schedule
+from moola.training.freeze import FreezeCallback, FreezeSchedule, make_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,8 @@ class FinetuneResult:
     """A trained model and the proof of how it was trained.
 
     `load_report` is None without an encoder; `schedule`, `proof` and `evolution` are None for
-    models that are not trained by gradient.
+    models that are not trained by gradient. `resumed_at` is the epoch, from 0, an interrupted
+    training went on with.
     """
 
     model: Any
@@ -37,6 +42,7 @@ class FinetuneResult:
     schedule: dict[str, Any] | None
     proof: dict[str, Any] | None
     evolution: pa.Table | None
+    resumed_at: int | None = None
 
 
 def finetune(
@@ -47,6 +53,8 @@ def finetune(
     validation: tuple[NDArray, NDArray] | None = None,
     device: str,
     on_epoch: Callable[[dict[str, Any], int], None] | None = None,
+    state_path: Path | None = None,
+    resume: bool = False,
 ) -> FinetuneResult:
     """Train one classifier on windows in price units.
 
@@ -62,11 +70,20 @@ def finetune(
         ``cpu`` or ``cuda``, resolved.
     on_epoch
         Called with each epoch's history row and the number of epochs, for progress.
+    state_path
+        File that holds the training's state after every epoch; it stays when training is done, for
+        the caller to remove when the model is safe.
+    resume
+        Go on from that file, if it is there, to the weights an uninterrupted training gives.
 
     Raises
     ------
     CheckpointError
         If the encoder cannot be loaded as asked.
+    AuditError
+        If the encoder does not state the corpus it was pretrained on.
+    ConfigError
+        If the state to resume from is another training's.
     ProofError
         If training did not do what the schedule says.
     """
@@ -75,20 +92,21 @@ def finetune(
         return FinetuneResult(
             model=model, history=(), load_report=None, schedule=None, proof=None, evolution=None
         )
+    if config.pretrained_encoder:
+        encoder_claim(config.pretrained_encoder)
+    early_stopping = validation if config.patience else None
     model = build_model(config, device)
-    schedule = make_schedule(
-        config.schedule,
-        unfreeze_after=config.unfreeze_after,
-        lr_factor=config.unfreeze_lr_factor,
-        num_layers=model.num_layers,
-    )
+    schedule = schedule_of(config, model)
     evolution = WeightEvolution(schedule)
     loader = _LoadEncoder(config)
     callbacks: list[Callback] = [loader, FreezeCallback(schedule), evolution]
     if on_epoch is not None:
         callbacks.append(_OnEpoch(on_epoch))
-    early_stopping = validation if config.patience else None
-    model.fit(X, y, validation=early_stopping, callbacks=callbacks)
+    state_file = None
+    if state_path is not None:
+        identity = training_identity(config, X, y, early_stopping, device)
+        state_file = StateFile(path=state_path, identity=identity, resume=resume)
+    model.fit(X, y, validation=early_stopping, callbacks=callbacks, state_file=state_file)
     return FinetuneResult(
         model=model,
         history=model.history_,
@@ -96,7 +114,58 @@ def finetune(
         schedule=schedule.to_dict(),
         proof={**evolution.proof(), "kept_epoch": model.kept_epoch_},
         evolution=evolution.to_table(),
+        resumed_at=model.resumed_at_,
     )
+
+
+def schedule_of(config: FinetuneConfig, model: Any) -> FreezeSchedule:
+    """Return the freeze schedule a configuration asks for, for an unfitted estimator."""
+    return make_schedule(
+        config.schedule,
+        unfreeze_after=config.unfreeze_after,
+        lr_factor=config.unfreeze_lr_factor,
+        num_layers=getattr(model, "num_layers", 1),
+        phases=config.phases,
+        bidirectional=getattr(model, "bidirectional", True),
+    )
+
+
+def training_identity(
+    config: FinetuneConfig,
+    X: NDArray,
+    y: NDArray,
+    validation: tuple[NDArray, NDArray] | None,
+    device: str,
+) -> str:
+    """Return the digest of all that determines a training: what may resume what."""
+    arrays = [X, y, *(validation or ())]
+    encoder = config.pretrained_encoder
+    return sha256_json(
+        {
+            "config": _without_device(config),
+            "encoder": read_checkpoint(Path(encoder)).sha256 if encoder else None,
+            "arrays": [sha256_array(np.asarray(a)) for a in arrays],
+            "device": device,
+            "moola": moola.__version__,
+            "torch": torch.__version__,
+        }
+    )
+
+
+def resume_path(config: FinetuneConfig, folder: Path = Path("artifacts/resume")) -> Path:
+    """Return where the state of a configuration's training is kept."""
+    return folder / f"{sha256_json(_without_device(config))[:16]}.safetensors"
+
+
+def epoch_line(row: Mapping[str, Any], num_epochs: int) -> str:
+    """Return one epoch's figures as the line of a log."""
+    line = f"[Epoch {int(row['epoch']) + 1}/{num_epochs}] Train loss={row['train_loss']:.2f}"
+    if "val_loss" in row:
+        line += f" | Val loss={row['val_loss']:.2f}"
+    if "grad_norm_head" in row:
+        norms = f"{row['grad_norm_encoder']:.2f}/{row['grad_norm_head']:.2f}"
+        line += f" | Grad norm (encoder/head)={norms}"
+    return line
 
 
 def build_model(config: FinetuneConfig, device: str) -> Any:
@@ -112,6 +181,10 @@ def build_model(config: FinetuneConfig, device: str) -> Any:
         weight_decay=config.weight_decay,
         early_stopping_patience=config.patience,
         class_weight=config.class_weight,
+        focal_gamma=config.focal_gamma,
+        use_temporal_aug=config.use_temporal_aug,
+        mixup_alpha=config.mixup_alpha,
+        cutmix_alpha=config.cutmix_alpha,
         use_amp=device == "cuda",
         device=device,
     )
@@ -135,7 +208,10 @@ def encoder_claim(path: str | Path) -> CorpusClaim:
 
 
 def early_stopping_rows(
-    train: NDArray[np.int64], label_end: NDArray[np.int64], first: NDArray[np.int64], share: float = 0.15
+    train: NDArray[np.int64],
+    label_end: NDArray[np.int64],
+    first: NDArray[np.int64],
+    share: float = 0.15,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cut the latest `share` of the training windows off for early stopping, purged.
 
@@ -147,6 +223,10 @@ def early_stopping_rows(
     held = train[border:]
     fit = train[:border]
     return fit[label_end[fit] < first[held].min()], held
+
+
+def _without_device(config: FinetuneConfig) -> dict[str, Any]:
+    return {k: v for k, v in config.to_dict().items() if k != "device"}
 
 
 class _LoadEncoder(Callback):
@@ -165,6 +245,9 @@ class _LoadEncoder(Callback):
                 freeze_encoder=self.config.schedule != "none",
                 min_match_ratio=self.config.min_match_ratio,
             )
+            loaded = set(self.report["matched"])
+            own = (n for n, _ in state.net.named_parameters() if is_encoder_tensor(n))
+            state.never_frozen = frozenset(n for n in own if n not in loaded)
 
 
 class _OnEpoch(Callback):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -35,8 +38,9 @@ class WeightEvolution(Callback):
     Raises
     ------
     ProofError
-        At the end of the epoch in which a frozen tensor moved, an unfrozen one did not, or a
-        trainable tensor had no gradient at all; and at the end, when the head never trained.
+        At the end of the epoch in which a frozen tensor moved or stood in the optimiser, an
+        unfrozen one did not, or a trainable tensor had no gradient at all; and at the end, when
+        the head never trained.
     """
 
     def __init__(self, schedule: FreezeSchedule):
@@ -66,7 +70,8 @@ class WeightEvolution(Callback):
 
     def on_epoch_end(self, state: FitState) -> None:
         """Write the epoch's rows and hold them against the schedule."""
-        frozen = self.schedule.frozen_at(state.epoch, list(self._parameters))
+        frozen = self.schedule.frozen_at(state.epoch, list(self._parameters), state.never_frozen)
+        stepped = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
         norms: dict[str, float] = {"encoder": 0.0, "head": 0.0}
         for name, parameter in self._parameters.items():
             now, start = parameter.detach(), self._loaded[name]
@@ -85,7 +90,7 @@ class WeightEvolution(Callback):
                 ),
             }
             self.rows.append(row)
-            self.reasons += _faults(row, name in frozen)
+            self.reasons += _faults(row, name in frozen, id(parameter) in stepped)
         state.history[-1] |= {f"grad_norm_{part}": value**0.5 for part, value in norms.items()}
         if self.reasons:
             raise ProofError(
@@ -98,18 +103,37 @@ class WeightEvolution(Callback):
             self.reasons.append("no tensor of the head moved in any epoch")
             raise ProofError(self.reasons[-1])
 
+    def state(self) -> dict[str, Any]:
+        """Return the rows of the epochs so far."""
+        return {"schedule": self.schedule.to_dict(), "rows": self.rows}
+
+    def load_state(self, values: Mapping[str, Any]) -> None:
+        """Take the rows back; refuse those of another schedule."""
+        written = json.dumps(self.schedule.to_dict())
+        if json.dumps(values["schedule"]) != written:
+            raise ProofError(
+                f"the interrupted run followed schedule {values['schedule']['name']}",
+                limit=f"{self.schedule.name}, the same phases",
+                remedy="Begin anew without --resume",
+            )
+        self.rows = list(values["rows"])
+
     def proof(self) -> dict[str, Any]:
         """Return whether the schedule is proven, with the counts behind it."""
         phases = []
         epochs = max((r["epoch"] for r in self.rows), default=-1) + 1
         begins = [p.first_epoch for p in self.schedule.phases if p.first_epoch < epochs]
-        for begin, end in zip(begins, [*begins[1:], epochs], strict=True):
+        for begin, end in pairwise([*begins, epochs]):
             rows = [r for r in self.rows if begin <= r["epoch"] < end and r["part"] == "encoder"]
             phases.append(
                 {
                     "epochs": [begin, end - 1],
-                    "encoder_tensors_frozen": len({r["tensor"] for r in rows if not r["requires_grad"]}),
-                    "encoder_tensors_moved": len({r["tensor"] for r in rows if r["moved_in_epoch"]}),
+                    "encoder_tensors_frozen": len(
+                        {r["tensor"] for r in rows if not r["requires_grad"]}
+                    ),
+                    "encoder_tensors_moved": len(
+                        {r["tensor"] for r in rows if r["moved_in_epoch"]}
+                    ),
                     "largest_change_since_load": max(
                         (r["change_since_load"] for r in rows), default=0.0
                     ),
@@ -131,12 +155,18 @@ class WeightEvolution(Callback):
         return pa.Table.from_pylist(self.rows, schema=_EVOLUTION)
 
 
-def _faults(row: dict[str, Any], frozen: bool) -> list[str]:
+def _faults(row: dict[str, Any], frozen: bool, stepped: bool) -> list[str]:
     where = f"{row['tensor']} in epoch {row['epoch'] + 1}"
-    if frozen and (row["requires_grad"] or row["moved_in_epoch"]):
+    if frozen and row["moved_in_epoch"]:
         return [f"frozen tensor moved: {where}"]
+    if frozen and row["requires_grad"]:
+        return [f"frozen tensor has requires_grad set: {where}"]
+    if frozen and stepped:
+        return [f"frozen tensor stands in the optimiser: {where}"]
     if not frozen and not row["requires_grad"]:
         return [f"tensor stayed frozen: {where}"]
+    if not frozen and not stepped:
+        return [f"unfrozen tensor is not in the optimiser: {where}"]
     if not frozen and row["grad_norm"] == 0.0:
         return [f"no gradient in a whole epoch: {where}"]
     if not frozen and not row["moved_in_epoch"]:

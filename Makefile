@@ -1,0 +1,57 @@
+# `make demo` and `make test` need python3 (3.11+), pip and make; everything else is made here.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export OMP_WAIT_POLICY ?= PASSIVE
+unexport PYTHONPATH
+
+.PHONY: demo test test-slow check bench server ui clean
+
+demo: $(VENV)/.installed   ## the whole job once, on the bars in data/bars
+	moola demo
+
+test: $(VENV)/.installed-test   ## layers, then every test that is not marked slow
+	scripts/install-debian-deps
+	lint-imports
+	pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-test   ## the tests that take minutes
+	scripts/install-debian-deps
+	pytest -m slow
+
+check: $(VENV)/.installed-test   ## what to run before a commit
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	pytest tests/unit -x -m "not slow"
+
+bench: $(VENV)/.installed-test   ## measure; ratios inside one run
+	for bench in benchmarks/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+server: $(VENV)/.installed   ## the guarded MLflow server on http://127.0.0.1:5000
+	moola server
+
+ui: $(VENV)/.installed   ## MLflow's web page over the local store, on http://127.0.0.1:5000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db \
+	    --default-artifact-root ./mlartifacts --host 127.0.0.1 --port 5000 --workers 1
+
+clean:   ## remove what was built; bars, runs and the store stay
+	rm -rf $(VENV) .venv-bootstrap build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+# Debian's python3 comes without ensurepip; virtualenv makes up for it.
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Moola needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); \
+	    $(PYTHON) -m pip install -q --target .venv-bootstrap virtualenv && \
+	    PYTHONPATH=.venv-bootstrap $(PYTHON) -m virtualenv -q $(VENV); }
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install -q -c constraints.txt torch -e ".[serve]"
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install -q -c constraints.txt -e ".[serve,postgres,test]"
+	touch $@

@@ -1,0 +1,180 @@
+"""What is wrong in a bar file: found by reading it, told in figures, never mended here.
+
+Memory is about 10 bytes a bar at most: 100 million bars need one gigabyte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from moola.data.bars import PRICE_COLUMNS, RepeatedBlock, blocks_of_pairs
+from moola.data.duplicates import row_keys
+from moola.data.quality_scan import (
+    LISTED,
+    Finding,
+    chunks,
+    find_flat_runs,
+    find_gaps,
+    find_jumps,
+    largest,
+    time_line,
+)
+from moola.hashing import sha256_file
+from numpy.typing import NDArray
+
+__all__ = ["Finding", "QualityReport", "assess"]
+_CANDIDATES = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityReport:
+    """A bar file's quality.
+
+    Attributes
+    ----------
+    name, sha256, num_bars, first_bar, last_bar
+        Which file, how long, from when to when (UTC).
+    bar_seconds
+        The usual (median) distance of two bars.
+    counts
+        Number of ``gaps``, ``repeated_blocks``, ``flat_bars``, ``flat_runs`` (2 or more),
+        ``jumps``.
+    findings
+        The largest thousand of each kind, in time order; ``flat_runs`` for flat bars.
+    change_median, change_mad, jump_mad
+        Median and median absolute deviation of relative close-to-close changes, and how many of
+        the latter make a jump.
+    facts
+        Where the file comes from and which repairs were made.
+    curve
+        Time (us), lowest low, highest high and largest change in MADs of equal stretches of bars,
+        shape (m, 4), to plot.
+    """
+
+    name: str
+    sha256: str
+    num_bars: int
+    first_bar: str
+    last_bar: str
+    bar_seconds: float
+    counts: Mapping[str, int]
+    findings: Mapping[str, tuple[Finding, ...]]
+    change_median: float
+    change_mad: float
+    jump_mad: float
+    facts: Mapping[str, Any]
+    curve: NDArray[np.float64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, without the curve."""
+        values = asdict(self)
+        del values["curve"]
+        return values
+
+
+def assess(
+    path: Path, *, jump_mad: float = 30.0, facts: Mapping[str, Any] | None = None
+) -> QualityReport:
+    """Assess a bar file in Moola's own form.
+
+    Parameters
+    ----------
+    path
+        Parquet with timestamp, open, high, low and close, in time order.
+    jump_mad
+        A relative close-to-close change further than this many MADs from the median is a jump.
+    facts
+        What is known about where the file comes from.
+
+    Returns
+    -------
+    QualityReport
+        With gaps (longer than the usual distance of two bars), blocks of 2 or more bars that stand
+        again later price for price, flat bars (high = low) and jumps.
+    """
+    usual, num_bars, first, last = time_line(path)
+    gaps, num_gaps = find_gaps(path, usual)
+    blocks, note = _repeated_blocks(path, num_bars)
+    runs, num_runs, num_flat = find_flat_runs(path)
+    jumps, num_jumps, (median, mad), curve = find_jumps(path, num_bars, jump_mad, usual)
+    return QualityReport(
+        name=path.stem,
+        sha256=sha256_file(path),
+        num_bars=num_bars,
+        first_bar=str(first),
+        last_bar=str(last),
+        bar_seconds=usual / 1e6,
+        counts={
+            "gaps": num_gaps,
+            "repeated_blocks": len(blocks),
+            "flat_bars": num_flat,
+            "flat_runs": num_runs,
+            "jumps": num_jumps,
+        },
+        findings={
+            "gaps": largest(gaps),
+            "repeated_blocks": largest([_block_finding(path, b) for b in blocks[:LISTED]]),
+            "flat_runs": largest(runs),
+            "jumps": largest(jumps),
+        },
+        change_median=median,
+        change_mad=mad,
+        jump_mad=jump_mad,
+        facts={**(facts or {}), **note},
+        curve=curve,
+    )
+
+
+def _repeated_blocks(path: Path, num_bars: int) -> tuple[list[RepeatedBlock], dict[str, Any]]:
+    """Find blocks by 64-bit keys of neighbouring bars; candidates are compared price by price."""
+    if num_bars < 2:
+        return [], {}
+    keys = np.zeros(num_bars - 1, dtype=np.uint64)
+    for row, _, ohlc in chunks(path, *PRICE_COLUMNS):
+        keys[row : row + len(ohlc) - 1] = _pair_keys(ohlc)
+    keys.sort()
+    again = np.unique(keys[1:][(keys[1:] == keys[:-1]) & (keys[1:] != 0)])
+    del keys
+    rows, pairs, num = [], [], 0
+    for row, _, ohlc in chunks(path, *PRICE_COLUMNS):
+        hit = np.flatnonzero(np.isin(_pair_keys(ohlc), again))
+        num += len(hit)
+        if num <= _CANDIDATES:
+            rows.append(row + hit)
+            pairs.append(np.hstack([ohlc[hit], ohlc[hit + 1]]))
+    if not num:
+        return [], {}
+    _, pair_id = np.unique(np.vstack(pairs), axis=0, return_inverse=True)
+    blocks = blocks_of_pairs(np.concatenate(rows), pair_id.reshape(-1))
+    if num > _CANDIDATES:
+        return blocks, {"repeated_blocks_searched_until_row": int(rows[-1][-1])}
+    return blocks, {}
+
+
+def _pair_keys(ohlc: NDArray[np.float64]) -> NDArray[np.uint64]:
+    bar = row_keys(ohlc)
+    flat = ohlc[:, 1] == ohlc[:, 2]
+    key = row_keys(np.column_stack([bar[:-1], bar[1:]]).view(np.float64)) | np.uint64(1)
+    key[flat[:-1] & flat[1:]] = 0
+    return key
+
+
+def _block_finding(path: Path, block: RepeatedBlock) -> Finding:
+    when = {}
+    for row, time, _ in chunks(path):
+        for at in (block.first, block.again):
+            if row <= at < row + len(time):
+                when[at] = str(time[at - row])
+        if len(when) == 2:
+            break
+    return Finding(
+        row=block.again,
+        time=when[block.again],
+        num_bars=block.num_bars,
+        detail=f"{block.num_bars} bars from {when[block.first]} (row {block.first}) stand again",
+        size=float(block.num_bars),
+    )

@@ -1,0 +1,111 @@
+"""Reading the whole history again: chain, signatures, model files, and what the registry says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from moola.errors import PromotionRefused
+from moola.promotion.digest import version_digest
+from moola.promotion.keys import TrustedKeys
+from moola.promotion.ledger import MOVES, Draft, Entry, Ledger, open_intent
+from moola.promotion.rollback import proven_evidence
+from moola.promotion.state import read_state
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What an audit of one registered model found.
+
+    Parameters
+    ----------
+    name
+        The registered model.
+    head
+        Hash of the ledger's last entry; kept elsewhere, it proves later that nothing was cut off.
+    num_entries
+        Entries about this model.
+    champion
+        The version in Production by the ledger.
+    findings
+        What is wrong, in plain words; empty if nothing is.
+    """
+
+    name: str
+    head: str | None
+    num_entries: int
+    champion: str | None
+    findings: tuple[str, ...]
+
+
+def audit_registry(
+    client: MlflowClient, ledger: Ledger, name: str, trusted_keys: TrustedKeys
+) -> Audit:
+    """Check the ledger's chain, every promotion's signature and files, and the present state.
+
+    Parameters
+    ----------
+    client, ledger, name, trusted_keys
+        As for `moola.promotion.promote.promote`.
+
+    Raises
+    ------
+    TrackingError
+        If registry or ledger cannot be reached.
+    """
+    findings: list[str] = []
+    head = None
+    try:
+        head = ledger.verify_chain()
+    except PromotionRefused as refusal:
+        findings.append(str(refusal).rstrip("."))
+    entries = ledger.entries(name)
+    pending = open_intent(entries)
+    if pending is not None:
+        findings.append(f"a {pending.payload.get('event')} begun at {pending.at} was not ended")
+    moves = [entry for entry in entries if entry.event in MOVES]
+    for version in dict.fromkeys(str(entry.version_to) for entry in moves):
+        findings += _version_findings(client, moves, name, version, trusted_keys)
+    champion = ledger.champion_at(name)
+    state = read_state(client, name)
+    if not state.agrees or state.alias_version != champion:
+        held = ", ".join(state.stage_versions) or "none"
+        findings.append(
+            f"the ledger has version {champion} in Production, the alias names "
+            f"{state.alias_version}, the stage is held by {held}"
+        )
+    return Audit(
+        name=name,
+        head=head,
+        num_entries=len(entries),
+        champion=champion,
+        findings=tuple(findings),
+    )
+
+
+def note_key_change(ledger: Ledger, *, who: str, key_id: str, change: str) -> Entry:
+    """Write into the ledger that a key was trusted or revoked.
+
+    Parameters
+    ----------
+    change
+        What happened, such as ``trusted`` or ``revoked``.
+    """
+    return ledger.append(
+        Draft(event="key_change", who=who, name="", reason=f"key {key_id} {change}")
+    )
+
+
+def _version_findings(
+    client: MlflowClient, moves: list[Entry], name: str, version: str, trusted_keys: TrustedKeys
+) -> list[str]:
+    try:
+        evidence = proven_evidence(moves, version, trusted_keys)
+        if version_digest(client, name, version) != evidence.model_sha256:
+            return [f"the files of version {version} were changed since it was promoted"]
+    except PromotionRefused as refusal:
+        return [f"version {version}: {str(refusal).rstrip('.')}"]
+    return []

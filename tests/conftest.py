@@ -1,0 +1,55 @@
+"""What every test shares: quiet threads, a template store, the default sets built once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported anywhere
+for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "RUNPOD_POD_ID"):
+    os.environ.pop(name, None)
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default window sets and splits, built once from the bars that ship."""
+    from moola.data.registry import DataRegistry
+
+    root = tmp_path_factory.mktemp("registry") / "data"
+    shutil.copytree(REPOSITORY / "data" / "bars", root / "bars")
+    DataRegistry(root).build()
+    return root
+
+
+@pytest.fixture(scope="session")
+def template_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; a copy of it is a fresh store at no cost."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture()
+def project(
+    tmp_path: Path, template_db: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """An empty project folder as working directory, with a store and the default sets."""
+    import mlflow
+
+    shutil.copy(template_db, tmp_path / "mlflow.db")
+    (tmp_path / "data").symlink_to(data_root)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    return tmp_path

@@ -1,0 +1,189 @@
+"""Masks, the masked autoencoder, its training and its quality figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from moola.config.training import PretrainConfig
+from moola.data.audit import CorpusClaim
+from moola.data.windows import normalise
+from moola.errors import CheckpointError, ConfigError, MoolaError
+from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
+from moola.pretraining.masked_lstm_pretrain import (
+    MaskedLSTMPretrainer,
+    load_autoencoder,
+    save_encoder,
+    split_by_time,
+)
+from moola.pretraining.masking import draw_mask
+from moola.pretraining.quality import (
+    collapse_figures,
+    encoder_evidence,
+    interpolate_masked,
+    masked_errors,
+)
+
+TINY = PretrainConfig(
+    hidden_dim=4, num_layers=1, epochs=2, batch_size=16, patch_size=3, device="cpu", seed=1
+)
+CLAIM = CorpusClaim(
+    name="unlabeled_windows/v1", sha256="0" * 64, source="walk", source_sha256="1" * 64,
+    first_bar="2020-01-01T00:00:00", last_bar="2020-02-01T00:00:00",
+)  # fmt: skip
+
+
+def windows(num: int = 80, bars: int = 12, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, num + bars)))
+    open_ = np.r_[100.0, close[:-1]]
+    high, low = np.maximum(open_, close) * 1.002, np.minimum(open_, close) * 0.998
+    ohlc = np.column_stack([open_, high, low, close]).astype(np.float32)
+    return np.stack([ohlc[i : i + bars] for i in range(num)])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("strategy", ["random", "block", "patch"])
+def test_every_window_has_the_same_number_of_masked_bars(strategy: str) -> None:
+    mask = draw_mask(strategy, 64, 105, ratio=0.15, patch_size=7, generator=generator())
+    assert mask.shape == (64, 105)
+    assert set(mask.sum(dim=1).tolist()) == {14 if strategy == "patch" else 16}
+    again = draw_mask(strategy, 64, 105, ratio=0.15, patch_size=7, generator=generator())
+    assert torch.equal(mask, again)
+    assert mask.float().mean(dim=0).std() > 0  # drawn, not fixed
+
+
+def test_block_mask_is_one_stretch() -> None:
+    mask = draw_mask("block", 200, 20, ratio=0.25, patch_size=7, generator=generator()).int()
+    starts = (mask[:, 1:] - mask[:, :-1] == 1).sum(dim=1) + mask[:, 0]
+    assert set(starts.tolist()) == {1}
+    assert mask[:, 0].any()
+    assert mask[:, -1].any()
+
+
+def test_patch_mask_lies_on_the_grid() -> None:
+    mask = draw_mask("patch", 50, 23, ratio=0.3, patch_size=5, generator=generator())
+    for patch in range(5):
+        part = mask[:, patch * 5 : patch * 5 + 5]
+        assert torch.equal(part.all(dim=1), part.any(dim=1))
+
+
+def test_loss_counts_masked_bars_only_and_the_collapse_term() -> None:
+    net = BiLSTMMaskedAutoencoder(hidden_dim=2, num_layers=1, dropout=0.0)
+    x = torch.zeros(1, 4, 4)
+    guess = torch.tensor([1.0, 5.0, 9.0, 9.0]).reshape(1, 4, 1).expand(1, 4, 4)
+    mask = torch.tensor([[True, True, False, False]])
+    loss, error = net.compute_loss(guess, x, mask, torch.zeros(1, 4, 4))
+    assert error.item() == pytest.approx((1 + 25) / 2)
+    assert loss.item() == pytest.approx(13 + 0.1 * 1.0)  # no spread at all: the whole penalty
+
+
+def test_masked_bars_do_not_leak_into_the_encoder() -> None:
+    net = BiLSTMMaskedAutoencoder(hidden_dim=3, num_layers=1).eval()
+    x = torch.randn(2, 8, 4)
+    mask = torch.zeros(2, 8, dtype=torch.bool)
+    mask[:, 3:5] = True
+    changed = x.clone()
+    changed[:, 3:5] += 10
+    assert torch.equal(net(x, mask)[0], net(changed, mask)[0])
+    assert not torch.equal(net(x, ~mask)[0], net(changed, ~mask)[0])
+
+
+def test_split_by_time_leaves_no_shared_bar() -> None:
+    train, val = split_by_time(100, 12, 0.1)
+    assert val.tolist() == list(range(90, 100))
+    assert train[-1] + 11 < val[0]
+    with pytest.raises(ConfigError, match="leave none"):
+        split_by_time(12, 12, 0.1)
+
+
+def test_pretraining_learns_is_deterministic_and_reloads(tmp_path: Path) -> None:
+    X = windows()
+    pretrainer = MaskedLSTMPretrainer(TINY, device="cpu")
+    first, second = pretrainer.pretrain(X), pretrainer.pretrain(X)
+    assert first.history == second.history
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+    longer = PretrainConfig(**{**TINY.to_dict(), "epochs": 25, "learning_rate": 0.01})
+    history = MaskedLSTMPretrainer(longer, device="cpu").pretrain(X).history
+    assert history[-1]["train_recon"] < 0.7 * history[0]["train_recon"]
+
+    save_encoder(tmp_path / "encoder", first, TINY, CLAIM)
+    loaded = load_autoencoder(tmp_path / "encoder")
+    x, mask = torch.from_numpy(normalise(X[:4])), torch.zeros(4, 12, dtype=torch.bool)
+    assert torch.equal(loaded(x, mask)[0], first.model(x, mask)[0])
+    (tmp_path / "encoder" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="not a masked autoencoder"):
+        load_autoencoder(tmp_path / "encoder")
+
+
+def test_nan_loss_ends_the_run() -> None:
+    config = PretrainConfig(**{**TINY.to_dict(), "learning_rate": 1.0, "epochs": 3})
+    pretrainer = MaskedLSTMPretrainer(config, device="cpu")
+    X = windows()
+    original = BiLSTMMaskedAutoencoder.compute_loss
+
+    def poisoned(self: BiLSTMMaskedAutoencoder, *args: torch.Tensor) -> tuple:
+        loss, error = original(self, *args)
+        return loss * float("nan"), error * float("nan")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BiLSTMMaskedAutoencoder, "compute_loss", poisoned)
+        with pytest.raises(MoolaError, match="not a number in epoch 1"):
+            pretrainer.pretrain(X)
+
+
+def test_linear_interpolation_by_hand() -> None:
+    x = np.arange(6, dtype=float)[None, :, None] ** 2 * np.ones(4)  # 0 1 4 9 16 25
+    mask = np.array([[True, False, True, True, False, True]])
+    linear, last = interpolate_masked(x, mask)
+    assert linear[0, :, 0].tolist() == pytest.approx([1, 1, 6, 11, 16, 16])
+    assert last[0, :, 0].tolist() == pytest.approx([1, 1, 1, 1, 16, 16])
+
+
+def test_masked_errors_of_a_straight_line_are_zero_for_interpolation() -> None:
+    line = np.linspace(100, 111, 12)[None, :, None] + np.array([0.0, 0.5, -0.5, 0.0])
+    X = np.repeat(line, 5, axis=0).astype(np.float32)
+    net = BiLSTMMaskedAutoencoder(hidden_dim=3, num_layers=1).eval()
+    block = {"mask_strategy": "block", "mask_ratio": 0.2, "patch_size": 3}
+    errors = masked_errors(net, X, block, seed=3)
+    inside = errors["linear"] < 1e-8
+    assert inside.any()
+    assert (errors["model"] > 0).all()
+    assert (errors["last_value"] > 0).all()
+
+
+def test_collapse_figures_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    round_ = rng.normal(size=(4000, 3))
+    assert collapse_figures(round_)["effective_rank"] == pytest.approx(3, abs=0.01)
+    flat = np.column_stack([round_[:, 0], 2 * round_[:, 0], np.zeros(4000)])
+    figures = collapse_figures(flat)
+    assert figures["effective_rank"] == pytest.approx(1, abs=0.01)
+    assert figures["latent_std_min"] == 0.0
+    assert figures["num_dims"] == 3
+
+
+def test_evidence_has_what_gate_3_reads(tmp_path: Path) -> None:
+    from moola.evaluation.gates import gate_3_encoder
+
+    X = windows(120)
+    result = MaskedLSTMPretrainer(TINY, device="cpu").pretrain(X)
+    save_encoder(tmp_path / "encoder", result, TINY, CLAIM)
+    y = (np.arange(120) // 5) % 2
+    evidence = encoder_evidence(
+        tmp_path / "encoder",
+        X[result.val_rows],
+        (X[:60], y[:60], X[60:], y[60:]),
+        corpus_block=3,
+        probe_block=3,
+    )
+    report = gate_3_encoder(evidence)
+    assert report.verdict == "failed"  # two epochs of a tiny net beat nothing
+    assert report.gate == 3
