@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,8 +149,9 @@ def trusting(*keys: Ed25519PrivateKey) -> TrustedKeys:
     return TrustedKeys(keys={key_id(k.public_key()): k.public_key() for k in keys})
 
 
-def forget_connections() -> None:
-    """In a forked child: drop the parent's database connections without closing them."""
+def forget_connections(folder: Path) -> None:
+    """In a forked child: drop the parent's database connections, leave nothing outside `folder`."""
+    tempfile.tempdir = str(folder)
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 

@@ -414,7 +414,7 @@ def test_a_server_killed_at_random_moments_moves_all_or_nothing(
     client.set_model_version_tag(NAME, "1", TAG_PROMOTION_EVIDENCE, sign(promotion, key).to_json())
 
     def server_dies_after(seconds: float) -> None:
-        forget_connections()
+        forget_connections(tmp_path)
         store = GuardedRegistryStore(address, guard=local_guard(tmp_path))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process at once, like kill -9
         signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -21,7 +21,8 @@ from moola.promotion.keys import load_trusted_keys
 from moola.steps.evaluate import evaluate
 from moola.steps.finetune import finetune
 from moola.steps.pretrain import pretrain
-from moola.steps.promote import open_ledger, promote
+from moola.steps.promote import promote
+from moola.steps.registry import ledger_of
 
 
 def artifact(client: MlflowClient, run_id: str, path: str) -> Path:
@@ -187,14 +188,13 @@ def test_a_version_whose_gates_failed_is_refused_and_remembered(job: dict) -> No
     version = job["transfer"].version  # two epochs of pretraining do not pass gate 3
     with pytest.raises(PromotionRefused, match="gate 3 is failed"):
         promote(version=version)
-    entry = open_ledger().entries(names.REGISTERED_MODEL)[-1]
+    entry = ledger_of().entries(names.REGISTERED_MODEL)[-1]
     assert (entry.event, entry.version_to) == ("refusal", version)
     records = list((job["folder"] / "artifacts" / "decisions").glob(f"*-v{version}.md"))
     assert len(records) == 1
     assert "gate 3" in records[0].read_text().lower()
     refused = job["client"].search_runs(
-        [job["client"].get_experiment_by_name(names.EXPERIMENT_GATES).experiment_id],
-        f"tags.`{names.TAG_STEP}` = 'promote'",
+        [job["client"].get_experiment_by_name(names.EXPERIMENT_PROMOTION).experiment_id],
     )
     assert refused[0].info.status == "FAILED"
     assert "gate 3 is failed" in refused[0].data.tags[names.TAG_REASON]

@@ -379,7 +379,7 @@ def test_an_exception_between_any_two_steps_is_made_good(bench: Bench, point: in
 
 
 def promote_and_kill_at(point: int, bench: Bench) -> None:
-    forget_connections()
+    forget_connections(bench.folder)
     client, ledger = crash_at(point, bench, lambda: os.kill(os.getpid(), signal.SIGKILL))
     bench.promote("2", client=client, ledger=ledger)
 
@@ -396,7 +396,7 @@ def test_kill_9_between_any_two_steps_is_made_good(bench: Bench, point: int) -> 
 
 
 def promote_and_kill_after(seconds: float, bench: Bench) -> None:
-    forget_connections()
+    forget_connections(bench.folder)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process at once, like kill -9
     signal.setitimer(signal.ITIMER_REAL, seconds)
     ledger = Ledger(f"sqlite:///{bench.folder}/mlflow.db")

@@ -59,7 +59,7 @@ def test_an_honest_split_passes_every_check():
     assert trail.passed
     trail.require()
     assert trail.to_dict()["bars"]["val"] == [
-        "2020-01-07T06:00:00.000000", "2020-01-10T01:00:00.000000",
+        "2020-01-07T06:00:00.000000", "2020-01-09T23:00:00.000000",
     ]  # fmt: skip
     assert len(trail.to_dict()["purged_bars"]) == 2
 

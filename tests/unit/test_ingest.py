@@ -18,9 +18,7 @@ from moola.errors import ConfigError, DataError, MoolaError
 # two bars: 2017-01-01 22:00 and 23:00 UTC
 TIMES = ["2017-01-01T22:00:00.000000", "2017-01-01T23:00:00.000000"]
 OHLC = [[1.10, 1.30, 1.00, 1.20], [1.20, 1.25, 1.15, 1.22]]
-BINANCE = (
-    "{0},1.10,1.30,1.00,1.20,5,{1},6,7,2,3,0\n{2},1.20,1.25,1.15,1.22,5,{3},6,7,2,3,0\n"
-)
+BINANCE = "{0},1.10,1.30,1.00,1.20,5,{1},6,7,2,3,0\n{2},1.20,1.25,1.15,1.22,5,{3},6,7,2,3,0\n"
 MS = (1483308000000, 1483311599999, 1483311600000, 1483315199999)
 
 FILES = {
@@ -197,7 +195,9 @@ def test_several_instruments_are_refused_until_one_is_chosen(tmp_path):
     text = FILES["one of two instruments"][0]
     with pytest.raises(DataError, match=r"several instruments: X, Y. Choose one with --symbol"):
         ingest(put(tmp_path, text), "x", tmp_path / "bars")
-    with pytest.raises(DataError, match=r"holds 2 tickers and --symbol is None; expected one of A, B"):
+    with pytest.raises(
+        DataError, match=r"holds 2 tickers and --symbol is None; expected one of A, B"
+    ):
         ingest(put(tmp_path, FILES["yfinance, two tickers"][0]), "x", tmp_path / "bars")
     with pytest.raises(DataError, match="holds no bars"):
         ingest(put(tmp_path, text), "x", tmp_path / "bars", IngestOptions(symbol="Z"))

@@ -67,7 +67,7 @@ WIDTH = CHANGES.std() * np.sqrt(3)  # H = 3: about .0323, barriers near 98.7 and
     ],
 )
 def test_triple_barrier_by_hand(highs, lows, label, ends_after):
-    assert 102 * (1 + WIDTH) == pytest.approx(105.29, abs=0.01)
+    assert pytest.approx(105.29, abs=0.01) == 102 * (1 + WIDTH)
     ahead = [[102, h, low, 102] for h, low in zip(highs, lows, strict=True)]
     bars = bars_of(np.vstack([flat([100, 102, 100, 102], 0.5), ahead]))
     labels = label_windows(bars, np.array([0]), recipe(label="triple_barrier", horizon_bars=3))
@@ -80,9 +80,7 @@ def test_wider_barriers_are_touched_later_or_never():
     starts = np.arange(0, 500, 5)
     ends, touched = [], []
     for width in (0.25, 1.0, 4.0):
-        rule = recipe(
-            label="triple_barrier", window_bars=40, horizon_bars=20, barrier_width=width
-        )
+        rule = recipe(label="triple_barrier", window_bars=40, horizon_bars=20, barrier_width=width)
         labels = label_windows(bars, starts, rule)
         ends.append(labels.end)
         touched.append(int((labels.y > 0).sum()))
@@ -149,7 +147,10 @@ def test_labels_by_file_may_state_their_own_end(tmp_path):
         ("last_bar,label\n2020-01-01 05:00:00,\n", "labels of type"),
         ("last_bar,label\n2020-01-01 05:00:00,0.5\n", "labels of type double"),
         ("last_bar,label\nnever,0\n", "last_bar holds no times"),
-        ("last_bar,label\n2020-01-01 05:00:00,0\n2020-01-01 05:00:00,1\n", "names the window .* twice"),
+        (
+            "last_bar,label\n2020-01-01 05:00:00,0\n2020-01-01 05:00:00,1\n",
+            "names the window .* twice",
+        ),
         ("last_bar,label\n2020-01-01 05:30:00,0\n", "2020-01-01T05:30.* is no bar of walk"),
         ("last_bar,label\n2021-01-01 05:00:00,0\n", "is no bar of walk"),
         ("last_bar,label\n2020-01-01 02:00:00,0\n", "begins before the first bar"),

@@ -101,11 +101,15 @@ DIGESTS = {
     "labeled_windows/v3": "e4558f3af01bb101e3ff3405face79d77ca69139ca4e2d6e50e196b40f691034",
     "splits/fwd_chain_v3": "70c88a40779f00e32d10513b7e49c5ab1b5790d06aa68bee2f1046b3ff2e875b",
     "splits/walk_forward_v1": "a28930ea08e8f55608ba32e4bd360ca6fa3052b11e5d6c39c3d96c504c8e534b",
-    "splits/fwd_chain_v2_eurusd": "e880bb21206d67bc1dfb9d90ff57156e46f37e6dde9b98993657b0fca6bae12f",
+    "splits/fwd_chain_v2_eurusd": (
+        "e880bb21206d67bc1dfb9d90ff57156e46f37e6dde9b98993657b0fca6bae12f"
+    ),
     "splits/walk_forward_v2_eurusd": (
         "9afd6a3c61d0b5249e3244e3cf9511aa657d2ecaccc0a92e4f27e848116b06fc"
     ),
-    "splits/fwd_chain_v3_3class": "29485affd299e89d180df4fa30a99cad8f7fd993c2d7adf794413e0af34dcebd",
+    "splits/fwd_chain_v3_3class": (
+        "29485affd299e89d180df4fa30a99cad8f7fd993c2d7adf794413e0af34dcebd"
+    ),
     "splits/walk_forward_v3_3class": (
         "4ac84ea6f91f136e08f316c0c501a8cdb06a476d261c10ab35c862aea99b2167"
     ),
@@ -290,8 +294,12 @@ def _meta(**changes):
 def _times(edit):
     def change(root):
         path = root / SET / "times.parquet"
-        columns = {k: v.to_numpy().copy() for k, v in
-                   zip(pq.read_table(path).column_names, pq.read_table(path).columns, strict=True)}
+        columns = {
+            k: v.to_numpy().copy()
+            for k, v in zip(
+                pq.read_table(path).column_names, pq.read_table(path).columns, strict=True
+            )
+        }
         edit(columns)
         pq.write_table(pa.table(columns), path)
         reseal(root / SET)
@@ -369,6 +377,11 @@ def _rescaled(X):
 def _shifted(X):
     X[122, 4:] = X[10, :8] * np.float32(2.0)
     return X
+
+
+def _nan_in_row_9(F):
+    F[9, 3] = np.nan
+    return F
 
 
 def _synthetic(X):
@@ -489,7 +502,7 @@ TAMPERED = {
         "window 4 has label 2; expected 0 to 1",
     ),
     "feature is NaN": (
-        _array("X_feats20.npy", lambda F: np.where(np.arange(129)[:, None] == 9, np.nan, F).astype("f4")),
+        _array("X_feats20.npy", _nan_in_row_9),
         "window 9 has a feature that is NaN",
     ),
     "labels pickled": (
@@ -600,7 +613,9 @@ def test_a_corpus_of_another_name_with_the_same_bars_is_refused(registry):
     write_bars(registry.data_root, bars)
     corpus = replace(RECIPE, source="copy", label="none", horizon_bars=0)
     claim = registry.build_set("unlabeled_windows/copy", corpus).claim()
-    with pytest.raises(AuditError, match="no held-out bars inside the pretraining corpus: windows 77"):
+    with pytest.raises(
+        AuditError, match="no held-out bars inside the pretraining corpus: windows 77"
+    ):
         registry.load_labeled("v1", "fwd", corpus=claim)
 
 

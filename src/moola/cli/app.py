@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from moola.cli import data, registry, train
+from moola.cli import data, forensics, registry, serve, train
 from moola.errors import MoolaError
 
 app = typer.Typer(
@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 train.add_commands(app)
+forensics.add_commands(app)
 registry.add_commands(app)
+serve.add_commands(app)
 
 
 @app.callback()

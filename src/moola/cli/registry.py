@@ -1,4 +1,4 @@
-"""Commands about versions: promote, rollback, challenger, history, predict, server, ui."""
+"""Commands about versions: promote, rollback, challenger, history, verify, keys, predict."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def add_commands(app: typer.Typer) -> None:
     app.command("rollback")(rollback)
     app.command("challenger")(challenger)
     app.command("history")(history)
+    app.command("verify")(verify)
+    app.command("keys")(keys)
     app.command("predict")(predict)
 
 
@@ -64,7 +66,7 @@ def rollback(
 
     Example: `moola rollback --reason "drift since Monday"`
     """
-    from moola.steps.promote import rollback as go_back
+    from moola.steps.registry import rollback as go_back
 
     decision = go_back(
         name=name, to=to or None, reason=reason, ledger_url=ledger or None, dry_run=dry_run
@@ -81,7 +83,7 @@ def challenger(
 
     Example: `moola challenger --version 3`
     """
-    from moola.steps.promote import challenge
+    from moola.steps.registry import challenge
 
     print_decision(challenge(name=name, version=version, ledger_url=ledger or None), None)
 
@@ -97,7 +99,7 @@ def history(
     """
     from rich.table import Table
 
-    from moola.steps.promote import read_history
+    from moola.steps.registry import read_history
 
     found = read_history(name, at=at, ledger_url=ledger or None)
     table = Table(box=None, pad_edge=False)
@@ -117,6 +119,41 @@ def history(
     out.print(table)
     moment = f"at {at:%Y-%m-%d %H:%M}" if at else "now"
     out.print(f"In Production {moment}: {found.champion or 'nothing'}")
+
+
+def verify(name: str = Name, ledger: str = LedgerUrl) -> None:
+    """Check the ledger's chain, every promotion's signature and files, and who holds Production.
+
+    Example: `moola verify`
+    """
+    from moola.errors import AuditError
+    from moola.steps.registry import verify as check
+
+    found = check(name, ledger_url=ledger or None)
+    out = console()
+    out.print(f"{found.num_entries} ledger entries about {name}, head {(found.head or '-')[:16]}")
+    out.print(f"In Production: {found.champion or 'nothing'}")
+    for finding in found.findings:
+        out.print(f"  - {finding}", markup=False)
+    if found.findings:
+        raise AuditError(f"{len(found.findings)} findings about {name}")
+    out.print("chain, signatures, files and stages agree")
+
+
+def keys(
+    revoke: str = typer.Option("", help="Key id to revoke."), ledger: str = LedgerUrl
+) -> None:
+    """Show the keys whose signature counts; make the gate runner's if there is none.
+
+    Example: `moola keys --revoke 1f0c...`
+    """
+    from moola.steps.registry import make_key, revoke_key
+
+    if revoke:
+        revoke_key(revoke, ledger_url=ledger or None)
+    else:
+        for identity in make_key(ledger_url=ledger or None):
+            console().print(identity)
 
 
 def predict(

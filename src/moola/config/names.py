@@ -8,6 +8,7 @@ ARTIFACT_ROOT = "mlartifacts"
 EXPERIMENT_PRETRAIN = "moola-pretrain"
 EXPERIMENT_FINETUNE = "moola-finetune"
 EXPERIMENT_GATES = "moola-gates"
+EXPERIMENT_PROMOTION = "moola-promotion"
 
 REGISTERED_MODEL = "EnhancedSimpleLSTM"
 ALIAS_PRODUCTION = "production"

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
 from moola.errors import DataError
 from moola.hashing import sha256_file
-from numpy.typing import NDArray
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 

@@ -6,8 +6,9 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from moola.data.windows import normalise
 from numpy.typing import NDArray
+
+from moola.data.windows import normalise
 
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
 _MAX_COPIES = 32

@@ -17,8 +17,8 @@ FEATURES: dict[str, str] = {
     "range_6_before": "range of the 6 bars before those, against the same median",
     "range_12": "range of the last 12 bars against the median 12-bar range",
     "range_24": "range of the last 24 bars against the median 24-bar range",
-    "range_6_lag_24": "range of the 6 bars that began 24 bars before the window's end (on hourly "
-    "bars: the coming hours, one day ago) against the median 6-bar range",
+    "range_6_lag_24": "range of the 6 bars that began 24 bars before the window's end (on "
+    "hourly bars: the coming hours, one day ago) against the median 6-bar range",
     "range_6_lag_48": "the same, 48 bars before the end",
     "range_6_lag_72": "the same, 72 bars before the end",
     "range_6_lag_96": "the same, 96 bars before the end",
@@ -26,7 +26,8 @@ FEATURES: dict[str, str] = {
     "bar_range_3": "mean high less low of the last 3 bars against the mean of the window",
     "bar_range_24": "mean high less low of the last 24 bars against the mean of the window",
     "abs_return_6": "mean absolute close-to-close change of the last 6 bars against the window's",
-    "volatility_24": "standard deviation of the last 24 close-to-close changes against the window's",
+    "volatility_24": "standard deviation of the last 24 close-to-close changes against that of "
+    "the window's",
     "range_rank": "share of the window's 6-bar ranges below the last one, mapped to [-1, 1]",
     "range_dispersion": "contrast of the upper and the lower quartile of the 6-bar ranges",
     "abs_return_autocorrelation": "lag-1 autocorrelation of absolute close-to-close changes",

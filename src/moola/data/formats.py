@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+
 from moola.errors import DataError
 
 PRICES = ("open", "high", "low", "close")

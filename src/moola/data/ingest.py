@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from moola.config.data import check_name
 from moola.data.formats import detect
 from moola.data.ingest_rows import REPAIRS, IngestOptions, Tally, read_rows

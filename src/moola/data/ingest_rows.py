@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from moola.data.formats import PRICES, Format, read_chunks
 from moola.data.source_times import to_utc
 from moola.errors import ConfigError, DataError
-from numpy.typing import NDArray
 
 REPAIRS = {
     "sort": "put rows into the order of time",
@@ -72,11 +73,13 @@ class Tally:
     repaired: dict[str, int] = field(default_factory=dict)
 
     def fault(self, name: str, mask: NDArray[np.bool_], first_row: int) -> None:
+        """Note rows that are wrong."""
         if mask.any():
             count, row = self.faults.get(name, (0, first_row + int(np.argmax(mask))))
             self.faults[name] = (count + int(mask.sum()), row)
 
     def repair(self, name: str, count: int) -> None:
+        """Note rows that were mended."""
         if count:
             self.repaired[name] = self.repaired.get(name, 0) + count
 

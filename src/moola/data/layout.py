@@ -56,14 +56,14 @@ class Layout:
 
     def load_split(self, name: str) -> Split:
         """Load a train/val/test split by name or file."""
-        split = self._read_split(name)
+        split = self.read_split(name)
         if not isinstance(split, Split):
             raise DataError(f"{name} holds walk-forward folds", limit="a train/val/test split")
         return split
 
     def load_folds(self, name: str) -> WalkForward:
         """Load walk-forward folds by name or file."""
-        folds = self._read_split(name)
+        folds = self.read_split(name)
         if not isinstance(folds, WalkForward):
             raise DataError(f"{name} holds one split", limit="walk-forward folds")
         return folds
@@ -123,7 +123,12 @@ class Layout:
             )
         return path
 
-    def _read_split(self, name: str) -> Split | WalkForward:
+    def publish(self, path: str) -> None:
+        """Store a file that was written into the folder where the registry stands."""
+        self._root.publish(path)
+
+    def read_split(self, name: str) -> Split | WalkForward:
+        """Load a split or folds by name or file."""
         path = self.split_path(name)
         self._root.fetch(f"splits/{path.name}", required=False)
         split = read_split_file(path)

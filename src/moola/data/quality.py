@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from moola.data.bars import PRICE_COLUMNS, RepeatedBlock, blocks_of_pairs
 from moola.data.duplicates import row_keys
 from moola.data.quality_scan import (
@@ -24,7 +26,6 @@ from moola.data.quality_scan import (
     time_line,
 )
 from moola.hashing import sha256_file
-from numpy.typing import NDArray
 
 __all__ = ["Finding", "QualityReport", "assess"]
 _CANDIDATES = 1_000_000

@@ -8,6 +8,7 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from moola.data.quality import Finding, QualityReport
 
 if TYPE_CHECKING:

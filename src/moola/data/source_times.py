@@ -6,6 +6,7 @@ import re
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from moola.errors import DataError
 
 UTC = pa.timestamp("us", tz="UTC")

@@ -7,18 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moola.config.data import STRATEGIES
+from moola.data.split_fields import AGAIN, LEAK, indices, malformed, refuse_strategy, text
 from moola.errors import AuditError, DataError
 from moola.hashing import sha256_json, write_json
 
 PARTS = ("train", "val", "test")
-_AGAIN = "Make it again with `moola data split`"
-_LEAK = "Random and stratified splits put future bars into training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ class Split:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the split file's content: indices by part, counts and what they refer to."""
-        indices = {f"{p}_indices": getattr(self, p).tolist() for p in (*PARTS, "purged")}
+        rows = {f"{p}_indices": getattr(self, p).tolist() for p in (*PARTS, "purged")}
         return {
             "name": self.name,
             "labeled_version": self.labeled,
@@ -61,7 +59,7 @@ class Split:
             "strategy": self.strategy,
             "embargo_bars": self.embargo_bars,
             "counts": {p: len(getattr(self, p)) for p in (*PARTS, "purged")},
-            **indices,
+            **rows,
         }
 
     def digest(self) -> str:
@@ -79,22 +77,22 @@ class Split:
         AuditError
             If the indices are shuffled or interleaved, as random and stratified splits are.
         """
-        name = _text(values, "name", "split")
-        _refuse_strategy(name, values.get("strategy"))
+        name = text(values, "name", "split")
+        refuse_strategy(name, values.get("strategy"))
         embargo = values.get("embargo_bars", 0)
         if type(embargo) is not int or embargo < 0:
-            _malformed(name, f"embargo_bars is {embargo!r}", "a whole number of at least 0")
+            malformed(name, f"embargo_bars is {embargo!r}", "a whole number of at least 0")
         split = cls(
             name=name,
-            labeled=_text(values, "labeled_version", name),
-            labeled_sha256=_text(values, "labeled_sha256", name),
+            labeled=text(values, "labeled_version", name),
+            labeled_sha256=text(values, "labeled_sha256", name),
             strategy=str(values["strategy"]),
             embargo_bars=embargo,
-            **{p: _indices(values, f"{p}_indices", name) for p in (*PARTS, "purged")},
+            **{p: indices(values, f"{p}_indices", name) for p in (*PARTS, "purged")},
         )
         counts = values.get("counts", split.to_dict()["counts"])
         if counts != split.to_dict()["counts"]:
-            _malformed(name, f"counts are {counts!r}", f"{split.to_dict()['counts']}")
+            malformed(name, f"counts are {counts!r}", f"{split.to_dict()['counts']}")
         refuse_shuffled(split)
         return split
 
@@ -142,30 +140,30 @@ class WalkForward:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> WalkForward:
         """Read a fold file; raises what `Split.from_dict` raises."""
-        name = _text(values, "name", "fold file")
+        name = text(values, "name", "fold file")
         if values.get("strategy") != "walk_forward":
-            _malformed(name, f"strategy is {values.get('strategy')!r}", "walk_forward")
+            malformed(name, f"strategy is {values.get('strategy')!r}", "walk_forward")
         folds = values.get("folds")
         if not isinstance(folds, list) or not folds:
-            _malformed(name, "it holds no folds", "a list of at least one")
+            malformed(name, "it holds no folds", "a list of at least one")
         if not all(isinstance(fold, Mapping) for fold in folds):
-            _malformed(name, "a fold is not an object", "objects with train and val indices")
+            malformed(name, "a fold is not an object", "objects with train and val indices")
         walk = cls(
             name=name,
-            labeled=_text(values, "labeled_version", name),
-            labeled_sha256=_text(values, "labeled_sha256", name),
+            labeled=text(values, "labeled_version", name),
+            labeled_sha256=text(values, "labeled_sha256", name),
             folds=tuple(Split.from_dict(fold) for fold in folds),
-            test=_indices(values, "test_indices", name),
+            test=indices(values, "test_indices", name),
         )
         for fold in walk.folds:
             if (fold.labeled, fold.labeled_sha256) != (walk.labeled, walk.labeled_sha256):
-                _malformed(name, f"fold {fold.name} belongs to another set", walk.labeled)
+                malformed(name, f"fold {fold.name} belongs to another set", walk.labeled)
             late = np.concatenate([fold.train, fold.val])
             if len(walk.test) and late.max() >= walk.test.min():
                 raise AuditError(
                     f"fold {fold.name} reaches window {late.max()} of the locked test part",
                     limit=f"windows below {walk.test.min()}",
-                    remedy=_AGAIN,
+                    remedy=AGAIN,
                 )
         return walk
 
@@ -225,7 +223,7 @@ def read_split_file(path: Path) -> Split | WalkForward:
             remedy="Make the default ones with `moola data build`",
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"split file {path} is not JSON: {error}", remedy=_AGAIN) from None
+        raise DataError(f"split file {path} is not JSON: {error}", remedy=AGAIN) from None
     if not isinstance(values, Mapping):
         raise DataError(f"split file {path} holds {type(values).__name__}", limit="an object")
     folded = values.get("strategy") == "walk_forward"
@@ -234,9 +232,25 @@ def read_split_file(path: Path) -> Split | WalkForward:
         raise AuditError(
             f"split file {path.name} changed since it was made: digest {found.digest()[:12]}",
             limit=str(values["sha256"])[:12],
-            remedy=_AGAIN,
+            remedy=AGAIN,
         )
     return found
+
+
+def read_indices(path: Path) -> dict[str, NDArray[np.int64]]:
+    """Read ``train_indices``, ``val_indices`` and ``test_indices`` that someone else chose.
+
+    Raises DataError if the file is absent or malformed, or names a random strategy.
+    """
+    try:
+        values = json.loads(Path(path).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"index file {path} cannot be read: {error}") from None
+    if not isinstance(values, Mapping):
+        raise DataError(f"index file {path} holds {type(values).__name__}", limit="an object")
+    if "strategy" in values:
+        refuse_strategy(path.stem, values["strategy"])
+    return {p: indices(values, f"{p}_indices", path.stem) for p in PARTS}
 
 
 def refuse_shuffled(split: Split) -> None:
@@ -249,45 +263,16 @@ def refuse_shuffled(split: Split) -> None:
                 f"split {split.name!r}: {part} is shuffled, window {rows[falls[0] + 1]} stands "
                 f"after window {rows[falls[0]]}",
                 limit="ascending windows",
-                remedy=_LEAK,
+                remedy=LEAK,
             )
         if rows[0] <= highest:
             raise AuditError(
                 f"split {split.name!r} holds random or stratified indices: window {rows[0]} of "
                 f"{part} is not after window {highest} of {previous}",
                 limit="every window of train before val before test",
-                remedy=_LEAK,
+                remedy=LEAK,
             )
         previous, highest = part, int(rows[-1])
-
-
-def _refuse_strategy(name: str, strategy: object) -> None:
-    if strategy not in STRATEGIES:
-        raise DataError(
-            f"split {name!r} has strategy {strategy!r}",
-            limit=f"one of {', '.join(STRATEGIES)}",
-            remedy=_LEAK,
-        )
-
-
-def _indices(values: Mapping[str, Any], key: str, name: str) -> NDArray[np.int64]:
-    found = values.get(key)
-    if not isinstance(found, list) or not all(type(i) is int for i in found):
-        _malformed(name, f"{key} is missing or holds something else", "a list of whole numbers")
-    if any(i < 0 or i > 2**62 for i in found):
-        _malformed(name, f"{key} holds {min(found)} to {max(found)}", "window numbers from 0")
-    return np.array(found, dtype=np.int64)
-
-
-def _text(values: Mapping[str, Any], key: str, name: str) -> str:
-    found = values.get(key)
-    if not isinstance(found, str) or not found:
-        _malformed(name, f"{key} is {found!r}", "a text")
-    return found
-
-
-def _malformed(name: str, problem: str, limit: str) -> NoReturn:
-    raise DataError(f"split {name!r} is malformed: {problem}", limit=limit, remedy=_AGAIN)
 
 
 def _check_length(name: str, X: Any, folds: tuple[Split, ...]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from moola.errors import DataError
 
 MIN_BLOCKS = 5
-_GRID = 512
+_GRID = 1024  # values at which large samples are compared; smaller ones at all of theirs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +47,13 @@ class QualityReport:
     """How far a synthetic sample is from the real one, and how far the test can see.
 
     `p_value` is the smallest Holm-corrected p-value; `auc` that of a cross-validated classifier
-    told to tell the samples apart (0.5: it cannot), every block whole in one fold.
+    told to tell the samples apart (0.5: it cannot), every block whole in one fold; None if it was
+    not asked for.
     """
 
     features: tuple[FeatureQuality, ...]
     p_value: float
-    auc: float
+    auc: float | None
     num_real: int
     num_synthetic: int
     num_blocks: int
@@ -60,7 +61,8 @@ class QualityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {**asdict(self), "can_detect": self.can_detect()}
+        features = [asdict(f) for f in self.features]
+        return {**asdict(self), "features": features, "can_detect": self.can_detect()}
 
     def can_detect(self) -> str:
         """Say in words what the test sees at this size."""
@@ -81,6 +83,7 @@ def compare_samples(
     names: tuple[str, ...],
     num_permutations: int = 999,
     random_state: int = 0,
+    with_classifier: bool = True,
 ) -> QualityReport:
     """Test whether two samples of features have one distribution.
 
@@ -96,6 +99,8 @@ def compare_samples(
         Exchanges of whole blocks.
     random_state
         Seed of the exchanges.
+    with_classifier
+        Whether to train the classifier, too.
 
     Raises
     ------
@@ -136,7 +141,9 @@ def compare_samples(
     return QualityReport(
         features=features,
         p_value=float(corrected.min()),
-        auc=classifier_auc(real, synthetic, real_block, synthetic_block),
+        auc=classifier_auc(real, synthetic, real_block, synthetic_block)
+        if with_classifier
+        else None,
         num_real=len(real),
         num_synthetic=len(synthetic),
         num_blocks=sum(sizes),

@@ -78,7 +78,7 @@ def write_state(
         "best_loss": progress.best_loss,
         "since_best": progress.since_best,
         "stopped": progress.stopped,
-        "callbacks": [callback.state() for callback in callbacks],
+        "callbacks": [callback.state() for callback in _with_state(callbacks)],
     }
     copied = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic_file(file.path) as temporary:
@@ -104,7 +104,8 @@ def read_state(
     if not file.resume or not file.path.exists():
         return None
     header, tensors = _read(file.path)
-    if header["identity"] != file.identity or len(header["callbacks"]) != len(callbacks):
+    stateful = _with_state(callbacks)
+    if header["identity"] != file.identity or len(header["callbacks"]) != len(stateful):
         raise ConfigError(
             f"{file.path} is the state of another run ({str(header['identity'])[:12]})",
             limit=f"this run's, {file.identity[:12]}: the same options, data and encoder",
@@ -123,7 +124,7 @@ def read_state(
         torch.cuda.set_rng_state(tensors["random/cuda"])
     state.history[:] = header["history"]
     state.kept_epoch, state.resumed_at = header["kept_epoch"], header["epoch"] + 1
-    for callback, values in zip(callbacks, header["callbacks"], strict=True):
+    for callback, values in zip(stateful, header["callbacks"], strict=True):
         callback.load_state(values)
     return Progress(
         best_loss=header["best_loss"],
@@ -131,6 +132,10 @@ def read_state(
         since_best=header["since_best"],
         stopped=header["stopped"],
     )
+
+
+def _with_state(callbacks: Sequence[Callback]) -> list[Callback]:
+    return [c for c in callbacks if type(c).state is not Callback.state]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

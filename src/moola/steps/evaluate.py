@@ -147,9 +147,8 @@ def _log(
         [
             {
                 "gate": f"{r.gate} {r.name}",
-                "candidate": label,
-                "verdict": r.verdict,
-                "reason": r.reasons[0],
+                "verdict": f"{r.verdict}: {r.reasons[0]}",
+                "version": label,
             }
             for r in reports
         ],

@@ -6,7 +6,6 @@ import getpass
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,13 @@ from moola.promotion.keys import load_trusted_keys
 from moola.promotion.ledger import Ledger
 from moola.promotion.promote import promote as ask_registry
 from moola.promotion.record import append_result, decision_record
-from moola.promotion.rollback import History, history, set_challenger
-from moola.promotion.rollback import rollback as go_back
 from moola.steps.candidate import Candidate, find_candidate
+from moola.steps.registry import ledger_of, signing_key
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 from moola.training.crossval import class_frequencies
 
 DECISIONS = Path("artifacts/decisions")
-LOCAL_LEDGER = "sqlite:///moola-ledger.db"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +64,7 @@ def promote(
     version
         Version of `name`; None takes the newest.
     ledger_url
-        Database of the ledger; None takes the registry's own, or for a server
-        ``sqlite:///moola-ledger.db``.
+        Database or guarded server that keeps the ledger; None takes the registry's own.
     decisions
         Folder of the decision records; a refusal is recorded as well.
     dry_run
@@ -83,11 +79,11 @@ def promote(
     candidate = find_candidate(client, name, version)
     with tracked_run(
         step="promote",
-        experiment=names.EXPERIMENT_GATES,
+        experiment=names.EXPERIMENT_PROMOTION,
         name=f"promote-{name}-v{candidate.version}",
         params={"candidate": f"{name}/{candidate.version}", "dry_run": dry_run},
     ) as run:
-        ledger = open_ledger(ledger_url)
+        ledger = ledger_of(ledger_url)
         examiner = _Examiner(client, candidate, ledger, data_root, thresholds or Thresholds.load())
         try:
             decision = ask_registry(
@@ -99,6 +95,7 @@ def promote(
                 policy=PromotionPolicy(),
                 promotion_gate=examiner.judge,
                 who=who or getpass.getuser(),
+                signing_key=signing_key(project),
                 dry_run=dry_run,
             )
         except PromotionDenied as refusal:
@@ -106,14 +103,6 @@ def promote(
             raise
         record = _record(run, decision, examiner.gate_report(), decisions)
     return PromotionSummary(run_id=run.run_id, decision=decision, record=record)
-
-
-def open_ledger(url: str | None = None) -> Ledger:
-    """Open the ledger: the given database, the registry's own, or a local file for a server."""
-    if url is None:
-        registry = mlflow.get_registry_uri()
-        url = registry if registry.startswith(("sqlite:", "postgresql")) else LOCAL_LEDGER
-    return Ledger(url)
 
 
 class _Examiner:
@@ -203,43 +192,3 @@ def _record(
     if decision.promotion_gate is not None:
         run.log_json(names.ARTIFACT_GATE_REPORT, decision.promotion_gate)
     return path
-
-
-def rollback(
-    *,
-    name: str,
-    to: str | None,
-    reason: str,
-    ledger_url: str | None = None,
-    project: Path = Path(),
-    dry_run: bool = False,
-) -> Decision:
-    """Put back a version that held Production before; see `moola.promotion.rollback`."""
-    return go_back(
-        client=connect(),
-        ledger=open_ledger(ledger_url),
-        name=name,
-        trusted_keys=load_trusted_keys(project / TRUSTED_FOLDER),
-        who=getpass.getuser(),
-        reason=reason,
-        to=to,
-        dry_run=dry_run,
-    )
-
-
-def challenge(*, name: str, version: str, ledger_url: str | None = None) -> Decision:
-    """Give alias ``challenger`` and stage ``Staging`` to a version."""
-    return set_challenger(
-        client=connect(),
-        ledger=open_ledger(ledger_url),
-        name=name,
-        version=version,
-        who=getpass.getuser(),
-    )
-
-
-def read_history(name: str, *, at: datetime | None, ledger_url: str | None = None) -> History:
-    """Return a model's decisions up to a time (UTC), after checking the ledger's chain."""
-    connect()
-    moment = at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
-    return history(open_ledger(ledger_url), name, moment)

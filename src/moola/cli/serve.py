@@ -1,0 +1,61 @@
+"""Commands that serve pages: server (guarded) and ui."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+
+from moola.cli.console import console
+from moola.config import names
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to the tree."""
+    app.command("server")(server)
+    app.command("ui")(ui)
+
+
+def server(
+    backend_store_uri: str = typer.Option(
+        names.DEFAULT_TRACKING_URI, help="SQLite or PostgreSQL: runs, registry and ledger."
+    ),
+    artifacts_destination: str = typer.Option(names.ARTIFACT_ROOT, help="Folder or bucket."),
+    host: str = typer.Option("127.0.0.1", help="Address to listen on."),
+    port: int = typer.Option(5000),
+    workers: int = typer.Option(1),
+    policy: Path | None = typer.Option(None, help="YAML of the promotion policy."),
+    auth: bool = typer.Option(False, help="Users must log in (MLflow's basic-auth)."),
+) -> None:
+    """Start MLflow's server with the guard: nothing unproven reaches Production.
+
+    Example: `moola server --backend-store-uri postgresql://moola@127.0.0.1/moola`
+    """
+    from moola.promotion.guard import server_command
+
+    command = server_command(
+        project=Path(),
+        backend_store_uri=backend_store_uri,
+        artifacts_destination=artifacts_destination,
+        host=host,
+        port=port,
+        workers=workers,
+        policy_file=policy,
+        auth=auth,
+    )
+    console().print(f"Guarded MLflow server on http://{host}:{port}, with its history at /moola")
+    for rule in command.enforces:
+        console().print(f"  - {rule}", markup=False)
+    os.execve(command.argv[0], list(command.argv), {**os.environ, **command.env})
+
+
+def ui() -> None:
+    """Print the addresses of the pages where gates are compared, newest evaluations first.
+
+    Example: `moola ui`, with `make ui` or `moola server` running
+    """
+    from moola.steps.pages import gate_pages
+
+    for title, url in gate_pages():
+        console().print(f"{title:<28}{url}", markup=False)

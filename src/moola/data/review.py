@@ -1,0 +1,154 @@
+"""Review: what stands in a registry, and whether it may still be believed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moola.data.splits import Split, WalkForward
+from moola.data.synthetic import synthetic_checks
+from moola.data.trail import AuditTrail, Check, name_windows
+from moola.errors import DataError
+
+if TYPE_CHECKING:
+    from moola.data.registry import DataRegistry
+    from moola.data.sets import WindowSet
+
+
+def verify(registry: DataRegistry, name: str) -> list[AuditTrail]:
+    """Check one set, synthetic set or split as thoroughly as it can be checked.
+
+    Digests are compared with the manifest, a set is derived again from its bars (features
+    included), a synthetic set is tested again, and every fold of a split is audited.
+
+    Parameters
+    ----------
+    registry
+        Where it stands.
+    name
+        ``labeled_windows/v1``, ``synthetic_cache/x`` or ``splits/fwd_chain_v3``.
+
+    Returns
+    -------
+    One audit trail for a set or a split, one a fold for folds.
+
+    Raises
+    ------
+    DataError, AuditError
+        If it cannot be read, or a digest differs.
+    """
+    kind = name.partition("/")[0]
+    if kind == "splits":
+        return _verify_split(registry, name)
+    if kind == "synthetic_cache":
+        made = registry.load_synthetic(name)
+        labeled = registry.load_set(made.labeled)
+        checks, _ = synthetic_checks(made, labeled, registry.load_split(made.split))
+    else:
+        checks = registry.lineage(registry.load_set(name), with_features=True)
+    digests = Check(name="every file has the digest of its manifest", passed=True, detail=name)
+    return [AuditTrail(checks=(digests, *checks), facts={"split": name})]
+
+
+def audit_folds(registry: DataRegistry, labeled: WindowSet, walk: WalkForward) -> list[AuditTrail]:
+    """Audit every fold, and that none shares a bar with the locked test part."""
+    trails = []
+    for fold in walk.folds:
+        trail = registry.audit(labeled, fold)
+        rows = np.concatenate([fold.train, fold.val])
+        shared = rows
+        if len(walk.test) and walk.test.max() < len(labeled):
+            begin = int(labeled.times.first[walk.test].min())
+            reach = labeled.times.label_end[np.minimum(rows, len(labeled) - 1)]
+            shared = rows[reach + fold.embargo_bars >= begin]
+        locked = Check(
+            name="no bar shared with the locked test part",
+            passed=not len(shared),
+            detail=name_windows(shared, f"{len(walk.test)} windows locked"),
+        )
+        trails.append(AuditTrail(checks=(*trail.checks, locked), facts=trail.facts))
+    return trails
+
+
+def describe(registry: DataRegistry, name: str | None = None) -> dict[str, Any]:
+    """Return what there is (no name), or the facts of one set, split or bar set.
+
+    Raises DataError or AuditError if it is absent or must not be believed.
+    """
+    if name is None:
+        return {"sets": [_summary(registry, n) for n in registry.names()]}
+    kind, _, rest = name.partition("/")
+    if kind == "bars":
+        bars = registry.load_bars(rest)
+        facts: dict[str, Any] = {
+            "bars": len(bars),
+            "first bar": str(bars.time[0]),
+            "last bar": str(bars.time[-1]),
+            "sha256": bars.sha256,
+        }
+        return {**facts, **_quality_counts(registry, rest)}
+    if kind == "splits":
+        return _describe_split(registry.read_split(name))
+    if kind == "synthetic_cache":
+        made = registry.load_synthetic(name)
+        return {
+            "windows": len(made),
+            "made from": f"{made.labeled} under {made.split}",
+            "settings": dict(made.config),
+            "sha256": made.sha256,
+        }
+    found = registry.load_set(name)
+    kept = ("T", "D_feats", "K", "num_windows", "class_distribution", "source", "step_bars")
+    return {
+        **{k: found.meta[k] for k in kept if k in found.meta},
+        "first bar": str(found.clock[0, 0]),
+        "last label ends": str(found.clock[:, 2].max()),
+        "recipe": found.recipe.to_dict(),
+        "created by": found.manifest["created_by"],
+        "created at": found.manifest["timestamp"],
+        "sha256": found.sha256,
+    }
+
+
+def _verify_split(registry: DataRegistry, name: str) -> list[AuditTrail]:
+    split = registry.read_split(name)
+    labeled = registry.load_set(split.labeled)
+    if isinstance(split, WalkForward):
+        return audit_folds(registry, labeled, split)
+    return [registry.audit(labeled, split)]
+
+
+def _describe_split(split: Split | WalkForward) -> dict[str, Any]:
+    folds = [split] if isinstance(split, Split) else list(split.folds)
+    counts = {
+        f.name: {**{p: len(r) for p, r in f.parts.items()}, "purged": len(f.purged)} for f in folds
+    }
+    return {
+        "set": split.labeled,
+        "strategy": folds[0].strategy,
+        "embargo_bars": folds[0].embargo_bars,
+        **counts,
+        "sha256": split.digest(),
+    }
+
+
+def _summary(registry: DataRegistry, name: str) -> dict[str, Any]:
+    """One line of the list; a set that cannot be read says why instead of its content."""
+    try:
+        facts = describe(registry, name)
+    except DataError as error:
+        return {"name": name, "content": str(error), "sha256": ""}
+    windows = facts.get("num_windows", facts.get("windows"))
+    content = f"{windows} windows" if windows is not None else f"split of {facts['set']}"
+    return {"name": name, "content": content, "sha256": facts["sha256"][:16]}
+
+
+def _quality_counts(registry: DataRegistry, source: str) -> dict[str, Any]:
+    path = registry.data_root / "bars" / f"{source}.quality.json"
+    try:
+        counts = json.loads(path.read_text())["counts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"quality": "no report: ingest the file to get one"}
+    return {"quality": counts}

@@ -1,0 +1,265 @@
+"""The ablation A to E: what the encoder and each freeze schedule are worth, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from moola.config import names
+from moola.config.training import FinetuneConfig
+from moola.data.registry import DataRegistry, WindowSet
+from moola.data.splits import WalkForward
+from moola.errors import ConfigError
+from moola.evaluation.compare import block_length_from_overlap
+from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.plots import figure_to_array, figure_to_png, forest_figure
+from moola.steps.finetune import class_names
+from moola.steps.judge import find_folds
+from moola.steps.progress import Progress, silent
+from moola.tracking.lineage import dataset_input, git_state, run_name
+from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
+from moola.training.ablation import (
+    BASELINE,
+    AblationFinding,
+    Experiment,
+    experiments,
+    judge_ablation,
+    table_row,
+)
+from moola.training.crossval import WalkForwardPredictions, walk_forward_predictions
+from moola.training.device import describe_device, resolve_device
+from moola.training.finetune import encoder_claim
+
+DEFAULT_CACHE = Path("artifacts/evaluation")
+ARTIFACT_TABLE = "ablation.json"
+ARTIFACT_PLOT = "ablation.png"
+ARTIFACT_REPORT = "ablation_report.json"
+IMAGE_ABLATION = "ablation"
+_SPREAD = ("log_loss", "brier", "accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationSummary:
+    """What an ablation found; `rows` is its table."""
+
+    run_id: str
+    rows: tuple[Mapping[str, Any], ...]
+    finding: AblationFinding
+    num_windows: int
+    seeds: tuple[int, ...]
+
+
+def ablate(
+    base: FinetuneConfig,
+    *,
+    seeds: tuple[int, ...] = (17, 18, 19, 20, 21),
+    gradual_after: int = 5,
+    only: str = "ABCDE",
+    folds: str | None = None,
+    jobs: int = 1,
+    data_root: Path = Path("data"),
+    cache: Path = DEFAULT_CACHE,
+    progress: Progress = silent,
+) -> AblationSummary:
+    """Train every arm on every fold and seed, compare with the baseline, log one parent run.
+
+    Parameters
+    ----------
+    base
+        Training options and the encoder; its `freeze` and `seed` are replaced.
+    seeds
+        Averaged per window before the comparison; their spread stands in the table.
+    gradual_after
+        Epochs a layer, of arm E.
+    only
+        Arms, A among them.
+    folds
+        Fold file; None takes the one made for the labelled set.
+    cache
+        Folder of finished fold x seed results, shared with ``moola evaluate``.
+
+    Raises
+    ------
+    AuditError
+        If the encoder's corpus is not stated or reaches into a fold's validation windows.
+    """
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"seeds is {list(seeds)}", limit="different whole numbers, at least one")
+    arms = experiments(base, gradual_after=gradual_after, only=only)
+    device = resolve_device(base.device)
+    registry = DataRegistry(data_root)
+    labeled = registry.load_set(base.labeled)
+    found_folds = find_folds(registry, labeled.name, folds)
+    title = run_name("ablation", base.labeled, found_folds.name, seeds[0], git_state())
+    params = {**base.to_dict(), "seeds": list(seeds), "gradual_after": gradual_after, "arms": only}
+    with tracked_run(
+        step="ablate",
+        experiment=names.EXPERIMENT_FINETUNE,
+        name=title,
+        params={**params, "device_used": device},
+        device=describe_device(device),
+    ) as run:
+        audit = _audit(registry, labeled, found_folds, str(base.pretrained_encoder))
+        predictions = {}
+        for arm in arms:
+            predictions[arm.letter] = walk_forward_predictions(
+                arm.config,
+                labeled,
+                found_folds,
+                seeds=seeds,
+                device=device,
+                cache=cache,
+                jobs=jobs,
+                on_done=lambda done, total, arm=arm: progress(  # type: ignore[misc]
+                    f"{arm.letter} {arm.title}", done, total
+                ),
+            )
+        run.log_json(names.ARTIFACT_AUDIT, audit)
+        run.log_json(names.ARTIFACT_SPLIT, found_folds.to_dict())
+        run.log_inputs([_dataset(labeled, found_folds, len(predictions[BASELINE].y))])
+        finding = judge_ablation(
+            predictions, block_length=_block_length(labeled, len(predictions[BASELINE].y))
+        )
+        rows = _rows(arms, predictions, finding)
+        _log(run, rows, finding, seeds)
+        for arm, row in zip(arms, rows, strict=True):
+            _log_arm(run, arm, row, predictions[arm.letter], class_names(labeled.meta))
+    return AblationSummary(
+        run_id=run.run_id,
+        rows=rows,
+        finding=finding,
+        num_windows=len(predictions[BASELINE].y),
+        seeds=seeds,
+    )
+
+
+def _audit(
+    registry: DataRegistry, labeled: WindowSet, folds: WalkForward, encoder: str
+) -> dict[str, Any]:
+    """Audit every fold against the encoder's corpus; raises AuditError on the first failure."""
+    claim = encoder_claim(encoder)
+    trails = {}
+    for fold in folds.folds:
+        trail = registry.audit(labeled, fold, corpus=claim)
+        trail.require()
+        trails[fold.name] = trail.to_dict()
+    return trails
+
+
+def _dataset(labeled: WindowSet, folds: WalkForward, num_windows: int) -> Any:
+    return dataset_input(
+        name=f"{labeled.name}@{folds.name}",
+        sha256=labeled.sha256,
+        source=f"bars/{labeled.source}",
+        context="validation",
+        shape=(num_windows, *labeled.X_ohlc.shape[1:]),
+    )
+
+
+def _block_length(labeled: WindowSet, num_windows: int) -> int:
+    return block_length_from_overlap(
+        window_bars=int(labeled.meta["T"]),
+        horizon_bars=int(labeled.meta["horizon_bars"]),
+        step_bars=int(labeled.meta["step_bars"]),
+        num_windows=num_windows,
+    )
+
+
+def _rows(
+    arms: tuple[Experiment, ...],
+    predictions: Mapping[str, WalkForwardPredictions],
+    finding: AblationFinding,
+) -> tuple[Mapping[str, Any], ...]:
+    found = []
+    for arm in arms:
+        own = predictions[arm.letter]
+        found.append(table_row(arm, compute_metrics(own.y, own.proba), spread(own), finding))
+    return tuple(found)
+
+
+def _log(
+    run: TrackedRun,
+    rows: tuple[Mapping[str, Any], ...],
+    finding: AblationFinding,
+    seeds: tuple[int, ...],
+) -> None:
+    """Log table, plot, report and verdict on the parent run."""
+    run.log_table(ARTIFACT_TABLE, rows)
+    intervals = {
+        str(row["experiment"]): finding.comparisons[letter].deltas["log_loss"].interval()
+        for row in rows
+        if (letter := str(row["experiment"])[0]) != BASELINE
+    }
+    figure = forest_figure(intervals, "Log-loss against the baseline", unit="arm less A")
+    run.log_image(IMAGE_ABLATION, figure_to_array(figure))
+    run.log_bytes(ARTIFACT_PLOT, figure_to_png(figure))
+    run.log_json(
+        ARTIFACT_REPORT,
+        {
+            "rows": [dict(row) for row in rows],
+            "flags": finding.flags(),
+            "comparisons": {k: c.to_dict() for k, c in finding.comparisons.items()},
+            "seeds": list(seeds),
+        },
+    )
+    run.log_metrics(_flat(rows))
+    run.set_tags(
+        {
+            names.TAG_VERDICT: "red flag" if finding.identical else "compared",
+            names.TAG_REASON: "; ".join(finding.flags()) or "no two arms answer alike",
+            "mlflow.note.content": note(rows, finding),
+        }
+    )
+
+
+def spread(predictions: WalkForwardPredictions) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation over seeds of what each seed alone scores."""
+    each = [compute_metrics(predictions.y, proba) for proba in predictions.proba_by_seed]
+    found = {}
+    for name in _SPREAD:
+        values = [v for m in each if (v := m[name]) is not None]
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        found[name] = float(np.mean(values)), deviation
+    return found
+
+
+def note(rows: tuple[Mapping[str, Any], ...], finding: AblationFinding) -> str:
+    """Return the finding as Markdown."""
+    lines = [f"- **{row['experiment']}**: {row['against_a']}" for row in rows]
+    flags = [f"- 🔴 {flag}" for flag in finding.flags()]
+    return "\n".join(["Each arm less A; negative log-loss is better.", "", *flags, *lines])
+
+
+def _log_arm(
+    run: TrackedRun,
+    arm: Experiment,
+    row: Mapping[str, Any],
+    predictions: WalkForwardPredictions,
+    labels: tuple[str, ...],
+) -> None:
+    numbers = {k: v for k, v in row.items() if isinstance(v, int | float)}
+    tags = {
+        names.TAG_STEP: "ablate",
+        names.TAG_REASON: row["against_a"],
+        "moola.experiment": row["experiment"],
+    }
+    with child_run(run, f"{arm.letter}-{arm.config.schedule}", tags=tags, metrics=numbers) as child:
+        child.log_params(arm.config.to_dict())
+        if predictions.load_report is not None:
+            child.log_json(names.ARTIFACT_LOAD_REPORT, predictions.load_report)
+        child.log_json(names.ARTIFACT_FREEZE_SCHEDULE, {"proof": predictions.proof})
+        columns: dict[str, Any] = {"window": predictions.rows, "label": predictions.y}
+        columns |= {f"probability_{n}": predictions.proba[:, k] for k, n in enumerate(labels)}
+        table = pa.table({k: pa.array(v) for k, v in columns.items()})
+        child.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="walk_forward"), table)
+
+
+def _flat(rows: tuple[Mapping[str, Any], ...]) -> dict[str, float | None]:
+    """Return log-losses and their differences under names such as ``delta_log_loss_D``."""
+    wanted = ("log_loss", "delta_log_loss", "delta_log_loss_low", "delta_log_loss_high")
+    return {f"{k}_{r['experiment'][0]}": r[k] for r in rows for k in wanted if k in r}

@@ -1,0 +1,163 @@
+"""Compare any two checkpoints or runs: their weights and, where both left them, their answers."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pyarrow.parquet as pq
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+
+from moola.config import names
+from moola.errors import CheckpointNotFound
+from moola.models.checkpoint import Checkpoint, read_checkpoint
+from moola.tracking.store import connect, first_line
+from moola.training.compare_checkpoints import CheckpointComparison, compare_checkpoints
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_SAME = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerComparison:
+    """Predictions of two runs on the windows both answered."""
+
+    num_windows: int
+    identical: bool
+    same_labels: bool
+    largest_difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForensicsSummary:
+    """What two checkpoints, or runs, have in common."""
+
+    comparison: CheckpointComparison
+    answers: AnswerComparison | None
+
+    def findings(self) -> list[str]:
+        """Return what it means, in words."""
+        lines = self.comparison.findings()
+        if self.answers is None:
+            return lines
+        windows = f"the {self.answers.num_windows} common validation windows"
+        if self.answers.identical:
+            return [f"red flag: identical predictions on {windows}: no effect", *lines]
+        if self.answers.same_labels:
+            return [f"red flag: the same label on each of {windows}", *lines]
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain, JSON-ready values."""
+        answers = self.answers.__dict__ if self.answers else None
+        return {**self.comparison.to_dict(), "answers": answers, "findings": self.findings()}
+
+
+def forensics(first: str, second: str) -> ForensicsSummary:
+    """Compare two of: a checkpoint's path, a run's id, a model URI (``models:/name/1``).
+
+    Raises
+    ------
+    CheckpointNotFound
+        If one of them is none of these, or a run that left no checkpoint.
+    CheckpointError
+        If a checkpoint cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="moola-forensics-") as folder:
+        a, answers_a = _find(first, Path(folder) / "a")
+        b, answers_b = _find(second, Path(folder) / "b")
+        comparison = compare_checkpoints(a, b, names=(_short(first), _short(second)))
+        answers = None
+        if answers_a is not None and answers_b is not None:
+            answers = compare_answers(answers_a, answers_b)
+    return ForensicsSummary(comparison=comparison, answers=answers)
+
+
+def compare_answers(
+    a: Mapping[int, NDArray[np.float64]], b: Mapping[int, NDArray[np.float64]]
+) -> AnswerComparison | None:
+    """Compare probabilities by window id, shape (K,) each; None without a common window."""
+    common = sorted(set(a) & set(b))
+    if not common or len(a[common[0]]) != len(b[common[0]]):
+        return None
+    first, second = np.stack([a[w] for w in common]), np.stack([b[w] for w in common])
+    difference = float(np.abs(first - second).max())
+    return AnswerComparison(
+        num_windows=len(common),
+        identical=difference <= _SAME,
+        same_labels=bool((first.argmax(axis=1) == second.argmax(axis=1)).all()),
+        largest_difference=difference,
+    )
+
+
+def _find(text: str, folder: Path) -> tuple[Checkpoint, dict[int, NDArray[np.float64]] | None]:
+    if not _RUN_ID.fullmatch(text) and not text.startswith(("models:/", "runs:/")):
+        return read_checkpoint(Path(text)), None
+    connect()
+    try:
+        run_id = text.removeprefix("runs:/") if not text.startswith("models:/") else None
+        return _of_run(run_id, folder) if run_id else (_of_model(text, folder), None)
+    except MlflowException as error:
+        raise CheckpointNotFound(
+            f"{text} cannot be read: {first_line(error)}",
+            limit="a checkpoint's path, a run's id, or models:/<name>/<version>",
+        ) from None
+
+
+def _of_run(run_id: str, folder: Path) -> tuple[Checkpoint, dict[int, NDArray[np.float64]] | None]:
+    """Read a training run's model, or a pretraining run's encoder."""
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    models = [m.model_id for m in (run.outputs.model_outputs if run.outputs else [])]
+    if models:
+        answers = _answers(client, run_id, folder)
+        return _of_model(f"models:/{models[-1]}", folder), answers
+    if not client.list_artifacts(run_id, "encoder"):
+        raise CheckpointNotFound(
+            f"run {run_id} left neither a model nor an encoder",
+            limit="a run of `moola train` or `moola pretrain-bilstm`",
+        )
+    return read_checkpoint(Path(_download(folder, run_id=run_id, path="encoder"))), None
+
+
+def _of_model(uri: str, folder: Path) -> Checkpoint:
+    local = Path(_download(folder, uri=uri))
+    weights = sorted(local.rglob("model.safetensors"))
+    if not weights:
+        raise CheckpointNotFound(f"{uri} holds no checkpoint", limit="a model that Moola logged")
+    return read_checkpoint(weights[0].parent)
+
+
+def _answers(
+    client: MlflowClient, run_id: str, folder: Path
+) -> dict[int, NDArray[np.float64]] | None:
+    path = names.ARTIFACT_PREDICTIONS.format(part="val")
+    if not any(f.path == path for f in client.list_artifacts(run_id, str(Path(path).parent))):
+        return None
+    table = pq.read_table(_download(folder, run_id=run_id, path=path)).to_pandas()
+    columns = [c for c in table.columns if c.startswith("probability_")]
+    matrix = table[columns].to_numpy(dtype=np.float64)
+    return dict(zip(table["window"].astype(int).tolist(), matrix, strict=True))
+
+
+def _download(
+    folder: Path, *, uri: str | None = None, run_id: str | None = None, path: str | None = None
+) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(
+        mlflow.artifacts.download_artifacts(
+            artifact_uri=uri, run_id=run_id, artifact_path=path, dst_path=str(folder)
+        )
+    )
+
+
+def _short(text: str) -> str:
+    return text[:8] if _RUN_ID.fullmatch(text) else text

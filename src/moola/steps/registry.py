@@ -1,0 +1,112 @@
+"""What else is asked of the registry: rollback, challenger, history, verify, keys."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+
+from moola.config.promotion import (
+    ENV_SIGNING_KEY,
+    ENV_SIGNING_KEY_COMMAND,
+    KEY_FILE,
+    KEY_FOLDER,
+    TRUSTED_FOLDER,
+)
+from moola.promotion.audit import Audit, audit_registry, note_key_change
+from moola.promotion.decision import Decision
+from moola.promotion.keys import ensure_signing_key, load_signing_key, load_trusted_keys, revoke
+from moola.promotion.ledger import Ledger
+from moola.promotion.remote import open_ledger
+from moola.promotion.rollback import History, history, set_challenger
+from moola.promotion.rollback import rollback as go_back
+from moola.tracking.store import connect
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+
+def ledger_of(url: str | None = None) -> Ledger:
+    """Open the ledger: the one given, else the registry's own (a database or a guarded server)."""
+    return open_ledger(url or mlflow.get_registry_uri())
+
+
+def signing_key(project: Path) -> Ed25519PrivateKey | None:
+    """Return the gate runner's key, or None where this project has none."""
+    known = any(os.environ.get(k) for k in (ENV_SIGNING_KEY, ENV_SIGNING_KEY_COMMAND))
+    if not known and not (project / KEY_FOLDER / KEY_FILE).exists():
+        return None
+    return load_signing_key(project, env=os.environ)
+
+
+def rollback(
+    *,
+    name: str,
+    to: str | None,
+    reason: str,
+    ledger_url: str | None = None,
+    project: Path = Path(),
+    dry_run: bool = False,
+) -> Decision:
+    """Put back a version that held Production before; see `moola.promotion.rollback`."""
+    return go_back(
+        client=connect(),
+        ledger=ledger_of(ledger_url),
+        name=name,
+        trusted_keys=load_trusted_keys(project / TRUSTED_FOLDER),
+        who=getpass.getuser(),
+        reason=reason,
+        to=to,
+        signing_key=signing_key(project),
+        dry_run=dry_run,
+    )
+
+
+def challenge(*, name: str, version: str, ledger_url: str | None = None) -> Decision:
+    """Give alias ``challenger`` and stage ``Staging`` to a version."""
+    return set_challenger(
+        client=connect(),
+        ledger=ledger_of(ledger_url),
+        name=name,
+        version=version,
+        who=getpass.getuser(),
+    )
+
+
+def read_history(name: str, *, at: datetime | None, ledger_url: str | None = None) -> History:
+    """Return a model's decisions up to a time (UTC), after checking the ledger's chain."""
+    connect()
+    moment = at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+    return history(ledger_of(ledger_url), name, moment)
+
+
+def verify(name: str, *, ledger_url: str | None = None, project: Path = Path()) -> Audit:
+    """Check the ledger's chain, every promotion's signature and files, and who holds Production."""
+    client = connect()
+    trusted = load_trusted_keys(project / TRUSTED_FOLDER)
+    return audit_registry(client, ledger_of(ledger_url), name, trusted)
+
+
+def make_key(*, ledger_url: str | None = None, project: Path = Path()) -> tuple[str, ...]:
+    """Make the gate runner's key if there is none, note it, and return the trusted key ids."""
+    connect()
+    trusted = project / TRUSTED_FOLDER
+    before = set(load_trusted_keys(trusted).keys)
+    ensure_signing_key(project)
+    after = load_trusted_keys(trusted)
+    for identity in sorted(set(after.keys) - before):
+        note_key_change(
+            ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change="trusted"
+        )
+    return tuple(sorted(set(after.keys) - set(after.revoked)))
+
+
+def revoke_key(identity: str, *, ledger_url: str | None = None, project: Path = Path()) -> None:
+    """Revoke a trusted key: nothing it ever signed counts any more."""
+    connect()
+    revoke(project / TRUSTED_FOLDER, identity)
+    note_key_change(ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change="revoked")

@@ -1,0 +1,238 @@
+"""Two checkpoints held side by side: what is equal, what moved how far, what one of them lacks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from moola.models.checkpoint import Checkpoint
+from moola.models.load_report import layer_diagnosis, num_layers
+from moola.models.pretrained_utils import canonical_name, is_encoder_tensor
+
+AS_INITIALISED, TRAINED, UNKNOWN = "as initialised", "trained", "unknown"
+_LSTM = re.compile(r"(weight|bias)_(ih|hh)_l\d+(_reverse)?")
+_Z_LIMIT = 4.0
+_UNIFORM_KURTOSIS = 1.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitSignal:
+    """An LSTM tensor's spread against what PyTorch starts it with, uniform(-1/sqrt(h), 1/sqrt(h)).
+
+    Attributes
+    ----------
+    std, expected_std
+        Of the tensor, and ``1 / sqrt(3 h)``.
+    z
+        Difference of the two in standard errors of a uniform sample's standard deviation.
+    beyond_bound
+        Share of values outside the initialiser's interval; a fresh tensor has none.
+    verdict
+        ``as initialised`` where nothing is beyond and ``|z| <= 4``; else ``trained``.
+    """
+
+    std: float
+    expected_std: float
+    z: float
+    beyond_bound: float
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorPair:
+    """One tensor that both checkpoints have, under its bare name.
+
+    `relative_change` is ``|b - a| / |a|``, None where shapes differ; signals are None for what is
+    not an LSTM's.
+    """
+
+    name: str
+    is_encoder: bool
+    shape_a: tuple[int, ...]
+    shape_b: tuple[int, ...]
+    equal: bool
+    largest_difference: float | None
+    relative_change: float | None
+    signal_a: InitSignal | None
+    signal_b: InitSignal | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointComparison:
+    """What two checkpoints have in common, and not.
+
+    `only_a` and `only_b` are bare names; `layers_a` and `layers_b` count LSTM layers.
+    """
+
+    a: str
+    b: str
+    pairs: tuple[TensorPair, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    layers_a: int
+    layers_b: int
+
+    def encoder_pairs(self) -> tuple[TensorPair, ...]:
+        """Return the pairs of the encoder."""
+        return tuple(p for p in self.pairs if p.is_encoder)
+
+    def findings(self) -> list[str]:
+        """Return what it means, in words, the gravest first."""
+        return [*_layer_findings(self), *_encoder_findings(self), *_signal_findings(self)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain, JSON-ready values."""
+        return {**asdict(self), "findings": self.findings()}
+
+
+def compare_checkpoints(
+    first: Checkpoint, second: Checkpoint, *, names: tuple[str, str] = ("A", "B")
+) -> CheckpointComparison:
+    """Compare two checkpoints tensor by tensor, whatever their prefixes.
+
+    Parameters
+    ----------
+    first, second
+        As read by ``read_checkpoint``; `first` is the older one, such as the encoder.
+    names
+        What to call them.
+    """
+    a, b = _bare(first), _bare(second)
+    pairs = [
+        _pair(name, a[name][0], b[name][0], is_encoder=a[name][1] or b[name][1])
+        for name in a
+        if name in b
+    ]
+    return CheckpointComparison(
+        a=names[0],
+        b=names[1],
+        pairs=tuple(pairs),
+        only_a=tuple(n for n in a if n not in b),
+        only_b=tuple(n for n in b if n not in a),
+        layers_a=num_layers(_lstm(a)),
+        layers_b=num_layers(_lstm(b)),
+    )
+
+
+def init_signal(name: str, tensor: torch.Tensor) -> InitSignal | None:
+    """Return how like its initialiser an LSTM tensor looks; None for any other tensor."""
+    if not _LSTM.fullmatch(name) or not tensor.is_floating_point() or tensor.numel() < 2:
+        return None
+    values = tensor.detach().double()
+    bound = 1.0 / math.sqrt(values.shape[0] // 4)
+    expected = bound / math.sqrt(3.0)
+    std = float(values.std())
+    error = expected * math.sqrt((_UNIFORM_KURTOSIS - 1.0) / (4.0 * values.numel()))
+    z = (std - expected) / error
+    beyond = float((values.abs() > bound * (1 + 1e-6)).double().mean())
+    fresh = beyond == 0.0 and abs(z) <= _Z_LIMIT
+    return InitSignal(
+        std=std,
+        expected_std=expected,
+        z=z,
+        beyond_bound=beyond,
+        verdict=AS_INITIALISED if fresh else TRAINED,
+    )
+
+
+def _bare(checkpoint: Checkpoint) -> dict[str, tuple[torch.Tensor, bool]]:
+    """Return tensor and whether it is the encoder's, by bare name; if that is taken, by its key."""
+    whole = checkpoint.form == "encoder_state_dict"
+    tensors: dict[str, tuple[torch.Tensor, bool]] = {}
+    for key in sorted(checkpoint.tensors, key=lambda k: (not is_encoder_tensor(k), k)):
+        name = canonical_name(key)
+        entry = checkpoint.tensors[key], whole or is_encoder_tensor(key)
+        tensors[key if name in tensors else name] = entry
+    return tensors
+
+
+def _lstm(names: Iterable[str]) -> list[str]:
+    return [n for n in names if _LSTM.fullmatch(n)]
+
+
+def _pair(name: str, a: torch.Tensor, b: torch.Tensor, *, is_encoder: bool) -> TensorPair:
+    same_shape = a.shape == b.shape
+    difference = change = None
+    if same_shape and a.numel():
+        moved = (b.double() - a.double()).abs()
+        difference = float(moved.max())
+        norm = float(a.double().norm())
+        change = float(moved.norm()) / norm if norm else (0.0 if difference == 0 else math.inf)
+    return TensorPair(
+        name=name,
+        is_encoder=is_encoder,
+        shape_a=tuple(a.shape),
+        shape_b=tuple(b.shape),
+        equal=same_shape and difference in (0.0, None),
+        largest_difference=difference,
+        relative_change=None if change is None or math.isinf(change) else change,
+        signal_a=init_signal(name, a),
+        signal_b=init_signal(name, b),
+    )
+
+
+def _layer_findings(found: CheckpointComparison) -> list[str]:
+    lines = []
+    if found.layers_a != found.layers_b and found.layers_a and found.layers_b:
+        small, large = sorted(
+            ((found.layers_a, found.a, found.only_a), (found.layers_b, found.b, found.only_b)),
+            key=lambda side: side[0],
+        )
+        taken = len(found.encoder_pairs())
+        advice = layer_diagnosis(
+            small[0], large[0], num_taken=taken, num_given=taken + len(_lstm(large[2]))
+        )
+        lines.append(f"layer mismatch: {small[1]} has {small[0]}, {large[1]} {large[0]}; {advice}")
+    shapes = [p for p in found.encoder_pairs() if p.shape_a != p.shape_b]
+    if shapes:
+        first = shapes[0]
+        lines.append(
+            f"{len(shapes)} encoder tensors differ in shape, first {first.name}: "
+            f"{list(first.shape_a)} and {list(first.shape_b)}"
+        )
+    return lines
+
+
+def _encoder_findings(found: CheckpointComparison) -> list[str]:
+    pairs = [p for p in found.encoder_pairs() if p.shape_a == p.shape_b]
+    if not pairs:
+        return ["the two have no encoder tensor in common"]
+    equal = sum(p.equal for p in pairs)
+    if equal == len(pairs):
+        if found.pairs == tuple(p for p in found.pairs if p.equal) and not found.only_b:
+            return [f"all {len(found.pairs)} common tensors are equal to the bit"]
+        return [
+            f"all {equal} encoder tensors are equal to the bit: no training step touched the "
+            f"encoder between {found.a} and {found.b} (frozen all along)"
+        ]
+    changes = [p.relative_change for p in pairs if p.relative_change is not None and not p.equal]
+    line = f"{len(pairs) - equal} of {len(pairs)} encoder tensors differ"
+    if changes:
+        line += f", by {min(changes):.1%} to {max(changes):.1%} of their norm"
+    if equal:
+        line += f"; equal: {', '.join(p.name for p in pairs if p.equal)}"
+    return [line]
+
+
+def _signal_findings(found: CheckpointComparison) -> list[str]:
+    lines = []
+    for label, which in ((found.a, "signal_a"), (found.b, "signal_b")):
+        signals: Mapping[str, InitSignal] = {
+            p.name: s for p in found.encoder_pairs() if (s := getattr(p, which)) is not None
+        }
+        fresh = [n for n, s in signals.items() if s.verdict == AS_INITIALISED]
+        if fresh and len(fresh) == len(signals):
+            lines.append(f"{label}: all {len(fresh)} common encoder tensors look as initialised")
+        elif fresh:
+            lines.append(
+                f"{label}: {len(fresh)} of {len(signals)} encoder tensors look as initialised "
+                f"({', '.join(fresh[:4])}{', ...' if len(fresh) > 4 else ''})"
+            )
+        elif signals:
+            lines.append(f"{label}: all {len(signals)} common encoder tensors look trained")
+    return lines

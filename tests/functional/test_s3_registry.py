@@ -1,0 +1,190 @@
+"""A registry on an object store: a local S3 server, a cache checked by digest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import fs
+
+from moola.config.data import SplitRecipe, WindowRecipe
+from moola.data.registry import DataRegistry
+from moola.errors import AuditError, DataError
+
+moto_server = pytest.importorskip("moto.server")
+
+SHIPPED = Path(__file__).resolve().parents[2] / "data" / "bars"
+SET = "labeled_windows/v1"
+RECIPE = WindowRecipe(source="eurusd_1h", window_bars=24, step_bars=12, cross_gaps=True)
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    server = moto_server.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def store(endpoint, monkeypatch, tmp_path, request):
+    """(URL of an empty registry, its file system, its path in there)."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("MOOLA_CACHE", str(tmp_path / "cache"))
+    remote = fs.S3FileSystem(
+        access_key="testing", secret_key="testing", endpoint_override=endpoint, scheme="http",
+        region="us-east-1", allow_bucket_creation=True,
+    )  # fmt: skip
+    bucket = f"moola-{abs(hash(request.node.name)) % 10**8}"
+    remote.create_dir(bucket)
+    with remote.open_output_stream(f"{bucket}/reg/bars/eurusd_1h.parquet") as stream:
+        stream.write((SHIPPED / "eurusd_1h.parquet").read_bytes())
+    url = f"s3://{bucket}/reg?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+    return url, remote, f"{bucket}/reg"
+
+
+def empty_cache(tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "cache")
+
+
+def build(url: str) -> DataRegistry:
+    registry = DataRegistry(url)
+    registry.build_set(SET, RECIPE)
+    registry.build_split("fwd", SplitRecipe(labeled=SET))
+    return registry
+
+
+def write(remote, path: str, content: bytes) -> None:
+    with remote.open_output_stream(path) as stream:
+        stream.write(content)
+
+
+def read(remote, path: str) -> bytes:
+    with remote.open_input_stream(path) as stream:
+        return stream.read()
+
+
+def test_what_is_built_here_is_loaded_there(store, tmp_path):
+    url, _, _ = store
+    first = build(url)
+    local = tmp_path / "local"
+    (local / "bars").mkdir(parents=True)
+    shutil.copy(SHIPPED / "eurusd_1h.parquet", local / "bars")
+    same = DataRegistry(local)
+    assert same.build_set(SET, RECIPE).sha256 == first.load_set(SET).sha256
+    empty_cache(tmp_path)
+    there = DataRegistry(url)
+    assert there.names() == [SET, "splits/fwd"]
+    data = there.load_labeled("v1", "fwd")
+    assert data.audit_trail["passed"]
+    assert data.labeled.sha256 == same.load_set(SET).sha256
+    assert there.data_root.is_relative_to(tmp_path / "cache")
+    assert data.audit_trail["checks"][-1]["detail"] == "517 labels"
+
+
+def test_a_set_that_stands_remotely_is_not_built_again(store, tmp_path):
+    url, remote, base = store
+    build(url)
+    before = read(remote, f"{base}/{SET}/manifest.json")
+    empty_cache(tmp_path)
+    build(url)
+    assert read(remote, f"{base}/{SET}/manifest.json") == before
+    with pytest.raises(DataError, match="exists with another recipe"):
+        DataRegistry(url).build_set(SET, WindowRecipe(source="eurusd_1h", cross_gaps=True))
+    with pytest.raises(DataError, match="exists with another content"):
+        DataRegistry(url).build_split("fwd", SplitRecipe(labeled=SET, val_fraction=0.2))
+
+
+def test_a_broken_cache_is_mended_from_the_store(store, tmp_path):
+    url, _, _ = store
+    registry = build(url)
+    path = registry.data_root / SET / "y.npy"
+    honest = path.read_bytes()
+    path.write_bytes(honest[:-8])
+    loaded = DataRegistry(url).load_set(SET)
+    assert path.read_bytes() == honest
+    assert len(loaded.y) == len(loaded)
+    bars = registry.data_root / "bars" / "eurusd_1h.parquet"
+    bars.write_bytes(b"PAR1")
+    assert len(DataRegistry(url).load_bars("eurusd_1h")) == 6225
+
+
+def test_a_changed_file_in_the_store_is_refused(store, tmp_path):
+    url, remote, base = store
+    build(url)
+    content = bytearray(read(remote, f"{base}/{SET}/X_ohlc.npy"))
+    content[-3] ^= 1
+    write(remote, f"{base}/{SET}/X_ohlc.npy", bytes(content))
+    empty_cache(tmp_path)
+    with pytest.raises(DataError, match=r"X_ohlc.npy has SHA-256 .* by its manifest"):
+        DataRegistry(url).load_set(SET)
+
+
+def test_a_changed_split_in_the_store_is_refused(store):
+    url, remote, base = store
+    build(url)
+    text = read(remote, f"{base}/splits/fwd.json").replace(b'"embargo_bars": 0', b'"embargo_bars": 1')
+    write(remote, f"{base}/splits/fwd.json", text)
+    with pytest.raises(AuditError, match="changed since it was made"):
+        DataRegistry(url).load_labeled("v1", "fwd")
+
+
+def test_a_set_without_its_manifest_does_not_exist(store, tmp_path):
+    """The manifest is uploaded last: an upload that broke off leaves no set, and can be repeated."""
+    url, remote, base = store
+    build(url)
+    remote.delete_file(f"{base}/{SET}/manifest.json")
+    empty_cache(tmp_path)
+    with pytest.raises(DataError, match="does not exist"):
+        DataRegistry(url).load_set(SET)
+    assert len(DataRegistry(url).build_set(SET, RECIPE)) > 400
+    assert DataRegistry(url).names()[0] == SET
+
+
+def test_a_manifest_that_names_files_outside_is_refused(store, tmp_path):
+    url, remote, base = store
+    build(url)
+    text = read(remote, f"{base}/{SET}/manifest.json").replace(b'"y.npy"', b'"../../y.npy"')
+    write(remote, f"{base}/{SET}/manifest.json", text)
+    empty_cache(tmp_path)
+    with pytest.raises(DataError, match="names no files"):
+        DataRegistry(url).load_set(SET)
+    assert not list((tmp_path / "cache").rglob("y.npy"))
+
+
+def test_a_store_that_is_not_there_is_one_clear_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("MOOLA_CACHE", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    url = (
+        "s3://nothing/reg?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
+    )
+    with pytest.raises(DataError, match="cannot be used") as caught:
+        DataRegistry(url).load_set(SET)
+    assert "\n" not in str(caught.value)
+
+
+def test_any_fsspec_file_system_will_do(monkeypatch, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setenv("MOOLA_CACHE", str(tmp_path / "cache"))
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/moola-data/bars/eurusd_1h.parquet", (SHIPPED / "eurusd_1h.parquet").read_bytes())
+    url = "fsspec+memory:///moola-data"
+    build(url)
+    shutil.rmtree(tmp_path / "cache")
+    data = DataRegistry(url).load_labeled("v1", "fwd")
+    assert data.audit_trail["passed"]
+    assert np.isfinite(data.X_train).all()
+
+
+def test_a_file_url_is_a_store_like_any_other(monkeypatch, tmp_path):
+    monkeypatch.setenv("MOOLA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "there" / "bars").mkdir(parents=True)
+    shutil.copy(SHIPPED / "eurusd_1h.parquet", tmp_path / "there" / "bars")
+    registry = build(f"file://{tmp_path}/there")
+    assert (tmp_path / "there" / SET / "manifest.json").is_file()
+    assert registry.load_labeled("v1", "fwd").audit_trail["passed"]

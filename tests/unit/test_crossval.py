@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_kit import small_registry
+
+from moola.config.data import SplitRecipe
+from moola.config.training import FinetuneConfig
+from moola.data.registry import DataRegistry, WindowSet
+from moola.data.splits import WalkForward
+from moola.errors import DataError
+from moola.evaluation.compare import average_seeds
+from moola.training.crossval import (
+    WalkForwardPredictions,
+    class_frequencies,
+    walk_forward_predictions,
+)
+
+CONFIG = FinetuneConfig(
+    preset="compact", epochs=2, batch_size=32, patience=0, learning_rate=3e-3, device="cpu"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[WindowSet, WalkForward]:
+    registry: DataRegistry = small_registry(tmp_path_factory.mktemp("data"))
+    recipe = SplitRecipe(labeled="labeled_windows/v1", strategy="walk_forward", num_folds=2)
+    folds = registry.build_split("walk", recipe)
+    assert isinstance(folds, WalkForward)
+    return registry.load_set("labeled_windows/v1"), folds
+
+
+def predict(
+    data: tuple[WindowSet, WalkForward], cache: Path, **options: Any
+) -> WalkForwardPredictions:
+    values: dict[str, Any] = {"seeds": (1, 2), "device": "cpu", **options}
+    config = values.pop("config", CONFIG)
+    return walk_forward_predictions(config, *data, cache=cache, **values)
+
+
+def test_predictions_of_every_fold_and_seed_in_time_order(
+    data: tuple[WindowSet, WalkForward], tmp_path: Path
+) -> None:
+    labeled, folds = data
+    steps: list[tuple[int, int]] = []
+    found = predict(data, tmp_path, on_done=lambda done, total: steps.append((done, total)))
+    rows = np.concatenate([f.val for f in folds.folds])
+    assert found.rows.tolist() == rows.tolist()
+    assert (np.diff(rows) > 0).all()
+    assert labeled.y is not None
+    assert found.y.tolist() == labeled.y[rows].tolist()
+    assert found.proba_by_seed.shape == (2, len(rows), 2)
+    assert np.allclose(found.proba_by_seed.sum(axis=2), 1)
+    assert np.array_equal(found.proba, average_seeds(list(found.proba_by_seed)))
+    assert not np.array_equal(found.proba_by_seed[0], found.proba_by_seed[1])
+    assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert found.load_report is None
+    assert found.proof is not None
+    assert (found.proof["proven"], found.proof["num_trainings"]) == (True, 4)
+    first = folds.folds[0]
+    assert np.allclose(found.prior[0], class_frequencies(labeled.y[first.train], 2))
+
+
+def test_what_is_finished_is_not_trained_again(
+    data: tuple[WindowSet, WalkForward], tmp_path: Path
+) -> None:
+    first = predict(data, tmp_path)
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*.npz")}
+    assert len(files) == 4
+    lost = sorted(files)[0]
+    lost.unlink()
+    steps: list[tuple[int, int]] = []
+    again = predict(data, tmp_path, on_done=lambda done, total: steps.append((done, total)))
+    assert steps == [(3, 4), (4, 4)]
+    assert np.array_equal(first.proba_by_seed, again.proba_by_seed)
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*.npz") if p != lost}
+    assert all(files[p] == t for p, t in kept.items())
+
+
+def test_another_configuration_or_seed_is_another_training(
+    data: tuple[WindowSet, WalkForward], tmp_path: Path
+) -> None:
+    base = predict(data, tmp_path, seeds=(1,))
+    other = predict(data, tmp_path, seeds=(1,), config=replace(CONFIG, focal_gamma=2.0))
+    assert not np.array_equal(base.proba, other.proba)
+    predict(data, tmp_path, seeds=(1,), config=replace(CONFIG, device="auto"))  # the same training
+    assert len(list(tmp_path.glob("*.npz"))) == 4
+
+
+def test_early_stopping_holds_the_latest_of_train_and_leaves_val_alone(
+    data: tuple[WindowSet, WalkForward], tmp_path: Path
+) -> None:
+    found = predict(data, tmp_path, seeds=(1,), config=replace(CONFIG, patience=1, epochs=4))
+    assert found.proba.shape == (len(found.rows), 2)
+
+
+def test_a_set_without_labels_is_refused(
+    data: tuple[WindowSet, WalkForward], tmp_path: Path
+) -> None:
+    labeled, folds = data
+    with pytest.raises(DataError, match="labeled_windows/v1 has no labels"):
+        predict((replace(labeled, y=None), folds), tmp_path)
+
+
+def test_class_frequencies_by_hand() -> None:
+    found = class_frequencies(np.array([0, 0, 0, 1]), 3)
+    assert found.tolist() == pytest.approx([3.5 / 5.5, 1.5 / 5.5, 0.5 / 5.5])
