@@ -1,5 +1,6 @@
-"""How fast windows, labels and features are made, in how much memory; and what the test of
-synthetic windows can see.
+"""Measure how fast windows, labels and features are made, and in how much memory.
+
+Also what ingest needs, and what the test of synthetic windows can see.
 
     python benchmarks/bench_data.py                          # 10^4, 10^5 and 10^6 windows
     python benchmarks/bench_data.py --sizes 10000 100000

@@ -41,7 +41,7 @@ def template_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def project(
     tmp_path: Path, template_db: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:

@@ -1,3 +1,3 @@
-"""Moola: experiment tracking and gated promotion for small time-series classifiers on OHLC windows."""
+"""Moola: tracking and gated promotion of small time-series classifiers on OHLC windows."""
 
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@
     │   ├── CheckpointError                   a checkpoint that cannot be loaded as asked
     │   │   └── CheckpointNotFound            (also FileNotFoundError)
     │   ├── DeviceError                       the device asked for is not there
-    │   └── TrackingError                     the tracking server cannot be reached or answers wrongly
+    │   └── TrackingError                     the tracking server cannot be reached or used
     └── Refused                               exit 1: the input is readable, the answer is no
         ├── AuditError                        the data audit found a leak or a tampered set
         ├── ProofError                        a run did not do what it said it would do

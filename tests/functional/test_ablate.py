@@ -10,9 +10,9 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from job_kit import moola
 from mlflow import MlflowClient
 
+from moola.cli import main
 from moola.config import names
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.training import FinetuneConfig, PretrainConfig
@@ -199,10 +199,10 @@ def test_forensics_of_an_encoder_and_a_run_that_froze_it(place: Path, encoder: P
         forensics("0" * 32, str(encoder))
     with pytest.raises(CheckpointNotFound, match="does not exist"):
         forensics(str(encoder), "nowhere")
-    parent = next(iter(MlflowClient().search_runs(["1"], "tags.`moola.step` = 'pretrain'")), None)
-    if parent is not None:
-        of_run = forensics(parent.info.run_id, str(encoder))
-        assert of_run.findings()[0] == "all 13 common tensors are equal to the bit"
+    (run,) = mlflow.search_runs(experiment_names=[names.EXPERIMENT_PRETRAIN], output_format="list")
+    assert forensics(run.info.run_id, str(encoder)).findings()[0] == (
+        "all 13 common tensors are equal to the bit"
+    )
 
 
 def test_answers_are_compared_on_common_windows() -> None:
@@ -216,19 +216,28 @@ def test_answers_are_compared_on_common_windows() -> None:
     assert compare_answers(a, {1: np.array([0.2, 0.3, 0.5])}) is None
 
 
-def test_the_commands(place: Path, encoder: Path, summary: AblationSummary) -> None:
-    done = moola("forensics", str(encoder), str(encoder), "--tensors", cwd=place)
-    assert done.returncode == 0, done.stderr
-    assert "CHECKPOINT FORENSICS" in done.stdout
-    assert "weight_hh_l0_reverse" in done.stdout
+def command(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    return int(stop.value.code or 0)
+
+
+def test_the_commands(
+    encoder: Path, summary: AblationSummary, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("forensics", str(encoder), str(encoder), "--tensors") == 0
+    out = capsys.readouterr().out
+    assert "CHECKPOINT FORENSICS" in out
+    assert "weight_hh_l0_reverse" in out
+    assert command("forensics", str(encoder), str(encoder), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["findings"][0] == "all 13 common tensors are equal to the bit"
     options = ["--batch-size", "64", "--epochs", "3", "--unfreeze-after", "2", "--patience", "0"]
     options += ["--learning-rate", "0.003", "--gradual-after", "1", "--seeds", "1,2"]
-    done = moola(
-        "ablate", "--pretrained-encoder", str(encoder), "--preset", "compact", *options,
-        "--device", "cpu", cwd=place,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "A baseline, no" in done.stdout
-    refused = moola("ablate", "--pretrained-encoder", "nowhere", "--epochs", "11", cwd=place)
-    assert refused.returncode == 2
-    assert "checkpoint nowhere does not exist" in refused.stderr
+    options += ["--pretrained-encoder", str(encoder), "--preset", "compact", "--device", "cpu"]
+    assert command("ablate", *options) == 0
+    assert "A baseline, no" in capsys.readouterr().out
+    assert command("ablate", "--pretrained-encoder", "nowhere", "--epochs", "11") == 2
+    assert "checkpoint nowhere does not exist" in capsys.readouterr().err
+    assert command("ablate", "--seeds", "one") == 2
+    assert "seeds is 'one'; expected whole numbers" in capsys.readouterr().err

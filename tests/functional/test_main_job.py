@@ -218,6 +218,8 @@ def test_a_changed_byte_in_a_built_set_ends_the_run_failed(
     with pytest.raises(AuditError, match=r"y\.npy"):
         finetune(TINY)
     client = MlflowClient()
-    runs = client.search_runs([client.get_experiment_by_name(names.EXPERIMENT_FINETUNE).experiment_id])
+    runs = client.search_runs(
+        [client.get_experiment_by_name(names.EXPERIMENT_FINETUNE).experiment_id]
+    )
     assert [r.info.status for r in runs] == ["FAILED"]
     assert "y.npy" in runs[0].data.tags[names.TAG_REASON]

@@ -127,14 +127,16 @@ def test_a_changed_file_in_the_store_is_refused(store, tmp_path):
 def test_a_changed_split_in_the_store_is_refused(store):
     url, remote, base = store
     build(url)
-    text = read(remote, f"{base}/splits/fwd.json").replace(b'"embargo_bars": 0', b'"embargo_bars": 1')
+    text = read(remote, f"{base}/splits/fwd.json").replace(
+        b'"embargo_bars": 0', b'"embargo_bars": 1'
+    )
     write(remote, f"{base}/splits/fwd.json", text)
     with pytest.raises(AuditError, match="changed since it was made"):
         DataRegistry(url).load_labeled("v1", "fwd")
 
 
 def test_a_set_without_its_manifest_does_not_exist(store, tmp_path):
-    """The manifest is uploaded last: an upload that broke off leaves no set, and can be repeated."""
+    """The manifest is uploaded last: a broken upload leaves no set and can be repeated."""
     url, remote, base = store
     build(url)
     remote.delete_file(f"{base}/{SET}/manifest.json")
@@ -160,9 +162,7 @@ def test_a_store_that_is_not_there_is_one_clear_line(monkeypatch, tmp_path):
     monkeypatch.setenv("MOOLA_CACHE", str(tmp_path))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    url = (
-        "s3://nothing/reg?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
-    )
+    url = "s3://nothing/reg?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
     with pytest.raises(DataError, match="cannot be used") as caught:
         DataRegistry(url).load_set(SET)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,9 @@ import yaml
 
 
 def dependencies(repository: Path) -> list[str]:
-    return list(tomllib.loads((repository / "pyproject.toml").read_text())["project"]["dependencies"])
+    return list(
+        tomllib.loads((repository / "pyproject.toml").read_text())["project"]["dependencies"]
+    )
 
 
 def test_python_env_equals_pyproject(repository: Path) -> None:

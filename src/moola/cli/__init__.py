@@ -1,4 +1,4 @@
-"""The command line: parse, call a step, print, exit. Heavy packages are imported by the commands."""
+"""The command line: parse, call a step, print, exit. Commands import heavy packages themselves."""
 
 from moola.cli.app import app, main
 

@@ -140,9 +140,7 @@ def verify(name: str = Name, ledger: str = LedgerUrl) -> None:
     out.print("chain, signatures, files and stages agree")
 
 
-def keys(
-    revoke: str = typer.Option("", help="Key id to revoke."), ledger: str = LedgerUrl
-) -> None:
+def keys(revoke: str = typer.Option("", help="Key id to revoke."), ledger: str = LedgerUrl) -> None:
     """Show the keys whose signature counts; make the gate runner's if there is none.
 
     Example: `moola keys --revoke 1f0c...`

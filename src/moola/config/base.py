@@ -68,7 +68,9 @@ def check_range(
         and (value < high if open_high else value <= high)
     )
     if not inside:
-        raise ConfigError(f"{name} is {value!r}", limit=f"a number in {left}{low:g}, {high:g}{right}")
+        raise ConfigError(
+            f"{name} is {value!r}", limit=f"a number in {left}{low:g}, {high:g}{right}"
+        )
 
 
 def check_count(name: str, value: int, *, low: int = 1, high: int | None = None) -> None:

@@ -81,14 +81,18 @@ def audit_split(
         "corpus": corpus.to_dict() if corpus else None,
     }
     if all(c.passed for c in checks):
-        facts["bars"] = {
-            part: [str(clock[rows, 0].min()), str(clock[rows, 2].max())]
-            for part, rows in split.parts.items()
-        }
-        facts["purged_bars"] = [
-            [str(clock[run[0], 0]), str(clock[run[-1], 2])] for run in _runs(split.purged)
-        ]
+        facts |= _spans(split, clock)
     return AuditTrail(checks=tuple(checks), facts=facts)
+
+
+def _spans(split: Split, clock: NDArray[np.datetime64]) -> dict[str, Any]:
+    """Return from when to when each part and each stretch of purged windows looks at bars."""
+    parts = {
+        part: [str(clock[rows, 0].min()), str(clock[rows, 2].max())]
+        for part, rows in split.parts.items()
+    }
+    purged = [[str(clock[run[0], 0]), str(clock[run[-1], 2])] for run in _runs(split.purged)]
+    return {"bars": parts, "purged_bars": purged}
 
 
 def _runs(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

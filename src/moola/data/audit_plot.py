@@ -89,7 +89,7 @@ def _draw_time_line(axes: Axes, trail: Mapping[str, Any]) -> None:
             begin, end = (np.datetime64(t, "us") for t in (first, last))
             axes.plot([begin, end], [y, y], color=colour, lw=11, solid_capstyle="butt")
     axes.set_yticks(range(len(rows)), [label for label, _, _ in rows], fontsize=9)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     if rows:
         locator = AutoDateLocator()
         axes.xaxis.set_major_locator(locator)

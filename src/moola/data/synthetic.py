@@ -112,15 +112,12 @@ def make_synthetic(
     if not 0 < ratio < 1:
         raise DataError(f"ratio of synthetic windows is {ratio!r}", limit="above 0 and below 1")
     rng = np.random.default_rng(random_state)
-    num = max(1, round(len(split.train) * ratio / (1 - ratio)))
-    whole, rest = divmod(num, len(split.train))
-    drawn = rng.choice(split.train, size=rest, replace=False)
-    parent = np.sort(np.r_[np.tile(split.train, whole), drawn]).astype(np.int64)
+    parent = _draw_parents(split.train, ratio, rng)
     X = augment(np.array(labeled.X_ohlc[parent]), rng)
-    if np.shape(X) != (num, *labeled.X_ohlc.shape[1:]):
+    if np.shape(X) != (len(parent), *labeled.X_ohlc.shape[1:]):
         raise DataError(
             f"the augmenter returned shape {np.shape(X)}",
-            limit=f"{(num, *labeled.X_ohlc.shape[1:])}, a window of each given one",
+            limit=f"{(len(parent), *labeled.X_ohlc.shape[1:])}, a window of each given one",
         )
     try:
         X = np.ascontiguousarray(check_windows(X))
@@ -144,6 +141,16 @@ def make_synthetic(
         config={**full, "split_sha256": split.digest()},
         sha256="",
     )
+
+
+def _draw_parents(
+    train: NDArray[np.int64], ratio: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return train windows in time order, each as often as any other or once more."""
+    num = max(1, round(len(train) * ratio / (1 - ratio)))
+    whole, rest = divmod(num, len(train))
+    drawn = rng.choice(train, size=rest, replace=False)
+    return np.sort(np.r_[np.tile(train, whole), drawn]).astype(np.int64)
 
 
 def write_synthetic(folder: Path, made: SyntheticSet) -> None:

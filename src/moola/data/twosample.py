@@ -117,30 +117,16 @@ def compare_samples(
             limit=f"at least {MIN_BLOCKS} each",
             remedy="Take a longer train part or more synthetic windows",
         )
-    unit = np.r_[blocks[0], blocks[1] + sizes[0]]
-    chosen = _exchanges(sizes[0], sum(sizes), num_permutations, random_state)
-    weight = chosen @ np.bincount(unit).astype(np.float64)
-    results = []
-    for column in range(len(names)):
-        pooled = np.r_[real[:, column], synthetic[:, column]].astype(np.float64)
-        distances = _distances(pooled, unit, sum(sizes), chosen, weight)
-        p = float((distances >= distances[0] - 1e-12).mean())
-        results.append((distances[0], p, _effect(pooled, len(real)), distances[1:]))
-    corrected = holm(np.array([r[1] for r in results]))
-    features = tuple(
-        FeatureQuality(
-            name=name,
-            ks=float(ks),
-            p=p,
-            p_holm=float(q),
-            effect=effect,
-            detectable_ks=float(np.quantile(null, 0.95)),
-        )
-        for name, (ks, p, effect, null), q in zip(names, results, corrected, strict=True)
+    features = _test_features(
+        np.vstack([real, synthetic]).astype(np.float64),
+        np.r_[blocks[0], blocks[1] + sizes[0]],
+        _exchanges(sizes[0], sum(sizes), num_permutations, random_state),
+        num_real=len(real),
+        names=names,
     )
     return QualityReport(
         features=features,
-        p_value=float(corrected.min()),
+        p_value=min(f.p_holm for f in features),
         auc=classifier_auc(real, synthetic, real_block, synthetic_block)
         if with_classifier
         else None,
@@ -148,6 +134,34 @@ def compare_samples(
         num_synthetic=len(synthetic),
         num_blocks=sum(sizes),
         num_permutations=num_permutations,
+    )
+
+
+def _test_features(
+    pooled: NDArray[np.float64],
+    unit: NDArray[np.int64],
+    chosen: NDArray[np.float64],
+    *,
+    num_real: int,
+    names: tuple[str, ...],
+) -> tuple[FeatureQuality, ...]:
+    weight = chosen @ np.bincount(unit).astype(np.float64)
+    distances = np.column_stack(
+        [_distances(column, unit, chosen, weight) for column in pooled.T]
+    )  # (1 + permutations, features)
+    p = (distances >= distances[0] - 1e-12).mean(axis=0)
+    return tuple(
+        FeatureQuality(
+            name=name,
+            ks=float(distance[0]),
+            p=float(raw),
+            p_holm=float(corrected),
+            effect=_effect(column, num_real),
+            detectable_ks=float(np.quantile(distance[1:], 0.95)),
+        )
+        for name, distance, raw, corrected, column in zip(
+            names, distances.T, p, holm(p), pooled.T, strict=True
+        )
     )
 
 
@@ -208,7 +222,6 @@ def _exchanges(first: int, units: int, num: int, random_state: int) -> NDArray[n
 def _distances(
     pooled: NDArray[np.float64],
     unit: NDArray[np.int64],
-    num_units: int,
     chosen: NDArray[np.float64],
     weight: NDArray[np.float64],
 ) -> NDArray[np.float64]:
@@ -217,7 +230,7 @@ def _distances(
     if len(grid) > _GRID:
         grid = np.unique(np.quantile(grid, np.linspace(0, 1, _GRID), method="nearest"))
     cell = np.minimum(np.searchsorted(grid, pooled), len(grid) - 1)
-    counts = np.zeros((num_units, len(grid)))
+    counts = np.zeros((chosen.shape[1], len(grid)))
     np.add.at(counts, (unit, cell), 1.0)
     below = np.cumsum(counts, axis=1)
     first = chosen @ below

@@ -27,7 +27,12 @@ class BiLSTMMaskedAutoencoder(nn.Module):
     """
 
     def __init__(
-        self, *, input_dim: int = 4, hidden_dim: int = 128, num_layers: int = 2, dropout: float = 0.2
+        self,
+        *,
+        input_dim: int = 4,
+        hidden_dim: int = 128,
+        num_layers: int = 2,
+        dropout: float = 0.2,
     ):
         super().__init__()
         self.mask_token = nn.Parameter(torch.zeros(input_dim))

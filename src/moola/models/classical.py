@@ -39,7 +39,10 @@ class WindowPipelineClassifier(ClassifierMixin, BaseEstimator):
         X, y = check_windows(X), np.asarray(y)
         self.classes_ = np.unique(y)
         if y.shape != (len(X),) or len(self.classes_) < 2:
-            raise BadInput(f"y has shape {y.shape} and {len(self.classes_)} classes", limit="2 classes")
+            raise BadInput(
+                f"y has shape {y.shape} and {len(self.classes_)} classes",
+                limit=f"({len(X)},) and at least 2 classes",
+            )
         self.window_bars_ = int(X.shape[1])
         self.n_features_in_ = 4
         self._fit_transform_state(X)
@@ -113,7 +116,7 @@ class MiniRocketModel(WindowPipelineClassifier):
         self.num_kernels = num_kernels
 
     def transform_windows(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the share of positive convolution outputs a kernel, shape (n, about num_kernels)."""
+        """Return the share of positive outputs a kernel, shape (n, about num_kernels)."""
         return np.asarray(self.rocket_.transform(_channels_first(X)), dtype=np.float32)
 
     def _fit_transform_state(self, X: NDArray[np.float32]) -> None:

@@ -21,7 +21,7 @@ from moola.data.features import features20
 from moola.data.windows import check_windows, normalise
 from moola.errors import BadInput
 from moola.models.augmentation import Augmentation
-from moola.models.batches import TrainSet, TrainSource
+from moola.models.batches import TrainSet, TrainSource, checked_labels
 from moola.models.callbacks import Callback
 from moola.models.checkpoint import read_checkpoint, save_checkpoint
 from moola.models.fit_loop import FitLoop, LoopOptions
@@ -144,7 +144,7 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
         state_file: StateFile | None,
     ) -> Self:
         X, y = check_windows(X), np.asarray(y)
-        classes, target = self._check_labels(X, y)
+        classes, target = checked_labels(X, y)
         if validation is None and self.val_split > 0:
             cut = len(X) - max(1, round(self.val_split * len(X)))
             X, validation, target = X[:cut], (X[cut:], y[cut:]), target[:cut]
@@ -235,16 +235,6 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
             first = str(error).strip().splitlines()[0]
             raise BadInput(f"{folder} is not a {cls.model_name} checkpoint: {first}") from None
         return model
-
-    def _check_labels(self, X: NDArray, y: NDArray) -> tuple[NDArray, NDArray[np.int64]]:
-        if y.shape != (len(X),):
-            raise BadInput(f"y has shape {y.shape}", limit=f"({len(X)},), one label a window")
-        if y.dtype.kind == "f" and not np.isfinite(y).all():
-            raise BadInput("y holds NaN or infinity")
-        classes, target = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise BadInput(f"y holds the single class {classes[0]!r}", limit="at least 2 classes")
-        return classes, target.astype(np.int64)
 
     def _inputs(self, X: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
         scaled = (features20(X) - self.feature_mean_) / self.feature_scale_

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -114,63 +114,87 @@ class _Given:
     is_encoder: bool
 
 
+@dataclass(kw_only=True)
+class _Plan:
+    """Which tensor goes where; names are the model's, `used` are the checkpoint's keys."""
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    mismatched: list[dict[str, Any]] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+
 def _match(
     own: Mapping[str, torch.Tensor], checkpoint: Checkpoint, path: str, scope: str, minimum: float
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
     given = _by_canonical_name(checkpoint, path)
     encoder = [n for n in own if is_encoder_tensor(n)]
-    plan: dict[str, torch.Tensor] = {}
-    mismatched: list[dict[str, Any]] = []
-    missing, used = [], set()
-    for name in encoder if scope == "encoder" else list(own):
-        entry = given.get(_canonical(name))
-        if entry is None:
-            missing.append(name)
-            continue
-        if entry.key in used:
-            raise CheckpointError(
-                f"two tensors of the model would take {entry.key} of {path}, the second is {name}",
-                limit="one encoder",
-            )
-        used.add(entry.key)
-        _require_type(name, own[name], entry, path)
-        if entry.tensor.shape == own[name].shape:
-            plan[name] = entry.tensor
-        else:
-            shapes = {"checkpoint": list(entry.tensor.shape), "model": list(own[name].shape)}
-            mismatched.append({"name": name, **shapes})
-    left = [entry for entry in given.values() if entry.key not in used]
+    plan = _plan(own, encoder if scope == "encoder" else list(own), given, path)
+    left = [entry for entry in given.values() if entry.key not in plan.used]
     forward_only = bool(encoder) and not any(n.endswith("_reverse") for n in encoder)
     unexpected = [
         entry.key
         for entry in left
         if entry.is_encoder and not (forward_only and entry.key.endswith("_reverse"))
     ]
-    taken = [n for n in encoder if n in plan]
-    of_file = len(taken) + len(unexpected) + sum(is_encoder_tensor(m["name"]) for m in mismatched)
+    taken = sum(n in plan.tensors for n in encoder)
+    of_file = taken + len(unexpected) + sum(is_encoder_tensor(m["name"]) for m in plan.mismatched)
     report = LoadReport(
         checkpoint=path,
         checkpoint_sha256=checkpoint.sha256,
         checkpoint_form=checkpoint.form,
         scope=scope,
-        matched=tuple(plan),
-        missing=tuple(missing),
-        mismatched=tuple(mismatched),
+        matched=tuple(plan.tensors),
+        missing=tuple(plan.missing),
+        mismatched=tuple(plan.mismatched),
         unexpected=tuple(unexpected),
         ignored=tuple(entry.key for entry in left if entry.key not in unexpected),
-        match_ratio_encoder=_ratio(plan, own, encoder, by_size=False),
-        match_ratio_model=_ratio(plan, own, list(own), by_size=False),
-        match_ratio_encoder_parameters=_ratio(plan, own, encoder, by_size=True),
-        match_ratio_model_parameters=_ratio(plan, own, list(own), by_size=True),
-        match_ratio_checkpoint=len(taken) / of_file if of_file else 0.0,
+        match_ratio_encoder=_ratio(plan.tensors, own, encoder, by_size=False),
+        match_ratio_model=_ratio(plan.tensors, own, list(own), by_size=False),
+        match_ratio_encoder_parameters=_ratio(plan.tensors, own, encoder, by_size=True),
+        match_ratio_model_parameters=_ratio(plan.tensors, own, list(own), by_size=True),
+        match_ratio_checkpoint=taken / of_file if of_file else 0.0,
         min_match_ratio=minimum,
-        cast=tuple(
-            {"name": n, "checkpoint": str(t.dtype), "model": str(own[n].dtype)}
-            for n, t in plan.items()
-            if t.dtype != own[n].dtype
-        ),
+        cast=_casts(own, plan.tensors),
     )
-    return plan, report
+    return plan.tensors, report
+
+
+def _plan(
+    own: Mapping[str, torch.Tensor],
+    wanted: list[str],
+    given: Mapping[tuple[str, bool], _Given],
+    path: str,
+) -> _Plan:
+    plan = _Plan()
+    for name in wanted:
+        entry = given.get(_canonical(name))
+        if entry is None:
+            plan.missing.append(name)
+            continue
+        if entry.key in plan.used:
+            raise CheckpointError(
+                f"two tensors of the model would take {entry.key} of {path}, the second is {name}",
+                limit="one encoder",
+            )
+        plan.used.add(entry.key)
+        _require_type(name, own[name], entry, path)
+        if entry.tensor.shape == own[name].shape:
+            plan.tensors[name] = entry.tensor
+        else:
+            shapes = {"checkpoint": list(entry.tensor.shape), "model": list(own[name].shape)}
+            plan.mismatched.append({"name": name, **shapes})
+    return plan
+
+
+def _casts(
+    own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, str], ...]:
+    return tuple(
+        {"name": n, "checkpoint": str(t.dtype), "model": str(own[n].dtype)}
+        for n, t in plan.items()
+        if t.dtype != own[n].dtype
+    )
 
 
 def _by_canonical_name(checkpoint: Checkpoint, path: str) -> dict[tuple[str, bool], _Given]:

@@ -1,4 +1,4 @@
-"""What an encoder learned: masked error against plain baselines, a linear probe, signs of collapse."""
+"""What an encoder learned: masked error against plain baselines, a linear probe, collapse."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def masked_errors(
 def interpolate_masked(
     x_NTC: NDArray[np.float64], mask_NT: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fill masked bars linearly per channel, and by the last visible close; ends take the nearest bar.
+    """Fill masked bars linearly per channel, and by the last visible close.
 
-    Each window must have at least one visible bar.
+    At the ends the nearest visible bar is taken; each window must have at least one.
     """
     T = x_NTC.shape[1]
     bar = np.arange(T)

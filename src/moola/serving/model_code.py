@@ -25,7 +25,9 @@ class MoolaModel(mlflow.pyfunc.PythonModel):
         """
         try:
             if len(model_input) > MAX_WINDOWS:
-                raise BadInput(f"the batch holds {len(model_input)} windows", limit=f"{MAX_WINDOWS}")
+                raise BadInput(
+                    f"the batch holds {len(model_input)} windows", limit=f"{MAX_WINDOWS}"
+                )
             calibrated = bool((params or {}).get("calibrated", True))
             return self.scorer.answer(model_input, calibrated=calibrated)
         except BadInput as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,10 @@ def ablate(
         params={**params, "device_used": device},
         device=describe_device(device),
     ) as run:
-        audit = _audit(registry, labeled, found_folds, str(base.pretrained_encoder))
-        predictions = {}
-        for arm in arms:
-            predictions[arm.letter] = walk_forward_predictions(
+        run.log_json(names.ARTIFACT_AUDIT, _audit(registry, labeled, found_folds, base))
+        run.log_json(names.ARTIFACT_SPLIT, found_folds.to_dict())
+        predictions = {
+            arm.letter: walk_forward_predictions(
                 arm.config,
                 labeled,
                 found_folds,
@@ -115,34 +116,27 @@ def ablate(
                 device=device,
                 cache=cache,
                 jobs=jobs,
-                on_done=lambda done, total, arm=arm: progress(  # type: ignore[misc]
-                    f"{arm.letter} {arm.title}", done, total
-                ),
+                on_done=partial(progress, f"{arm.letter} {arm.title}"),
             )
-        run.log_json(names.ARTIFACT_AUDIT, audit)
-        run.log_json(names.ARTIFACT_SPLIT, found_folds.to_dict())
-        run.log_inputs([_dataset(labeled, found_folds, len(predictions[BASELINE].y))])
-        finding = judge_ablation(
-            predictions, block_length=_block_length(labeled, len(predictions[BASELINE].y))
-        )
+            for arm in arms
+        }
+        num_windows = len(predictions[BASELINE].y)
+        run.log_inputs([_dataset(labeled, found_folds, num_windows)])
+        finding = judge_ablation(predictions, block_length=_block_length(labeled, num_windows))
         rows = _rows(arms, predictions, finding)
         _log(run, rows, finding, seeds)
         for arm, row in zip(arms, rows, strict=True):
             _log_arm(run, arm, row, predictions[arm.letter], class_names(labeled.meta))
     return AblationSummary(
-        run_id=run.run_id,
-        rows=rows,
-        finding=finding,
-        num_windows=len(predictions[BASELINE].y),
-        seeds=seeds,
+        run_id=run.run_id, rows=rows, finding=finding, num_windows=num_windows, seeds=seeds
     )
 
 
 def _audit(
-    registry: DataRegistry, labeled: WindowSet, folds: WalkForward, encoder: str
+    registry: DataRegistry, labeled: WindowSet, folds: WalkForward, base: FinetuneConfig
 ) -> dict[str, Any]:
     """Audit every fold against the encoder's corpus; raises AuditError on the first failure."""
-    claim = encoder_claim(encoder)
+    claim = encoder_claim(str(base.pretrained_encoder))
     trails = {}
     for fold in folds.folds:
         trail = registry.audit(labeled, fold, corpus=claim)

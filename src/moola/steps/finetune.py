@@ -166,9 +166,9 @@ def calibrate(data: DataContainer, proba_val: np.ndarray) -> Calibration:
         num_windows=len(data.y_val),
     )
     scaled = apply_temperature(proba_val, fitted)
-    delta = paired_comparison(
-        data.y_val, scaled, proba_val, block_length=block_length
-    ).deltas["log_loss"]
+    delta = paired_comparison(data.y_val, scaled, proba_val, block_length=block_length).deltas[
+        "log_loss"
+    ]
     if delta.superior:
         return Calibration(temperature=fitted, fitted=fitted, reason="lowers the log-loss on val")
     return Calibration(

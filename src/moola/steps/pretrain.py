@@ -74,7 +74,7 @@ def pretrain(
         result = MaskedLSTMPretrainer(config, device=device).pretrain(X, on_epoch=on_epoch)
         seconds = time.perf_counter() - started
         sha256 = save_encoder(output, result, config, claim)
-        _log(run, config, result, corpus, output, seconds)
+        _log(run, config, result, corpus=corpus, output=output, seconds=seconds)
     return PretrainSummary(
         run_id=run.run_id,
         encoder=output,
@@ -90,6 +90,7 @@ def _log(
     run: TrackedRun,
     config: PretrainConfig,
     result: PretrainResult,
+    *,
     corpus: dict[str, Any],
     output: Path,
     seconds: float,

@@ -1,0 +1,94 @@
+"""MLflow's own page in Chromium: the gates of two candidates, found and compared."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from job_kit import TINY
+
+from moola.config.evaluation import EvaluateConfig
+from moola.steps.evaluate import evaluate
+from moola.steps.finetune import finetune
+from moola.steps.pages import gate_pages
+
+CHROMIUM = shutil.which("chromium")
+SECONDS = 60_000
+
+
+@contextmanager
+def mlflow_server(store: str) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store,
+         "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()
+                break
+            except (urllib.error.URLError, OSError):
+                assert process.poll() is None, "the server ended"
+                assert time.monotonic() < deadline, "the server does not answer"
+                time.sleep(0.2)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=20)
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"
+)
+def test_gates_of_two_candidates_are_compared_in_the_page(project: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    for config in (TINY, replace(TINY, seed=18)):
+        version = finetune(config).version
+        evaluate(version=version, config=EvaluateConfig(seeds=(config.seed,)), device="cpu")
+    pages = dict(gate_pages())
+    with mlflow_server(f"sqlite:///{project}/mlflow.db") as url, sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        try:
+            context = browser.new_context(viewport={"width": 1600, "height": 1000})
+
+            def opened(title: str) -> object:
+                page = context.new_page()
+                page.goto(pages[title].replace("http://127.0.0.1:5000", url))
+                return page
+
+            table = opened("verdict table")
+            for text in ("0 data", "1 baseline", "2 control", "passed: the audit is clean"):
+                table.get_by_text(text).first.wait_for(timeout=SECONDS)
+            compared = opened("newest evaluations")
+            compared.get_by_text("Comparing 2 Runs").first.wait_for(timeout=SECONDS)
+            compared.get_by_text("log_loss").first.wait_for(timeout=SECONDS, state="attached")
+            gates = opened("gates of EnhancedSimpleLSTM/2")
+            gates.get_by_text("Comparing 3 Runs").first.wait_for(timeout=SECONDS)
+            gates.get_by_text("gate-2-control").first.wait_for(timeout=SECONDS)
+            charts = opened("charts and reliability")
+            charts.get_by_text("balanced_accuracy").first.wait_for(timeout=SECONDS)
+        finally:
+            browser.close()

@@ -1,0 +1,167 @@
+"""Runs end with a status and a reason, whatever happens; lineage can be read back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from moola.config import names
+from moola.errors import DataError, TrackingError
+from moola.tracking.lineage import GitState, dataset_input, git_state, run_name
+from moola.tracking.mlflow_run import child_run, tracked_run
+from moola.tracking.store import connect, experiment_id
+
+OPEN = {"step": "test", "experiment": "moola-test", "params": {"a": 1}}
+
+
+def only_run() -> object:
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("moola-test")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 1
+    return runs[0]
+
+
+def test_a_finished_run_holds_everything_logged(project: Path) -> None:
+    with tracked_run(name="whole", **OPEN) as run:
+        run.log_metrics({"accuracy": 0.5, "roc_auc": None})
+        run.log_history([{"epoch": e, "loss": 1.0 / (e + 1)} for e in range(1500)])
+        run.log_json("a/b.json", {"x": [1, 2]})
+        run.log_image("picture", np.zeros((4, 5, 3), dtype=np.uint8))
+        run.set_tags({"moola.x": "y"})
+    found = only_run()
+    assert found.info.status == "FINISHED"
+    assert found.data.params["a"] == "1"
+    assert found.data.metrics["accuracy"] == 0.5
+    assert "roc_auc" not in found.data.metrics  # undefined is left out, not written as 0
+    client = MlflowClient()
+    history = client.get_metric_history(found.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(e, 1.0 / (e + 1)) for e in range(1500)]
+    paths = {f.path for f in client.list_artifacts(found.info.run_id)}
+    assert {"a", "environment.json", "images"} <= paths
+
+
+def test_a_failed_run_says_why(project: Path) -> None:
+    with pytest.raises(DataError), tracked_run(name="bad", **OPEN) as run:
+        run.log_json("partial.json", {})
+        raise DataError("bars are missing", remedy="Bring them")
+    found = only_run()
+    assert found.info.status == "FAILED"
+    assert found.data.tags[names.TAG_REASON] == "bars are missing. Bring them."
+    paths = {f.path for f in MlflowClient().list_artifacts(found.info.run_id)}
+    assert "partial.json" in paths  # what was made before the failure is kept
+    assert "traceback.txt" not in paths  # a deliberate error needs none
+
+
+def test_a_bug_leaves_its_traceback(project: Path) -> None:
+    with pytest.raises(ZeroDivisionError), tracked_run(name="bug", **OPEN):
+        1 / 0  # noqa: B018
+    found = only_run()
+    assert found.info.status == "FAILED"
+    path = MlflowClient().download_artifacts(found.info.run_id, "traceback.txt")
+    assert "ZeroDivisionError" in Path(path).read_text()
+
+
+def test_ctrl_c_ends_the_run_killed(project: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), tracked_run(name="stop", **OPEN):
+        raise KeyboardInterrupt
+    assert only_run().info.status == "KILLED"
+    assert mlflow.active_run() is None
+
+
+def test_sigterm_ends_the_run_killed(project: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import time
+        from moola.tracking.mlflow_run import tracked_run
+        with tracked_run(step="test", experiment="moola-test", name="term", params={}):
+            print("open", flush=True)
+            time.sleep(60)
+        """
+    )
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        text=True, env=environment, cwd=project,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "open"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) != 0
+    found = only_run()
+    assert found.info.status == "KILLED"
+    assert found.data.tags[names.TAG_REASON] == "stopped by Terminated"
+
+
+def test_a_child_run_hangs_below_its_parent(project: Path) -> None:
+    with tracked_run(name="parent", **OPEN) as parent, child_run(
+        parent, "gate-1", tags={names.TAG_GATE: 1}, metrics={"delta": -0.1, "odd": None}
+    ) as child:
+        child.log_json("x.json", {})
+    client = MlflowClient()
+    below = client.get_run(child.run_id)
+    assert below.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert below.info.experiment_id == client.get_run(parent.run_id).info.experiment_id
+    assert below.info.status == "FINISHED"
+    assert below.data.metrics == {"delta": -0.1}
+
+
+def test_our_digest_sees_every_byte(project: Path) -> None:
+    data = dataset_input(
+        name="labeled_windows/v1", sha256="ab" * 32, source="bars/x", context="train",
+        shape=(10, 105, 4),
+    )  # fmt: skip
+    with tracked_run(name="inputs", **OPEN) as run:
+        run.log_inputs([data])
+    found = only_run().inputs.dataset_inputs[0]
+    assert found.dataset.digest == ("ab" * 32)[:36]
+    tags = {t.key: t.value for t in found.tags}
+    assert tags == {"mlflow.data.context": "train", "moola.sha256": "ab" * 32}
+
+
+def test_a_dirty_tree_is_recorded(tmp_path: Path) -> None:
+    def git(*args: str) -> None:
+        who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        subprocess.run(["git", *who, *args], cwd=tmp_path, check=True, capture_output=True)
+
+    assert git_state(tmp_path).commit is None
+    git("init", "-q")
+    (tmp_path / "a.txt").write_text("1\n")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    clean = git_state(tmp_path)
+    assert not clean.dirty
+    assert clean.short == clean.commit[:7]
+    (tmp_path / "a.txt").write_text("2\n")
+    dirty = git_state(tmp_path)
+    assert dirty.dirty
+    assert dirty.short.endswith("+")
+    assert "+2" in dirty.diff
+    name = run_name("m", "labeled_windows/v1", "splits/fwd_chain_v3.json", 3, dirty)
+    assert name == f"m-v1-fwd_chain_v3-s3-{dirty.commit[:7]}+"
+    assert GitState(commit=None, branch=None, dirty=False, diff="").short == "nogit"
+
+
+def test_experiments_keep_their_files_in_the_project(project: Path) -> None:
+    client = connect()
+    first, again = experiment_id(client, "moola-x"), experiment_id(client, "moola-x")
+    assert first == again
+    location = client.get_experiment(first).artifact_location
+    assert location == (project / names.ARTIFACT_ROOT / "moola-x").as_uri()
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "file:///nowhere/runs", "nonsense://x"])
+def test_an_unusable_store_is_one_error(project: Path, uri: str) -> None:
+    with pytest.raises(TrackingError) as caught:
+        connect(uri)
+    assert "\n" not in str(caught.value)
+    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
