@@ -85,6 +85,8 @@ def test_every_tensor_and_epoch_has_a_row_whose_figures_are_right() -> None:
     expected = (keep.end - keep.start).norm() / keep.start.norm()
     assert rows[-1]["change_since_load"] == pytest.approx(float(expected))
     assert all(r["requires_grad"] and r["grad_norm"] > 0 and r["moved_in_epoch"] for r in rows)
+    zero = [r for r in table.to_pylist() if r["tensor"] == "norm.bias"]
+    assert [r["change_since_load"] for r in zero] == pytest.approx([1.0] * 4)  # it starts at 0
     frozen = [r for r in table.to_pylist() if r["tensor"] == "encoder.bias_hh_l1"]
     assert [r["requires_grad"] for r in frozen] == [False, False, True, True]
     assert [r["grad_norm"] > 0 for r in frozen] == [False, False, True, True]

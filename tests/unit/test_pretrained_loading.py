@@ -199,7 +199,7 @@ def test_layer_mismatch_is_44_4_percent_of_the_whole_model(tmp_path: Path) -> No
     before = bits(model)
     with pytest.raises(CheckpointError) as caught:
         load_pretrained_strict(model, path, scope="model")
-    assert "8 of 18 model tensors" in str(caught.value)
+    assert "8 of 18 tensors of the model" in str(caught.value)
     assert "44.4%; expected at least 80%" in str(caught.value)
     assert "1 layer takes 8 of 16 encoder tensors: use num_layers=2" in str(caught.value)
     assert bits(model) == before

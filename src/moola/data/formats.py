@@ -111,7 +111,9 @@ def read_chunks(path: Path, form: Format) -> Iterator[pa.RecordBatch]:
     """
     try:
         if is_parquet(path):
-            yield from pq.ParquetFile(path).iter_batches(_BATCH_ROWS, columns=form.used)
+            yield from pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20).iter_batches(
+                _BATCH_ROWS, columns=form.used
+            )
             return
         price = pa.int64() if form.fixed_point else pa.float64()
         types = dict.fromkeys(form.prices, price) | dict.fromkeys(form.time, pa.string())

@@ -44,7 +44,9 @@ def chunks(path: Path, *columns: str) -> Iterator[tuple[int, NDArray[Any], NDArr
     """Yield (first row, times, columns as float64), each batch led by the last bar before it."""
     row, tail = 0, None
     names = ["timestamp", *columns]
-    for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS, columns=names):
+    for batch in pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20).iter_batches(
+        _BATCH_ROWS, columns=names
+    ):
         time = batch["timestamp"].cast(pa.timestamp("us", tz="UTC")).to_numpy(zero_copy_only=False)
         values = np.column_stack(
             [batch[c].cast(pa.float64()).to_numpy(zero_copy_only=False) for c in columns]

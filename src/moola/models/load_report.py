@@ -86,9 +86,10 @@ def refusal(report: LoadReport, *, allow_shape_mismatch: bool) -> CheckpointErro
     limit = f"at least {report.min_match_ratio:.0%}"
     if not of_model >= report.min_match_ratio or not matched:
         total = matched + len(report.missing) + len(report.mismatched)
+        what = "encoder tensors" if report.scope == "encoder" else "tensors"
         return CheckpointError(
-            f"pretrained load refused: {matched} of {total} {report.scope} tensors of the model "
-            f"match {report.checkpoint}, {of_model:.1%}",
+            f"pretrained load refused: {matched} of {total} {what} of the model match "
+            f"{report.checkpoint}, {of_model:.1%}",
             limit=limit,
             remedy=_advice(report),
         )

@@ -24,7 +24,7 @@ from moola.evaluation.plots import (
     figure_to_png,
     reliability_figure,
 )
-from moola.evaluation.report import verdict_markdown
+from moola.evaluation.report import html_report, verdict_markdown
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.steps.candidate import Candidate, find_candidate
@@ -141,6 +141,20 @@ def _log(
     run.log_json(names.ARTIFACT_GATE_REPORT, document)
     run.log_json(names.ARTIFACT_SPLIT, judge.folds.to_dict())
     _log_pictures(run, judge, predictions)
+    page = html_report(
+        reports,
+        title=f"{judge.candidate.name} version {judge.candidate.version}",
+        y=predictions.y,
+        predictions=judge.predictions_made(),
+        class_names=class_names(judge.labeled.meta),
+        facts={
+            "set": judge.labeled.name,
+            "folds": judge.folds.name,
+            "seeds": ", ".join(map(str, judge.config.seeds)),
+            "model SHA-256": judge.candidate.model_sha256[:16],
+        },
+    )
+    run.log_bytes(names.ARTIFACT_REPORT_PAGE, page.encode())
     label = f"{judge.candidate.name}/{judge.candidate.version}"
     run.log_table(
         names.ARTIFACT_GATES_TABLE,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.data.registry import DataRegistry, WindowSet
@@ -90,6 +91,12 @@ class Judge:
     def candidate_predictions(self) -> WalkForwardPredictions:
         """Return the candidate's own walk-forward predictions."""
         return self.predictions("transfer" if self.uses_encoder else "scratch")
+
+    def predictions_made(self) -> dict[str, NDArray[np.float64]]:
+        """Return the probabilities every gate so far was judged by, the candidate's first."""
+        own = "transfer" if self.uses_encoder else "scratch"
+        ordered = {own: self.candidate_predictions(), **self._predictions}
+        return {name: found.proba for name, found in ordered.items()}
 
     def reports(self) -> tuple[GateReport, ...]:
         """Run the gates in order; what a verdict blocks is not run."""

@@ -33,7 +33,7 @@ class WeightEvolution(Callback):
 
     `grad_norm` is the root mean square over the epoch's batches of the tensor's gradient norm
     before clipping; `change_since_load` is ``|w - w0| / |w0|`` against the weights at the start of
-    training.
+    training (a tensor that starts at 0 has changed by 1 as soon as it moves).
 
     Raises
     ------
@@ -85,9 +85,7 @@ class WeightEvolution(Callback):
                 "requires_grad": parameter.requires_grad,
                 "grad_norm": square**0.5,
                 "moved_in_epoch": not torch.equal(now, self._before[name]),
-                "change_since_load": float(
-                    (now - start).norm() / start.norm().clamp_min(torch.finfo(now.dtype).tiny)
-                ),
+                "change_since_load": _relative_change(start, now),
             }
             self.rows.append(row)
             self.reasons += _faults(row, name in frozen, id(parameter) in stepped)
@@ -153,6 +151,11 @@ class WeightEvolution(Callback):
     def to_table(self) -> pa.Table:
         """Return one row a tensor and epoch."""
         return pa.Table.from_pylist(self.rows, schema=_EVOLUTION)
+
+
+def _relative_change(start: torch.Tensor, now: torch.Tensor) -> float:
+    norm = float(start.norm()) or float(now.norm())
+    return float((now - start).norm()) / norm if norm else 0.0
 
 
 def _faults(row: dict[str, Any], frozen: bool, stepped: bool) -> list[str]:
