@@ -113,8 +113,13 @@ def one_rep(
     prior = np.full((n, 2), 0.5)
     base = model(ACCURACY)
     rivals = {0: model(ACCURACY), 5: model(ACCURACY + 0.05), 10: model(ACCURACY + 0.10)}
-    yield from baseline_events(model, y, prior, options)
-    yield from rival_events(y, base, rivals, prior, options)
+    cases = {
+        "null": model(ACCURACY, no_gain_sharpness()),
+        "noise": model(0.5 + 1e-6, 1e5),
+        "+5": model(0.55),
+        "+10": model(0.60),
+        "+15": model(0.65),
+    }
     worse = model(ACCURACY + limits.max_accuracy_loss)
     quality = {"passed": True, "train_only": True}
     for name, bar in (("gate 5 null", worse), ("gate 5 equal", base)):

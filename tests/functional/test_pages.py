@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from job_kit import TINY
+from job_kit import TINY, mlflow_process
 
 from moola.config.evaluation import EvaluateConfig
 from moola.steps.evaluate import evaluate
@@ -26,34 +17,6 @@ from moola.steps.pages import gate_pages
 
 CHROMIUM = shutil.which("chromium")
 SECONDS = 60_000
-
-
-@contextmanager
-def mlflow_server(store: str) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store,
-         "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert process.poll() is None, "the server ended"
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.2)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=20)
 
 
 @pytest.mark.skipif(
@@ -66,7 +29,10 @@ def test_gates_of_two_candidates_are_compared_in_the_page(project: Path) -> None
         version = finetune(config).version
         evaluate(version=version, config=EvaluateConfig(seeds=(config.seed,)), device="cpu")
     pages = dict(gate_pages())
-    with mlflow_server(f"sqlite:///{project}/mlflow.db") as url, sync_playwright() as driver:
+    words = ["server", "--backend-store-uri", f"sqlite:///{project}/mlflow.db"]
+    words += ["--host", "127.0.0.1", "--port", "{port}", "--workers", "1"]
+    server = mlflow_process(*words, ready="/health", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    with server as url, sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],

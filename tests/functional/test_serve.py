@@ -3,54 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from job_kit import TINY
+from job_kit import TINY, mlflow_process
 
 from moola.config import names
 from moola.steps.finetune import finetune
-
-
-@contextmanager
-def served(uri: str, store: str) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    binaries = Path(sys.executable).parent
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local",
-         "-h", "127.0.0.1", "-p", str(port)],
-        env={**os.environ, "MLFLOW_TRACKING_URI": store,
-             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/ping", timeout=2).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert process.poll() is None, "the server ended"
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.2)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=20)
 
 
 def test_served_probabilities_equal_in_process_ones(project: Path, data_root: Path) -> None:
@@ -59,7 +19,12 @@ def test_served_probabilities_equal_in_process_ones(project: Path, data_root: Pa
     expected = summary.result.model.predict_proba(X)
     assert summary.calibration.temperature == 1.0
     uri = f"models:/{names.REGISTERED_MODEL}/{summary.version}"
-    with served(uri, f"sqlite:///{project}/mlflow.db") as url:
+    command = ["models", "serve", "-m", uri, "--env-manager", "local", "-h", "127.0.0.1"]
+    with mlflow_process(
+        *command, "-p", "{port}", ready="/ping",
+        MLFLOW_TRACKING_URI=f"sqlite:///{project}/mlflow.db",
+        MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
+    ) as url:  # fmt: skip
         request = urllib.request.Request(
             f"{url}/invocations",
             data=json.dumps({"inputs": X.tolist()}).encode(),

@@ -124,12 +124,24 @@ def test_baseline_fails_where_significantly_worse_than_the_prior():
         (np.where(np.arange(200) == 3, 0.6, 0.2), "class 1 is predicted in 0.5% of the windows"),
         (0.5 + 0.01 * (-1.0) ** np.arange(200), "nearly a constant"),
         (np.where(np.arange(200) < 100, 0.3, 0.7), "balanced accuracy"),
+        (np.where(np.arange(200) % 11 == 0, 0.7, 0.3), "in 90.5% of the windows"),
     ],
 )
 def test_near_constants_are_named(p, text):
     y = np.arange(200) // 2 % 2
     reasons = collapse_reasons(y, np.column_stack([1 - p, p]), thresholds=LIMITS)
     assert any(text in reason for reason in reasons), reasons
+
+
+def test_a_better_guess_of_the_class_frequencies_is_not_knowledge():
+    rng = np.random.default_rng(0)
+    y = (np.arange(400) % 10 < 2).astype(int)
+    p = np.clip(0.25 + 0.13 * rng.standard_normal(400), 0.02, 0.98)
+    p[:40] = np.where(y[:40] == 1, 0.6, p[:40])
+    found = gate_1_baseline(y, np.column_stack([1 - p, p]), half(y), **OPTIONS)
+    assert found.figures["delta_log_loss"]["high"] < 0
+    assert found.verdict == "inconclusive"
+    assert "only a better guess of the class frequencies" in found.reasons[0]
 
 
 def test_a_constant_by_fold_is_a_constant():
@@ -414,7 +426,7 @@ def test_promotion_by_being_as_good_and_better_calibrated():
 
 
 def test_against_the_class_prior_only_better_counts():
-    y, weak, strong = world(0.12, 0.8, n=120, seed=4)
+    y, weak, strong = world(0.12, 0.8, n=240, seed=4)
     prior = half(y)
     assert promote(y, strong, prior, CLASS_PRIOR).verdict == "passed"
     found = promote(y, weak, prior, CLASS_PRIOR)

@@ -258,6 +258,33 @@ def test_interval_of_independent_windows_is_students():
     assert counts.sum(axis=1).tolist() == [40.0] * 20_000
 
 
+def test_skewness_moves_both_ends_towards_the_long_tail():
+    rng = np.random.default_rng(0)
+    values = rng.exponential(1.0, 40)
+    counts = resample_counts(40, block_length=1, num_resamples=5000, seed=0)
+    options = {"num_windows": 40, "block_length": 1}
+    arguments = (values.mean(), counts @ values / 40)
+    plain = interval_from_draws(*arguments, **options)
+    found = interval_from_draws(*arguments, **options, skewed=True)
+    assert found.low > plain.low
+    assert found.high > plain.high
+    assert found.high - found.estimate > found.estimate - found.low
+    mirrored = interval_from_draws(-arguments[0], -arguments[1], **options, skewed=True)
+    assert mirrored.low == pytest.approx(-found.high)
+    assert mirrored.p_value == pytest.approx(found.p_value)
+
+
+def test_skewed_interval_and_p_value_agree():
+    rng = np.random.default_rng(1)
+    counts = resample_counts(40, block_length=2, num_resamples=500, seed=0)
+    for shift in np.linspace(-1.6, -0.4, 25):
+        values = rng.exponential(1.0, 40) + shift
+        found = interval_from_draws(
+            values.mean(), counts @ values / 40, num_windows=40, block_length=2, skewed=True
+        )
+        assert (found.low > 0 or found.high < 0) == (found.p_value < 0.05)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

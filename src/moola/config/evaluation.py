@@ -31,6 +31,8 @@ class Thresholds(Config):
         Least ratio of how often a class is predicted to how often it occurs.
     min_probability_std
         Least standard deviation over windows of a predicted probability, within folds.
+    max_constant_share
+        Greatest share of windows whose probabilities are the same within that deviation.
     min_balanced_accuracy_gain
         Balanced accuracy must exceed 1/K by more than this.
     min_probe_accuracy, min_latent_std, min_effective_rank
@@ -50,6 +52,7 @@ class Thresholds(Config):
     min_effective_windows: float
     min_predicted_share: float
     min_probability_std: float
+    max_constant_share: float
     min_balanced_accuracy_gain: float
     min_probe_accuracy: float
     min_latent_std: float
@@ -64,7 +67,12 @@ class Thresholds(Config):
         check_range("confidence", self.confidence, low=0.5, high=1.0, open_high=True)
         check_count("num_resamples", self.num_resamples, low=100)
         check_range("min_effective_windows", self.min_effective_windows, low=2.0)
-        for name in ("min_predicted_share", "min_match_ratio", "min_probe_accuracy"):
+        for name in (
+            "min_predicted_share",
+            "max_constant_share",
+            "min_match_ratio",
+            "min_probe_accuracy",
+        ):
             check_range(name, getattr(self, name), low=0.0, high=1.0)
         for name in (
             "min_probability_std",

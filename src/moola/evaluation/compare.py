@@ -55,6 +55,7 @@ HIGHER_IS_BETTER = {
     "ece": False,
 }
 _SAME = 1e-6
+_SKEWED = ("log_loss", "brier")
 
 
 def block_length_from_overlap(
@@ -112,6 +113,7 @@ def paired_comparison(
     margin: float | Mapping[str, float] | None = None,
     seed: int = 0,
     min_effective_windows: float = MIN_EFFECTIVE_WINDOWS,
+    skewed: bool = False,
 ) -> PairedComparison:
     """Compare two models on the same windows.
 
@@ -133,6 +135,9 @@ def paired_comparison(
         `DEFAULT_MARGINS` where nothing is said.
     min_effective_windows
         Below this n / block_length no interval is given and nothing is concluded.
+    skewed
+        Correct the intervals of log-loss and Brier score for skewness; for a baseline that is a constant. Two models of one
+        kind differ symmetrically, and the correction would only cost power.
 
     Returns
     -------
@@ -161,6 +166,7 @@ def paired_comparison(
                 block_length=block_length,
                 confidence=confidence,
                 min_effective_windows=min_effective_windows,
+                skewed=skewed and name in _SKEWED,
             )
         deltas[name] = _delta(name, found, margins[name])
     right_candidate = candidate.argmax(axis=1) == labels

@@ -6,14 +6,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import entropy
 
 from moola.config.evaluation import Thresholds
 from moola.evaluation.calibration import ece_null
 from moola.evaluation.compare import PairedComparison, paired_comparison
 from moola.evaluation.gate_report import GateReport, report
 from moola.evaluation.metrics import compute_metrics, undefined_reasons
-from moola.evaluation.validation import clean_predictions
+from moola.evaluation.validation import clean_predictions, log_loss_per_window
 
+COLLAPSE_THRESHOLDS = (
+    "min_predicted_share",
+    "min_probability_std",
+    "max_constant_share",
+    "min_balanced_accuracy_gain",
+)
 _MAX_FOLD_SHARE = 0.2
 
 
@@ -44,7 +51,8 @@ def gate_1_baseline(
     -------
     GateReport
         ``failed`` where the model collapsed, is no better than chance in balanced accuracy, or is
-        significantly worse than the prior; ``inconclusive`` where the interval holds 0.
+        significantly worse than the prior; ``inconclusive`` where the interval (corrected for
+        skewness) holds 0, or where the best constant in hindsight is as good.
 
     Raises
     ------
@@ -52,7 +60,7 @@ def gate_1_baseline(
         As `moola.evaluation.compare.paired_comparison`.
     """
     limits = thresholds or Thresholds.load()
-    comparison = compare(y, proba, prior, block_length=block_length, thresholds=limits)
+    comparison = compare(y, proba, prior, block_length=block_length, thresholds=limits, skewed=True)
     labels, matrix = clean_predictions(y, proba)
     metrics = compute_metrics(labels, matrix)
     collapse = collapse_reasons(y, proba, prior, thresholds=limits)
@@ -74,12 +82,10 @@ def gate_1_baseline(
         reasons = [
             f"log-loss cannot be told from the class prior's: {signed(comparison, 'log_loss')}"
         ]
-    absent = undefined_reasons(labels, matrix).get("balanced_accuracy")
-    if absent and verdict == "passed":
-        verdict, reasons = "inconclusive", [f"{absent}, so its recall is not known", *reasons]
-    used = thresholds_used(
-        limits, "min_predicted_share", "min_probability_std", "min_balanced_accuracy_gain"
-    )
+    doubts = _doubts(labels, matrix) if verdict == "passed" else []
+    if doubts:
+        verdict, reasons = "inconclusive", doubts + reasons
+    used = thresholds_used(limits, *COLLAPSE_THRESHOLDS)
     return report(1, verdict, reasons + notes, figures=figures, thresholds=used)
 
 
@@ -104,7 +110,8 @@ def collapse_reasons(
     -----
     Looked for, in this order: one class always answered; a class predicted less than
     ``min_predicted_share`` as often as it occurs; recall 0; probabilities that vary within folds
-    by less than ``min_probability_std``; balanced accuracy not above chance.
+    by less than ``min_probability_std``, or do so in more than ``max_constant_share`` of the
+    windows; balanced accuracy not above chance.
     """
     limits = thresholds or Thresholds.load()
     labels, matrix = clean_predictions(y, proba)
@@ -122,12 +129,7 @@ def collapse_reasons(
             )
         elif occurs > 0 and hits == 0:
             reasons.append(f"collapsed: no window of class {k} is recognised (recall 0)")
-    spread = _spread_within_folds(matrix, prior)
-    if spread < limits.min_probability_std:
-        reasons.append(
-            f"collapsed: probabilities vary by {spread:.3g} within a fold "
-            f"(at least {limits.min_probability_std:g}), nearly a constant"
-        )
+    reasons += _nearly_constant(matrix, prior, limits)
     support = np.bincount(labels, minlength=matrix.shape[1])
     chance = 1.0 / matrix.shape[1] + limits.min_balanced_accuracy_gain
     balanced = float(np.mean((answer == labels) / support[labels] * labels.size)) / support.size
@@ -144,6 +146,7 @@ def compare(
     block_length: int,
     thresholds: Thresholds,
     confidence: float | None = None,
+    skewed: bool = False,
 ) -> PairedComparison:
     """Return the paired comparison under the thresholds' resamples, confidence and margins."""
     return paired_comparison(
@@ -158,6 +161,7 @@ def compare(
             "accuracy": thresholds.max_accuracy_loss,
         },
         min_effective_windows=thresholds.min_effective_windows,
+        skewed=skewed,
     )
 
 
@@ -215,17 +219,61 @@ def _constant_sentence(labels: NDArray[np.intp], matrix: NDArray[np.float64], an
     )
 
 
-def _spread_within_folds(matrix: NDArray[np.float64], prior: ArrayLike | None) -> float:
-    """Return the largest over classes of the standard deviation within groups of equal prior."""
-    centred = matrix - matrix.mean(axis=0)
-    if prior is not None:
-        _, fold = np.unique(np.asarray(prior, dtype=np.float64), axis=0, return_inverse=True)
-        fold = fold.reshape(-1)
-        sizes = np.bincount(fold)
-        if sizes.size <= _MAX_FOLD_SHARE * fold.size:
-            means = np.stack([np.bincount(fold, column) / sizes for column in matrix.T], axis=1)
-            centred = matrix - means[fold]
-    return float(np.sqrt((centred**2).mean(axis=0)).max())
+def best_constant_loss(labels: NDArray[np.intp], num_classes: int) -> float:
+    """Return the log-loss of the windows' own class frequencies: no constant has a lower one."""
+    share = np.bincount(labels, minlength=num_classes) / labels.size
+    return float(entropy(share))
+
+
+def _doubts(labels: NDArray[np.intp], matrix: NDArray[np.float64]) -> list[str]:
+    """Say why a log-loss below the prior's is not yet knowledge."""
+    doubts = []
+    absent = undefined_reasons(labels, matrix).get("balanced_accuracy")
+    if absent:
+        doubts.append(f"{absent}, so its recall is not known")
+    loss = float(log_loss_per_window(labels, matrix).mean())
+    constant = best_constant_loss(labels, matrix.shape[1])
+    if not loss < constant:
+        doubts.append(
+            f"log-loss {loss:.4f} is not below that of the best constant, {constant:.4f}: "
+            "the gain over the prior is only a better guess of the class frequencies"
+        )
+    return doubts
+
+
+def _nearly_constant(
+    matrix: NDArray[np.float64], prior: ArrayLike | None, limits: Thresholds
+) -> list[str]:
+    fold = _folds(matrix, prior)
+    centred, around = matrix.copy(), matrix.copy()
+    for index in np.unique(fold):
+        rows = fold == index
+        centred[rows] -= matrix[rows].mean(axis=0)
+        around[rows] -= np.median(matrix[rows], axis=0)
+    least = limits.min_probability_std
+    spread = float(np.sqrt((centred**2).mean(axis=0)).max())
+    same = float((np.abs(around).max(axis=1) < least).mean())
+    if spread < least:
+        return [
+            f"collapsed: probabilities vary by {spread:.3g} within a fold "
+            f"(at least {least:g}), nearly a constant"
+        ]
+    if same > limits.max_constant_share:
+        return [
+            f"collapsed: in {same:.1%} of the windows the probabilities are the same within "
+            f"{least:g} (at most {limits.max_constant_share:.0%}), nearly a constant"
+        ]
+    return []
+
+
+def _folds(matrix: NDArray[np.float64], prior: ArrayLike | None) -> NDArray[np.intp]:
+    """Return the fold of each window, told by its prior; one fold where the prior cannot tell."""
+    one = np.zeros(matrix.shape[0], dtype=np.intp)
+    if prior is None:
+        return one
+    _, fold = np.unique(np.asarray(prior, dtype=np.float64), axis=0, return_inverse=True)
+    fold = fold.reshape(-1)
+    return fold if fold.max() + 1 <= _MAX_FOLD_SHARE * fold.size else one
 
 
 def _ece_note(ece: float | None, p95: float) -> list[str]:

@@ -11,6 +11,8 @@ from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
 from moola.evaluation.compare import PairedComparison
 from moola.evaluation.gate_baseline import (
+    COLLAPSE_THRESHOLDS,
+    best_constant_loss,
     collapse_reasons,
     compare,
     comparison_figures,
@@ -123,6 +125,7 @@ def gate_promotion(
         block_length=block_length,
         thresholds=limits,
         confidence=confidence,
+        skewed=champion_name == CLASS_PRIOR,
     )
     first = compute_metrics(y_test, proba_candidate)
     second = compute_metrics(y_test, proba_champion)
@@ -142,7 +145,7 @@ def gate_promotion(
         "log_loss_prior": prior_loss,
         "num_looks": num_looks,
     }
-    used = thresholds_used(limits, "margin_log_loss", "min_predicted_share", "min_probability_std")
+    used = thresholds_used(limits, "margin_log_loss", *COLLAPSE_THRESHOLDS)
     return report("promotion", verdict, reasons, figures=figures, thresholds=used)
 
 
@@ -168,13 +171,11 @@ def _decide(comparison: PairedComparison, champion: str) -> tuple[str, str]:
 def _prior_loss(
     y: ArrayLike, proba_champion: ArrayLike, prior: ArrayLike | None, champion: str
 ) -> float:
-    if prior is None:
-        prior = proba_champion
-        if champion != CLASS_PRIOR:
-            num_classes = np.asarray(proba_champion).shape[1]
-            share = np.bincount(np.asarray(y, dtype=np.intp), minlength=num_classes)
-            prior = np.tile(share / share.sum(), (share.sum(), 1))
-    return float(compute_metrics(y, prior)["log_loss"] or 0.0)
+    if prior is None and champion != CLASS_PRIOR:
+        num_classes = np.asarray(proba_champion).shape[1]
+        return best_constant_loss(np.asarray(y, dtype=np.intp), num_classes)
+    given = proba_champion if prior is None else prior
+    return float(compute_metrics(y, given)["log_loss"] or 0.0)
 
 
 def _looks(num_looks: int, confidence: float) -> str:

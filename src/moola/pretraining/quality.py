@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from moola.data.windows import normalise
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
-from moola.models.checkpoint import read_checkpoint
+from moola.models.checkpoint import read_config
 from moola.pretraining.masked_lstm_pretrain import load_autoencoder
 from moola.pretraining.masking import draw_mask
 
@@ -50,8 +50,11 @@ def encoder_evidence(
     JSON-ready figures, as ``gate_3_encoder`` of :mod:`moola.evaluation` reads them.
     """
     model = load_autoencoder(folder)
-    random = BiLSTMMaskedAutoencoder(input_dim=4, **read_checkpoint(folder).config["shape"]).eval()
-    config = read_checkpoint(folder).config["pretraining"]
+    stated = read_config(folder)
+    config = stated["pretraining"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random = BiLSTMMaskedAutoencoder(input_dim=4, **stated["shape"]).eval()
     errors = masked_errors(model, X_heldout, config, seed=seed)
     delta = _block_interval(errors["model"] - errors["linear"], corpus_block)
     X_fit, y_fit, X_eval, y_eval = probe

@@ -15,11 +15,11 @@ from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import Split, WalkForward
 from moola.errors import DataError
 from moola.evaluation import gates as rules
-from moola.evaluation.compare import block_length_from_overlap
 from moola.evaluation.gates import GateReport
 from moola.models.checkpoint import read_config
 from moola.pretraining.masked_lstm_pretrain import split_by_time
 from moola.pretraining.quality import encoder_evidence
+from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import Candidate
 from moola.steps.progress import Progress
 from moola.training.crossval import WalkForwardPredictions, walk_forward_predictions
@@ -54,11 +54,8 @@ class Judge:
         self.labeled: WindowSet = registry.load_set(candidate.config.labeled)
         self.split: Split = registry.load_split(candidate.config.split)
         self.folds: WalkForward = find_folds(registry, self.labeled.name, folds)
-        self.block_length = block_length_from_overlap(
-            window_bars=int(self.labeled.meta["T"]),
-            horizon_bars=int(self.labeled.meta["horizon_bars"]),
-            step_bars=int(self.labeled.meta["step_bars"]),
-            num_windows=sum(len(f.val) for f in self.folds.folds),
+        self.block_length = block_length_of(
+            self.labeled.meta, sum(len(f.val) for f in self.folds.folds)
         )
         self._predictions: dict[str, WalkForwardPredictions] = {}
 

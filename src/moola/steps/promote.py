@@ -19,7 +19,6 @@ from moola.config import names
 from moola.config.evaluation import Thresholds
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.data.registry import DataRegistry
-from moola.evaluation.compare import block_length_from_overlap
 from moola.evaluation.gates import CLASS_PRIOR, gate_promotion
 from moola.hashing import atomic_file
 from moola.promotion.decision import Decision, PromotionDenied
@@ -27,6 +26,7 @@ from moola.promotion.keys import load_trusted_keys
 from moola.promotion.ledger import Ledger
 from moola.promotion.promote import promote as ask_registry
 from moola.promotion.record import append_result, decision_record
+from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import Candidate, find_candidate
 from moola.steps.registry import ledger_of, signing_key
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
@@ -152,12 +152,7 @@ class _Examiner:
             gate_verdicts={g["gate"]: g["verdict"] for g in report["gates"]},
             uses_encoder=config.pretrained_encoder is not None,
             uses_synthetic=False,
-            block_length=block_length_from_overlap(
-                window_bars=int(data.metadata["T"]),
-                horizon_bars=int(data.metadata["horizon_bars"]),
-                step_bars=int(data.metadata["step_bars"]),
-                num_windows=len(data.y_test),
-            ),
+            block_length=block_length_of(data.metadata, len(data.y_test)),
             prior=prior,
             num_looks=max(1, self.ledger.count_test_looks(data.split.digest())),
             thresholds=self.limits,
