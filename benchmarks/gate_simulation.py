@@ -14,7 +14,7 @@ import argparse
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from moola.evaluation.gates import (
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.resampling import resample_counts
 
+PARTS = ("baseline", "rivals", "constants")
 SIZES = (20, 50, 100, 300)
 PHIS = (0.5, 0.8)
 ACCURACY = 0.60
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, default=Path("gate_simulation.md"))
     args = parser.parse_args()
     started = time.perf_counter()
@@ -76,7 +78,9 @@ def tally(phi: float, num_windows: int, args: argparse.Namespace) -> Counter[str
     from joblib import Parallel, delayed
 
     chunks = np.array_split(np.arange(args.reps), args.jobs)
-    work = (delayed(run_chunk)(phi, num_windows, chunk, args.resamples) for chunk in chunks)
+    work = (
+        delayed(run_chunk)(phi, num_windows, chunk, args.resamples, args.parts) for chunk in chunks
+    )
     total: Counter[str] = Counter()
     for found in Parallel(n_jobs=args.jobs)(work):
         total.update(found)
@@ -84,7 +88,7 @@ def tally(phi: float, num_windows: int, args: argparse.Namespace) -> Counter[str
 
 
 def run_chunk(
-    phi: float, num_windows: int, reps: NDArray[np.int_], num_resamples: int
+    phi: float, num_windows: int, reps: NDArray[np.int_], num_resamples: int, parts: Sequence[str]
 ) -> Counter[str]:
     """Simulate the repetitions named; each has its own random stream."""
     limits = replace(Thresholds.load(), num_resamples=num_resamples)
@@ -92,16 +96,15 @@ def run_chunk(
     for rep in reps:
         rng = np.random.default_rng([int(phi * 10), num_windows, int(rep)])
         counter.update(
-            name for name, happened in one_rep(rng, phi, num_windows, limits) if happened
+            name for name, happened in one_rep(rng, phi, num_windows, limits, parts) if happened
         )
     return counter
 
 
 def one_rep(
-    rng: np.random.Generator, phi: float, n: int, limits: Thresholds
+    rng: np.random.Generator, phi: float, n: int, limits: Thresholds, parts: Sequence[str]
 ) -> Iterator[tuple[str, bool]]:
     """Yield (event, whether it happened) for one simulated evaluation."""
-    block = block_length(phi)
     y = labels(rng, phi, n)
     shared = ar1(rng, phi, n)
 
@@ -109,45 +112,36 @@ def one_rep(
         noise = math.sqrt(SHARED) * shared + math.sqrt(1 - SHARED) * ar1(rng, phi, n)
         return posterior(y, noise, accuracy, sharpness)
 
-    options = {"block_length": block, "thresholds": limits}
-    prior = np.full((n, 2), 0.5)
+    options = {"block_length": block_length(phi), "thresholds": limits}
     base = model(ACCURACY)
     rivals = {0: model(ACCURACY), 5: model(ACCURACY + 0.05), 10: model(ACCURACY + 0.10)}
-    cases = {
+    alone = {
         "null": model(ACCURACY, no_gain_sharpness()),
         "noise": model(0.5 + 1e-6, 1e5),
         "+5": model(0.55),
         "+10": model(0.60),
         "+15": model(0.65),
     }
-    worse = model(ACCURACY + limits.max_accuracy_loss)
-    quality = {"passed": True, "train_only": True}
-    for name, bar in (("gate 5 null", worse), ("gate 5 equal", base)):
-        found = gate_5_augmentation(y, rivals[0], {"best": bar}, quality=quality, **options)
-        yield name, found.verdict == "passed"
-    better = model(accuracy_for_loss(expected_loss(ACCURACY) - limits.margin_log_loss))
-    for name, member in (("gate 7 null", better), ("gate 7 equal", base)):
-        found = gate_7_ensemble(
-            y, rivals[0], {"best": member}, temperature_part="validation", **options
-        )
-        yield name, found.verdict == "passed"
-    yield "percentile null", percentile_superior(y, rivals[0], base, block, limits)
-    yield "ece above null", (compute_metrics(y, base)["ece"] or 0) > ece_null(base).p95
-    yield from constant_events(rng, phi, n, options)
+    bars = {
+        "equal": base,
+        "more accurate": model(ACCURACY + limits.max_accuracy_loss),
+        "lower loss": model(accuracy_for_loss(expected_loss(ACCURACY) - limits.margin_log_loss)),
+    }
+    if "baseline" in parts:
+        yield from baseline_events(y, alone, options)
+    if "rivals" in parts:
+        yield from rival_events(y, base, rivals, options)
+        yield from margin_events(y, bars, rivals[0], options)
+    if "constants" in parts:
+        yield from constant_events(rng, phi, n, options)
 
 
 def baseline_events(
-    model: Callable[..., Array], y: NDArray[np.int_], prior: Array, options: dict
+    y: NDArray[np.int_], alone: dict[str, Array], options: dict
 ) -> Iterator[tuple[str, bool]]:
     """Gate 1 and the class-prior rule of promotion."""
-    cases = {
-        "null": model(ACCURACY, no_gain_sharpness()),
-        "noise": model(0.5 + 1e-6, 1e5),
-        "+5": model(0.55),
-        "+10": model(0.60),
-        "+15": model(0.65),
-    }
-    for name, proba in cases.items():
+    prior = np.full((y.size, 2), 0.5)
+    for name, proba in alone.items():
         found = gate_1_baseline(y, proba, prior, **options)
         yield f"gate 1 {name}", found.verdict == "passed"
         if name in ("null", "+10"):
@@ -155,10 +149,9 @@ def baseline_events(
 
 
 def rival_events(
-    y: NDArray[np.int_], base: Array, rivals: dict[int, Array], prior: Array, options: dict
+    y: NDArray[np.int_], base: Array, rivals: dict[int, Array], options: dict
 ) -> Iterator[tuple[str, bool]]:
     """Gates 2, 4, 6 and promotion, for rivals better than the baseline by 0, 5 and 10 points."""
-    del prior
     for gain, rival in rivals.items():
         key = "null" if gain == 0 else f"+{gain}"
         control = gate_2_control(y, base, {"control": rival}, **options)
@@ -168,6 +161,26 @@ def rival_events(
         yield f"gate 4 ece {key}", refused_for_ece(transfer)
         yield f"gate 6 {key}", gate_6_simple(y, rival, base, **options).verdict == "passed"
         yield f"promotion {key}", promote(y, rival, base, "champion", options) == "passed"
+
+
+def margin_events(
+    y: NDArray[np.int_], bars: dict[str, Array], equal: Array, options: dict
+) -> Iterator[tuple[str, bool]]:
+    """Gates 5 and 7 at their margin and at equality, and what is shown for comparison."""
+    quality = {"passed": True, "train_only": True}
+    for name, bar in (("gate 5 null", "more accurate"), ("gate 5 equal", "equal")):
+        found = gate_5_augmentation(y, equal, {"best": bars[bar]}, quality=quality, **options)
+        yield name, found.verdict == "passed"
+    for name, bar in (("gate 7 null", "lower loss"), ("gate 7 equal", "equal")):
+        found = gate_7_ensemble(
+            y, equal, {"best": bars[bar]}, temperature_part="validation", **options
+        )
+        yield name, found.verdict == "passed"
+    yield "percentile null", percentile_superior(y, equal, bars["equal"], options)
+    yield (
+        "ece above null",
+        (compute_metrics(y, bars["equal"])["ece"] or 0) > ece_null(bars["equal"]).p95,
+    )
 
 
 def constant_events(
@@ -214,13 +227,16 @@ def refused_for_ece(found: GateReport) -> bool:
     return found.verdict == "inconclusive" and found.reasons[0].endswith("but ECE is up")
 
 
-def percentile_superior(
-    y: NDArray[np.int_], first: Array, second: Array, block: int, limits: Thresholds
-) -> bool:
+def percentile_superior(y: NDArray[np.int_], first: Array, second: Array, options: dict) -> bool:
     """Return whether the plain percentile interval of log-loss lies below 0, for comparison."""
     rows = np.arange(y.size)
     difference = np.log(second[rows, y]) - np.log(first[rows, y])
-    counts = resample_counts(y.size, block_length=block, num_resamples=limits.num_resamples, seed=0)
+    counts = resample_counts(
+        y.size,
+        block_length=options["block_length"],
+        num_resamples=options["thresholds"].num_resamples,
+        seed=0,
+    )
     return bool(np.quantile(counts @ difference / y.size, 0.975) < 0)
 
 

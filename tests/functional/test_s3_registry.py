@@ -158,6 +158,7 @@ def test_a_manifest_that_names_files_outside_is_refused(store, tmp_path):
     assert not list((tmp_path / "cache").rglob("y.npy"))
 
 
+@pytest.mark.slow  # the S3 client tries again for six seconds
 def test_a_store_that_is_not_there_is_one_clear_line(monkeypatch, tmp_path):
     monkeypatch.setenv("MOOLA_CACHE", str(tmp_path))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

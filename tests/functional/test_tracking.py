@@ -51,9 +51,13 @@ def test_a_finished_run_holds_everything_logged(project: Path) -> None:
 
 
 def test_a_failed_run_says_why(project: Path) -> None:
-    with pytest.raises(DataError), tracked_run(name="bad", **OPEN) as run:
-        run.log_json("partial.json", {})
-        raise DataError("bars are missing", remedy="Bring them")
+    def work() -> None:
+        with tracked_run(name="bad", **OPEN) as run:
+            run.log_json("partial.json", {})
+            raise DataError("bars are missing", remedy="Bring them")
+
+    with pytest.raises(DataError):
+        work()
     found = only_run()
     assert found.info.status == "FAILED"
     assert found.data.tags[names.TAG_REASON] == "bars are missing. Bring them."

@@ -196,7 +196,7 @@ def test_property_walk_forward_shares_no_bar_with_val_or_test(case, num_folds, t
     assert again.digest() == walk.digest()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(time_lines(), st.integers(1, 100))
 def test_purging_agrees_with_purgedcv(case, border):
     oracle = pytest.importorskip("purgedcv")

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from moola.cli.console import console, progress_bars
-from moola.cli.registry import print_decision
-from moola.cli.train import print_evaluation, print_finetune, print_pretrain
+from moola.cli.reports import print_decision, print_evaluation, print_finetune, print_pretrain
 from moola.config import names
 from moola.config.training import FinetuneConfig
 

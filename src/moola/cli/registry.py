@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from moola.cli.console import console, print_report
+from moola.cli.console import console
+from moola.cli.reports import print_decision
 from moola.config import names
 
 if TYPE_CHECKING:
-    from moola.promotion.decision import Decision
+    pass
 
 Name = typer.Option(names.REGISTERED_MODEL, "--name", help="Registered model.")
 LedgerUrl = typer.Option("", "--ledger", help="Database of the ledger; empty: the registry's own.")
@@ -169,18 +170,3 @@ def predict(
 
     count, path = score(windows, output=output, model_uri=model)
     console().print(f"{count:,} windows scored by {model} -> {path}")
-
-
-def print_decision(decision: Decision, record: Path | None) -> None:
-    """Print what a decision changed."""
-    rows = {
-        "Version": f"{decision.name} version {decision.version}",
-        "Before": decision.champion_before or "nothing in Production",
-        "Test-set looks": decision.test_looks if decision.test_looks is not None else "none",
-        "Ledger entry": decision.ledger_seq or "none (dry run)",
-        "Record": record or "none",
-    }
-    gate = decision.promotion_gate
-    if gate:
-        rows["Because"] = "; ".join(gate["reasons"])
-    print_report(decision.action.upper(), {"DECISION": rows})

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from moola.cli.console import console, figure, print_gates, print_report, progress_bars
+from moola.cli.console import console, progress_bars
+from moola.cli.reports import print_evaluation, print_finetune, print_pretrain
 from moola.config import names
 from moola.config import training as defaults
 
 if TYPE_CHECKING:
-    from moola.steps.evaluate import EvaluationSummary
-    from moola.steps.finetune import FinetuneSummary
-    from moola.steps.pretrain import PretrainSummary
+    pass
 
 DataRoot = typer.Option(Path("data"), "--data-root", help="Root of the data registry.")
 Device = typer.Option("auto", help="auto, cpu or cuda; cuda without a GPU is an error at once.")
@@ -83,7 +82,7 @@ def train(
     freeze_encoder: bool = typer.Option(
         True, "--freeze-encoder/--no-freeze-encoder", help="Follow --freeze, or train all at once."
     ),
-    freeze: str = typer.Option("two_phase", help="none, frozen, two_phase or gradual."),
+    freeze: str = typer.Option("two_phase", help="none, frozen, two_phase, gradual or phases."),
     unfreeze_after: int = typer.Option(
         defaults.MASKED_LSTM_FREEZE_EPOCHS, help="Epochs; 0: the encoder starts unfrozen."
     ),
@@ -92,7 +91,16 @@ def train(
     learning_rate: float = typer.Option(5e-4),
     dropout: float = typer.Option(0.1),
     patience: int = typer.Option(20, help="Early stopping, epochs; 0: train to the end."),
-    class_weight: str = typer.Option("", help="balanced, or nothing."),
+    phases: str = typer.Option("", help="Epochs of each phase for --freeze phases: 30,10,5."),
+    unfreeze_lr_factor: float = typer.Option(
+        defaults.MASKED_LSTM_UNFREEZE_LR_REDUCTION, help="Rate after unfreezing: 0.5, 0.3 or 0.1."
+    ),
+    class_weight: str = typer.Option("", help="balanced, or a weight a class: 1,2.5."),
+    focal_gamma: float = typer.Option(0.0, help="Of the focal loss; 0: cross-entropy."),
+    use_temporal_aug: bool = typer.Option(False, help="Warp and jitter training windows."),
+    mixup_alpha: float = typer.Option(0.0, help="Mix training windows; 0: off."),
+    cutmix_alpha: float = typer.Option(0.0, help="Cut and mix training windows; 0: off."),
+    resume: bool = typer.Option(False, "--resume", help="Go on where a killed run stopped."),
     seed: int = typer.Option(17),
     device: str = Device,
     register_as: str = typer.Option(names.REGISTERED_MODEL, help="Registered model, or none."),
@@ -119,16 +127,29 @@ def train(
         learning_rate=learning_rate,
         dropout=dropout,
         patience=patience,
+        phases=_whole_numbers("phases", phases),
+        unfreeze_lr_factor=unfreeze_lr_factor,
         class_weight=class_weight or None,
+        focal_gamma=focal_gamma,
+        use_temporal_aug=use_temporal_aug,
+        mixup_alpha=mixup_alpha,
+        cutmix_alpha=cutmix_alpha,
         seed=seed,
         device=device,
     )
     with progress_bars() as progress:
         summary = finetune(
-            config, data_root=data_root, register_as=_unless(register_as, "none"), progress=progress
+            config,
+            data_root=data_root,
+            register_as=_unless(register_as, "none"),
+            resume=resume,
+            progress=progress,
         )
     print_finetune(summary)
     if log_pretrained_stats and summary.result.load_report:
+        from moola.models.pretrained_utils import format_load_report
+
+        console().print(format_load_report(summary.result.load_report))
         for group in ("matched", "missing", "unexpected", "ignored"):
             console().print(f"{group}: {', '.join(summary.result.load_report[group]) or 'none'}")
 
@@ -194,105 +215,10 @@ def _unless(value: str, word: str) -> str | None:
     return None if value in ("", word) else value
 
 
-def print_pretrain(summary: PretrainSummary) -> None:
-    """Print what a pretraining run made."""
-    best = summary.result.history[summary.result.kept_epoch]
-    print_report(
-        "MASKED BILSTM PRETRAINING",
-        {
-            "RESULT": {
-                "Run ID": summary.run_id,
-                "Device": summary.device,
-                "Windows": f"{len(summary.result.train_rows):,} train, "
-                f"{len(summary.result.val_rows):,} held out (the latest)",
-                "Epochs": f"{len(summary.result.history)}, kept {summary.result.kept_epoch + 1}",
-                "Masked error": f"{best['val_recon']:.4f} on held-out windows",
-                "Seconds": f"{summary.seconds:.1f}",
-                "Encoder": summary.encoder,
-                "SHA-256": summary.encoder_sha256,
-            }
-        },
-    )
+def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    from moola.errors import ConfigError
 
-
-def print_finetune(summary: FinetuneSummary) -> None:
-    """Print the status report of a training run."""
-    config, audit, load = summary.config, summary.audit, summary.result.load_report
-    counts = audit["counts"]
-    proof = summary.result.proof or {}
-    version = f"{summary.registered_as} version {summary.version}" if summary.version else "no"
-    pretrained = {"Encoder": "none (from scratch)"}
-    if load:
-        total = load["num_matched"] + load["num_missing"] + load["num_mismatched"]
-        pretrained = {
-            "Encoder": config.pretrained_encoder or "",
-            "Tensors matched": f"{load['num_matched']}/{total} "
-            f"({load['match_ratio_encoder']:.0%} of the encoder, "
-            f"{load['match_ratio_model']:.0%} of the model)",
-            "Shape mismatches": str(load["num_mismatched"]),
-            "Not the encoder's": f"{load['num_ignored']} tensors left out (decoder, mask token)",
-            "SHA-256": load["checkpoint_sha256"][:16],
-        }
-    freeze = {"Schedule": config.schedule}
-    for phase in proof.get("phases", []):
-        first, last = phase["epochs"]
-        freeze[f"Epochs {first + 1}-{last + 1}"] = (
-            f"{phase['encoder_tensors_frozen']} encoder tensors frozen, "
-            f"{phase['encoder_tensors_moved']} moved"
-        )
-    freeze["Proven"] = "yes, tensor by tensor" if proof.get("proven") else "NO"
-    metrics = {k: figure(v) for k, v in summary.metrics.items() if not k.startswith("f1_class")}
-    print_report(
-        "MOOLA TRAINING RUN",
-        {
-            "RUN": {
-                "Run ID": summary.run_id,
-                "Name": summary.run_name,
-                "Git": summary.git,
-                "Seed": config.seed,
-                "Device": summary.device,
-            },
-            "MODEL": {
-                "Name": f"{config.model} ({config.preset})",
-                "Parameters": f"{summary.num_parameters:,}",
-            },
-            "DATA & SPLIT": {
-                "Labeled": f"{audit['labeled_version']} ({audit['labeled_sha256'][:12]})",
-                "Split": f"{audit['split']} (forward-chaining, {counts['purged']} purged)",
-                **{
-                    part.capitalize(): f"{counts[part]} real windows, 0 synthetic"
-                    for part in ("train", "val", "test")
-                },
-                "Audit": f"{len(audit['checks'])} checks passed",
-            },
-            "PRETRAINED LOAD": pretrained,
-            "FREEZE": freeze,
-            "HYPERPARAMETERS": {
-                "Epochs": f"{len(summary.result.history)} of {config.epochs}, kept "
-                f"{proof.get('kept_epoch', 0) + 1}",
-                "Batch size": config.batch_size,
-                "Learning rate": config.learning_rate,
-                "Early stopping": f"patience {config.patience}" if config.patience else "off",
-            },
-            f"RESULTS (val, temperature {summary.calibration.temperature:.3f})": metrics,
-            "REGISTERED": {"Version": version, "Seconds": f"{summary.seconds:.1f}"},
-        },
-    )
-
-
-def print_evaluation(summary: EvaluationSummary) -> None:
-    """Print the verdicts of a candidate."""
-    candidate = summary.candidate
-    print_report(
-        f"GATES OF {candidate.name} VERSION {candidate.version}",
-        {
-            "EVIDENCE": {
-                "Run ID": summary.run_id,
-                "Windows": f"{summary.num_windows} walk-forward validation windows",
-                "Log-loss": figure(summary.metrics["log_loss"]),
-                "ROC-AUC": figure(summary.metrics["roc_auc"]),
-                "Balanced accuracy": figure(summary.metrics["balanced_accuracy"]),
-            }
-        },
-    )
-    print_gates(summary.reports)
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r}", limit="whole numbers, such as 30,10,5") from None

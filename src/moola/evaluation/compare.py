@@ -136,8 +136,9 @@ def paired_comparison(
     min_effective_windows
         Below this n / block_length no interval is given and nothing is concluded.
     skewed
-        Correct the intervals of log-loss and Brier score for skewness; for a baseline that is a constant. Two models of one
-        kind differ symmetrically, and the correction would only cost power.
+        Correct the intervals of log-loss and Brier score for skewness; for a baseline that is a
+        constant. Two models of one kind differ symmetrically, and the correction would only cost
+        power.
 
     Returns
     -------

@@ -37,10 +37,6 @@ from moola.training.device import describe_device, resolve_device
 from moola.training.finetune import encoder_claim
 
 DEFAULT_CACHE = Path("artifacts/evaluation")
-ARTIFACT_TABLE = "ablation.json"
-ARTIFACT_PLOT = "ablation.png"
-ARTIFACT_REPORT = "ablation_report.json"
-IMAGE_ABLATION = "ablation"
 _SPREAD = ("log_loss", "brier", "accuracy")
 
 
@@ -183,17 +179,17 @@ def _log(
     seeds: tuple[int, ...],
 ) -> None:
     """Log table, plot, report and verdict on the parent run."""
-    run.log_table(ARTIFACT_TABLE, rows)
+    run.log_table(names.ARTIFACT_ABLATION_TABLE, rows)
     intervals = {
         str(row["experiment"]): finding.comparisons[letter].deltas["log_loss"].interval()
         for row in rows
         if (letter := str(row["experiment"])[0]) != BASELINE
     }
     figure = forest_figure(intervals, "Log-loss against the baseline", unit="arm less A")
-    run.log_image(IMAGE_ABLATION, figure_to_array(figure))
-    run.log_bytes(ARTIFACT_PLOT, figure_to_png(figure))
+    run.log_image(names.IMAGE_ABLATION, figure_to_array(figure))
+    run.log_bytes(names.ARTIFACT_ABLATION_PLOT, figure_to_png(figure))
     run.log_json(
-        ARTIFACT_REPORT,
+        names.ARTIFACT_ABLATION_REPORT,
         {
             "rows": [dict(row) for row in rows],
             "flags": finding.flags(),
@@ -240,7 +236,7 @@ def _log_arm(
     tags = {
         names.TAG_STEP: "ablate",
         names.TAG_REASON: row["against_a"],
-        "moola.experiment": row["experiment"],
+        names.TAG_EXPERIMENT: row["experiment"],
     }
     with child_run(run, f"{arm.letter}-{arm.config.schedule}", tags=tags, metrics=numbers) as child:
         child.log_params(arm.config.to_dict())

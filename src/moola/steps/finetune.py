@@ -17,8 +17,9 @@ from moola.config import names
 from moola.config.training import FinetuneConfig
 from moola.data.labels import CLASS_NAMES
 from moola.data.registry import DataContainer, DataRegistry
-from moola.errors import ConfigError
+from moola.errors import BadInput, ConfigError
 from moola.evaluation.calibration import calibration_bins
+from moola.evaluation.compare import block_length_from_overlap, paired_comparison
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import (
     confusion_figure,
@@ -26,17 +27,28 @@ from moola.evaluation.plots import (
     figure_to_png,
     reliability_figure,
 )
-from moola.evaluation.temperature import apply_temperature
+from moola.evaluation.temperature import apply_temperature, fit_temperature
 from moola.models import REGISTRY
 from moola.promotion.digest import version_digest
 from moola.serving.pyfunc import log_model
-from moola.steps.calibrate import Calibration, calibrate
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.device import describe_device, resolve_device
-from moola.training.finetune import FinetuneResult, encoder_claim
+from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
 from moola.training.finetune import finetune as train_model
+from moola.training.heatmap import evolution_figure
+
+RESUME_FOLDER = Path("artifacts/resume")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The temperature a version is served with, the one that was fitted, and why they differ."""
+
+    temperature: float
+    fitted: float | None
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +76,7 @@ def finetune(
     *,
     data_root: Path = Path("data"),
     register_as: str | None = names.REGISTERED_MODEL,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> FinetuneSummary:
     """Train a classifier on the train part, calibrate it on val, log it, register it.
@@ -78,6 +91,9 @@ def finetune(
         Root of the data registry.
     register_as
         Registered model that gets a new version; None registers nothing.
+    resume
+        Go on from the state that an interrupted run of the same configuration left in
+        ``artifacts/resume/``.
     """
     if config.model not in REGISTRY or not REGISTRY[config.model].takes_encoder:
         served = ", ".join(n for n, e in REGISTRY.items() if e.takes_encoder)
@@ -96,11 +112,10 @@ def finetune(
         started = time.perf_counter()
 
         def on_epoch(row: dict[str, Any], total: int) -> None:
-            note = f"train loss {row['train_loss']:.3f}"
-            if "val_loss" in row:
-                note += f", val loss {row['val_loss']:.3f}"
-            progress("training", int(row["epoch"]) + 1, total, note)
+            line = epoch_line(row, total).partition("] ")[2]
+            progress("training", int(row["epoch"]) + 1, total, line)
 
+        state_path = resume_path(config, RESUME_FOLDER)
         result = train_model(
             config,
             data.X_train,
@@ -108,6 +123,8 @@ def finetune(
             validation=(data.X_val, data.y_val),
             device=device,
             on_epoch=on_epoch,
+            state_path=state_path,
+            resume=resume,
         )
         seconds = time.perf_counter() - started
         raw = result.model.predict_proba(data.X_val)
@@ -121,6 +138,7 @@ def finetune(
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
         version = _register(run, config, register_as, model_info.model_id) if register_as else None
+    state_path.unlink(missing_ok=True)
     return FinetuneSummary(
         run_id=run.run_id,
         run_name=name,
@@ -136,6 +154,37 @@ def finetune(
         registered_as=register_as,
         version=version,
         seconds=seconds,
+    )
+
+
+def calibrate(data: DataContainer, proba_val: np.ndarray) -> Calibration:
+    """Fit a temperature on the validation windows, and keep it only if it is proven to help.
+
+    Neighbouring windows share bars: a few hundred are worth a few dozen, on which the best
+    temperature is mostly noise. Unless the paired interval of the log-loss difference excludes 0,
+    the probabilities stay as they are.
+    """
+    try:
+        fitted = fit_temperature(data.y_val, proba_val)
+    except BadInput as error:
+        return Calibration(temperature=1.0, fitted=None, reason=str(error))
+    block_length = block_length_from_overlap(
+        window_bars=int(data.metadata["T"]),
+        horizon_bars=int(data.metadata["horizon_bars"]),
+        step_bars=int(data.metadata["step_bars"]),
+        num_windows=len(data.y_val),
+    )
+    scaled = apply_temperature(proba_val, fitted)
+    delta = paired_comparison(data.y_val, scaled, proba_val, block_length=block_length).deltas[
+        "log_loss"
+    ]
+    if delta.superior:
+        return Calibration(temperature=fitted, fitted=fitted, reason="lowers the log-loss on val")
+    return Calibration(
+        temperature=1.0,
+        fitted=fitted,
+        reason=f"temperature {fitted:.3f} is not proven to lower the log-loss on "
+        f"{len(data.y_val)} validation windows",
     )
 
 
@@ -176,6 +225,9 @@ def _log_proof(
     run.log_json(names.ARTIFACT_FREEZE_SCHEDULE, schedule)
     if result.evolution is not None:
         run.log_parquet(names.ARTIFACT_WEIGHT_EVOLUTION, result.evolution)
+        heat_map = evolution_figure(result.evolution, f"{config.model}, {config.schedule}")
+        run.log_bytes("freeze/weight_evolution.png", figure_to_png(heat_map))
+        run.log_image("weight_evolution", figure_to_array(heat_map))
     run.log_history(result.history)
 
 
@@ -228,6 +280,7 @@ def _log_results(
             "training": {
                 "epochs": len(result.history),
                 "kept_epoch": result.proof["kept_epoch"] if result.proof else None,
+                "resumed_at": result.resumed_at,
             },
         },
     )

@@ -1,0 +1,134 @@
+"""The status reports: what a run did, in words and figures, for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moola.cli.console import figure, print_gates, print_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from moola.promotion.decision import Decision
+    from moola.steps.evaluate import EvaluationSummary
+    from moola.steps.finetune import FinetuneSummary
+    from moola.steps.pretrain import PretrainSummary
+
+
+def print_pretrain(summary: PretrainSummary) -> None:
+    """Print what a pretraining run made."""
+    best = summary.result.history[summary.result.kept_epoch]
+    print_report(
+        "MASKED BILSTM PRETRAINING",
+        {
+            "RESULT": {
+                "Run ID": summary.run_id,
+                "Device": summary.device,
+                "Windows": f"{len(summary.result.train_rows):,} train, "
+                f"{len(summary.result.val_rows):,} held out (the latest)",
+                "Epochs": f"{len(summary.result.history)}, kept {summary.result.kept_epoch + 1}",
+                "Masked error": f"{best['val_recon']:.4f} on held-out windows",
+                "Seconds": f"{summary.seconds:.1f}",
+                "Encoder": summary.encoder,
+                "SHA-256": summary.encoder_sha256,
+            }
+        },
+    )
+
+
+def print_finetune(summary: FinetuneSummary) -> None:
+    """Print the status report of a training run."""
+    config, audit, load = summary.config, summary.audit, summary.result.load_report
+    counts = audit["counts"]
+    proof = summary.result.proof or {}
+    version = f"{summary.registered_as} version {summary.version}" if summary.version else "no"
+    pretrained = {"Encoder": "none (from scratch)"}
+    if load:
+        total = load["num_matched"] + load["num_missing"] + load["num_mismatched"]
+        pretrained = {
+            "Encoder": config.pretrained_encoder or "",
+            "Tensors matched": f"{load['num_matched']}/{total} "
+            f"({load['match_ratio_encoder']:.0%} of the encoder, "
+            f"{load['match_ratio_model']:.0%} of the model)",
+            "Shape mismatches": str(load["num_mismatched"]),
+            "Not the encoder's": f"{load['num_ignored']} tensors left out (decoder, mask token)",
+            "SHA-256": load["checkpoint_sha256"][:16],
+        }
+    freeze = {"Schedule": config.schedule}
+    for phase in proof.get("phases", []):
+        first, last = phase["epochs"]
+        freeze[f"Epochs {first + 1}-{last + 1}"] = (
+            f"{phase['encoder_tensors_frozen']} encoder tensors frozen, "
+            f"{phase['encoder_tensors_moved']} moved"
+        )
+    freeze["Proven"] = "yes, tensor by tensor" if proof.get("proven") else "NO"
+    metrics = {k: figure(v) for k, v in summary.metrics.items() if not k.startswith("f1_class")}
+    print_report(
+        "MOOLA TRAINING RUN",
+        {
+            "RUN": {
+                "Run ID": summary.run_id,
+                "Name": summary.run_name,
+                "Git": summary.git,
+                "Seed": config.seed,
+                "Device": summary.device,
+            },
+            "MODEL": {
+                "Name": f"{config.model} ({config.preset})",
+                "Parameters": f"{summary.num_parameters:,}",
+            },
+            "DATA & SPLIT": {
+                "Labeled": f"{audit['labeled_version']} ({audit['labeled_sha256'][:12]})",
+                "Split": f"{audit['split']} (forward-chaining, {counts['purged']} purged)",
+                **{
+                    part.capitalize(): f"{counts[part]} real windows, 0 synthetic"
+                    for part in ("train", "val", "test")
+                },
+                "Audit": f"{len(audit['checks'])} checks passed",
+            },
+            "PRETRAINED LOAD": pretrained,
+            "FREEZE": freeze,
+            "HYPERPARAMETERS": {
+                "Epochs": f"{len(summary.result.history)} of {config.epochs}, kept "
+                f"{proof.get('kept_epoch', 0) + 1}",
+                "Batch size": config.batch_size,
+                "Learning rate": config.learning_rate,
+                "Early stopping": f"patience {config.patience}" if config.patience else "off",
+            },
+            f"RESULTS (val, temperature {summary.calibration.temperature:.3f})": metrics,
+            "REGISTERED": {"Version": version, "Seconds": f"{summary.seconds:.1f}"},
+        },
+    )
+
+
+def print_evaluation(summary: EvaluationSummary) -> None:
+    """Print the verdicts of a candidate."""
+    candidate = summary.candidate
+    print_report(
+        f"GATES OF {candidate.name} VERSION {candidate.version}",
+        {
+            "EVIDENCE": {
+                "Run ID": summary.run_id,
+                "Windows": f"{summary.num_windows} walk-forward validation windows",
+                "Log-loss": figure(summary.metrics["log_loss"]),
+                "ROC-AUC": figure(summary.metrics["roc_auc"]),
+                "Balanced accuracy": figure(summary.metrics["balanced_accuracy"]),
+            }
+        },
+    )
+    print_gates(summary.reports)
+
+
+def print_decision(decision: Decision, record: Path | None) -> None:
+    """Print what a decision changed."""
+    rows = {
+        "Version": f"{decision.name} version {decision.version}",
+        "Before": decision.champion_before or "nothing in Production",
+        "Test-set looks": decision.test_looks if decision.test_looks is not None else "none",
+        "Ledger entry": decision.ledger_seq or "none (dry run)",
+        "Record": record or "none",
+    }
+    gate = decision.promotion_gate
+    if gate:
+        rows["Because"] = "; ".join(gate["reasons"])
+    print_report(decision.action.upper(), {"DECISION": rows})
