@@ -97,6 +97,8 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 _fsync(file)
+        if path.exists() and not overwrite:
+            raise FileExistsError(str(path))
         if path.exists():
             retired = temporary.with_name(temporary.name + ".old")
             path.rename(retired)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from moola.cli.console import console, print_report, progress_bars
+from moola.cli.options import DataRoot
 
 if TYPE_CHECKING:
     from moola.data.registry import DataRegistry
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Bars, window sets and splits.")
 
-DataRoot = typer.Option("data", "--data-root", help="Root of the data registry: folder or URL.")
 AsJson = typer.Option(False, "--json", help="Print the result as JSON and nothing else.")
 _AUGMENTER = "moola.pretraining.data_augmentation:TimeSeriesAugmenter"
 

@@ -32,7 +32,7 @@ EURUSD = replace(
 _SERVE_SECONDS = 90.0
 
 
-def run_demo(*, device: str, data_root: Path, jobs: int) -> None:
+def run_demo(*, device: str, data_root: str, jobs: int) -> None:
     """Build, pretrain, train, judge, promote what may be promoted, serve, predict."""
     from moola.training.device import resolve_device
 
@@ -67,7 +67,7 @@ def run_demo(*, device: str, data_root: Path, jobs: int) -> None:
     out.print("\nLook at the runs: `make ui`, then open http://127.0.0.1:5000")
 
 
-def _build(data_root: Path) -> None:
+def _build(data_root: str) -> None:
     from moola.data.registry import DataRegistry
 
     registry = DataRegistry(data_root)
@@ -82,7 +82,7 @@ def _build(data_root: Path) -> None:
         console().print(f"    {check['name']}: {check['detail']}")
 
 
-def _pretrain(device: str, data_root: Path, encoder: Path) -> None:
+def _pretrain(device: str, data_root: str, encoder: Path) -> None:
     from moola.config.training import PretrainConfig
     from moola.steps.pretrain import pretrain
 
@@ -100,7 +100,7 @@ def _pretrain(device: str, data_root: Path, encoder: Path) -> None:
     print_pretrain(summary)
 
 
-def _train(config: FinetuneConfig, device: str, data_root: Path) -> str:
+def _train(config: FinetuneConfig, device: str, data_root: str) -> str:
     from moola.steps.finetune import finetune
 
     with progress_bars() as progress:
@@ -110,7 +110,7 @@ def _train(config: FinetuneConfig, device: str, data_root: Path) -> str:
     return summary.version
 
 
-def _evaluate(version: str, device: str, data_root: Path, jobs: int) -> None:
+def _evaluate(version: str, device: str, data_root: str, jobs: int) -> None:
     from moola.config.evaluation import EvaluateConfig
     from moola.steps.evaluate import evaluate
 
@@ -125,7 +125,7 @@ def _evaluate(version: str, device: str, data_root: Path, jobs: int) -> None:
     print_evaluation(summary)
 
 
-def _promote(version: str, data_root: Path) -> str:
+def _promote(version: str, data_root: str) -> str:
     """Ask for Production and return the outcome in words."""
     from moola.errors import PromotionRefused
     from moola.steps.promote import promote
@@ -139,7 +139,7 @@ def _promote(version: str, data_root: Path) -> str:
     return "in Production"
 
 
-def _serve(data_root: Path) -> None:
+def _serve(data_root: str) -> None:
     """Serve Production, or where nothing was ever promoted the newest version, and ask it."""
     from mlflow import MlflowException
 

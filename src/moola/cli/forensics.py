@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from moola.cli.console import console, figure, print_report, progress_bars
+from moola.cli.options import DataRoot, Device
 from moola.config import names
 from moola.config import training as defaults
 
 if TYPE_CHECKING:
     from moola.steps.ablate import AblationSummary
     from moola.steps.forensics import ForensicsSummary
-
-DataRoot = typer.Option(Path("data"), "--data-root", help="Root of the data registry.")
-Device = typer.Option("auto", help="auto, cpu or cuda; cuda without a GPU is an error at once.")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -46,7 +43,7 @@ def ablate(
     patience: int = typer.Option(20, help="Early stopping, epochs; 0: train to the end."),
     jobs: int = typer.Option(1, help="Trainings at the same time."),
     device: str = Device,
-    data_root: Path = DataRoot,
+    data_root: str = DataRoot,
 ) -> None:
     """Measure what an encoder and each freeze schedule are worth, over folds and seeds.
 

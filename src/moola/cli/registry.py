@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from moola.cli.console import console
+from moola.cli.options import LedgerUrl, Name
 from moola.cli.reports import print_decision
 from moola.config import names
 
 if TYPE_CHECKING:
     pass
-
-Name = typer.Option(names.REGISTERED_MODEL, "--name", help="Registered model.")
-LedgerUrl = typer.Option("", "--ledger", help="Database of the ledger; empty: the registry's own.")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -35,7 +33,9 @@ def promote(
     name: str = Name,
     dry_run: bool = typer.Option(False, help="Check all but the locked test set."),
     ledger: str = LedgerUrl,
-    data_root: Path = typer.Option(Path("data"), "--data-root", help="Root of the data registry."),
+    data_root: str = typer.Option(
+        "data", "--data-root", help="Root of the data registry: folder or URL."
+    ),
 ) -> None:
     """Move Production to a version, if its gates and the locked test set allow it.
 

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from moola.cli.console import console, progress_bars
+from moola.cli.options import DataRoot, Device
 from moola.cli.reports import print_evaluation, print_finetune, print_pretrain
 from moola.config import names
 from moola.config import training as defaults
 
 if TYPE_CHECKING:
     pass
-
-DataRoot = typer.Option(Path("data"), "--data-root", help="Root of the data registry.")
-Device = typer.Option("auto", help="auto, cpu or cuda; cuda without a GPU is an error at once.")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -44,7 +42,7 @@ def pretrain_bilstm(
     learning_rate: float = typer.Option(defaults.MASKED_LSTM_LEARNING_RATE),
     windows_per_epoch: int = typer.Option(0, help="Windows drawn at random an epoch; 0: all."),
     seed: int = typer.Option(17),
-    data_root: Path = DataRoot,
+    data_root: str = DataRoot,
 ) -> None:
     """Pretrain a masked BiLSTM encoder on unlabelled windows.
 
@@ -105,7 +103,7 @@ def train(
     device: str = Device,
     register_as: str = typer.Option(names.REGISTERED_MODEL, help="Registered model, or none."),
     log_pretrained_stats: bool = typer.Option(False, help="Print every tensor of the load."),
-    data_root: Path = DataRoot,
+    data_root: str = DataRoot,
 ) -> None:
     """Train a classifier, from scratch or from an encoder, and register it as a version.
 
@@ -162,7 +160,7 @@ def evaluate(
     thresholds: Path | None = typer.Option(None, help="YAML file over Moola's own thresholds."),
     jobs: int = typer.Option(1, help="Trainings at the same time."),
     device: str = Device,
-    data_root: Path = DataRoot,
+    data_root: str = DataRoot,
 ) -> None:
     """Run the gates for a registered version and sign the verdicts.
 
@@ -195,7 +193,7 @@ def evaluate(
 
 def demo(
     device: str = Device,
-    data_root: Path = DataRoot,
+    data_root: str = DataRoot,
     jobs: int = typer.Option(2, help="Trainings at the same time."),
 ) -> None:
     """Do the whole job once on the bars that ship with Moola.

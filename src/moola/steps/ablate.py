@@ -59,7 +59,7 @@ def ablate(
     only: str = "ABCDE",
     folds: str | None = None,
     jobs: int = 1,
-    data_root: Path = Path("data"),
+    data_root: Path | str = "data",
     cache: Path = DEFAULT_CACHE,
     progress: Progress = silent,
 ) -> AblationSummary:

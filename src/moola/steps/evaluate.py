@@ -59,7 +59,7 @@ def evaluate(
     config: EvaluateConfig = EvaluateConfig(),  # noqa: B008  frozen
     thresholds: Thresholds | None = None,
     device: str = "auto",
-    data_root: Path = Path("data"),
+    data_root: Path | str = "data",
     cache: Path = DEFAULT_CACHE,
     project: Path = Path(),
     progress: Progress = silent,

@@ -74,7 +74,7 @@ class FinetuneSummary:
 def finetune(
     config: FinetuneConfig,
     *,
-    data_root: Path = Path("data"),
+    data_root: Path | str = "data",
     register_as: str | None = names.REGISTERED_MODEL,
     resume: bool = False,
     progress: Progress = silent,

@@ -207,14 +207,16 @@ def find_folds(registry: DataRegistry, labeled: str, name: str | None) -> WalkFo
     """Return a fold file by name, or the one in the registry that was made for a labelled set."""
     if name is not None:
         return registry.load_folds(name)
-    for path in sorted((registry.data_root / "splits").glob("*.json")):
+    for found in registry.names():
+        if not found.startswith("splits/"):
+            continue
         try:
-            folds = registry.load_folds(path.stem)
+            folds = registry.load_folds(found)
         except DataError:
             continue
         if folds.labeled == labeled:
             return folds
     raise DataError(
-        f"no walk-forward folds of {labeled} in {registry.data_root / 'splits'}",
+        f"no walk-forward folds of {labeled} in {registry.data_root}",
         remedy="Make them with `moola data build`",
     )

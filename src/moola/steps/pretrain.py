@@ -37,7 +37,7 @@ class PretrainSummary:
 def pretrain(
     config: PretrainConfig,
     *,
-    data_root: Path = Path("data"),
+    data_root: Path | str = "data",
     output: Path = Path(names.DEFAULT_ENCODER),
     progress: Progress = silent,
 ) -> PretrainSummary:

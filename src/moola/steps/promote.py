@@ -50,7 +50,7 @@ def promote(
     version: str | None = None,
     name: str = names.REGISTERED_MODEL,
     ledger_url: str | None = None,
-    data_root: Path = Path("data"),
+    data_root: Path | str = "data",
     project: Path = Path(),
     decisions: Path = DECISIONS,
     thresholds: Thresholds | None = None,
@@ -113,7 +113,7 @@ class _Examiner:
         client: MlflowClient,
         candidate: Candidate,
         ledger: Ledger,
-        data_root: Path,
+        data_root: Path | str,
         limits: Thresholds,
     ):
         self.client = client
