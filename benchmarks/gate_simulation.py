@@ -49,6 +49,52 @@ LOADED = {
     "schedule_proof": {"proven": True},
 }
 PASSED = dict.fromkeys(range(8), "passed")
+ROWS = {
+    "Passes that should not happen (limit 5 %)": {
+        "Gate 1, overconfident, log-loss exactly the prior's": "gate 1 null",
+        "Gate 1, pure noise": "gate 1 noise",
+        "Gate 2, control equal: false STOP": "gate 2 stop null",
+        "Gate 4, transfer equal to scratch": "gate 4 null",
+        "Gate 5, exactly 2 points worse": "gate 5 null",
+        "Gate 6, equal": "gate 6 null",
+        "Gate 7, worse by exactly the margin": "gate 7 null",
+        "Promotion, equal to the champion": "promotion null",
+        "Promotion, log-loss exactly the class prior's": "prior null",
+        "*For comparison: percentile interval of log-loss*": "percentile null",
+    },
+    "Passes that should happen (power)": {
+        "Gate 1, 5 points above chance": "gate 1 +5",
+        "Gate 1, 10 points above chance": "gate 1 +10",
+        "Gate 1, 15 points above chance": "gate 1 +15",
+        "Gate 2, control +5 points: STOP": "gate 2 stop +5",
+        "Gate 2, control +10 points: STOP": "gate 2 stop +10",
+        "Gate 4, +5 points": "gate 4 +5",
+        "Gate 4, +10 points": "gate 4 +10",
+        "Gate 5, equal": "gate 5 equal",
+        "Gate 6, +5 points": "gate 6 +5",
+        "Gate 6, +10 points": "gate 6 +10",
+        "Gate 7, equal": "gate 7 equal",
+        "Promotion, +5 points": "promotion +5",
+        "Promotion, +10 points": "promotion +10",
+        "Promotion, class prior, 10 points above chance": "prior +10",
+    },
+    "Perfectly calibrated models": {
+        "Gate 4 not passed for ECE alone, equal": "gate 4 ece null",
+        "Gate 4 not passed for ECE alone, +10 points": "gate 4 ece +10",
+        "ECE above its null's 95th percentile (no gate refuses for it)": "ece above null",
+    },
+    "Constant and nearly constant models: passes of Gate 1": {
+        name: name
+        for name in (
+            "constant majority",
+            "constant minority",
+            "constant, jitter .01",
+            "coin, jitter .01",
+            "minority in 2 %",
+            "constant by fold",
+        )
+    },
+}
 Array = NDArray[np.float64]
 
 
@@ -290,58 +336,12 @@ def render(
     tallies: dict[tuple[float, int], Counter[str]], args: argparse.Namespace, s: float
 ) -> str:
     """Return the Markdown tables."""
-    groups = {
-        "Passes that should not happen (limit 5 %)": {
-            "Gate 1, overconfident, log-loss exactly the prior's": "gate 1 null",
-            "Gate 1, pure noise": "gate 1 noise",
-            "Gate 2, control equal: false STOP": "gate 2 stop null",
-            "Gate 4, transfer equal to scratch": "gate 4 null",
-            "Gate 5, exactly 2 points worse": "gate 5 null",
-            "Gate 6, equal": "gate 6 null",
-            "Gate 7, worse by exactly the margin": "gate 7 null",
-            "Promotion, equal to the champion": "promotion null",
-            "Promotion, log-loss exactly the class prior's": "prior null",
-            "*For comparison: percentile interval of log-loss*": "percentile null",
-        },
-        "Passes that should happen (power)": {
-            "Gate 1, 5 points above chance": "gate 1 +5",
-            "Gate 1, 10 points above chance": "gate 1 +10",
-            "Gate 1, 15 points above chance": "gate 1 +15",
-            "Gate 2, control +5 points: STOP": "gate 2 stop +5",
-            "Gate 2, control +10 points: STOP": "gate 2 stop +10",
-            "Gate 4, +5 points": "gate 4 +5",
-            "Gate 4, +10 points": "gate 4 +10",
-            "Gate 5, equal": "gate 5 equal",
-            "Gate 6, +5 points": "gate 6 +5",
-            "Gate 6, +10 points": "gate 6 +10",
-            "Gate 7, equal": "gate 7 equal",
-            "Promotion, +5 points": "promotion +5",
-            "Promotion, +10 points": "promotion +10",
-            "Promotion, class prior, 10 points above chance": "prior +10",
-        },
-        "Perfectly calibrated models": {
-            "Gate 4 not passed for ECE alone, equal": "gate 4 ece null",
-            "Gate 4 not passed for ECE alone, +10 points": "gate 4 ece +10",
-            "ECE above its null's 95th percentile (no gate refuses for it)": "ece above null",
-        },
-        "Constant and nearly constant models: passes of Gate 1": {
-            name: name
-            for name in (
-                "constant majority",
-                "constant minority",
-                "constant, jitter .01",
-                "coin, jitter .01",
-                "minority in 2 %",
-                "constant by fold",
-            )
-        },
-    }
     lines = [
         f"{args.reps} repetitions, {args.resamples} resamples, {s:.0f} s with {args.jobs} "
         "process(es). Per cent, with the exact 95 % interval of the rate.",
     ]
     for phi in PHIS:
-        for title, rows in groups.items():
+        for title, rows in ROWS.items():
             lines += ["", f"**{title}**; AR(1) {phi}, blocks of {block_length(phi)}", ""]
             lines += ["| | " + " | ".join(f"n = {n}" for n in args.sizes) + " |"]
             lines += ["|---|" + "---|" * len(args.sizes)]

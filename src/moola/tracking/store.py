@@ -95,4 +95,3 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")
     warnings.filterwarnings("ignore", message=".*model registry stages.*")
-    warnings.filterwarnings("ignore", message=".*type hints to the .predict. method.*")
