@@ -1,6 +1,5 @@
 """Models-from-code entry that MLflow copies beside the weights and runs to load the model."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,27 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from moola.errors import BadInput
 from moola.serving.scoring import MAX_WINDOWS, WindowScorer
 
-# MLflow asks for type hints, from which it would derive a schema; the signature states it already.
-# It puts its own filter first, so that only the printing can be stopped.
-with warnings.catch_warnings():
-    warnings.showwarning = lambda *args, **kwargs: None
 
-    class MoolaModel(mlflow.pyfunc.PythonModel):
-        """Answers OHLC windows with labels, probabilities and the model version."""
+class MoolaModel(mlflow.pyfunc.PythonModel):
+    """Answers OHLC windows with labels, probabilities and the model version."""
 
-        def load_context(self, context: Any) -> None:
-            """Load the weights."""
-            self.scorer = WindowScorer.load(Path(context.artifacts["checkpoint"]))
+    _skip_type_hint_validation = True  # the signature states the schema already
 
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-            """Answer windows in price units, shape (n, T, 4)."""
-            try:
-                if len(model_input) > MAX_WINDOWS:
-                    raise BadInput(
-                        f"the batch holds {len(model_input)} windows", limit=f"{MAX_WINDOWS}"
-                    )
-                calibrated = bool((params or {}).get("calibrated", True))
-                return self.scorer.answer(model_input, calibrated=calibrated)
-            except BadInput as error:
-                raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
+    def load_context(self, context: Any) -> None:
+        """Load the weights."""
+        self.scorer = WindowScorer.load(Path(context.artifacts["checkpoint"]))
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Answer windows in price units, shape (n, T, 4)."""
+        try:
+            if len(model_input) > MAX_WINDOWS:
+                raise BadInput(
+                    f"the batch holds {len(model_input)} windows", limit=f"{MAX_WINDOWS}"
+                )
+            calibrated = bool((params or {}).get("calibrated", True))
+            return self.scorer.answer(model_input, calibrated=calibrated)
+        except BadInput as error:
+            raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
 
 
 mlflow.models.set_model(MoolaModel())
