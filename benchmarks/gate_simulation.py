@@ -347,9 +347,19 @@ def render(
             lines += ["|---|" + "---|" * len(args.sizes)]
             for label, key in rows.items():
                 found = [tallies.get((phi, n)) for n in args.sizes]
-                cells = ["" if one is None else rate(one[key], args.reps) for one in found]
+                ran = part_of(key) in args.parts
+                cells = [
+                    rate(one[key], args.reps) if ran and one is not None else "" for one in found
+                ]
                 lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def part_of(key: str) -> str:
+    """Return the part that simulates an event; what was not simulated has no rate."""
+    if key in ROWS["Constant and nearly constant models: passes of Gate 1"]:
+        return "constants"
+    return "baseline" if key.startswith(("gate 1 ", "prior ")) else "rivals"
 
 
 def rate(hits: int, total: int) -> str:

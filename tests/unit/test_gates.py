@@ -110,6 +110,18 @@ def test_baseline_is_inconclusive_on_too_few_windows_and_says_so():
     assert "worth 2.4 independent" in found.reasons[0]
 
 
+def test_a_constant_baseline_needs_more_windows_than_a_rival():
+    y, weak, strong = world(0.4, 1.2, n=100)
+    options = {"block_length": 15, "thresholds": LIMITS}
+    found = gate_1_baseline(y, strong, half(y), **options)
+    assert found.verdict == "inconclusive"
+    assert "at least 10 are needed" in found.reasons[0]
+    assert gate_6_simple(y, strong, weak, **options).verdict == "passed"
+    assert gate_1_baseline(y, strong, half(y), block_length=10, thresholds=LIMITS).verdict == (
+        "passed"
+    )
+
+
 def test_baseline_fails_where_significantly_worse_than_the_prior():
     y, good = world(0.2)
     over = good**12 / (good**12).sum(axis=1, keepdims=True)

@@ -27,6 +27,8 @@ class Thresholds(Config):
         Of the block bootstrap, at least 100.
     min_effective_windows
         n / block length below which nothing is concluded.
+    min_effective_windows_constant
+        The same where the baseline is a constant (Gate 1, promotion over the class prior).
     min_predicted_share
         Least ratio of how often a class is predicted to how often it occurs.
     min_probability_std
@@ -50,6 +52,7 @@ class Thresholds(Config):
     confidence: float
     num_resamples: int
     min_effective_windows: float
+    min_effective_windows_constant: float
     min_predicted_share: float
     min_probability_std: float
     max_constant_share: float
@@ -66,7 +69,8 @@ class Thresholds(Config):
     def __post_init__(self) -> None:
         check_range("confidence", self.confidence, low=0.5, high=1.0, open_high=True)
         check_count("num_resamples", self.num_resamples, low=100)
-        check_range("min_effective_windows", self.min_effective_windows, low=2.0)
+        for name in ("min_effective_windows", "min_effective_windows_constant"):
+            check_range(name, getattr(self, name), low=2.0)
         for name in (
             "min_predicted_share",
             "max_constant_share",

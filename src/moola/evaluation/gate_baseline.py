@@ -16,6 +16,7 @@ from moola.evaluation.metrics import compute_metrics, undefined_reasons
 from moola.evaluation.validation import clean_predictions, log_loss_per_window
 
 COLLAPSE_THRESHOLDS = (
+    "min_effective_windows_constant",
     "min_predicted_share",
     "min_probability_std",
     "max_constant_share",
@@ -148,7 +149,14 @@ def compare(
     confidence: float | None = None,
     skewed: bool = False,
 ) -> PairedComparison:
-    """Return the paired comparison under the thresholds' resamples, confidence and margins."""
+    """Return the paired comparison under the thresholds' resamples, confidence and margins.
+
+    `skewed` says that the baseline is a constant: the intervals are corrected for skewness, and
+    more effective windows are needed.
+    """
+    least = thresholds.min_effective_windows
+    if skewed:
+        least = max(least, thresholds.min_effective_windows_constant)
     return paired_comparison(
         y,
         candidate,
@@ -160,7 +168,7 @@ def compare(
             "log_loss": thresholds.margin_log_loss,
             "accuracy": thresholds.max_accuracy_loss,
         },
-        min_effective_windows=thresholds.min_effective_windows,
+        min_effective_windows=least,
         skewed=skewed,
     )
 

@@ -9,6 +9,7 @@ freedom, where ``m = n / block_length`` is the number of blocks (`docs/gates.md`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -136,9 +137,10 @@ def interval_from_draws(
     min_effective_windows
         Below it no interval is given.
     skewed
-        Correct for the skewness of the draws by Hall's (1992) cubic transformation of t. The loss
-        of an overconfident model against a constant is skewed: it looks better than it is until
-        its first great error.
+        Reach farther on the side of the draws' longer tail, by the skewness term of the
+        studentised mean's Edgeworth expansion, ``skewness * (2 t^2 + 1) / 6`` standard errors
+        (Johnson 1978; Hall 1992, section 3.3). The loss of an overconfident model against a
+        constant is skewed: it looks better than it is until its first great error.
 
     Returns
     -------
@@ -174,27 +176,31 @@ def interval_from_draws(
     if reason is not None:
         return _no_interval(estimate, num_undefined, reason, error, detectable)
     skewness = float(skew(defined)) if skewed else 0.0
+    distance, towards = abs(estimate) / error, math.copysign(1.0, -estimate) * skewness
     return BootstrapInterval(
         estimate=estimate,
-        low=estimate - _hall_inverse(quantile, skewness) * error,
-        high=estimate - _hall_inverse(-quantile, skewness) * error,
+        low=estimate - _reach(quantile, -skewness) * error,
+        high=estimate + _reach(quantile, skewness) * error,
         standard_error=error,
-        p_value=float(2.0 * student_t.sf(abs(_hall(estimate / error, skewness)), spread - 1.0)),
+        p_value=float(2.0 * student_t.sf(_quantile_reached(distance, towards), spread - 1.0)),
         minimum_detectable=detectable,
         num_undefined=num_undefined,
         reason=None,
     )
 
 
-def _hall(t: float, skewness: float) -> float:
-    return t + skewness * t**2 / 3.0 + skewness**2 * t**3 / 27.0 + skewness / 6.0
+def _reach(quantile: float, tail: float) -> float:
+    """Return standard errors to an end of the interval whose side has skewness `tail`."""
+    return quantile + max(0.0, tail) * (2.0 * quantile**2 + 1.0) / 6.0
 
 
-def _hall_inverse(value: float, skewness: float) -> float:
-    if abs(skewness) < _SYMMETRIC:
-        return value
-    root = float(np.cbrt(1.0 + skewness * (value - skewness / 6.0)))
-    return 3.0 * (root - 1.0) / skewness
+def _quantile_reached(distance: float, tail: float) -> float:
+    """Return the quantile whose `_reach` is `distance`; 0 where even that reaches farther."""
+    slope = max(0.0, tail) / 3.0
+    if slope < _SYMMETRIC:
+        return distance
+    beyond = distance - slope / 2.0
+    return max(0.0, (math.sqrt(max(0.0, 1.0 + 4.0 * slope * beyond)) - 1.0) / (2.0 * slope))
 
 
 def _no_interval(
