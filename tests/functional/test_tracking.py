@@ -107,9 +107,12 @@ def test_sigterm_ends_the_run_killed(project: Path) -> None:
 
 
 def test_a_child_run_hangs_below_its_parent(project: Path) -> None:
-    with tracked_run(name="parent", **OPEN) as parent, child_run(
-        parent, "gate-1", tags={names.TAG_GATE: 1}, metrics={"delta": -0.1, "odd": None}
-    ) as child:
+    with (
+        tracked_run(name="parent", **OPEN) as parent,
+        child_run(
+            parent, "gate-1", tags={names.TAG_GATE: 1}, metrics={"delta": -0.1, "odd": None}
+        ) as child,
+    ):
         child.log_json("x.json", {})
     client = MlflowClient()
     below = client.get_run(child.run_id)
