@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from moola.cli import data, forensics, registry, serve, train
+from moola.cli import bench, data, forensics, registry, serve, train
 from moola.errors import MoolaError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ train.add_commands(app)
 forensics.add_commands(app)
 registry.add_commands(app)
 serve.add_commands(app)
+bench.add_commands(app)
 
 
 @app.callback()
