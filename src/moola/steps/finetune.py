@@ -17,9 +17,8 @@ from moola.config import names
 from moola.config.training import FinetuneConfig
 from moola.data.labels import CLASS_NAMES
 from moola.data.registry import DataContainer, DataRegistry
-from moola.errors import BadInput, ConfigError
+from moola.errors import ConfigError
 from moola.evaluation.calibration import calibration_bins
-from moola.evaluation.compare import block_length_from_overlap, paired_comparison
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import (
     confusion_figure,
@@ -27,10 +26,11 @@ from moola.evaluation.plots import (
     figure_to_png,
     reliability_figure,
 )
-from moola.evaluation.temperature import apply_temperature, fit_temperature
+from moola.evaluation.temperature import apply_temperature
 from moola.models import REGISTRY
 from moola.promotion.digest import version_digest
 from moola.serving.pyfunc import log_model
+from moola.steps.calibrate import Calibration, calibrate
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
@@ -40,15 +40,6 @@ from moola.training.finetune import finetune as train_model
 from moola.training.heatmap import evolution_figure
 
 RESUME_FOLDER = Path("artifacts/resume")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """The temperature a version is served with, the one that was fitted, and why they differ."""
-
-    temperature: float
-    fitted: float | None
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,37 +145,6 @@ def finetune(
         registered_as=register_as,
         version=version,
         seconds=seconds,
-    )
-
-
-def calibrate(data: DataContainer, proba_val: np.ndarray) -> Calibration:
-    """Fit a temperature on the validation windows, and keep it only if it is proven to help.
-
-    Neighbouring windows share bars: a few hundred are worth a few dozen, on which the best
-    temperature is mostly noise. Unless the paired interval of the log-loss difference excludes 0,
-    the probabilities stay as they are.
-    """
-    try:
-        fitted = fit_temperature(data.y_val, proba_val)
-    except BadInput as error:
-        return Calibration(temperature=1.0, fitted=None, reason=str(error))
-    block_length = block_length_from_overlap(
-        window_bars=int(data.metadata["T"]),
-        horizon_bars=int(data.metadata["horizon_bars"]),
-        step_bars=int(data.metadata["step_bars"]),
-        num_windows=len(data.y_val),
-    )
-    scaled = apply_temperature(proba_val, fitted)
-    delta = paired_comparison(data.y_val, scaled, proba_val, block_length=block_length).deltas[
-        "log_loss"
-    ]
-    if delta.superior:
-        return Calibration(temperature=fitted, fitted=fitted, reason="lowers the log-loss on val")
-    return Calibration(
-        temperature=1.0,
-        fitted=fitted,
-        reason=f"temperature {fitted:.3f} is not proven to lower the log-loss on "
-        f"{len(data.y_val)} validation windows",
     )
 
 
