@@ -23,6 +23,7 @@ ENV_SIGNING_KEY_COMMAND = "MOOLA_SIGNING_KEY_COMMAND"
 ENV_TRUSTED = "MOOLA_TRUSTED_KEYS"
 ENV_POLICY = "MOOLA_POLICY"
 ENV_SERVER_AUTH = "MOOLA_SERVER_AUTH"
+ENV_WEBHOOK_SECRET = "MOOLA_WEBHOOK_SECRET"
 GUARD_LOCK = "guard.lock"
 
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
@@ -53,6 +54,16 @@ class PromotionPolicy(Config):
         Evidence older than this is refused; None sets no limit.
     max_body_mib
         Largest request body the guarded server accepts outside artifact uploads.
+    webhooks
+        Addresses that are told of every promotion, refusal and rollback on a guarded server; signed
+        with the secret in ``MOOLA_WEBHOOK_SECRET``.
+    referee_data
+        Data registry on the server (``labeled_windows/``, ``splits/``) on which it scores every
+        version itself before it lets it into Production; None: no referee.
+    referee_tolerance
+        Largest difference between a signed metric and the referee's.
+    referee_seconds, referee_memory_mib
+        Limits of the referee's process: time, and address space in MiB.
     """
 
     required_gates: tuple[int, ...] = (0, 1, 2)
@@ -64,6 +75,11 @@ class PromotionPolicy(Config):
     promoters: tuple[str, ...] = ()
     max_evidence_age_days: float | None = None
     max_body_mib: int = 64
+    webhooks: tuple[str, ...] = ()
+    referee_data: str | None = None
+    referee_tolerance: float = 1e-3
+    referee_seconds: int = 120
+    referee_memory_mib: int = 4096
 
     def __post_init__(self) -> None:
         for field in ("required_gates", "encoder_gates", "synthetic_gates"):
@@ -73,7 +89,7 @@ class PromotionPolicy(Config):
             object.__setattr__(self, field, gates)
         if not self.required_gates:
             raise ConfigError("required_gates is empty", limit="at least one gate")
-        for field in ("thresholds_sha256", "protected_aliases", "models", "promoters"):
+        for field in ("thresholds_sha256", "protected_aliases", "models", "promoters", "webhooks"):
             object.__setattr__(self, field, tuple(str(value) for value in getattr(self, field)))
         for digest in self.thresholds_sha256:
             if not _HEX_64.fullmatch(digest):
@@ -85,7 +101,12 @@ class PromotionPolicy(Config):
             )
         if self.max_evidence_age_days is not None:
             check_range("max_evidence_age_days", self.max_evidence_age_days, low=0, open_low=True)
-        check_count("max_body_mib", self.max_body_mib)
+        for field in ("max_body_mib", "referee_seconds", "referee_memory_mib"):
+            check_count(field, getattr(self, field))
+        check_range("referee_tolerance", self.referee_tolerance, low=0)
+        for address in self.webhooks:
+            if not address.startswith(("http://", "https://")):
+                raise ConfigError(f"webhooks holds {address!r}", limit="http or https addresses")
 
     def gates_for(self, *, uses_encoder: bool, uses_synthetic: bool) -> tuple[int, ...]:
         """Return the gates a candidate of this make must have passed, in order."""

@@ -20,6 +20,7 @@ from moola.config.promotion import (
     ENV_POLICY,
     ENV_SERVER_AUTH,
     ENV_TRUSTED,
+    ENV_WEBHOOK_SECRET,
     GUARD_LOCK,
     TRUSTED_FOLDER,
     PromotionPolicy,
@@ -27,6 +28,7 @@ from moola.config.promotion import (
 from moola.errors import ConfigError
 from moola.promotion.guard_core import Guard
 from moola.promotion.ledger import Ledger
+from moola.promotion.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -149,13 +151,15 @@ def guard_from_environment(env: Mapping[str, str]) -> Guard:
     trusted = Path(env.get(ENV_TRUSTED) or TRUSTED_FOLDER).resolve()
     trusted.mkdir(parents=True, exist_ok=True)
     policy_file = env.get(ENV_POLICY)
+    policy = _load_policy(Path(policy_file) if policy_file else None)
     return Guard(
-        policy=_load_policy(Path(policy_file) if policy_file else None),
+        policy=policy,
         trusted_folder=trusted,
         ledger=Ledger(registry),
         artifacts_destination=env.get(constants.ARTIFACTS_DESTINATION_ENV_VAR) or ARTIFACT_ROOT,
         artifact_root=env.get(constants.ARTIFACT_ROOT_ENV_VAR) or "mlflow-artifacts:/",
         lock_file=trusted.parent / GUARD_LOCK,
+        webhooks=Webhooks(policy.webhooks, env.get(ENV_WEBHOOK_SECRET)),
     )
 
 
@@ -205,6 +209,12 @@ def _enforces(policy: PromotionPolicy, *, auth: bool) -> tuple[str, ...]:
         f"request bodies up to {policy.max_body_mib} MiB, artifact uploads apart",
         "job execution and the assistant are off",
     ]
+    if policy.referee_data is not None:
+        lines.append(f"a referee scores every version itself, on {policy.referee_data}")
+    if policy.promoters:
+        lines.append(f"only {', '.join(policy.promoters)} may move Production")
+    if policy.webhooks:
+        lines.append(f"promotions, refusals and rollbacks go to {len(policy.webhooks)} webhooks")
     if not policy.thresholds_sha256:
         lines.append("NOT pinned: the gate thresholds (set thresholds_sha256 in the policy)")
     lines.append("users log in" if auth else "NOT on: log-in (start with auth)")

@@ -16,7 +16,8 @@ from moola.config.promotion import PromotionPolicy
 from moola.promotion.checks import check_evidence
 from moola.promotion.evidence import Evidence
 from moola.promotion.keys import TrustedKeys, load_trusted_keys
-from moola.promotion.ledger import MOVES, Entry, Ledger
+from moola.promotion.ledger import MOVES, Draft, Entry, Ledger
+from moola.promotion.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
@@ -56,6 +57,8 @@ class Guard:
         Default artifact root of new experiments.
     lock_file
         Held while a promotion reads a version's files and while an upload takes its name.
+    webhooks
+        Who is told of promotions, refusals and rollbacks.
     """
 
     policy: PromotionPolicy
@@ -64,12 +67,24 @@ class Guard:
     artifacts_destination: str
     artifact_root: str
     lock_file: Path
+    webhooks: Webhooks | None = None
     _frozen: tuple[int, Frozen] | None = field(default=None, init=False)
     _frozen_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def trusted_keys(self) -> TrustedKeys:
         """Read the trusted keys as they are now."""
         return load_trusted_keys(self.trusted_folder)
+
+    def write_down(self, draft: Draft) -> Entry:
+        """Append an entry that moves nothing, and announce it."""
+        entry = self.ledger.append(draft)
+        self.announce(entry)
+        return entry
+
+    def announce(self, entry: Entry) -> None:
+        """Tell the webhooks of an entry that is committed; never waits and never fails."""
+        if self.webhooks is not None:
+            self.webhooks.announce(entry)
 
     @contextmanager
     def files_held(self, *, exclusive: bool = False) -> Iterator[None]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.entities.model_registry.model_version_stages import get_canonical_stage
-from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.time import get_current_time_millis
@@ -25,8 +21,10 @@ from moola.errors import MoolaError, PromotionRefused
 from moola.promotion.digest import model_files_digest
 from moola.promotion.evidence import Evidence, SignedEvidence, verify
 from moola.promotion.guard_core import Guard, deny
-from moola.promotion.ledger import MOVES, Draft, append_entry, open_intent, read_entries
+from moola.promotion.guard_files import version_files
+from moola.promotion.ledger import MOVES, Draft, Entry, append_entry, open_intent, read_entries
 from moola.promotion.ledger_schema import lock_for_append
+from moola.promotion.referee import referee
 
 _ASK = "Moola guards it: run `moola promote` or `moola rollback`"
 
@@ -103,16 +101,41 @@ class GuardedRegistryStore(SqlAlchemyStore):
         """Check the evidence and move stage, alias, archive and ledger in one transaction."""
         self.get_model_version(name, version)  # answers 404 for what does not exist
         try:
+            scored = self._refereed(name, version)
             with self.guard.files_held(exclusive=True), self._exclusive() as session:
                 if self._in_production(session, name) == ({version}, version):
                     return
                 evidence, signed, champion = self._checked(session, name, version)
+                if scored not in (None, evidence.digest):
+                    raise PromotionRefused("its evidence was replaced while the referee scored it")
                 self._move(session, name, version)
-                self._write_down(session, evidence, signed, champion)
+                entry = self._write_down(session, evidence, signed, champion)
         except PromotionRefused as refusal:
             self._refuse(name, version, str(refusal))
         except MoolaError as error:
             self._refuse(name, version, f"the server cannot check it: {error}")
+        self.guard.announce(entry)
+
+    def _refereed(self, name: str, version: str) -> str | None:
+        """Have the referee score a version; return the digest of the evidence it agrees with.
+
+        It takes seconds, so it comes before the transaction, which then asks for the same evidence
+        and the same files again.
+        """
+        if self.guard.policy.referee_data is None:
+            return None
+        with Session(self.engine) as session:
+            if self._in_production(session, name) == ({version}, version):
+                return None
+            evidence, _, _ = self._checked(session, name, version)
+            found = self._get_sql_model_version(session, name, version)
+            address = found.storage_location or found.source
+        if evidence.purpose != "rollback":
+            with version_files(address) as folder:
+                if model_files_digest(folder) != evidence.model_sha256:
+                    raise PromotionRefused("its files changed while the referee read them")
+                referee(folder, evidence, self.guard.policy)
+        return evidence.digest
 
     def _checked(
         self, session: Session, name: str, version: str
@@ -130,7 +153,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
             name=name,
             version=version,
             run_id=found.run_id,
-            model_sha256=self._files_digest(found.storage_location or found.source),
+            model_sha256=_files_digest(found.storage_location or found.source),
             champion=champion,
             entries=read_entries(session.connection(), name),
             user=authenticated_user(),
@@ -138,29 +161,6 @@ class GuardedRegistryStore(SqlAlchemyStore):
         if reasons:
             raise PromotionRefused(f"{subject}: {'; '.join(reasons)}")
         return evidence, signed, champion
-
-    def _files_digest(self, address: str) -> str:
-        """Digest a version's files as they lie in the store this server reads and writes."""
-        from mlflow.server import handlers
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        parts = urlsplit(address)
-        proxied = parts.scheme == "mlflow-artifacts"
-        if parts.scheme in ("runs", "models", "http", "https") or (proxied and parts.netloc):
-            raise PromotionRefused(
-                f"the files lie at {address}", limit="an address in this server's artifact store"
-            )
-        with tempfile.TemporaryDirectory(prefix="moola-guard-") as temporary:
-            try:
-                if proxied:
-                    repository = handlers._get_artifact_repo_mlflow_artifacts()
-                    folder = repository.download_artifacts(parts.path.strip("/"), temporary)
-                else:
-                    folder = get_artifact_repository(address).download_artifacts("", temporary)
-            except (MlflowException, OSError) as error:
-                line = " ".join(str(error).split())
-                raise PromotionRefused(f"the files at {address} cannot be read: {line}") from error
-            return model_files_digest(Path(folder))
 
     def _in_production(self, session: Session, name: str) -> tuple[set[str], str | None]:
         """Return the holders of the stage and the version the alias names."""
@@ -196,7 +196,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
 
     def _write_down(
         self, session: Session, evidence: Evidence, signed: SignedEvidence, champion: str | None
-    ) -> None:
+    ) -> Entry:
         connection = session.connection()
         intent = open_intent(read_entries(connection, evidence.name))
         payload = {
@@ -219,7 +219,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
             evidence_digest=evidence.digest,
             payload=payload,
         )
-        append_entry(connection, draft, at=self.guard.ledger.clock())
+        return append_entry(connection, draft, at=self.guard.ledger.clock())
 
     @contextmanager
     def _exclusive(self) -> Iterator[Session]:
@@ -245,7 +245,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
     def _refuse(self, name: str, version: str | None, why: str) -> None:
         """Write the refusal down and answer 403 with the sentence."""
         sentence = why if _ASK in why else f"{why.rstrip('.')}. {_ASK}."
-        self.guard.ledger.append(
+        self.guard.write_down(
             Draft(event="refusal", who=caller(), name=name, reason=sentence, version_to=version)
         )
         deny(sentence)
@@ -254,6 +254,11 @@ class GuardedRegistryStore(SqlAlchemyStore):
 def _plain(version: str) -> str:
     """Return a version's number in its one spelling: MLflow takes ``01`` for ``1``."""
     return str(int(_validate_model_version(version)))
+
+
+def _files_digest(address: str) -> str:
+    with version_files(address) as folder:
+        return model_files_digest(folder)
 
 
 def authenticated_user() -> str | None:

@@ -42,7 +42,7 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
     def write_ledger() -> Any:
         try:
             draft = _client_draft(flask.request.get_json(silent=True))
-            entry = guard.ledger.append(draft)
+            entry = guard.write_down(draft)
         except (MoolaError, KeyError, TypeError, ValueError) as error:
             body = {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
             return flask.jsonify(body), 400
