@@ -35,13 +35,46 @@ def free_port() -> int:
 class Server:
     """A running server, its project folder and the keys it knows."""
 
-    def __init__(self, folder: Path, port: int, *, backend: str, auth: bool):
+    def __init__(
+        self, folder: Path, port: int, *, backend: str, auth: bool, argv: tuple[str, ...], env: dict
+    ):
         self.folder, self.port, self.backend, self.auth = folder, port, backend, auth
+        self._argv, self._env = argv, env
+        self._process: subprocess.Popen | None = None
         self.url = f"http://127.0.0.1:{port}"
         self.key = load_signing_key(folder, env={})
         self.revoked_key = Ed25519PrivateKey.generate()
         trust(folder / TRUSTED_FOLDER, self.revoked_key.public_key())
         revoke(folder / TRUSTED_FOLDER, key_id(self.revoked_key.public_key()))
+
+    def start(self) -> None:
+        """Start the server and return once it answers."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._argv,
+                cwd=self.folder,
+                env=self._env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _wait(self._process, self.port, self.folder)
+
+    def kill(self) -> None:
+        """End the server and its workers at once, as ``kill -9`` does."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End the server's own process group, which nothing else belongs to."""
+        assert self._process is not None
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, how)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=20)
+                return
 
     def client(self) -> MlflowClient:
         return MlflowClient(self.url)
@@ -73,7 +106,12 @@ class Server:
 
 @contextmanager
 def running(
-    folder: Path, *, backend: str | None = None, policy: str = "", auth: bool = False
+    folder: Path,
+    *,
+    backend: str | None = None,
+    policy: str = "",
+    auth: bool = False,
+    more_env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """Start a guarded server in `folder` and stop it at the end."""
     ensure_signing_key(folder)
@@ -103,26 +141,13 @@ def running(
         )
         env["MLFLOW_AUTH_CONFIG_PATH"] = str(folder / "auth.ini")
         env["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "not-a-secret-in-a-test"
-    log = (folder / "server.log").open("wb")
-    process = subprocess.Popen(
-        command.argv, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
-    )
+    env |= more_env or {}
+    server = Server(folder, port, backend=backend, auth=auth, argv=command.argv, env=env)
     try:
-        _wait(process, port, folder)
-        yield Server(folder, port, backend=backend, auth=auth)
+        server.start()
+        yield server
     finally:
-        _stop(process)
-        log.close()
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """End the server's own process group, which nothing else belongs to."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-            return
+        server.stop()
 
 
 def _wait(process: subprocess.Popen, port: int, folder: Path) -> None:

@@ -39,16 +39,27 @@ def copied_client(template: Path, folder: Path) -> MlflowClient:
 
 
 def make_version(
-    client: MlflowClient, folder: Path, *, weights: str = "w", name: str = NAME
+    client: MlflowClient,
+    folder: Path,
+    *,
+    weights: str = "w",
+    name: str = NAME,
+    checkpoint: Path | None = None,
 ) -> str:
-    """Log a small model folder in a run, register it, and return the version's number."""
+    """Log a small model folder in a run, register it, and return the version's number.
+
+    The weights are mere words, or those of a real `checkpoint` folder.
+    """
     experiment = client.get_experiment_by_name("work")
     assert experiment is not None
     run = client.create_run(experiment.experiment_id)
     model = folder / f"model-{run.info.run_id}"
     model.mkdir()
     (model / "MLmodel").write_text(MLMODEL.format(uuid=run.info.run_id))
-    (model / "weights.safetensors").write_text(weights)
+    if checkpoint is None:
+        (model / "weights.safetensors").write_text(weights)
+    else:
+        shutil.copytree(checkpoint, model / "artifacts" / "checkpoint")
     client.log_artifacts(run.info.run_id, str(model), "model")
     client.set_terminated(run.info.run_id)
     if not client.search_registered_models(f"name='{name}'"):

@@ -1,0 +1,137 @@
+"""``kill -9`` of the guarded server, and of its client, at random moments of a promotion."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from guard_server import Server, running
+from mlflow import MlflowClient
+from promotion_kit import (
+    NAME,
+    PASSED,
+    copied_client,
+    evaluate,
+    forget_connections,
+    make_version,
+    trusting,
+)
+
+from moola.config.promotion import PromotionPolicy
+from moola.promotion.audit import audit_registry
+from moola.promotion.keys import ensure_signing_key, load_signing_key
+from moola.promotion.ledger import Ledger
+from moola.promotion.promote import promote
+from moola.promotion.remote import RemoteLedger
+
+
+def ask(server: Server, version: str) -> None:
+    promote(
+        client=MlflowClient(server.url),
+        ledger=RemoteLedger(server.url),
+        name=NAME,
+        version=version,
+        trusted_keys=trusting(server.key),
+        policy=PromotionPolicy(),
+        promotion_gate=lambda _champion: dict(PASSED),
+        who="ann",
+        signing_key=server.key,
+    )
+
+
+def client_process(server: Server, version: str) -> None:
+    forget_connections(server.folder)
+    try:
+        ask(server, version)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def champion(folder: Path) -> str:
+    """Read stage, alias and ledger in one snapshot; they must name one and the same version."""
+    connection = sqlite3.connect(folder / "mlflow.db", isolation_level=None, timeout=30)
+    connection.execute("BEGIN")
+
+    def read(question: str) -> list[str]:
+        return [str(row[0]) for row in connection.execute(question)]
+
+    stage = read("SELECT version FROM model_versions WHERE current_stage = 'Production'")
+    alias = read("SELECT version FROM registered_model_aliases WHERE alias = 'production'")
+    ledger = read(
+        "SELECT version_to FROM moola_ledger WHERE event IN ('promotion', 'rollback') "
+        "ORDER BY seq DESC LIMIT 1"
+    )
+    connection.close()
+    assert stage == alias == ledger
+    return stage[0]
+
+
+def promote_and_kill(server: Server, *, victim: str, seconds: float) -> bool:
+    """Begin a promotion, kill the victim after `seconds`, and return whether Production moved."""
+    before = champion(server.folder)
+    version = {"1": "2", "2": "1"}[before]
+    client = multiprocessing.get_context("fork").Process(
+        target=client_process, args=(server, version)
+    )
+    client.start()
+    client.join(timeout=seconds)
+    if victim == "server":
+        server.kill()
+        after = champion(server.folder)
+        client.join(timeout=60)
+        server.start()
+    elif client.pid is not None:
+        os.kill(client.pid, signal.SIGKILL)
+        client.join()
+        after = champion(server.folder)
+    return after != before
+
+
+@pytest.mark.parametrize(
+    "num_kills", [4, pytest.param(50, marks=pytest.mark.slow)], ids=["a few", "many"]
+)
+def test_registry_and_ledger_agree_after_every_kill(
+    num_kills: int, template_db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    direct = copied_client(template_db, tmp_path)
+    ensure_signing_key(tmp_path)
+    key = load_signing_key(tmp_path, env={})
+    for number in range(2):
+        make_version(direct, tmp_path, weights=f"w{number}")
+        evaluate(direct, key, str(number + 1))
+    moments = random.Random(50)
+    with running(tmp_path) as server:
+        # In a process of its own, so that this one keeps no connection for children to inherit.
+        assert promote_in_child(server, "1") == 0
+        began = time.monotonic()
+        assert promote_in_child(server, "2") == 0
+        takes = time.monotonic() - began
+        moved = 0
+        for number in range(num_kills):
+            victim = "server" if number % (2 if num_kills > 10 else 4) == 1 else "client"
+            seconds = moments.uniform(0.1, 1.1) * takes
+            moved += promote_and_kill(server, victim=victim, seconds=seconds)
+        last = "1" if champion(tmp_path) == "2" else "2"
+        assert promote_in_child(server, last) == 0
+        assert champion(tmp_path) == last
+    if num_kills > 10:
+        assert 0 < moved < num_kills
+    ledger = Ledger(f"sqlite:///{tmp_path}/mlflow.db")
+    assert audit_registry(direct, ledger, NAME, trusting(key)).findings == ()
+
+
+def promote_in_child(server: Server, version: str) -> int | None:
+    client = multiprocessing.get_context("fork").Process(
+        target=client_process, args=(server, version)
+    )
+    client.start()
+    client.join(timeout=120)
+    return client.exitcode

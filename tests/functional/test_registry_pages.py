@@ -1,0 +1,135 @@
+"""Both registry pages of MLflow in Chromium: promotion by click, with evidence and without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guard_attacks import POLICY, World
+from guard_server import running
+from promotion_kit import NAME, evaluate, template_store
+
+from moola.config.names import ALIAS_PRODUCTION
+
+CHROMIUM = shutil.which("chromium")
+MILLISECONDS = 60_000
+# Where to keep pictures of what was seen; nowhere unless asked for.
+PICTURES = os.environ.get("MOOLA_TEST_PICTURES")
+OLD_PAGE = {"_mlflow_user_setting_dismiss_next_model_registry_ui": "true"}
+REFUSED = "may not be in Production: it carries no evidence"
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("pages")
+    shutil.copy(template_store(tmp_path_factory.mktemp("template")), folder / "mlflow.db")
+    with running(folder, policy=POLICY) as server:
+        world = World(server)
+        yield world
+        world.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+def opened(browser, world: World, version: str, **settings: str):
+    """Open the page of a version with settings of the browser's local storage."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    for key, value in settings.items():
+        context.add_init_script(f"localStorage.setItem({key!r}, {value!r})")
+    page = context.new_page()
+    page.set_default_timeout(MILLISECONDS)
+    page.goto(
+        f"{world.server.url}/#/models/{NAME}/versions/{version}?workflowType=machine_learning"
+    )
+    page.get_by_text("Registered At").first.wait_for()
+    page.get_by_role("button", name="Close", exact=True).click()  # the assistant's panel
+    return page
+
+
+def pictured(page, name: str) -> None:
+    if PICTURES:
+        page.screenshot(path=Path(PICTURES) / f"{name}.png")
+
+
+def set_alias(page, alias: str) -> None:
+    page.get_by_title("Add aliases").click()
+    page.get_by_role("dialog").get_by_role("combobox").fill(alias)
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+
+
+def set_stage(page) -> None:
+    page.get_by_text("None", exact=True).first.click()
+    page.get_by_text("Transition to").locator("..").get_by_text("Production").first.click()
+    page.get_by_role("button", name="OK").click()
+
+
+def champion(world: World) -> str:
+    found = world.client.get_model_version_by_alias(NAME, ALIAS_PRODUCTION)
+    assert found.current_stage == "Production"
+    assert world.ledger.champion_at(NAME) == str(found.version)
+    return str(found.version)
+
+
+def test_the_new_page_sets_the_alias_only_with_evidence(browser, world: World) -> None:
+    page = opened(browser, world, "3")
+    set_alias(page, "production")
+    page.get_by_text(REFUSED).first.wait_for()
+    pictured(page, "alias-refused")
+    assert champion(world) == "1"
+    world.prepare("2")
+    page = opened(browser, world, "2")
+    set_alias(page, "production")
+    page.get_by_role("dialog").wait_for(state="detached")
+    page.get_by_text("@ production").locator("visible=true").first.wait_for()
+    pictured(page, "alias-set")
+    assert champion(world) == "2"
+
+
+def test_the_old_page_sets_the_stage_only_with_evidence(browser, world: World) -> None:
+    before = champion(world)
+    page = opened(browser, world, "3", **OLD_PAGE)
+    set_stage(page)
+    page.get_by_text(REFUSED).first.wait_for()
+    pictured(page, "stage-refused")
+    assert champion(world) == before
+    evaluate(world.client, world.server.key, "3")
+    world.prepare("3", champion=before, **subject(world, "3"))
+    page = opened(browser, world, "3", **OLD_PAGE)
+    set_stage(page)
+    page.get_by_text("Stage:").locator("..").locator("..").get_by_text("Production").wait_for()
+    pictured(page, "stage-set")
+    assert champion(world) == "3"
+
+
+def subject(world: World, version: str) -> dict[str, str]:
+    own = world.evidence(version)
+    return {"version": version, "run_id": own.run_id, "model_sha256": own.model_sha256}
+
+
+def test_the_ledgers_page_shows_what_the_pages_did(browser, world: World) -> None:
+    page = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
+    page.goto(f"{world.server.url}/moola?name={NAME}")
+    page.get_by_text("unbroken").wait_for()
+    page.get_by_text(REFUSED).first.wait_for()
+    pictured(page, "ledger")
+    page.get_by_role("link", name=f"version {champion(world)}").click()
+    page.get_by_text("Registered At").first.wait_for(timeout=MILLISECONDS)
