@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
@@ -100,17 +101,13 @@ def main() -> int:
     arguments.add_argument("checkout", type=Path)
     arguments.add_argument("--output", type=Path, default=None)
     arguments.add_argument("--files", nargs="*", default=list(FILES))
-    arguments.add_argument("--known", type=Path, help="earlier --output: reuse its plain results")
     chosen = arguments.parse_args()
-    results = {}
-    with tempfile.TemporaryDirectory(prefix="moola-own-tests-") as folder:
-        for kind in ("plain", "guarded"):
-            if kind == "plain" and chosen.known is not None:
-                results[kind] = json.loads(chosen.known.read_text())[kind]
-                continue
-            results[kind] = _run(kind, chosen.checkout.resolve(), chosen.files, Path(folder))
-            if chosen.output is not None:
-                chosen.output.write_text(json.dumps(results, indent=1, sort_keys=True))
+    with tempfile.TemporaryDirectory(prefix="moola-own-tests-") as folder, ThreadPool(2) as pool:
+        kinds = ("plain", "guarded")
+        both = [(kind, chosen.checkout.resolve(), chosen.files, Path(folder)) for kind in kinds]
+        results = dict(zip(kinds, pool.starmap(_run, both), strict=True))
+    if chosen.output is not None:
+        chosen.output.write_text(json.dumps(results, indent=1, sort_keys=True))
     return _compare(results["plain"], results["guarded"])
 
 

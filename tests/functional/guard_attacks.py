@@ -101,6 +101,18 @@ class World:
         route = f"/{prefix}/2.0/mlflow-artifacts/artifacts/{path}"
         return self.server.send(method, route, b"evil" if method == "PUT" else None)
 
+    def chunked(self, path: str, body: bytes) -> Answer:
+        """Send a body in pieces, without saying how long it is."""
+        pieces = (body[at : at + 4096] for at in range(0, len(body), 4096))
+        answer = requests.post(
+            f"{self.server.url}/api/2.0/mlflow/{path}",
+            data=pieces,
+            headers={"Content-Type": "application/json"},
+            auth=self.server.credentials,
+            timeout=30,
+        )
+        return answer.status_code, answer.text
+
     def by_client(self, call: Callable[[MlflowClient], object]) -> Answer:
         try:
             call(self.client)
@@ -114,8 +126,20 @@ class World:
         tag = self.client.get_model_version(NAME, version).tags[TAG_EVIDENCE]
         return verify(SignedEvidence.from_json(tag), trusting(self.server.key))
 
-    def prepare(self, target: str, /, *, look: bool = True, name: str = NAME, **changes) -> None:
-        """Store promotion evidence as `moola promote` would, with some fields changed."""
+    def prepare(
+        self,
+        target: str,
+        /,
+        *,
+        look: bool = True,
+        at: str = NAME,
+        subject: dict | None = None,
+        **changes,
+    ) -> None:
+        """Store promotion evidence as `moola promote` would, with some fields changed.
+
+        It is stored at version `target` of model `at`; `subject` is what it says it is about.
+        """
         key: Ed25519PrivateKey = changes.pop("key", self.server.key)
         values = {
             "purpose": "promotion",
@@ -125,6 +149,7 @@ class World:
             "created_at": datetime.now(UTC).isoformat(),
             "key_id": key_id(key.public_key()),
             **changes,
+            **(subject or {}),
         }
         evidence = dataclasses.replace(self.evidence("2"), **values)
         if look:
@@ -132,13 +157,13 @@ class World:
                 Draft(
                     event="test_look",
                     who="eve",
-                    name=name,
+                    name=at,
                     reason="look",
                     version_to=target,
                     payload={"split_sha256": evidence.data["split_sha256"]},
                 )
             )
-        self.tag(target, sign(evidence, key).to_json(), name=name)
+        self.tag(target, sign(evidence, key).to_json(), name=at)
 
     def tag(self, version: str, text: str, *, name: str = NAME) -> None:
         self.client.set_model_version_tag(name, version, TAG_PROMOTION_EVIDENCE, text)
@@ -172,6 +197,10 @@ SAYS = {
     "evidence of the champion replayed on another version": "the evidence is about version 1",
     "evaluation evidence in the place of promotion evidence": "set is absent",
     "words instead of evidence": "not readable",
+    "a model deleted and made again, with the evidence of before": "the evidence is about run",
+    "parameter on the run": "it is frozen",
+    "data set on the run": "it is frozen",
+    "model output on the run": "it is frozen",
     "copy of the champion as a new version": "the evidence is about version 1",
     "copy of the champion into another model": "the evidence is about version 1",
     "rename": "versions in Production's history",
@@ -213,6 +242,8 @@ for _prefix in ("api", "ajax-api"):
         ATTACKS[f"alias {_alias} by {_prefix}"] = lambda w, a=_alias, p=_prefix: w.alias(
             "3", a, prefix=p
         )
+for _alias in (" production", "production ", "\u00a0Production"):
+    ATTACKS[f"alias {_alias!r}"] = lambda w, a=_alias: w.alias("3", a)
 for _version in ("03", "+3", " 3", "\u0663"):
     ATTACKS[f"version spelled {_version!r}"] = lambda w, v=_version: w.stage(v, "Production")
 ATTACKS |= {
@@ -220,6 +251,32 @@ ATTACKS |= {
     "stage as double-encoded JSON": lambda w: w.post(
         "model-versions/transition-stage",
         json.dumps({"name": NAME, "version": "3", "stage": "Production"}),
+    ),
+    "stage as text/plain": lambda w: w.server.send(
+        "POST",
+        "/api/2.0/mlflow/model-versions/transition-stage",
+        {"name": NAME, "version": "3", "stage": "Production"},
+        headers={"Content-Type": "text/plain"},
+    ),
+    "stage in chunks": lambda w: w.chunked(
+        "model-versions/transition-stage",
+        json.dumps({"name": NAME, "version": "3", "stage": "Production"}).encode(),
+    ),
+    "stage by a doubled slash": lambda w: w.server.send(
+        "POST",
+        "//api/2.0//mlflow/model-versions/transition-stage",
+        {"name": NAME, "version": "3", "stage": "Production"},
+    ),
+    "stage by another method": lambda w: w.server.send(
+        "GET",
+        f"/api/2.0/mlflow/model-versions/transition-stage?name={NAME}&version=3&stage=Production",
+        headers={"X-HTTP-Method-Override": "POST"},
+    ),
+    "alias in another workspace": lambda w: w.server.send(
+        "POST",
+        "/api/2.0/mlflow/registered-models/alias",
+        {"name": NAME, "version": "3", "alias": "production"},
+        headers={"X-MLFLOW-WORKSPACE": "elsewhere"},
     ),
     "stage by client": lambda w: w.by_client(
         lambda c: c.transition_model_version_stage(NAME, "3", "production")
@@ -341,6 +398,22 @@ def _added_file(world: World) -> Answer:
     return world.stage(version, "Production")
 
 
+@attack("a model deleted and made again, with the evidence of before")
+def _made_again(world: World) -> Answer:
+    name = "Again"
+    make_version(world.client, world.folder, weights="proven", name=name)
+    evaluate(world.client, world.server.key, "1", name=name)
+    tag = world.client.get_model_version(name, "1").tags[TAG_EVIDENCE]
+    proven = verify(SignedEvidence.from_json(tag), trusting(world.server.key))
+    world.client.delete_registered_model(name)
+    make_version(world.client, world.folder, weights="unproven", name=name)
+    subject = {"name": name, "version": "1", "run_id": proven.run_id, "champion": None}
+    world.prepare("1", subject=subject | {"model_sha256": proven.model_sha256}, at=name)
+    answer = world.stage("1", "Production", name=name)
+    world.client.delete_registered_model(name)
+    return answer
+
+
 @attack("copy of the champion as a new version")
 def _copy(world: World) -> Answer:
     copy = world.client.copy_model_version(f"models:/{NAME}/1", NAME)
@@ -439,6 +512,27 @@ ATTACKS |= {
         "runs/log-batch",
         {"run_id": w.run_id, "metrics": [{"key": "log_loss", "value": 0, "timestamp": 1}]},
     ),
+    "metric on the run by its old name": lambda w: w.post(
+        "runs/log-metric", {"run_uuid": w.run_id, "key": "log_loss", "value": 0, "timestamp": 1}
+    ),
+    "parameter on the run": lambda w: w.post(
+        "runs/log-parameter", {"run_id": w.run_id, "key": "split", "value": "none"}
+    ),
+    "data set on the run": lambda w: w.post(
+        "runs/log-inputs",
+        {
+            "run_id": w.run_id,
+            "datasets": [
+                {"dataset": {"name": "d", "digest": "0", "source_type": "x", "source": "y"}}
+            ],
+        },
+    ),
+    "model output on the run": lambda w: w.post(
+        "runs/outputs", {"run_id": w.run_id, "models": [{"model_id": "m-1", "step": 0}]}
+    ),
+    "tag taken off the run": lambda w: w.post(
+        "runs/delete-tag", {"run_id": w.run_id, "key": "mlflow.runName"}
+    ),
     "reopen the run": lambda w: w.post("runs/update", {"run_id": w.run_id, "status": "RUNNING"}),
 }
 
@@ -502,6 +596,10 @@ ATTACKS |= {
     ),
     "a job": lambda w: w.server.send(
         "POST", "/ajax-api/3.0/jobs/", {"job_name": "invoke_scorer", "params": {}}
+    ),
+    "a body over the limit in chunks": lambda w: w.chunked(
+        "runs/set-tag",
+        json.dumps({"run_id": w.run_id, "key": "k", "value": "x" * (2 << 20)}).encode(),
     ),
     "a body over the limit": lambda w: w.post(
         "runs/set-tag", {"run_id": w.run_id, "key": "k", "value": "x" * (1 << 20)}

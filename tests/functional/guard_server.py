@@ -76,6 +76,10 @@ class Server:
                 self._process.wait(timeout=20)
                 return
 
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        return (USER, PASSWORD) if self.auth else None
+
     def client(self) -> MlflowClient:
         return MlflowClient(self.url)
 

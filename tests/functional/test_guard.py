@@ -348,6 +348,14 @@ def test_with_log_in(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert status == 403, (path, text)
         last = ledger.entries(NAME)[-1]
         assert (last.event, last.who) == ("refusal", USER)
+        # Evidence alone does not do: who asks has to be allowed to.
+        evaluate(before, key, "2")
+        body = {"username": "mallory", "password": PASSWORD}
+        assert server.send("POST", "/api/2.0/mlflow/users/create", body)[0] == 200
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "mallory")
+        with pytest.raises(PromotionRefused, match="user mallory may not move Production"):
+            honest(server, "2", ledger=RemoteLedger(server.url), name=NAME)
+        assert ledger.entries(NAME, events=("refusal",))[-1].who.endswith("(mallory)")
         server.auth = False
         for path in ("/moola", "/moola/api/ledger"):
             assert server.send("GET", path)[0] == 401
@@ -431,6 +439,28 @@ def test_a_server_killed_at_random_moments_moves_all_or_nothing(
     killed(server_dies_after, 30.0)
     assert agreed(client, ledger) == "1"
     ledger.verify_chain()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("auth", [False, True], ids=["open", "log-in"])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_every_attack_everywhere(
+    database: str,
+    auth: bool,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    backend = request.getfixturevalue("postgres") if database == "postgresql" else None
+    with running(tmp_path, backend=backend, policy=POLICY, auth=auth) as server:
+        world = World(server)
+        for name in ATTACKS:
+            must_be_refused(world, name)
+        assert world.promote("2").champion_before == "1"
+        world.ledger.verify_chain()
+        world.engine.dispose()
 
 
 def test_on_postgresql(tmp_path: Path, postgres: str) -> None:

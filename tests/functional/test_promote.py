@@ -28,9 +28,10 @@ from promotion_kit import (
 
 from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused, TrackingError
-from moola.promotion.audit import audit_registry, note_key_change
+from moola.promotion.audit import audit_registry
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.keys import TrustedKeys
+from moola.promotion.key_changes import note_key_change, note_key_changes
+from moola.promotion.keys import TrustedKeys, key_id
 from moola.promotion.ledger import Draft, Ledger, open_intent
 from moola.promotion.promote import promote
 from moola.promotion.record import append_result, decision_record
@@ -294,6 +295,28 @@ def test_an_audit_names_what_is_wrong(bench: Bench) -> None:
     files, state = audit()
     assert files == "the files of version 1 were changed since it was promoted"
     assert state.endswith("the alias names 2, the stage is held by none")
+
+
+def test_key_changes_are_noted_once(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/keys.db")
+    first, second = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    one, two = (key_id(key.public_key()) for key in (first, second))
+
+    def noted(trusted: TrustedKeys) -> list[tuple[str, str]]:
+        entries = note_key_changes(ledger, trusted, who="server")
+        return [(e.payload["key_id"], e.payload["change"]) for e in entries]
+
+    assert noted(trusting(first)) == [(one, "trusted")]
+    assert noted(trusting(first)) == []
+    both = trusting(first, second)
+    assert noted(both) == [(two, "trusted")]
+    assert noted(TrustedKeys(keys=both.keys, revoked=frozenset({one}))) == [(one, "revoked")]
+    assert noted(trusting(second)) == [(one, "removed")]
+    ledger.verify_chain()
+
+
+def test_a_plain_store_says_that_nothing_guards_it(bench: Bench) -> None:
+    assert "`moola server`" in bench.promote("1").notes[-1]
 
 
 def test_the_decision_is_written_for_people_and_machines(bench: Bench, tmp_path: Path) -> None:

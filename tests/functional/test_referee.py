@@ -33,7 +33,7 @@ def checkpoint(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     registry = DataRegistry(data_root)
     windows, split = registry.load_set(LABELED), registry.load_split(SPLIT)
     few = split.train[:64]
-    model = get_model("enhanced_simple_lstm", hidden_dim=8, num_layers=1, n_epochs=1, seed=1)
+    model = get_model("enhanced_simple_lstm", hidden_size=8, num_layers=1, n_epochs=1, seed=1)
     model.fit(windows.X_ohlc[few], windows.y[few])
     folder = tmp_path_factory.mktemp("model") / "checkpoint"
     model.save(folder, extra={"temperature": 1.5, "class_names": ["consolidation", "expansion"]})

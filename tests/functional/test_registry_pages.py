@@ -100,6 +100,10 @@ def test_the_new_page_sets_the_alias_only_with_evidence(browser, world: World) -
     set_alias(page, "production")
     page.get_by_role("dialog").wait_for(state="detached")
     page.get_by_text("@ production").locator("visible=true").first.wait_for()
+    page.reload()  # the page shows the stage of before until then
+    page.get_by_text("Stage (deprecated)").locator("..").locator("..").get_by_text(
+        "Production"
+    ).wait_for()
     pictured(page, "alias-set")
     assert champion(world) == "2"
 

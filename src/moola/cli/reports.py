@@ -131,4 +131,6 @@ def print_decision(decision: Decision, record: Path | None) -> None:
     gate = decision.promotion_gate
     if gate:
         rows["Because"] = "; ".join(gate["reasons"])
+    if decision.notes:
+        rows["Note"] = "; ".join(decision.notes)
     print_report(decision.action.upper(), {"DECISION": rows})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from moola.errors import PromotionRefused
 from moola.promotion.digest import version_digest
 from moola.promotion.keys import TrustedKeys
-from moola.promotion.ledger import MOVES, Draft, Entry, Ledger, open_intent
+from moola.promotion.ledger import MOVES, Entry, Ledger, open_intent
 from moola.promotion.rollback import proven_evidence
 from moola.promotion.state import read_state
 
@@ -83,19 +83,6 @@ def audit_registry(
         num_entries=len(entries),
         champion=champion,
         findings=tuple(findings),
-    )
-
-
-def note_key_change(ledger: Ledger, *, who: str, key_id: str, change: str) -> Entry:
-    """Write into the ledger that a key was trusted or revoked.
-
-    Parameters
-    ----------
-    change
-        What happened, such as ``trusted`` or ``revoked``.
-    """
-    return ledger.append(
-        Draft(event="key_change", who=who, name="", reason=f"key {key_id} {change}")
     )
 
 

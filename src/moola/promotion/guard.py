@@ -117,6 +117,7 @@ def create_app() -> FastAPI:
     """
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     guard = guard_from_environment(os.environ)
+    guard.note_keys()
     _install(guard)
     from mlflow.server import app as flask_app
     from mlflow.server.fastapi_app import create_fastapi_app

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from moola.config.promotion import PromotionPolicy
 from moola.promotion.checks import check_evidence
 from moola.promotion.evidence import Evidence
+from moola.promotion.key_changes import note_key_changes
 from moola.promotion.keys import TrustedKeys, load_trusted_keys
 from moola.promotion.ledger import MOVES, Draft, Entry, Ledger
 from moola.promotion.webhooks import Webhooks
@@ -74,6 +75,10 @@ class Guard:
     def trusted_keys(self) -> TrustedKeys:
         """Read the trusted keys as they are now."""
         return load_trusted_keys(self.trusted_folder)
+
+    def note_keys(self) -> None:
+        """Write into the ledger which keys began or ceased to count since it last said so."""
+        note_key_changes(self.ledger, self.trusted_keys(), who="server")
 
     def write_down(self, draft: Draft) -> Entry:
         """Append an entry that moves nothing, and announce it."""

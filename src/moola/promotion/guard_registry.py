@@ -101,6 +101,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
         """Check the evidence and move stage, alias, archive and ledger in one transaction."""
         self.get_model_version(name, version)  # answers 404 for what does not exist
         try:
+            self.guard.note_keys()
             scored = self._refereed(name, version)
             with self.guard.files_held(exclusive=True), self._exclusive() as session:
                 if self._in_production(session, name) == ({version}, version):

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Decision", "GateDict", "PromotionDenied", "promote", "recover"]
 
+_UNGUARDED = (
+    "this store has no guard: whoever writes to it can move Production past these checks; "
+    "`moola server` guards it"
+)
+
 PromotionGate = Callable[[str | None], GateDict]
 
 
@@ -160,6 +165,8 @@ def promote(
         entry = move(client, ledger, draft, seen_move=seen_move)
     except PromotionRefused as refusal:
         raise attempt.refuse([str(refusal).rstrip(".")]) from refusal
+    if not ledger.moves_by_server:
+        notes.append(_UNGUARDED)
     return attempt.decision(reasons=[], entry=entry, notes=notes)
 
 

@@ -17,8 +17,9 @@ from moola.config.promotion import (
     KEY_FOLDER,
     TRUSTED_FOLDER,
 )
-from moola.promotion.audit import Audit, audit_registry, note_key_change
+from moola.promotion.audit import Audit, audit_registry
 from moola.promotion.decision import Decision
+from moola.promotion.key_changes import note_key_change
 from moola.promotion.keys import ensure_signing_key, load_signing_key, load_trusted_keys, revoke
 from moola.promotion.ledger import Ledger
 from moola.promotion.remote import open_ledger
