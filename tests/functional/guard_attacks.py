@@ -101,6 +101,13 @@ class World:
         route = f"/{prefix}/2.0/mlflow-artifacts/artifacts/{path}"
         return self.server.send(method, route, b"evil" if method == "PUT" else None)
 
+    def followed(self, path: str, body: object) -> Answer:
+        """Send a request and go where the server sends us."""
+        answer = requests.post(
+            self.server.url + path, json=body, auth=self.server.credentials, timeout=30
+        )
+        return answer.status_code, answer.text
+
     def chunked(self, path: str, body: bytes) -> Answer:
         """Send a body in pieces, without saying how long it is."""
         pieces = (body[at : at + 4096] for at in range(0, len(body), 4096))
@@ -262,8 +269,7 @@ ATTACKS |= {
         "model-versions/transition-stage",
         json.dumps({"name": NAME, "version": "3", "stage": "Production"}).encode(),
     ),
-    "stage by a doubled slash": lambda w: w.server.send(
-        "POST",
+    "stage by a doubled slash": lambda w: w.followed(
         "//api/2.0//mlflow/model-versions/transition-stage",
         {"name": NAME, "version": "3", "stage": "Production"},
     ),
@@ -271,12 +277,6 @@ ATTACKS |= {
         "GET",
         f"/api/2.0/mlflow/model-versions/transition-stage?name={NAME}&version=3&stage=Production",
         headers={"X-HTTP-Method-Override": "POST"},
-    ),
-    "alias in another workspace": lambda w: w.server.send(
-        "POST",
-        "/api/2.0/mlflow/registered-models/alias",
-        {"name": NAME, "version": "3", "alias": "production"},
-        headers={"X-MLFLOW-WORKSPACE": "elsewhere"},
     ),
     "stage by client": lambda w: w.by_client(
         lambda c: c.transition_model_version_stage(NAME, "3", "production")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 # What a client may write; moves of Production are written by the server itself.
 CLIENT_EVENTS = ("test_look", "refusal", "challenger")
+PAGE_ROUTE = "/moola"
 LEDGER_ROUTE = "/moola/api/ledger"
+ROUTES = ((PAGE_ROUTE, "GET"), (LEDGER_ROUTE, "GET"), (LEDGER_ROUTE, "POST"))
 _MAX_TEXT = 2000
 _SHOWN = 200
 
@@ -48,7 +50,7 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
             return flask.jsonify(body), 400
         return flask.jsonify(dataclasses.asdict(entry))
 
-    app.add_url_rule("/moola", "moola_page", page, methods=["GET"])
+    app.add_url_rule(PAGE_ROUTE, "moola_page", page, methods=["GET"])
     app.add_url_rule(LEDGER_ROUTE, "moola_ledger", read_ledger, methods=["GET"])
     app.add_url_rule(LEDGER_ROUTE, "moola_ledger_append", write_ledger, methods=["POST"])
 
