@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def seed(folder: Path) -> str:
 
     from moola.promotion.ledger import Draft, Ledger
 
+    warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated, and guarded
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.create_experiment("bench", artifact_location="mlflow-artifacts:/bench")
     client.create_registered_model(NAME)
@@ -177,7 +179,7 @@ def main() -> None:
         for process, _ in running.values():
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(timeout=30)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

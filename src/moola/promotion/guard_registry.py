@@ -235,9 +235,15 @@ class GuardedRegistryStore(SqlAlchemyStore):
             session.commit()
 
     def _holders(self, name: str) -> set[str]:
-        with self.ManagedSessionMaker() as session:
-            stage, alias = self._in_production(session, name)
-        return stage | ({alias} if alias else set())
+        """Return the versions that hold stage or alias, in one question and no transaction."""
+        stage = sa.select(SqlModelVersion.version).where(
+            SqlModelVersion.name == name, SqlModelVersion.current_stage == STAGE_PRODUCTION
+        )
+        alias = sa.select(SqlRegisteredModelAlias.version).where(
+            SqlRegisteredModelAlias.name == name, SqlRegisteredModelAlias.alias == ALIAS_PRODUCTION
+        )
+        with self.engine.connect() as connection:
+            return {str(version) for version in connection.scalars(sa.union(stage, alias))}
 
     def _refuse_if_moved(self, name: str, done: str) -> None:
         if self._holders(name) or self.guard.ledger.entries(name, events=MOVES):
