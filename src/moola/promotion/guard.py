@@ -240,12 +240,15 @@ class _Doors:
         self.max_bytes = max_bytes
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or f"/{_ARTIFACT_ROUTES}/artifacts/" in scope["path"]:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         if any(r in scope["path"] and scope["method"] in m for r, m in _CLOSED.items()):
             sentence = "jobs and the assistant are off on this server"
             await _answer(send, 403, "PERMISSION_DENIED", sentence)
+            return
+        if f"/{_ARTIFACT_ROUTES}/artifacts/" in scope["path"]:
+            await self.app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.max_bytes:
