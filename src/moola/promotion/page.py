@@ -63,7 +63,7 @@ def page_values(guard: Guard, name: str | None) -> dict[str, Any]:
     except MoolaError as error:
         chain, whole = str(error), False
     trusted = guard.trusted_keys()
-    names = sorted({entry.name for entry in everything})
+    names = sorted({entry.name for entry in everything} - {""})  # keys belong to no model
     shown = [_shown(entry) for entry in everything if name in (None, entry.name)]
     return {
         "names": names,
