@@ -33,6 +33,7 @@ FILES = (
 ENV_KIND = "MOOLA_TESTED_SERVER"
 # What the guard refuses on purpose, and the tests that do it (without their parameters).
 EXPECTED = {
+    "test_create_get_search_experiment": "asks for artifact_location my_location, outside the root",
     "test_latest_models": "moves a version without evidence to stage Production",
 }
 # Stands in for the command `mlflow`: both servers run under uvicorn, with one worker.
@@ -101,17 +102,19 @@ def main() -> int:
     arguments.add_argument("checkout", type=Path)
     arguments.add_argument("--output", type=Path, default=None)
     arguments.add_argument("--files", nargs="*", default=list(FILES))
+    arguments.add_argument("-k", dest="select", default="", help="as for pytest")
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="moola-own-tests-") as folder, ThreadPool(2) as pool:
         kinds = ("plain", "guarded")
-        both = [(kind, chosen.checkout.resolve(), chosen.files, Path(folder)) for kind in kinds]
+        words = [*chosen.files, *(["-k", chosen.select] if chosen.select else [])]
+        both = [(kind, chosen.checkout.resolve(), words, Path(folder)) for kind in kinds]
         results = dict(zip(kinds, pool.starmap(_run, both), strict=True))
     if chosen.output is not None:
         chosen.output.write_text(json.dumps(results, indent=1, sort_keys=True))
     return _compare(results["plain"], results["guarded"])
 
 
-def _run(kind: str, checkout: Path, files: list[str], folder: Path) -> dict[str, str]:
+def _run(kind: str, checkout: Path, words: list[str], folder: Path) -> dict[str, str]:
     home = folder / kind
     site = home / "site" / "moola_entry-0.dist-info"
     site.mkdir(parents=True)
@@ -125,7 +128,7 @@ def _run(kind: str, checkout: Path, files: list[str], folder: Path) -> dict[str,
     report = home / "report.xml"
     here = Path(__file__).resolve()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", here.stem]
-    command += [f"--junit-xml={report}", f"--basetemp={home / 'tmp'}", *files]
+    command += [f"--junit-xml={report}", f"--basetemp={home / 'tmp'}", *words]
     source = here.parents[1] / "src"
     env = {
         **os.environ,

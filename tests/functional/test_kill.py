@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -29,6 +28,9 @@ from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.promotion.ledger import Ledger
 from moola.promotion.promote import promote
 from moola.promotion.remote import RemoteLedger
+
+A_FEW = ("client", "server", "client", "client", "client")
+MANY = ("client", "server", "client") * 16 + ("client", "server")
 
 
 def ask(server: Server, version: str) -> None:
@@ -87,18 +89,18 @@ def promote_and_kill(server: Server, *, victim: str, seconds: float) -> bool:
         after = champion(server.folder)
         client.join(timeout=60)
         server.start()
-    elif client.pid is not None:
-        os.kill(client.pid, signal.SIGKILL)
+    else:
+        client.kill()
         client.join()
         after = champion(server.folder)
     return after != before
 
 
 @pytest.mark.parametrize(
-    "num_kills", [4, pytest.param(50, marks=pytest.mark.slow)], ids=["a few", "many"]
+    "victims", [A_FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["a few", "fifty"]
 )
 def test_registry_and_ledger_agree_after_every_kill(
-    num_kills: int, template_db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    victims: tuple[str, ...], template_db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     direct = copied_client(template_db, tmp_path)
@@ -115,15 +117,14 @@ def test_registry_and_ledger_agree_after_every_kill(
         assert promote_in_child(server, "2") == 0
         takes = time.monotonic() - began
         moved = 0
-        for number in range(num_kills):
-            victim = "server" if number % (2 if num_kills > 10 else 4) == 1 else "client"
+        for victim in victims:
             seconds = moments.uniform(0.1, 1.1) * takes
             moved += promote_and_kill(server, victim=victim, seconds=seconds)
         last = "1" if champion(tmp_path) == "2" else "2"
         assert promote_in_child(server, last) == 0
         assert champion(tmp_path) == last
-    if num_kills > 10:
-        assert 0 < moved < num_kills
+    if victims is MANY:
+        assert 0 < moved < len(victims)
     ledger = Ledger(f"sqlite:///{tmp_path}/mlflow.db")
     assert audit_registry(direct, ledger, NAME, trusting(key)).findings == ()
 
