@@ -143,6 +143,11 @@ class FinetuneConfig(Config):
         """The freeze schedule in force: `freeze` with an encoder, else ``none``."""
         return self.freeze if self.pretrained_encoder else "none"
 
+    @property
+    def augments(self) -> bool:
+        """Whether training windows are augmented."""
+        return bool(self.use_temporal_aug or self.mixup_alpha or self.cutmix_alpha)
+
 
 def _check_class_weight(spec: str | None) -> None:
     if spec in (None, "balanced"):
