@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from moola.config import names
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.config.promotion import PromotionPolicy
 from moola.data.registry import DataRegistry
+from moola.evaluation.family import CLAIMS, holm_over_candidates
 from moola.evaluation.gates import GateReport
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.steps.candidate import Candidate, find_candidate
-from moola.steps.judge import Judge
+from moola.steps.judge import Judge, gates_about
 from moola.steps.log_gates import log_evaluation
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import git_state, run_name
@@ -47,6 +48,7 @@ class EvaluationSummary:
 def evaluate(
     *,
     version: str | None = None,
+    peers: Sequence[str] = (),
     name: str = names.REGISTERED_MODEL,
     folds: str | None = None,
     config: EvaluateConfig = EvaluateConfig(),  # noqa: B008  frozen
@@ -67,6 +69,9 @@ def evaluate(
     ----------
     version
         Version of `name`; None takes the newest.
+    peers
+        Versions that compete with it in this evaluation: what is claimed of one must hold among
+        all of them (Holm).
     folds
         Fold file; None takes the one made for the version's labelled set.
     cache
@@ -76,7 +81,8 @@ def evaluate(
     """
     limits = thresholds or Thresholds.load()
     used = resolve_device(device)
-    candidate = find_candidate(connect(), name, version)
+    client = connect()
+    candidate = find_candidate(client, name, version)
     registry = DataRegistry(data_root)
     title = run_name(
         f"gates-{name}-v{candidate.version}",
@@ -93,18 +99,28 @@ def evaluate(
         params=params,
         device=describe_device(used),
     ) as run:
-        judge = Judge(
-            candidate=candidate,
-            registry=registry,
-            folds=folds,
-            config=config,
-            limits=limits,
-            device_asked=device,
-            device=used,
-            cache=cache,
-            progress=progress,
-        )
-        reports = judge.reports()
+
+        def judge_of(candidate: Candidate, config: EvaluateConfig) -> Judge:
+            return Judge(
+                candidate=candidate,
+                registry=registry,
+                folds=folds,
+                config=config,
+                limits=limits,
+                device_asked=device,
+                device=used,
+                cache=cache,
+                progress=progress,
+            )
+
+        judge = judge_of(candidate, config)
+        rivals = {}
+        for peer in peers:
+            other = find_candidate(client, name, peer)
+            claims = tuple(g for g in judge.gates if g in CLAIMS and g in gates_about(other))
+            if claims:
+                rivals[peer] = judge_of(other, replace(config, gates=claims)).reports()
+        reports = holm_over_candidates(judge.reports(), rivals, thresholds=limits)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
         not_run = _required_but_not_run(judge)
