@@ -3,9 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.errors import BadInput, ConfigError
+from moola.evaluation.gate_report import JSON_SCHEMA
 from moola.evaluation.gates import (
     CLASS_PRIOR,
     GateReport,
@@ -549,6 +551,8 @@ def test_reports_survive_json_and_refuse_another_schema():
     found = gate_2_control(y, weak, {"minirocket": strong}, **OPTIONS)
     text = json.dumps(found.to_dict(), allow_nan=False)
     assert GateReport.from_dict(json.loads(text)) == found
+    schema = Draft202012Validator(JSON_SCHEMA)
+    assert schema.is_valid(json.loads(text))
     for change, match in (
         ({"schema_version": 2}, "version 2"),
         ({"schema_version": None}, "version None"),
@@ -560,6 +564,7 @@ def test_reports_survive_json_and_refuse_another_schema():
     ):
         with pytest.raises(BadInput, match=match):
             GateReport.from_dict(found.to_dict() | change)
+        assert not schema.is_valid(json.loads(text) | change)
     short = found.to_dict()
     del short["figures"]
     with pytest.raises(BadInput, match="lacks key 'figures'"):
