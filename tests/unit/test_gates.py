@@ -362,6 +362,11 @@ def test_augmentation_gate():
     poor = QUALITY | {"passed": False, "reasons": ["KS p of feature 3 is 0.01"]}
     found = gate_5_augmentation(y, strong, {"gate 1": weak}, quality=poor, **OPTIONS)
     assert found.reasons[1] == "KS p of feature 3 is 0.01"
+    assert found.reasons[2].startswith("accuracy against gate 1: +")
+    assert not found.advisory
+    trial = gate_5_augmentation(y, weak, baselines, quality=QUALITY, trial=True, **OPTIONS)
+    assert (trial.verdict, trial.advisory) == ("failed", True)
+    assert trial.reasons[0].startswith("a trial, the candidate does not augment: more than 2%")
     y, first, second = world(0.5, 0.5, seed=3)
     open_ = gate_5_augmentation(y, first, {"gate 1": second}, quality=QUALITY, **OPTIONS)
     assert open_.verdict == "inconclusive"

@@ -91,8 +91,8 @@ class GateReport:
 
     @property
     def advisory(self) -> bool:
-        """Whether the gate only warns (6 and 7)."""
-        return self.gate in ADVISORY_GATES
+        """Whether the gate only warns: 6, 7, and one that only tries what the model leaves out."""
+        return self.gate in ADVISORY_GATES or self.figures.get("trial") is True
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values with the schema's version."""

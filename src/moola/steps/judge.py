@@ -164,6 +164,7 @@ class Judge:
             augmented.proba,
             {name: self.rivals.predictions(name).proba for name in bars},
             quality=self._augmentation_quality(),
+            trial=not self.candidate.config.augments,
             block_length=self.block_length,
             thresholds=self.limits,
         )
