@@ -153,10 +153,15 @@ def train(
 
 
 def evaluate(
-    version: str = typer.Option("newest", help="Version to judge."),
+    version: str = typer.Option(
+        "newest", help="Version to judge; several (1,2,3) compete, and Holm's correction holds."
+    ),
     name: str = typer.Option(names.REGISTERED_MODEL, help="Registered model."),
     folds: str = typer.Option("", help="Walk-forward folds; empty: those of the version's set."),
     seeds: str = typer.Option("17,18,19", help="Training seeds, averaged per window."),
+    gate: list[int] = typer.Option(
+        [], help="Run this gate only (may be repeated); nothing is signed if one is missing."
+    ),
     thresholds: Path | None = typer.Option(None, help="YAML file over Moola's own thresholds."),
     jobs: int = typer.Option(1, help="Trainings at the same time."),
     device: str = Device,
@@ -177,18 +182,21 @@ def evaluate(
         chosen = tuple(int(s) for s in seeds.split(",") if s.strip())
     except ValueError:
         raise ConfigError(f"seeds is {seeds!r}", limit="whole numbers, such as 17,18,19") from None
-    with progress_bars() as progress:
-        summary = run_gates(
-            version=_unless(version, "newest"),
-            name=name,
-            folds=folds or None,
-            config=EvaluateConfig(seeds=chosen, jobs=jobs),
-            thresholds=Thresholds.load(thresholds) if thresholds else None,
-            device=device,
-            data_root=data_root,
-            progress=progress,
-        )
-    print_evaluation(summary)
+    versions = list(dict.fromkeys(v.strip() for v in (version or "newest").split(",")))
+    for one in versions:
+        with progress_bars() as progress:
+            summary = run_gates(
+                version=_unless(one, "newest"),
+                peers=[v for v in versions if v != one],
+                name=name,
+                folds=folds or None,
+                config=EvaluateConfig(seeds=chosen, gates=tuple(gate), jobs=jobs),
+                thresholds=Thresholds.load(thresholds) if thresholds else None,
+                device=device,
+                data_root=data_root,
+                progress=progress,
+            )
+        print_evaluation(summary)
 
 
 def demo(

@@ -123,17 +123,14 @@ class EvaluateConfig(Config):
     ----------
     seeds
         Training seeds; their predictions are averaged for each window. At least one, all distinct.
-    num_resamples
-        Of the block bootstrap, at least 100.
-    confidence
-        Two-sided, in [0.5, 1).
+    gates
+        Gates to run, in any order; empty: every gate that applies to the candidate.
     jobs
         Trainings at the same time.
     """
 
     seeds: tuple[int, ...] = (17, 18, 19)
-    num_resamples: int = 2000
-    confidence: float = 0.95
+    gates: tuple[int, ...] = ()
     jobs: int = 1
 
     def __post_init__(self) -> None:
@@ -142,14 +139,10 @@ class EvaluateConfig(Config):
             check_count("seeds", seed, low=0)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {list(self.seeds)}", limit="at least one, all distinct")
-        check_count("num_resamples", self.num_resamples, low=100)
-        check_range("confidence", self.confidence, low=0.5, high=1.0, open_high=True)
+        object.__setattr__(self, "gates", tuple(sorted(set(self.gates))))
+        for gate in self.gates:
+            check_count("gates", gate, low=0, high=7)
         check_count("jobs", self.jobs)
-
-    @property
-    def num_seeds(self) -> int:
-        """How many seeds are averaged."""
-        return len(self.seeds)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
