@@ -348,4 +348,4 @@ def test_augmentation_changes_training_and_never_validation_or_answers() -> None
     mixed.fit(X, y, validation=(X, y), callbacks=[Watch()])
     assert torch.equal(seen[0], plain._inputs(X)[0])
     assert not same_weights(plain.net_, mixed.net_)
-    assert np.array_equal(mixed.feature_mean_, plain.feature_mean_)
+    assert np.array_equal(mixed.inputs_.feature_mean, plain.inputs_.feature_mean)

@@ -20,6 +20,11 @@ class ModelEntry:
     purpose: str
     takes_encoder: bool = False
 
+    @property
+    def is_net(self) -> bool:
+        """Whether it is a torch net, trained by gradient in epochs."""
+        return self.role not in ("CLASSICAL", "CONTROL")
+
     def load(self) -> type:
         """Import the estimator class."""
         module, _, name = self.path.rpartition(".")
