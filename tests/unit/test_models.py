@@ -8,6 +8,7 @@ from sklearn.base import clone
 
 from moola.errors import BadInput, ConfigError
 from moola.models import REGISTRY, ModelRegistry, get_model
+from moola.models.folds import forward_chaining_folds
 
 
 def windows(num: int = 120, bars: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -29,6 +30,7 @@ def test_the_registry_names_role_and_purpose() -> None:
     assert set(ModelRegistry.ACTIVE) | set(ModelRegistry.CLASSICAL) == set(REGISTRY)
     for name, entry in REGISTRY.items():
         assert entry.purpose
+        assert entry.inputs
         assert get_model(name).model_name == name
 
 
@@ -39,7 +41,7 @@ def test_unknown_names_and_parameters_are_refused() -> None:
         get_model("logreg", hidden_size=3)
 
 
-@pytest.mark.parametrize("name", ["logreg", "minirocket"])
+@pytest.mark.parametrize("name", ["logreg", "minirocket", "stack"])
 def test_controls_learn_what_can_be_learned(name: str) -> None:
     X, y = windows()
     model = get_model(name, gap_windows=1)
@@ -64,12 +66,13 @@ def test_controls_keep_the_labels_they_were_given() -> None:
 
 def test_the_penalty_is_chosen_on_forward_chaining_folds() -> None:
     _, y = windows(60)
-    model = get_model("logreg", gap_windows=4)
-    model.classes_ = np.unique(y)
-    folds = model._usable_folds(y)
-    assert folds
+    folds = forward_chaining_folds(y, gap_windows=4)
+    assert len(folds) == 3
     for train, val in folds:
         assert train.max() + 4 < val.min()
+    sorted_y = np.sort(y)
+    with pytest.raises(BadInput, match="do not follow one another"):
+        forward_chaining_folds(sorted_y, gap_windows=4)
 
 
 @pytest.mark.parametrize(
