@@ -87,7 +87,8 @@ class ClassicalClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: NDArray, *, features: NDArray | None = None) -> NDArray:
         """Return the most probable label of each window, shape (n,)."""
-        return np.asarray(self.classes_[self.predict_proba(X, features=features).argmax(axis=1)])
+        best = self.predict_proba(X, features=features).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     def save(self, folder: Path, *, extra: dict[str, Any] | None = None) -> str:
         """Write ``model.safetensors`` and ``config.json``; return the weights' SHA-256."""
@@ -128,16 +129,20 @@ class FlatClassifier(ClassicalClassifier):
     trained on windows wants windows of as many bars.
     """
 
+    window_bars_: int | None
+
     def _matrix(self, X: NDArray, features: NDArray | None, *, fit: bool) -> NDArray:
-        windows = np.ndim(X) == 3 if fit else getattr(self, "window_bars_", None) is not None
+        windows = (
+            np.asarray(X).ndim == 3 if fit else getattr(self, "window_bars_", None) is not None
+        )
         if windows:
             X = check_windows(X, window_bars=None if fit else self.window_bars_)
             if fit:
-                self.window_bars_: int | None = int(X.shape[1])
+                self.window_bars_ = int(X.shape[1])
             X = features20(X) if features is None else check_features(features, len(X))
         elif features is not None:
             raise BadInput(
-                f"features are given beside an X of shape {np.shape(X)}",
+                f"features are given beside an X of shape {np.asarray(X).shape}",
                 limit="windows of shape (n, T, 4)",
                 remedy="Give the features as X, or windows as X",
             )
@@ -175,7 +180,8 @@ class LogisticFeaturesModel(FlatClassifier):
     """Logistic regression on the features.
 
     The strength of the ridge penalty is chosen by log-loss on forward-chaining folds of the
-    training windows, with `gap_windows` left out between train and validation.
+    training windows, with `gap_windows` left out between train and validation; where they are too
+    few for a fold, it is the middle one (``head_.num_folds`` is 0).
     """
 
     model_name = "logreg"

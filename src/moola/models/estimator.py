@@ -161,7 +161,8 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
 
     def predict(self, X: NDArray, *, features: NDArray | None = None) -> NDArray:
         """Return the most probable label of each window, shape (n,)."""
-        return np.asarray(self.classes_[self.predict_proba(X, features=features).argmax(axis=1)])
+        best = self.predict_proba(X, features=features).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     @torch.inference_mode()
     def decision_function(

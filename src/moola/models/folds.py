@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, TimeSeriesSplit
 
-from moola.errors import BadInput
-
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 _NUM_FOLDS = 3
 _NUM_STRATIFIED = 5
 
 
-def forward_chaining_folds(target: NDArray[np.int64], *, gap_windows: int) -> list[Fold]:
-    """Return train and validation rows of up to three folds, every class in both parts.
+def forward_chaining_folds(
+    target: NDArray[np.int64], *, gap_windows: int, every_class_in_val: bool = True
+) -> list[Fold]:
+    """Return train and validation rows of up to three folds, each trained on its own past.
 
     Parameters
     ----------
@@ -22,27 +22,24 @@ def forward_chaining_folds(target: NDArray[np.int64], *, gap_windows: int) -> li
         Class indices in time order, shape (n,).
     gap_windows
         Windows left out between train and validation, at most n // 8.
+    every_class_in_val
+        Whether a fold whose validation part lacks a class is left out, too; one whose train part
+        lacks a class always is.
 
-    Raises
-    ------
-    BadInput
-        If no fold is left.
+    Returns
+    -------
+    The folds that are left, in time order; none where n is small or the classes follow one another.
     """
-    classes = set(target.tolist())
-    splits = min(_NUM_FOLDS, len(target) - 1)
-    folds = TimeSeriesSplit(splits, gap=min(gap_windows, len(target) // 8)) if splits > 1 else None
-    usable = [
+    num, classes = len(target), set(target.tolist())
+    if num <= _NUM_FOLDS:
+        return []
+    folds = TimeSeriesSplit(_NUM_FOLDS, gap=min(gap_windows, num // 8)).split(target)
+    return [
         (train, val)
-        for train, val in (folds.split(target) if folds else ())
-        if set(target[train].tolist()) == set(target[val].tolist()) == classes
+        for train, val in folds
+        if set(target[train].tolist()) == classes
+        and (not every_class_in_val or set(target[val].tolist()) == classes)
     ]
-    if not usable:
-        raise BadInput(
-            f"{len(target)} windows leave no forward-chaining fold that holds every class",
-            limit="more windows of each class",
-            remedy="Add windows, or check that the classes do not follow one another in time",
-        )
-    return usable
 
 
 def stratified_folds(target: NDArray[np.int64], *, seed: int) -> list[Fold]:

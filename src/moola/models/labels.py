@@ -29,7 +29,7 @@ def checked_labels(X: NDArray, y: NDArray) -> tuple[NDArray, NDArray[np.int64]]:
     classes, target = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise BadInput(
-            f"y holds the single class {classes[0]!r}",
+            f"y holds 1 class, {classes.tolist()[0]!r}",
             limit="at least 2 classes",
             remedy="Train on windows of every class",
         )

@@ -27,8 +27,9 @@ class LinearHead:
         Of the training columns, shape (d,).
     weight, bias
         Shapes (d, K) and (K,); with two classes the first column is 0.
-    penalty
-        scikit-learn's C, the inverse strength of the ridge penalty.
+    penalty, num_folds
+        scikit-learn's C, the inverse strength of the ridge penalty, and the folds it was chosen on;
+        0: it is the middle one.
     """
 
     mean: NDArray[np.float64]
@@ -36,6 +37,7 @@ class LinearHead:
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
     penalty: float
+    num_folds: int
 
     @classmethod
     def fit(
@@ -62,7 +64,12 @@ class LinearHead:
         if weight.shape[1] == 1:
             weight, bias = np.c_[np.zeros(len(weight)), weight], np.r_[0.0, bias]
         return cls(
-            mean=scaler.mean_, scale=scaler.scale_, weight=weight, bias=bias, penalty=logistic.C
+            mean=scaler.mean_,
+            scale=scaler.scale_,
+            weight=weight,
+            bias=bias,
+            penalty=float(logistic.C),
+            num_folds=len(folds),
         )
 
     def proba(self, matrix: NDArray) -> NDArray[np.float64]:
@@ -79,10 +86,11 @@ class LinearHead:
     def tensors(self) -> dict[str, NDArray]:
         """Return the arrays of a checkpoint."""
         arrays = {k: getattr(self, k) for k in ("mean", "scale", "weight", "bias")}
-        return {**arrays, "penalty": np.asarray([self.penalty])}
+        return {**arrays, "penalty": np.asarray([self.penalty, self.num_folds], np.float64)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> Self:
         """Read what `tensors` returned; raises KeyError where one is missing."""
         arrays = {k: tensors[k] for k in ("mean", "scale", "weight", "bias")}
-        return cls(**arrays, penalty=float(tensors["penalty"][0]))
+        penalty, num_folds = tensors["penalty"]
+        return cls(**arrays, penalty=float(penalty), num_folds=int(num_folds))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moola.errors import ConfigError
+from moola.errors import BadInput, ConfigError
 from moola.models.classical import FlatClassifier, LogisticFeaturesModel, Tensors
 from moola.models.folds import forward_chaining_folds
 from moola.models.linear_head import LinearHead
@@ -56,14 +56,24 @@ class StackingModel(FlatClassifier):
         return self.head_.num_parameters + sum(m.num_parameters or 0 for m in self.fitted_.values())
 
     def _fit_matrix(self, matrix: NDArray, target: NDArray[np.int64]) -> None:
-        folds = forward_chaining_folds(target, gap_windows=self.gap_windows)
+        folds = forward_chaining_folds(
+            target, gap_windows=self.gap_windows, every_class_in_val=False
+        )
+        rows = np.concatenate([np.zeros(0, np.int64), *(val for _, val in folds)])
+        if len(np.unique(target[rows])) < len(self.classes_):
+            raise BadInput(
+                f"{len(target)} windows leave no forward-chaining folds whose validation parts "
+                "hold every class",
+                limit="out-of-fold answers for every class",
+                remedy="Add windows, or check that the classes do not follow one another in time",
+            )
         answers = [
             self._answers(self._trained(matrix[train], target[train]), matrix[val])
             for train, val in folds
         ]
-        self.out_of_fold_ = np.concatenate([val for _, val in folds])
+        self.out_of_fold_ = rows
         self.head_ = LinearHead.fit(
-            np.concatenate(answers), target[self.out_of_fold_], penalties=self.penalties, folds=()
+            np.concatenate(answers), target[rows], penalties=self.penalties, folds=()
         )
         self.fitted_ = self._trained(matrix, target)
 
