@@ -88,7 +88,7 @@ def _cases() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
         "nan price": ({}, {"X": nan_X, "y": y}, "window 2 holds a price that is NaN"),
         "labels short": ({}, {"X": X, "y": y[:-1]}, r"y has shape \(23,\); expected \(24,\)"),
         "nan label": ({}, {"X": X, "y": np.where(y, np.nan, 0.0)}, "y holds NaN or infinity"),
-        "one class": ({}, {"X": X, "y": y * 0}, "single class"),
+        "one class": ({}, {"X": X, "y": y * 0}, "y holds 1 class, 0; expected at least 2"),
         "weights": ({"class_weight": "1,2,3"}, {"X": X, "y": y}, "class_weight is '1,2,3'; expec"),
         "focal": ({"focal_gamma": math.nan}, {"X": X, "y": y}, "focal_gamma is nan"),
         "mixup": ({"mixup_alpha": -1.0}, {"X": X, "y": y}, "mixup_alpha is -1.0"),
@@ -348,4 +348,4 @@ def test_augmentation_changes_training_and_never_validation_or_answers() -> None
     mixed.fit(X, y, validation=(X, y), callbacks=[Watch()])
     assert torch.equal(seen[0], plain._inputs(X)[0])
     assert not same_weights(plain.net_, mixed.net_)
-    assert np.array_equal(mixed.feature_mean_, plain.feature_mean_)
+    assert np.array_equal(mixed.inputs_.feature_mean, plain.inputs_.feature_mean)

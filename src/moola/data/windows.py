@@ -71,12 +71,17 @@ def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[
         raise BadInput(
             f"windows have shape {X.shape} and type {X.dtype}",
             limit="numbers of shape (n, T, 4): open, high, low, close",
+            remedy="Put time on the second axis, prices on the third",
         )
     if not len(X):
-        raise BadInput("the batch holds no window", limit="at least 1")
+        raise BadInput(
+            "the batch holds no window", limit="at least 1", remedy="Leave out empty batches"
+        )
     if window_bars is not None and X.shape[1] != window_bars:
         raise BadInput(
-            f"windows have {X.shape[1]} bars", limit=f"{window_bars} bars, as in training"
+            f"windows have {X.shape[1]} bars",
+            limit=f"{window_bars} bars, as in training",
+            remedy="Cut them as the training windows were",
         )
     with np.errstate(over="ignore"):
         X = X.astype(np.float32, copy=False)
@@ -85,12 +90,14 @@ def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[
         raise BadInput(
             f"window {int(np.argmax(bad))} holds a price that is NaN, infinite or not positive",
             limit="finite prices above 0",
+            remedy="Fill or drop the bar before windows are cut",
         )
     bad = ((X[..., 1] < X.max(axis=2)) | (X[..., 2] > X.min(axis=2))).any(axis=1)
     if bad.any():
         raise BadInput(
             f"window {int(np.argmax(bad))} has a bar whose high or low does not enclose its prices",
             limit="low <= open, close <= high",
+            remedy="Check the order of the columns",
         )
     return X
 

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from moola.errors import BadInput
 from moola.models.augmentation import FROZEN_DRAWS, Augmentation, augment_windows, mix_windows
 
 CACHE_BYTES = 2 << 30
@@ -41,24 +40,6 @@ class TrainSet:
         if self.other is None or self.share is None:
             return self.target[rows], None, None
         return self.target[rows], self.other[rows], self.share[rows]
-
-
-def checked_labels(X: NDArray, y: NDArray) -> tuple[NDArray, NDArray[np.int64]]:
-    """Return the classes in sorted order, shape (K,), and each window's class index, shape (n,).
-
-    Raises
-    ------
-    BadInput
-        If there is not one label a window, one is NaN, or there are fewer than two classes.
-    """
-    if y.shape != (len(X),):
-        raise BadInput(f"y has shape {y.shape}", limit=f"({len(X)},), one label a window")
-    if y.dtype.kind == "f" and not np.isfinite(y).all():
-        raise BadInput("y holds NaN or infinity")
-    classes, target = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise BadInput(f"y holds the single class {classes[0]!r}", limit="at least 2 classes")
-    return classes, target.astype(np.int64)
 
 
 class TrainSource:
@@ -174,7 +155,8 @@ class EncoderCache:
     def _encode(self, x_NTC: torch.Tensor, use_amp: bool) -> torch.Tensor:
         self.num_encoded += len(x_NTC)
         with torch.autocast("cuda", torch.bfloat16, enabled=use_amp):
-            parts = [self._encoder()(part)[0] for part in x_NTC.split(_ENCODE_BATCH)]
+            states = [self._encoder()(part) for part in x_NTC.split(_ENCODE_BATCH)]
+        parts = [s if isinstance(s, torch.Tensor) else s[0] for s in states]
         return torch.cat(parts)
 
 

@@ -1,130 +1,228 @@
-"""The controls: what a run must be compared with before a deep model may be called needed."""
+"""The flat models' common side: a matrix of at most 20 features, or windows they are made from."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from moola.data.features import features20
-from moola.data.windows import check_windows, normalise
+from moola.data.windows import check_windows
 from moola.errors import BadInput
+from moola.models.checkpoint import read_checkpoint, save_checkpoint
+from moola.models.folds import forward_chaining_folds
+from moola.models.inputs import MAX_FEATURES, check_features
+from moola.models.labels import checked_labels
+from moola.models.linear_head import LinearHead
+
+Tensors = dict[str, NDArray]
 
 
-class WindowPipelineClassifier(ClassifierMixin, BaseEstimator):
-    """Base of the classical models: windows to a flat matrix, then a scikit-learn pipeline.
+class ClassicalClassifier(ClassifierMixin, BaseEstimator):
+    """Base of the models that are not nets: ``fit``, ``predict_proba``, ``save`` and ``load``.
 
-    The strength of the ridge penalty is chosen by log-loss on forward-chaining folds of the
-    training windows, with `gap_windows` left out between train and validation.
+    A subclass turns what it is given into a checked matrix (`_matrix`), fits it (`_fit_matrix`),
+    and gives and takes back its state as arrays.
+
+    Attributes
+    ----------
+    classes_
+        Labels in sorted order, shape (K,).
     """
 
     model_name: ClassVar[str]
-    penalties: ClassVar[tuple[float, ...]]
-    seed: int
-    gap_windows: int
 
-    def transform_windows(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return one row of numbers a window, shape (n, d)."""
-        raise NotImplementedError
+    @abstractmethod
+    def _matrix(self, X: NDArray, features: NDArray | None, *, fit: bool) -> NDArray:
+        """Return checked rows of numbers; with `fit`, learn what later ones are checked by."""
 
-    def fit(self, X: NDArray, y: NDArray) -> Self:
-        """Train on windows in price units, shape (n, T, 4), with labels of shape (n,)."""
-        X, y = check_windows(X), np.asarray(y)
-        self.classes_ = np.unique(y)
-        if y.shape != (len(X),) or len(self.classes_) < 2:
-            raise BadInput(
-                f"y has shape {y.shape} and {len(self.classes_)} classes",
-                limit=f"({len(X)},) and at least 2 classes",
-            )
-        self.window_bars_ = int(X.shape[1])
-        self.n_features_in_ = 4
-        self._fit_transform_state(X)
-        matrix = self.transform_windows(X)
-        search = GridSearchCV(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-            {"logisticregression__C": list(self.penalties)},
-            scoring="neg_log_loss",
-            cv=self._usable_folds(y),
-        )
-        self.pipeline_: Pipeline = search.fit(matrix, y).best_estimator_
+    @abstractmethod
+    def _fit_matrix(self, matrix: NDArray, target: NDArray[np.int64]) -> None:
+        """Fit class indices 0 to K - 1."""
+
+    @abstractmethod
+    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
+        """Return class probabilities, shape (n, K)."""
+
+    @abstractmethod
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        """Return the fitted state: arrays, and JSON-ready values."""
+
+    @abstractmethod
+    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
+        """Take back what `_state` returned."""
+
+    def fit(self, X: NDArray, y: NDArray, *, features: NDArray | None = None) -> Self:
+        """Train; see the class for the shapes of X. `features` take the place of the 20 computed.
+
+        Raises
+        ------
+        BadInput
+            If shapes, values, labels or parameters cannot be used; the estimator is then what it
+            was before.
+        """
+        before = dict(self.__dict__)
+        try:
+            matrix = self._matrix(X, features, fit=True)
+            self.classes_, target = checked_labels(matrix, _labels(y))
+            self._fit_matrix(matrix, target)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
         return self
 
-    def predict_proba(self, X: NDArray) -> NDArray[np.float64]:
+    def predict_proba(self, X: NDArray, *, features: NDArray | None = None) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K), columns as ``classes_``."""
-        check_is_fitted(self, "pipeline_")
-        windows = check_windows(X, window_bars=self.window_bars_)
-        return np.asarray(self.pipeline_.predict_proba(self.transform_windows(windows)))
+        check_is_fitted(self, "classes_")
+        return self._proba(self._matrix(X, features, fit=False))
 
-    def predict(self, X: NDArray) -> NDArray:
+    def predict(self, X: NDArray, *, features: NDArray | None = None) -> NDArray:
         """Return the most probable label of each window, shape (n,)."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        best = self.predict_proba(X, features=features).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
-    def _fit_transform_state(self, X: NDArray[np.float32]) -> None:
-        """Learn what the transform needs; nothing by default."""
+    def save(self, folder: Path, *, extra: dict[str, Any] | None = None) -> str:
+        """Write ``model.safetensors`` and ``config.json``; return the weights' SHA-256."""
+        check_is_fitted(self, "classes_")
+        arrays, values = self._state()
+        config = {
+            "model": self.model_name,
+            "params": self.get_params(),
+            "classes": self.classes_.tolist(),
+            "state": values,
+            **(extra or {}),
+        }
+        tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
+        return save_checkpoint(folder, tensors, config)
 
-    def _usable_folds(self, y: NDArray) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Forward-chaining folds in whose train and validation parts every class stands."""
-        gap = min(self.gap_windows, len(y) // 8)
-        folds = TimeSeriesSplit(n_splits=3, gap=gap).split(y)
-        usable = [
-            (train, val)
-            for train, val in folds
-            if set(y[train]) == set(y[val]) == set(self.classes_.tolist())
-        ]
-        if not usable:
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        """Read what ``save`` wrote; raises BadInput if it does not fit. `device` is the CPU."""
+        checkpoint = read_checkpoint(folder)
+        config = checkpoint.config
+        try:
+            params = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()
+            }
+            model = cls(**params)
+            model.classes_ = np.asarray(config["classes"])
+            model._restore({k: t.numpy() for k, t in checkpoint.tensors.items()}, config["state"])
+        except (KeyError, TypeError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise BadInput(f"{folder} is not a {cls.model_name} checkpoint: {first}") from None
+        return model
+
+
+class FlatClassifier(ClassicalClassifier):
+    """Base of the models of features: X is a matrix of shape (n, d), d at most 20, or windows.
+
+    From OHLC windows in price units, shape (n, T, 4), the 20 features are computed. What was
+    trained on windows wants windows of as many bars.
+    """
+
+    window_bars_: int | None
+
+    def _matrix(self, X: NDArray, features: NDArray | None, *, fit: bool) -> NDArray:
+        windows = (
+            np.asarray(X).ndim == 3 if fit else getattr(self, "window_bars_", None) is not None
+        )
+        if windows:
+            X = check_windows(X, window_bars=None if fit else self.window_bars_)
+            if fit:
+                self.window_bars_ = int(X.shape[1])
+            X = features20(X) if features is None else check_features(features, len(X))
+        elif features is not None:
             raise BadInput(
-                f"{len(y)} windows leave no forward-chaining fold that holds every class",
-                limit="more windows of each class",
+                f"features are given beside an X of shape {np.asarray(X).shape}",
+                limit="windows of shape (n, T, 4)",
+                remedy="Give the features as X, or windows as X",
             )
-        return usable
+        elif fit:
+            self.window_bars_ = None
+        return self._checked(X, fit=fit)
+
+    def _checked(self, matrix: NDArray, *, fit: bool) -> NDArray[np.float64]:
+        try:
+            found = validate_data(self, matrix, reset=fit, dtype=np.float64)
+        except ValueError as error:
+            raise _readable(error) from None
+        if found.shape[1] > MAX_FEATURES:
+            raise BadInput(
+                f"X has {found.shape[1]} features",
+                limit=f"at most {MAX_FEATURES}",
+                remedy="Choose fewer",
+            )
+        return np.asarray(found)
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Numbers fitted; None before the fit, where they depend on the data."""
+        return None
+
+    def _shape_state(self) -> dict[str, Any]:
+        return {"window_bars": self.window_bars_, "num_features": int(self.n_features_in_)}
+
+    def _restore_shape(self, values: Mapping[str, Any]) -> None:
+        self.window_bars_ = values["window_bars"]
+        self.n_features_in_ = int(values["num_features"])
 
 
-class LogisticFeaturesModel(WindowPipelineClassifier):
-    """Logistic regression on the 20 features."""
+class LogisticFeaturesModel(FlatClassifier):
+    """Logistic regression on the features.
+
+    The strength of the ridge penalty is chosen by log-loss on forward-chaining folds of the
+    training windows, with `gap_windows` left out between train and validation; where they are too
+    few for a fold, it is the middle one (``head_.num_folds`` is 0).
+    """
 
     model_name = "logreg"
-    penalties = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
+    penalties: ClassVar[tuple[float, ...]] = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
 
     def __init__(self, *, seed: int = 17, gap_windows: int = 19):
         self.seed = seed
         self.gap_windows = gap_windows
 
-    def transform_windows(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the 20 features, shape (n, 20)."""
-        return features20(X)
+    @property
+    def num_parameters(self) -> int:
+        """Weights and biases; before the fit, those of 20 features and two classes."""
+        return self.head_.num_parameters if hasattr(self, "head_") else MAX_FEATURES + 1
+
+    def _fit_matrix(self, matrix: NDArray, target: NDArray[np.int64]) -> None:
+        folds = forward_chaining_folds(target, gap_windows=self.gap_windows)
+        self.head_ = LinearHead.fit(matrix, target, penalties=self.penalties, folds=folds)
+
+    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
+        return self.head_.proba(matrix)
+
+    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+        return self.head_.tensors(), self._shape_state()
+
+    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
+        self._restore_shape(values)
+        self.head_ = LinearHead.from_tensors(tensors)
 
 
-class MiniRocketModel(WindowPipelineClassifier):
-    """MiniRocket (Dempster, Schmidt and Webb, 2021) on normalised OHLC, with a logistic head.
-
-    The transform is sktime's ``MiniRocketMultivariate``.
-    """
-
-    model_name = "minirocket"
-    penalties = (1e-5, 1e-4, 1e-3)
-
-    def __init__(self, *, seed: int = 17, gap_windows: int = 19, num_kernels: int = 2000):
-        self.seed = seed
-        self.gap_windows = gap_windows
-        self.num_kernels = num_kernels
-
-    def transform_windows(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the share of positive outputs a kernel, shape (n, about num_kernels)."""
-        return np.asarray(self.rocket_.transform(_channels_first(X)), dtype=np.float32)
-
-    def _fit_transform_state(self, X: NDArray[np.float32]) -> None:
-        from sktime.transformations.panel.rocket import MiniRocketMultivariate
-
-        self.rocket_ = MiniRocketMultivariate(num_kernels=self.num_kernels, random_state=self.seed)
-        self.rocket_.fit(_channels_first(X))
+def _labels(y: NDArray) -> NDArray:
+    try:
+        labels = column_or_1d(y, warn=True)
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise _readable(error) from None
+    return np.asarray(labels)
 
 
-def _channels_first(X: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.ascontiguousarray(normalise(X).transpose(0, 2, 1), dtype=np.float64)
+def _readable(error: ValueError) -> BadInput:
+    """Return scikit-learn's complaint, in its own words, as one of Moola's errors."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return BadInput(
+        lines[0], limit="finite numbers, one row a window", remedy=lines[-1] if lines[1:] else None
+    )

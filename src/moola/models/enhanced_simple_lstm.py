@@ -28,7 +28,7 @@ class EnhancedSimpleLSTM(nn.Module):
     num_classes
         K, outputs.
     input_dim, num_features
-        Channels of a bar and features of a window.
+        Channels of a bar and features of a window; without features there is no MLP.
     hidden_size, num_layers
         LSTM units per direction, and layers.
     num_heads
@@ -65,7 +65,7 @@ class EnhancedSimpleLSTM(nn.Module):
         self.norm = nn.LayerNorm(width)
         layers: list[nn.Module] = []
         last = num_features
-        for hidden in feature_mlp_hidden:
+        for hidden in feature_mlp_hidden if num_features else ():
             layers += [nn.Linear(last, hidden), nn.ReLU(), nn.Dropout(dropout)]
             last = hidden
         self.feature_mlp = nn.Sequential(*layers)
@@ -145,6 +145,7 @@ class EnhancedSimpleLSTMModel(TorchWindowClassifier):
         """Return a freshly initialised network for K classes."""
         return EnhancedSimpleLSTM(
             num_classes=num_classes,
+            **self.net_inputs,
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             num_heads=self.num_heads,

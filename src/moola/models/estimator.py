@@ -1,7 +1,7 @@
 """The scikit-learn side of a torch classifier of OHLC windows: fit, predict, save, load.
 
-One code path takes windows in price units to logits, in training and in serving alike:
-check, normalise, compute the 20 features, standardise them by the train part's figures, run.
+One code path takes windows in price units to logits, in training and in serving alike: check,
+normalise, compute the 20 features, standardise them by the train part's figures, run.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from moola.data.features import features20
-from moola.data.windows import check_windows, normalise
-from moola.errors import BadInput
+from moola.errors import BadInput, ConfigError
 from moola.models.augmentation import Augmentation
-from moola.models.batches import TrainSet, TrainSource, checked_labels
+from moola.models.batches import TrainSet, TrainSource
 from moola.models.callbacks import Callback
 from moola.models.checkpoint import read_checkpoint, save_checkpoint
 from moola.models.fit_loop import FitLoop, LoopOptions
 from moola.models.fit_state import StateFile
+from moola.models.inputs import MAX_FEATURES, Inputs, check_input
+from moola.models.labels import checked_labels, held_back, known_labels, softmax
 from moola.models.losses import ClassificationLoss, class_weights
 from moola.models.training_params import TrainingParams
 
@@ -44,6 +44,8 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
     ----------
     classes_
         Labels in sorted order, shape (K,).
+    inputs_
+        Shapes of the inputs and the figures they are scaled by.
     net_
         The fitted network.
     history_
@@ -65,11 +67,12 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
         X: NDArray,
         y: NDArray,
         *,
-        validation: tuple[NDArray, NDArray] | None = None,
+        features: NDArray | None = None,
+        validation: tuple[NDArray, ...] | None = None,
         callbacks: Sequence[Callback] = (),
         state_file: StateFile | None = None,
     ) -> Self:
-        """Train on windows in price units.
+        """Train on windows in price units (or on other series, see `input_kind`).
 
         Parameters
         ----------
@@ -77,8 +80,11 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
             Shape (n, T, 4).
         y
             Labels of any sortable type, shape (n,), at least two classes.
+        features
+            Shape (n, F), F at most 20, in the place of the 20 that are computed. Prediction then
+            needs them too; augmentation of bars leaves them as they are.
         validation
-            Windows and labels for early stopping.
+            Windows and labels for early stopping, and their features where `features` are given.
         callbacks
             See :class:`~moola.models.callbacks.Callback`; a freeze schedule and the forensics of
             its proof are callbacks.
@@ -96,7 +102,14 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
         """
         before = dict(self.__dict__)
         try:
-            return self._fit(X, y, validation, callbacks, state_file)
+            return self._fit(
+                X,
+                y,
+                features=features,
+                validation=validation,
+                callbacks=callbacks,
+                state_file=state_file,
+            )
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -106,29 +119,35 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
         self,
         X: NDArray,
         y: NDArray,
-        validation: tuple[NDArray, NDArray] | None,
+        *,
+        features: NDArray | None,
+        validation: tuple[NDArray, ...] | None,
         callbacks: Sequence[Callback],
         state_file: StateFile | None,
     ) -> Self:
-        X, y = check_windows(X), np.asarray(y)
+        X, y = check_input(X, self.input_kind), np.asarray(y)
         classes, target = checked_labels(X, y)
         if validation is None and self.val_split > 0:
-            cut = len(X) - max(1, round(self.val_split * len(X)))
-            X, validation, target = X[:cut], (X[cut:], y[cut:]), target[:cut]
-        features = features20(X)
-        mean, std = features.mean(axis=0), features.std(axis=0)
+            parts = [np.asarray(part) for part in (X, y, features) if part is not None]
+            cut = held_back(target, self.val_split)
+            validation = tuple(part[cut:] for part in parts)
+            X, target = X[:cut], target[:cut]
+            features = features if features is None else parts[2][:cut]
+        self.inputs_, X, found = Inputs.learn(X, features, kind=self.input_kind)
         self.classes_ = classes
-        self.window_bars_ = int(X.shape[1])
-        self.n_features_in_ = 4
-        self.feature_mean_ = mean
-        self.feature_scale_ = np.where(std > 1e-6, std, 1.0).astype(np.float32)
+        self.window_bars_ = self.inputs_.window_bars
+        self.n_features_in_ = self.inputs_.num_channels
         held = self._validation_set(validation)
         weight = class_weights(self.class_weight, target)
         loss = ClassificationLoss(
             weight if weight is None else weight.to(self.device), self.focal_gamma
         )
         source = TrainSource(
-            X, target, prepare=self._inputs, augmentation=self._augmentation(), seed=self.seed
+            X,
+            target,
+            prepare=lambda x: self._tensors(x, self.inputs_.recomputed(x, found)),
+            augmentation=self._augmentation(),
+            seed=self.seed,
         )
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(self.seed)
@@ -136,21 +155,22 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
             self._train(source, held, loss, callbacks, state_file)
         return self
 
-    def predict_proba(self, X: NDArray) -> NDArray[np.float64]:
+    def predict_proba(self, X: NDArray, *, features: NDArray | None = None) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K), rows summing to 1, columns as ``classes_``."""
-        logits = self.decision_function(X)
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+        return softmax(self.decision_function(X, features=features))
 
-    def predict(self, X: NDArray) -> NDArray:
+    def predict(self, X: NDArray, *, features: NDArray | None = None) -> NDArray:
         """Return the most probable label of each window, shape (n,)."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        best = self.predict_proba(X, features=features).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     @torch.inference_mode()
-    def decision_function(self, X: NDArray) -> NDArray[np.float64]:
+    def decision_function(
+        self, X: NDArray, *, features: NDArray | None = None
+    ) -> NDArray[np.float64]:
         """Return logits, shape (n, K), float64."""
         check_is_fitted(self, "net_")
-        x, f = self._inputs(check_windows(X, window_bars=self.window_bars_))
+        x, f = self._inputs(X, features)
         self.net_.eval()
         logits = [
             self.net_(x[i : i + _PREDICT_BATCH], f[i : i + _PREDICT_BATCH]).float().cpu()
@@ -172,11 +192,7 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
             "model": self.model_name,
             "params": params,
             "classes": self.classes_.tolist(),
-            "window_bars": self.window_bars_,
-            "scaler": {
-                "mean": [float(v) for v in self.feature_mean_],
-                "scale": [float(v) for v in self.feature_scale_],
-            },
+            **self.inputs_.to_dict(),
             **(extra or {}),
         }
         return save_checkpoint(folder, self.net_.state_dict(), config)
@@ -192,10 +208,9 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
             }
             model = cls(**{**params, "device": device})
             model.classes_ = np.asarray(config["classes"])
-            model.window_bars_ = int(config["window_bars"])
-            model.n_features_in_ = 4
-            model.feature_mean_ = np.asarray(config["scaler"]["mean"], dtype=np.float32)
-            model.feature_scale_ = np.asarray(config["scaler"]["scale"], dtype=np.float32)
+            model.inputs_ = Inputs.from_dict(config, kind=model.input_kind)
+            model.window_bars_ = model.inputs_.window_bars
+            model.n_features_in_ = model.inputs_.num_channels
             model.net_ = model.build_net(len(model.classes_)).to(device)
             model.net_.load_state_dict(dict(checkpoint.tensors))
         except (KeyError, TypeError, RuntimeError) as error:
@@ -203,11 +218,25 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
             raise BadInput(f"{folder} is not a {cls.model_name} checkpoint: {first}") from None
         return model
 
-    def _inputs(self, X: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
-        scaled = (features20(X) - self.feature_mean_) / self.feature_scale_
+    @property
+    def net_inputs(self) -> dict[str, int]:
+        """The net's ``input_dim`` and ``num_features``: as fitted, else those of OHLC windows."""
+        inputs: Inputs | None = getattr(self, "inputs_", None)
+        if inputs is None:
+            return {"input_dim": 4, "num_features": MAX_FEATURES}
+        return {"input_dim": inputs.num_channels, "num_features": inputs.num_features}
+
+    def _inputs(
+        self, X: NDArray, features: NDArray | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._tensors(*self.inputs_.check(X, features))
+
+    def _tensors(
+        self, X: NDArray[np.float32], features: NDArray[np.float32]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return (
-            torch.from_numpy(normalise(X)).to(self.device),
-            torch.from_numpy(scaled.astype(np.float32)).to(self.device),
+            torch.from_numpy(self.inputs_.windows(X)).to(self.device),
+            torch.from_numpy(self.inputs_.scaled_features(features)).to(self.device),
         )
 
     def _train(
@@ -234,32 +263,24 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
         self.resumed_at_ = state.resumed_at
 
     def _augmentation(self) -> Augmentation:
+        if self.use_temporal_aug and self.input_kind != "ohlc":
+            raise ConfigError(
+                f"use_temporal_aug is given with input_kind {self.input_kind!r}",
+                limit="input_kind 'ohlc'",
+                remedy="Use mixup_alpha or cutmix_alpha on other series",
+            )
         return Augmentation(
             temporal=self.use_temporal_aug,
             mixup_alpha=self.mixup_alpha,
             cutmix_alpha=self.cutmix_alpha,
         )
 
-    def _validation_set(self, validation: tuple[NDArray, NDArray] | None) -> TrainSet | None:
+    def _validation_set(self, validation: tuple[NDArray, ...] | None) -> TrainSet | None:
         if validation is None:
             return None
-        X, y = (
-            check_windows(validation[0], window_bars=self.window_bars_),
-            np.asarray(validation[1]),
-        )
-        if y.shape != (len(X),):
-            raise BadInput(f"validation has {len(X)} windows and labels of shape {y.shape}")
-        target = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
-        if (self.classes_[target] != y).any():
-            raise BadInput(
-                "validation holds a label that training lacks", limit=f"one of {self.classes_}"
-            )
-        x, f = self._inputs(X)
-        return TrainSet(
-            x=x,
-            features=f,
-            target=torch.from_numpy(target.astype(np.int64)).to(self.device),
-        )
+        x, f = self._inputs(validation[0], validation[2] if len(validation) > 2 else None)
+        target = known_labels(validation[1], self.classes_, len(x))
+        return TrainSet(x=x, features=f, target=torch.from_numpy(target).to(self.device))
 
     def _cuda_devices(self) -> list[int]:
         return [torch.cuda.current_device()] if self.device.startswith("cuda") else []

@@ -82,6 +82,7 @@ class SimpleLSTMModel(TorchWindowClassifier):
         """Return a freshly initialised network for K classes."""
         return SimpleLSTM(
             num_classes=num_classes,
+            input_dim=self.net_inputs["input_dim"],
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             dropout=self.dropout,

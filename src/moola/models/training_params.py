@@ -15,6 +15,9 @@ class TrainingParams(BaseEstimator):
 
     Parameters
     ----------
+    input_kind
+        ``ohlc``: price bars, with the 20 features computed from them. ``series``: any numbers,
+        shape (n, T, C), standardised by channel.
     seed
         Seeds initialisation, batch order and dropout; equal seeds give equal weights on one device.
     n_epochs, batch_size, learning_rate, weight_decay
@@ -41,6 +44,7 @@ class TrainingParams(BaseEstimator):
     def __init__(
         self,
         *,
+        input_kind: str = "ohlc",
         seed: int = 17,
         n_epochs: int = 60,
         batch_size: int = 32,
@@ -57,6 +61,7 @@ class TrainingParams(BaseEstimator):
         cache_frozen: bool = True,
         device: str = "cpu",
     ):
+        self.input_kind = input_kind
         self.seed = seed
         self.n_epochs = n_epochs
         self.batch_size = batch_size

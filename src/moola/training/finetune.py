@@ -87,7 +87,7 @@ def finetune(
     ProofError
         If training did not do what the schedule says.
     """
-    if REGISTRY[config.model].role in ("CLASSICAL", "CONTROL"):
+    if not REGISTRY[config.model].is_net:
         model = get_model(config.model, seed=config.seed).fit(X, y)
         return FinetuneResult(
             model=model, history=(), load_report=None, schedule=None, proof=None, evolution=None

@@ -1,0 +1,96 @@
+"""A logistic regression on standardised columns, its penalty chosen on folds, as plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from moola.models.folds import Fold
+from moola.models.labels import softmax
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearHead:
+    """Logits ``((x - mean) / scale) @ weight + bias``.
+
+    Attributes
+    ----------
+    mean, scale
+        Of the training columns, shape (d,).
+    weight, bias
+        Shapes (d, K) and (K,); with two classes the first column is 0.
+    penalty, num_folds
+        scikit-learn's C, the inverse strength of the ridge penalty, and the folds it was chosen on;
+        0: it is the middle one.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    penalty: float
+    num_folds: int
+
+    @classmethod
+    def fit(
+        cls,
+        matrix: NDArray,
+        target: NDArray[np.int64],
+        *,
+        penalties: Sequence[float],
+        folds: Sequence[Fold],
+    ) -> Self:
+        """Fit with the penalty of the least log-loss on `folds`; without folds, the middle one."""
+        pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        name = "logisticregression__C"
+        if folds:
+            search = GridSearchCV(
+                pipeline, {name: list(penalties)}, scoring="neg_log_loss", cv=list(folds)
+            )
+            pipeline = search.fit(matrix, target).best_estimator_
+        else:
+            middle = sorted(penalties)[len(penalties) // 2]
+            pipeline = pipeline.set_params(**{name: middle}).fit(matrix, target)
+        scaler, logistic = pipeline[0], pipeline[1]
+        weight, bias = logistic.coef_.T, logistic.intercept_
+        if weight.shape[1] == 1:
+            weight, bias = np.c_[np.zeros(len(weight)), weight], np.r_[0.0, bias]
+        return cls(
+            mean=scaler.mean_,
+            scale=scaler.scale_,
+            weight=weight,
+            bias=bias,
+            penalty=float(logistic.C),
+            num_folds=len(folds),
+        )
+
+    def proba(self, matrix: NDArray) -> NDArray[np.float64]:
+        """Return class probabilities, shape (n, K)."""
+        scaled = (np.asarray(matrix, dtype=np.float64) - self.mean) / self.scale
+        return softmax(scaled @ self.weight + self.bias)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are fitted: one weight a column and a bias, for all classes but one."""
+        free = 1 if self.weight.shape[1] == 2 else self.weight.shape[1]
+        return free * (len(self.weight) + 1)
+
+    def tensors(self) -> dict[str, NDArray]:
+        """Return the arrays of a checkpoint."""
+        arrays = {k: getattr(self, k) for k in ("mean", "scale", "weight", "bias")}
+        return {**arrays, "penalty": np.asarray([self.penalty, self.num_folds], np.float64)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray]) -> Self:
+        """Read what `tensors` returned; raises KeyError where one is missing."""
+        arrays = {k: tensors[k] for k in ("mean", "scale", "weight", "bias")}
+        penalty, num_folds = tensors["penalty"]
+        return cls(**arrays, penalty=float(penalty), num_folds=int(num_folds))

@@ -1,0 +1,1 @@
+"""Legacy and experimental nets: importable and tested, created only by their full path."""
