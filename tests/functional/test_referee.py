@@ -111,6 +111,7 @@ def test_figures_the_referee_finds_too_pass_and_others_do_not(
     assert office.ledger.champion_at(NAME) == "1"
 
 
+@pytest.mark.slow
 def test_a_referee_out_of_memory_or_without_a_checkpoint_refuses(
     tmp_path: Path, template_db: Path, data_root: Path, checkpoint: Path, scored: dict[str, Any]
 ) -> None:
@@ -120,8 +121,12 @@ def test_a_referee_out_of_memory_or_without_a_checkpoint_refuses(
     with pytest.raises(MlflowException, match=r"the referee (cannot|did not finish)"):
         office.ask(office.evidence(), referee_data=str(data_root), referee_seconds=1)
     assert office.ledger.champion_at(NAME) is None
+
+
+def test_a_version_without_weights_in_safetensors_has_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(b"anything")
     with pytest.raises(CheckpointError, match="0 checkpoints"):
-        find_checkpoint(tmp_path / ".moola")
+        find_checkpoint(tmp_path)
 
 
 def test_disagreements_name_digests_and_figures(scored: dict[str, Any]) -> None:
