@@ -14,6 +14,7 @@ from promotion_kit import NAME, copied_client, evaluate, make_version, trusting
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, TRUSTED_FOLDER, PromotionPolicy
 from moola.data.registry import DataRegistry
 from moola.errors import CheckpointError
+from moola.evaluation.metrics import compute_metrics
 from moola.models import get_model
 from moola.promotion.evidence import Evidence, sign, verify
 from moola.promotion.guard_core import Guard
@@ -22,6 +23,7 @@ from moola.promotion.keys import trust
 from moola.promotion.ledger import Draft, Ledger
 from moola.promotion.referee import disagreements
 from moola.promotion.referee_score import find_checkpoint, score
+from moola.serving.scoring import WindowScorer
 
 KEY = Ed25519PrivateKey.generate()
 LABELED, SPLIT = "labeled_windows/v1", "fwd_chain_v3"
@@ -43,6 +45,16 @@ def checkpoint(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def scored(checkpoint: Path, data_root: Path) -> dict[str, Any]:
     return score(checkpoint.parent, data_root=data_root, labeled=LABELED, split=SPLIT)
+
+
+def test_the_referee_scores_as_the_served_model_does(
+    checkpoint: Path, data_root: Path, scored: dict[str, Any]
+) -> None:
+    registry = DataRegistry(data_root)
+    windows, test = registry.load_set(LABELED), registry.load_split(SPLIT).test
+    served = WindowScorer.load(checkpoint).probabilities(windows.X_ohlc[test])
+    assert scored["num_windows"] == len(test)
+    assert scored["metrics"] == pytest.approx(compute_metrics(windows.y[test], served), abs=1e-6)
 
 
 class Office:
