@@ -14,6 +14,7 @@ from promotion_kit import NAME, copied_client, evaluate, make_version, trusting
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, TRUSTED_FOLDER, PromotionPolicy
 from moola.data.registry import DataRegistry
 from moola.errors import CheckpointError
+from moola.evaluation.metrics import compute_metrics
 from moola.models import get_model
 from moola.promotion.evidence import Evidence, sign, verify
 from moola.promotion.guard_core import Guard
@@ -22,6 +23,7 @@ from moola.promotion.keys import trust
 from moola.promotion.ledger import Draft, Ledger
 from moola.promotion.referee import disagreements
 from moola.promotion.referee_score import find_checkpoint, score
+from moola.serving.scoring import WindowScorer
 
 KEY = Ed25519PrivateKey.generate()
 LABELED, SPLIT = "labeled_windows/v1", "fwd_chain_v3"
@@ -43,6 +45,16 @@ def checkpoint(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def scored(checkpoint: Path, data_root: Path) -> dict[str, Any]:
     return score(checkpoint.parent, data_root=data_root, labeled=LABELED, split=SPLIT)
+
+
+def test_the_referee_scores_as_the_served_model_does(
+    checkpoint: Path, data_root: Path, scored: dict[str, Any]
+) -> None:
+    registry = DataRegistry(data_root)
+    windows, test = registry.load_set(LABELED), registry.load_split(SPLIT).test
+    served = WindowScorer.load(checkpoint).probabilities(windows.X_ohlc[test])
+    assert scored["num_windows"] == len(test)
+    assert scored["metrics"] == pytest.approx(compute_metrics(windows.y[test], served), abs=1e-6)
 
 
 class Office:
@@ -111,6 +123,7 @@ def test_figures_the_referee_finds_too_pass_and_others_do_not(
     assert office.ledger.champion_at(NAME) == "1"
 
 
+@pytest.mark.slow
 def test_a_referee_out_of_memory_or_without_a_checkpoint_refuses(
     tmp_path: Path, template_db: Path, data_root: Path, checkpoint: Path, scored: dict[str, Any]
 ) -> None:
@@ -120,8 +133,12 @@ def test_a_referee_out_of_memory_or_without_a_checkpoint_refuses(
     with pytest.raises(MlflowException, match=r"the referee (cannot|did not finish)"):
         office.ask(office.evidence(), referee_data=str(data_root), referee_seconds=1)
     assert office.ledger.champion_at(NAME) is None
+
+
+def test_a_version_without_weights_in_safetensors_has_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(b"anything")
     with pytest.raises(CheckpointError, match="0 checkpoints"):
-        find_checkpoint(tmp_path / ".moola")
+        find_checkpoint(tmp_path)
 
 
 def test_disagreements_name_digests_and_figures(scored: dict[str, Any]) -> None:
