@@ -112,6 +112,18 @@ def test_one_gate_alone_is_logged_but_not_signed(version: str) -> None:
         evaluate(config=EvaluateConfig(gates=(3,)), device="cpu", cache=cache)
 
 
+def test_a_candidate_that_has_a_peer_is_held_to_holm(
+    judged: EvaluationSummary, version: str
+) -> None:
+    config = EvaluateConfig(seeds=(1, 2), gates=(1,))
+    cache = Path("artifacts/whole")  # nothing is trained again
+    found = evaluate(config=config, device="cpu", cache=cache, peers=[version]).reports[0]
+    alone = next(r for r in judged.reports if r.gate == 1)
+    p = alone.figures["p_values"]["log_loss"]
+    assert found.figures["num_candidates"] == 2
+    assert found.figures["holm_p"] == pytest.approx(min(1.0, 2 * p))
+
+
 def test_killed_and_run_again_it_trains_only_what_is_missing(judged: EvaluationSummary) -> None:
     cache = Path("artifacts/evaluation")
     env = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}

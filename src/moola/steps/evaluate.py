@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,27 +100,19 @@ def evaluate(
         params=params,
         device=describe_device(used),
     ) as run:
-
-        def judge_of(candidate: Candidate, config: EvaluateConfig) -> Judge:
-            return Judge(
-                candidate=candidate,
-                registry=registry,
-                folds=folds,
-                config=config,
-                limits=limits,
-                device_asked=device,
-                device=used,
-                cache=cache,
-                progress=progress,
-            )
-
-        judge = judge_of(candidate, config)
-        rivals = {}
-        for peer in peers:
-            other = find_candidate(client, name, peer)
-            claims = tuple(g for g in judge.gates if g in CLAIMS and g in gates_about(other))
-            if claims:
-                rivals[peer] = judge_of(other, replace(config, gates=claims)).reports()
+        judge_of = partial(
+            Judge,
+            registry=registry,
+            folds=folds,
+            limits=limits,
+            device_asked=device,
+            device=used,
+            cache=cache,
+            progress=progress,
+        )
+        judge = judge_of(candidate=candidate, config=config)
+        others = [find_candidate(client, name, peer) for peer in peers]
+        rivals = _claims_of(others, judge, judge_of)
         reports = holm_over_candidates(judge.reports(), rivals, thresholds=limits)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
@@ -134,6 +127,19 @@ def evaluate(
         num_windows=judge.num_windows,
         not_run=not_run,
     )
+
+
+def _claims_of(
+    peers: Sequence[Candidate], judge: Judge, judge_of: Callable[..., Judge]
+) -> dict[str, tuple[GateReport, ...]]:
+    """Judge the peers by those of the candidate's gates that claim superiority."""
+    found = {}
+    for peer in peers:
+        gates = tuple(g for g in judge.gates if g in CLAIMS and g in gates_about(peer))
+        if gates:
+            config = replace(judge.config, gates=gates)
+            found[peer.version] = judge_of(candidate=peer, config=config).reports()
+    return found
 
 
 def _required_but_not_run(judge: Judge) -> tuple[int, ...]:
