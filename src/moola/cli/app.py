@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from moola.cli import bench, data, forensics, registry, serve, train
+from moola.cli import bench, data, forensics, models, registry, serve, train
 from moola.errors import MoolaError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ forensics.add_commands(app)
 registry.add_commands(app)
 serve.add_commands(app)
 bench.add_commands(app)
+models.add_commands(app)
 
 
 @app.callback()

@@ -14,7 +14,8 @@ DEVICES = ("auto", "cpu", "cuda")
 MASK_STRATEGIES = ("random", "block", "patch")
 FREEZE_SCHEDULES = ("none", "frozen", "two_phase", "gradual", "phases")
 
-ENCODER_MODELS = ("enhanced_simple_lstm", "simple_lstm")  # those that take a pretrained encoder
+# those that take a pretrained encoder
+ENCODER_MODELS = ("enhanced_simple_lstm", "simple_lstm", "adapter_lstm")
 
 MASKED_LSTM_HIDDEN_DIM = 128
 MASKED_LSTM_NUM_LAYERS = 2
