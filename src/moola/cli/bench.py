@@ -14,6 +14,7 @@ from moola.errors import ConfigError, Refused
 BENCHES = {
     "data": "bench_data.py",
     "finetune": "bench_finetune.py",
+    "pretrain": "bench_pretrain.py",
     "gates": "gate_simulation.py",
     "models": "bench_models.py",
 }

@@ -31,12 +31,13 @@ def models(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for column in ("model", "role", "inputs", "encoder", "parameters", "for"):
         right = column == "parameters"
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "for")
     for group in _GROUPS:
         for row in (r for r in rows if r["group"] == group):
             table.add_row(
@@ -45,7 +46,7 @@ def models(
                 row["inputs"],
                 "yes" if row["takes_encoder"] else "no",
                 "as trained" if row["parameters"] is None else f"{row['parameters']:,}",
-                row["purpose"],
+                escape(row["purpose"]),
                 style="dim" if group == "legacy" else None,
             )
     out = console()
