@@ -31,26 +31,23 @@ def models(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("model", "role", "inputs", "encoder", "parameters", "for"):
-        right = column == "parameters"
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "for")
-    for group in _GROUPS:
-        for row in (r for r in rows if r["group"] == group):
-            table.add_row(
-                row["name"],
-                row["role"],
-                row["inputs"],
-                "yes" if row["takes_encoder"] else "no",
-                "as trained" if row["parameters"] is None else f"{row['parameters']:,}",
-                escape(row["purpose"]),
-                style="dim" if group == "legacy" else None,
-            )
+    facts, purposes = Table(box=None, pad_edge=False), Table(box=None, pad_edge=False)
+    for column in ("model", "role", "inputs", "encoder", "parameters"):
+        facts.add_column(column, justify="right" if column == "parameters" else "left")
+    purposes.add_column("model")
+    purposes.add_column("for", overflow="fold")
+    for row in rows:
+        style = "dim" if row["group"] == "legacy" else None
+        size = "as trained" if row["parameters"] is None else f"{row['parameters']:,}"
+        encoder = "yes" if row["takes_encoder"] else "no"
+        facts.add_row(row["name"], row["role"], row["inputs"], encoder, size, style=style)
+        purposes.add_row(row["name"], row["purpose"], style=style)
     out = console()
-    out.print(table)
+    out.print(facts)
+    out.print()
+    out.print(purposes)
     compact = next(r for r in rows if r["name"] == "enhanced_simple_lstm")["parameters_compact"]
     out.print(
         f"\nenhanced_simple_lstm in the compact preset: {compact:,} parameters. Legacy models are "

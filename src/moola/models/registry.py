@@ -84,7 +84,7 @@ _ENTRIES = (
         path="moola.models.trees.XGBoostModel",
         role="CLASSICAL",
         inputs=_FLAT,
-        purpose="gradient-boosted trees (extra moola[xgb])",
+        purpose="gradient-boosted trees (extra: xgb)",
     ),
     ModelEntry(
         name="stack",
