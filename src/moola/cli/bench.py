@@ -8,14 +8,18 @@ from pathlib import Path
 
 import typer
 
-from moola.errors import ConfigError
+from moola.cli.console import console, progress_bars
+from moola.errors import ConfigError, Refused
 
 BENCHES = {
     "data": "bench_data.py",
     "finetune": "bench_finetune.py",
+    "pretrain": "bench_pretrain.py",
     "gates": "gate_simulation.py",
     "guard": "bench_guard.py",
+    "models": "bench_models.py",
 }
+UCR = "ucr"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -26,16 +30,22 @@ def add_commands(app: typer.Typer) -> None:
 
 def bench(
     context: typer.Context,
-    name: str = typer.Argument(..., help=f"One of {', '.join(BENCHES)}."),
+    name: str = typer.Argument(..., help=f"One of {', '.join([*BENCHES, UCR])}."),
     folder: Path = typer.Option(Path("benchmarks"), help="The project's benchmarks."),
 ) -> None:
     """Measure; figures are ratios inside one run. What follows the name goes to the measurement.
 
-    Example: `moola bench data --sizes 10000 100000`
+    `moola bench ucr [SET...]` scores MiniRocket on UCR sets that ship with sktime, five seeds each,
+    beside the published accuracies; it needs no checkout.
+
+    Example: `moola bench data --sizes 10000 100000`, `moola bench ucr GunPoint OSULeaf`
     """
+    if name == UCR:
+        _bench_ucr(tuple(context.args))
+        return
     script = folder / BENCHES.get(name, "")
     if name not in BENCHES:
-        raise ConfigError(f"bench is {name!r}", limit=f"one of {', '.join(BENCHES)}")
+        raise ConfigError(f"bench is {name!r}", limit=f"one of {', '.join([*BENCHES, UCR])}")
     if not script.is_file():
         raise ConfigError(
             f"{script} does not exist",
@@ -43,3 +53,29 @@ def bench(
         )
     sys.argv = [str(script), *context.args]
     runpy.run_path(str(script), run_name="__main__")
+
+
+def _bench_ucr(names: tuple[str, ...]) -> None:
+    from rich.table import Table
+
+    from moola.models.benchmark_ucr import PUBLISHED, TOLERANCE, bench_ucr
+
+    with progress_bars() as progress:
+        results = bench_ucr(names or tuple(PUBLISHED), on_done=progress)
+    table = Table(box=None, pad_edge=False)
+    for column in ("set", "train", "test", "classes", "bars", "accuracy", "seeds", "published"):
+        table.add_column(column, justify="left" if column == "set" else "right")
+    for found in results:
+        sizes = (found.num_train, found.num_test, found.num_classes, found.num_bars)
+        spread = f"{min(found.accuracies):.4f} to {max(found.accuracies):.4f}"
+        published = "-" if found.published is None else f"{found.published:.4f}"
+        table.add_row(
+            found.name, *(str(s) for s in sizes), f"{found.accuracy:.4f}", spread, published
+        )
+    console().print(table)
+    missed = [found.name for found in results if not found.holds]
+    if missed:
+        raise Refused(
+            f"MiniRocket misses the published accuracy on {', '.join(missed)}",
+            limit=f"a mean within {TOLERANCE} of it",
+        )

@@ -148,6 +148,9 @@ class EncoderCache:
 
     def _num_outputs(self) -> int:
         encoder = self._encoder()
+        width = getattr(encoder, "output_dim", None)
+        if width is not None:
+            return int(width)
         directions = 2 if getattr(encoder, "bidirectional", False) else 1
         return int(getattr(encoder, "hidden_size", 0)) * directions
 

@@ -8,7 +8,7 @@ from sklearn.model_selection import StratifiedKFold, TimeSeriesSplit
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 _NUM_FOLDS = 3
-_NUM_STRATIFIED = 5
+_NUM_STRATIFIED = 10
 
 
 def forward_chaining_folds(

@@ -44,7 +44,7 @@ class MiniRocketModel(ClassicalClassifier):
     model_name = "minirocket"
     inputs_: Inputs
     penalties: ClassVar[tuple[float, ...]] = (1e-5, 1e-4, 1e-3)
-    series_penalties: ClassVar[tuple[float, ...]] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+    series_penalties: ClassVar[tuple[float, ...]] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
     def __init__(
         self,

@@ -51,6 +51,14 @@ _ENTRIES = (
         takes_encoder=True,
     ),
     ModelEntry(
+        name="adapter_lstm",
+        path="moola.models.adapter_lstm.AdapterLSTMModel",
+        role="TRANSFER",
+        inputs=_BARS,
+        purpose="TS2Vec encoder, adapter and small LSTM: what a large corpus is worth",
+        takes_encoder=True,
+    ),
+    ModelEntry(
         name="minirocket",
         path="moola.models.minirocket.MiniRocketModel",
         role="CONTROL",
@@ -76,7 +84,7 @@ _ENTRIES = (
         path="moola.models.trees.XGBoostModel",
         role="CLASSICAL",
         inputs=_FLAT,
-        purpose="gradient-boosted trees (extra moola[xgb])",
+        purpose="gradient-boosted trees (extra: xgb)",
     ),
     ModelEntry(
         name="stack",

@@ -18,6 +18,7 @@ from moola.data.audit import CorpusClaim
 from moola.errors import AuditError
 from moola.hashing import sha256_array, sha256_json
 from moola.models import REGISTRY, get_model
+from moola.models.adapter_lstm import AdapterLSTMModel
 from moola.models.callbacks import Callback, FitState
 from moola.models.checkpoint import read_checkpoint
 from moola.models.enhanced_simple_lstm import PRESETS
@@ -127,6 +128,7 @@ def schedule_of(config: FinetuneConfig, model: Any) -> FreezeSchedule:
         num_layers=getattr(model, "num_layers", 1),
         phases=config.phases,
         bidirectional=getattr(model, "bidirectional", True),
+        layers=getattr(model, "encoder_layers", None),
     )
 
 
@@ -172,7 +174,7 @@ def build_model(config: FinetuneConfig, device: str) -> Any:
     """Return the unfitted torch estimator a configuration describes."""
     return get_model(
         config.model,
-        **PRESETS[config.preset],
+        **_shape(config),
         seed=config.seed,
         dropout=config.dropout,
         n_epochs=config.epochs,
@@ -188,6 +190,16 @@ def build_model(config: FinetuneConfig, device: str) -> Any:
         use_amp=device == "cuda",
         device=device,
     )
+
+
+def _shape(config: FinetuneConfig) -> dict[str, int]:
+    """Return the net's sizes: the preset's, or for adapter_lstm those of its encoder."""
+    if config.model != "adapter_lstm":
+        return PRESETS[config.preset]
+    if not config.pretrained_encoder:
+        return {}
+    tensors = read_checkpoint(Path(config.pretrained_encoder)).tensors
+    return AdapterLSTMModel.encoder_shape(tensors)
 
 
 def encoder_claim(path: str | Path) -> CorpusClaim:

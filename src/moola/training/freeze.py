@@ -58,6 +58,7 @@ def make_schedule(
     num_layers: int = 1,
     phases: Sequence[int] = (),
     bidirectional: bool = True,
+    layers: Sequence[tuple[str, ...]] | None = None,
 ) -> FreezeSchedule:
     """Return a schedule by name.
 
@@ -76,6 +77,8 @@ def make_schedule(
         Of the encoder, for ``gradual`` and ``phases``.
     phases
         Epochs of each phase, for ``phases``, such as (30, 10, 5).
+    layers
+        Patterns of each layer's tensors, from the bottom; None: those of an LSTM of `num_layers`.
 
     Raises
     ------
@@ -83,6 +86,10 @@ def make_schedule(
         If `phases` has fewer than two numbers, or more steps than the encoder has layers.
     """
     check_choice("freeze", name, FREEZE_SCHEDULES)
+    if layers is None:
+        sides = ("", "_reverse") if bidirectional else ("",)
+        layers = [tuple(f"encoder.*_l{n}{side}" for side in sides) for n in range(num_layers)]
+    num_layers = len(layers)
     begin = Phase(first_epoch=0, frozen=(ENCODER,))
     if name == "phases":
         steps = _phase_steps(phases, num_layers)
@@ -94,11 +101,10 @@ def make_schedule(
         steps = [(unfreeze_after, 0)]
     else:
         steps = [(k * unfreeze_after, num_layers - k) for k in range(1, num_layers + 1)]
-    sides = ("", "_reverse") if bidirectional else ("",)
     later = [
         Phase(
             first_epoch=epoch,
-            frozen=tuple(f"encoder.*_l{n}{side}" for n in range(still) for side in sides),
+            frozen=tuple(pattern for layer in layers[:still] for pattern in layer),
             lr_factor=lr_factor,
         )
         for epoch, still in steps

@@ -1,0 +1,123 @@
+"""Other projects' own checks of an estimator, and published figures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sklearn.utils.estimator_checks import check_estimator as check_sklearn
+
+from moola.errors import ConfigError
+from moola.models import get_model
+from moola.models.benchmark_ucr import PUBLISHED, UcrResult, bench_ucr, shipped_sets
+from moola.models.sktime import MoolaClassifier
+
+_TOO_FEW = "ten windows in an order that leaves no forward-chaining fold with both classes"
+EXPECTED_FAILURES = {
+    "stack": {
+        "check_positive_only_tag_during_fit": _TOO_FEW,
+        "check_estimators_nan_inf": _TOO_FEW,
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("logreg", {}),
+        pytest.param("rf", {"num_trees": 5}, marks=pytest.mark.slow),
+        pytest.param("xgb", {"num_trees": 5}, marks=pytest.mark.slow),
+        pytest.param("stack", {}, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_checks_pass(name: str, params: dict[str, Any]) -> None:
+    if name == "xgb":
+        pytest.importorskip("xgboost")
+    expected = EXPECTED_FAILURES.get(name, {})
+    results = check_sklearn(
+        get_model(name, **params), expected_failed_checks=expected, on_skip=None
+    )
+    failed = {r["check_name"] for r in results if r["status"] == "xfail"}
+    assert failed == set(expected)
+    assert sum(r["status"] == "passed" for r in results) >= 50
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param(params, id=params["model"], marks=marks)
+        for params, marks in zip(
+            MoolaClassifier.get_test_params(), (pytest.mark.slow, ()), strict=True
+        )
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_sktimes_checks_pass(params: dict[str, Any]) -> None:
+    from sktime.utils.estimator_checks import check_estimator
+
+    results = check_estimator(MoolaClassifier(**params), verbose=False)
+    assert {k: v for k, v in results.items() if v != "PASSED"} == {}
+    assert len(results) > 100
+
+
+def test_the_adapter_names_its_limits() -> None:
+    from test_models import windows
+
+    X, y = windows(40)
+    X_NCT = X.transpose(0, 2, 1)
+    with pytest.raises(ConfigError, match="model logreg is used with input_kind 'series'"):
+        MoolaClassifier("logreg").fit(X_NCT, y)
+    flat = MoolaClassifier("logreg", {"gap_windows": 1}, input_kind="ohlc").fit(X_NCT, y)
+    own = get_model("logreg", gap_windows=1).fit(X, y)
+    assert (flat.predict_proba(X_NCT) == own.predict_proba(X)).all()
+    assert MoolaClassifier(random_state=5).fit(X_NCT, y).estimator_.seed == 5
+
+
+def test_a_ucr_set_by_name() -> None:
+    assert set(PUBLISHED) <= set(shipped_sets())
+    with pytest.raises(ConfigError, match="set is 'FordA'; expected one of ACSF1"):
+        bench_ucr(["FordA"])
+    seen: list[tuple[str, int, int]] = []
+    (found,) = bench_ucr(
+        ["UnitTest"], seeds=(0,), num_kernels=84, on_done=lambda *done: seen.append(done)
+    )
+    assert (found.num_train, found.num_test, found.num_bars) == (20, 22, 24)
+    assert (found.num_classes, found.published) == (2, None)
+    assert found.accuracy > 0.8
+    assert found.holds
+    assert seen == [("UnitTest", 1, 1)]
+
+
+def test_a_result_holds_within_two_points() -> None:
+    shape: dict[str, Any] = {"num_train": 1, "num_test": 1, "num_classes": 2, "num_bars": 9}
+    near = UcrResult(name="x", accuracies=(0.89, 0.91), published=0.88, **shape)
+    far = UcrResult(name="x", accuracies=(0.89, 0.91), published=0.93, **shape)
+    assert near.accuracy == pytest.approx(0.90)
+    assert near.holds
+    assert not far.holds
+
+
+@pytest.mark.slow
+def test_minirocket_has_the_published_accuracy() -> None:
+    results = bench_ucr()
+    assert [found.name for found in results] == list(PUBLISHED)
+    assert all(found.holds for found in results), {f.name: f.accuracies for f in results}
+
+
+def test_moola_models_prints_every_model(capsys: pytest.CaptureFixture[str]) -> None:
+    from moola.cli import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["models", "--json"])
+    assert stopped.value.code == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert len(rows) == 12
+    # BiLSTM 9728, attention 12480 + 4160, norm 128, feature MLP 3424, classifier 3104 + 66
+    assert rows["enhanced_simple_lstm"]["parameters_compact"] == 33_090
+    with pytest.raises(SystemExit):
+        main(["models"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in rows)
+    assert f"{rows['enhanced_simple_lstm']['parameters']:,}" in shown
