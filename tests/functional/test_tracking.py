@@ -18,7 +18,7 @@ from moola.config import names
 from moola.errors import DataError, TrackingError
 from moola.tracking.lineage import GitState, dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import child_run, tracked_run
-from moola.tracking.store import connect, experiment_id
+from moola.tracking.store import artifact_location, connect, experiment_id
 
 OPEN = {"step": "test", "experiment": "moola-test", "params": {"a": 1}}
 
@@ -160,7 +160,8 @@ def test_a_dirty_tree_is_recorded(tmp_path: Path) -> None:
 
 def test_experiments_keep_their_files_in_the_project(project: Path) -> None:
     client = connect()
-    first, again = experiment_id(client, "moola-x"), experiment_id(client, "moola-x")
+    location = artifact_location(mlflow.get_tracking_uri(), "moola-x")
+    first, again = (experiment_id(client, "moola-x", location) for _ in range(2))
     assert first == again
     location = client.get_experiment(first).artifact_location
     assert location == (project / names.ARTIFACT_ROOT / "moola-x").as_uri()

@@ -137,7 +137,8 @@ def _log(
         shape=(len(predictions.y), *judge.labeled.X_ohlc.shape[1:]),
     )
     run.log_inputs([data])
-    run.log_metrics(metrics, dataset=data)
+    judged = run.client.get_model_version(judge.candidate.name, judge.candidate.version)
+    run.log_metrics(metrics, model_id=judged.model_id, dataset=data)
     run.log_json(names.ARTIFACT_GATE_REPORT, document)
     run.log_json(names.ARTIFACT_SPLIT, judge.folds.to_dict())
     _log_pictures(run, judge, predictions)
@@ -226,6 +227,7 @@ def _flat_metrics(figures: Mapping[str, Any], prefix: str = "") -> dict[str, flo
 
 def _sign(run: TrackedRun, document: Mapping[str, Any], project: Path) -> None:
     """Sign the gate report and pin it to the version."""
+    run.require_store("signing the evidence")
     ensure_signing_key(project)
     key = load_signing_key(project, env=os.environ)
     evidence = evidence_from_report(

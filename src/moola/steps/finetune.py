@@ -124,7 +124,9 @@ def finetune(
         metrics = compute_metrics(data.y_val, proba)
         _log_proof(run, config, data, result)
         _log_results(run, config, data, result, raw=raw, proba=proba, calibration=calibration)
-        model_info = _log_model(data, result, calibration.temperature)
+        run.require_store("registering the model")
+        with run.active():
+            model_info = _log_model(data, result, calibration.temperature)
         val_input = _dataset(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
