@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -68,6 +69,9 @@ class MlflowServer:
                 assert time.monotonic() < deadline, "the server does not answer"
                 time.sleep(0.1)
 
+    def poll(self) -> int | None:
+        return None if self._process is not None and self._process.poll() is None else 0
+
     def kill(self) -> None:
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -106,8 +110,9 @@ class Proxy:
                 if action == "500":
                     self._answer(500, b"out of order", {})
                 elif action in ("reset", "kill") or not self._forward(body, action):
-                    self.connection.shutdown(socket.SHUT_RDWR)
                     self.close_connection = True
+                    with suppress(OSError):  # the client may have given up
+                        self.connection.shutdown(socket.SHUT_RDWR)
 
             def _forward(self, body: bytes, action: str) -> bool:
                 upstream = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)

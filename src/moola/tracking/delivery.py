@@ -148,7 +148,8 @@ def _open(client: MlflowClient, spool: Spool, entry: Entry) -> dict[str, str]:
         experiment = experiment_id(client, body["experiment"], body["artifact_location"])
     found = _runs_of(client, experiment, entry.run) if spool.tries[entry.run] else []
     if not found:
-        spool.trying(entry.run)
+        if not spool.trying(entry.run):
+            raise StoreAway("the spool was handed on")
         created = client.create_run(
             experiment, start_time=body["start_time"], tags=tags, run_name=body["name"]
         )

@@ -108,10 +108,10 @@ class Spool:
         """Return the folder that holds an entry's files."""
         return self.folder / "files" / str(entry.number)
 
-    def trying(self, run: str) -> None:
-        """Write down that the creation of a run is about to be asked for."""
+    def trying(self, run: str) -> bool:
+        """Write down that the creation of a run is about to be asked for; False: do not ask."""
         self.tries[run] += 1
-        self._ack({"trying": run})
+        return self._ack({"trying": run})
 
     def confirm(self, entry: Entry, facts: Mapping[str, str] | None = None) -> None:
         """Write down that the store has an entry."""

@@ -22,8 +22,12 @@ from moola.config import names
 from moola.errors import TrackingError
 
 _TIMEOUT_SECONDS = 3.0
-# MLflow's own: 7 retries, 120 s each. Repeating is the sender's business, and fails fast elsewhere.
-_HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_CLIENT_DEFAULTS = {
+    # MLflow's own are 7 and 120: to repeat is the sender's business, and other calls fail fast
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 def connect(uri: str | None = None) -> MlflowClient:
@@ -63,7 +67,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or names.DEFAULT_TRACKING_URI
     _quiet()
-    for variable, value in _HTTP_DEFAULTS.items():
+    for variable, value in _CLIENT_DEFAULTS.items():
         os.environ.setdefault(variable, value)
     mlflow.set_tracking_uri(uri)
     try:
