@@ -71,9 +71,9 @@ def open_store(uri: str | None = None) -> MlflowClient:
         os.environ.setdefault(variable, value)
     mlflow.set_tracking_uri(uri)
     try:
-        client = MlflowClient(uri)
-        if not is_server(uri):
-            with _one_initialises(absolute_uri(uri)):
+        with _one_initialises(absolute_uri(uri)):
+            client = MlflowClient(uri)
+            if not is_server(uri):
                 client.search_experiments(max_results=1)
     except MlflowException as error:
         raise _unusable(uri, error) from None
