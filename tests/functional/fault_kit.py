@@ -1,4 +1,4 @@
-"""A tracking server that can be killed, a proxy that misbehaves, and a run whose content is known."""
+"""A server that can be killed, a proxy that misbehaves, and a run whose content is known."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        words = ["server", "--host", "127.0.0.1", "--port", str(self.port)]
+        words += ["--workers", str(self.workers), "--backend-store-uri", self.store]
+        words += ["--artifacts-destination", f"{self.folder}/server-artifacts"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-            + ["--port", str(self.port), "--workers", str(self.workers)]
-            + ["--backend-store-uri", self.store]
-            + ["--artifacts-destination", f"{self.folder}/server-artifacts"],
+            [sys.executable, "-m", "mlflow", *words],
             env={
                 **os.environ,
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -142,7 +142,7 @@ class Proxy:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True

@@ -18,9 +18,7 @@ NUM_KILLS = 20
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, template_db: Path
-) -> Iterator[MlflowServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Iterator[MlflowServer]:
     import shutil
 
     folder = tmp_path_factory.mktemp("server")

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 import moola
-from moola.cli import bench, data, forensics, registry, serve, train
+from moola.cli import bench, data, forensics, registry, runs, serve, train
 from moola.errors import MoolaError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.add_typer(data.app, name="data")
 train.add_commands(app)
 forensics.add_commands(app)
 registry.add_commands(app)
+runs.add_commands(app)
 serve.add_commands(app)
 bench.add_commands(app)
 
