@@ -27,6 +27,8 @@ from moola.tracking.sender import Sender
 from moola.tracking.spool import Spool, left_spools
 from moola.tracking.store import absolute_uri, artifact_location, connect, first_line, open_store
 
+__all__ = ["Terminated", "TrackedRun", "child_run", "fail_joined_run", "tracked_run"]
+
 _LOG = logging.getLogger(__name__)
 _RUN_VARIABLE = "MLFLOW_RUN_ID"
 
