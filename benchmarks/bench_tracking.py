@@ -5,8 +5,8 @@
 The same fine-tune runs in turn (a) without any tracking, (b) tracked into SQLite, (c) tracked into
 an ``mlflow server`` with its default four workers. "None" trains, predicts, calibrates and
 measures, and writes and draws nothing; "tracked" is what `moola train` does, with proof, plots,
-model and registration. Beside them stands what the same history costs by ``mlflow.log_metric`` in a loop.
-Exits with 1 if tracking costs more than 3 % on SQLite or 5 % on the server.
+model and registration. Beside them stands what the same history costs by ``mlflow.log_metric`` in a
+loop. Exits with 1 if tracking costs more than 3 % on SQLite or 5 % on the server.
 """
 
 from __future__ import annotations

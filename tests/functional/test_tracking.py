@@ -245,6 +245,18 @@ def test_a_training_goes_on_without_its_server(
     assert summary.result.resumed_at == TINY.epochs
 
 
+def test_a_run_is_active_whatever_experiment_a_notebook_has_set(project: Path) -> None:
+    elsewhere = mlflow.set_experiment("my own").experiment_id
+    try:
+        with tracked_run(name="active", **OPEN) as run, run.active():
+            assert mlflow.active_run().info.run_id == run.run_id
+        with mlflow.start_run() as own:
+            assert own.info.experiment_id == elsewhere
+    finally:
+        mlflow.set_experiment(experiment_id="0")
+    assert only_run().info.status == "FINISHED"
+
+
 def test_a_plain_run_in_a_project_says_what_data_is_there(project: Path, data_root: Path) -> None:
     with mlflow.start_run() as run:
         mlflow.log_metric("loss", 1.0)

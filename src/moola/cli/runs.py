@@ -37,7 +37,7 @@ def runs(
 
     table = Table(box=None, pad_edge=False)
     for column in ("run", "step", "started (UTC)", "seconds", "status", "log-loss", "name"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column != "name")
     for run in list_runs(num=num, step=step or None):
         style = _STATUS_STYLE.get(run.status, "dim")
         table.add_row(

@@ -70,7 +70,7 @@ def ui(
         raise ConfigError(f"page is {page!r}", limit="gates")
     pages = gate_pages()
     for title, url in pages:
-        console().print(f"{title:<28}{url}", markup=False)
+        console().print(f"{title:<30} {url}", markup=False)
     if sys.stdout.isatty():
         newest = next(url for title, url in pages if title.startswith("gates of"))
         webbrowser.open(newest)

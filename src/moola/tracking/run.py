@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput
+from mlflow.tracking import fluent
 from numpy.typing import NDArray
 
 from moola.errors import TrackingError
@@ -144,9 +145,17 @@ class TrackedRun:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make this run MLflow's active run, for calls of MLflow that take no run."""
-        with mlflow.start_run(run_id=self.run_id):
-            yield
+        """Make this run MLflow's active run, for calls of MLflow that take no run.
+
+        MLflow refuses to activate a run outside the experiment that a notebook has set, so that
+        setting is put aside meanwhile.
+        """
+        chosen, fluent._active_experiment_id = fluent._active_experiment_id, None
+        try:
+            with mlflow.start_run(run_id=self.run_id):
+                yield
+        finally:
+            fluent._active_experiment_id = chosen
 
     def end(self, status: str) -> None:
         """Write down how and when the run ended."""
