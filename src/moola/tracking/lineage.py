@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def environment(device: str | None = None, seed: int | None = None) -> dict[str,
         "device": device,
         "seed": seed,
         "threads": {k: v for k, v in os.environ.items() if k in _THREAD_VARIABLES},
-        "packages": {d.name: d.version for d in metadata.distributions()},
+        "packages": _packages(),
     }
     torch = sys.modules.get("torch")  # where it is not loaded, it has no part in the run
     if torch is not None:
@@ -68,6 +69,11 @@ def environment(device: str | None = None, seed: int | None = None) -> dict[str,
         gpus = range(torch.cuda.device_count())
         found["gpus"] = [torch.cuda.get_device_name(i) for i in gpus]
     return found
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return {d.name: d.version for d in metadata.distributions()}
 
 
 def dataset_input(
