@@ -111,7 +111,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def measure(config: FinetuneConfig, stores: dict[str, str], repeats: int) -> dict[str, Any]:
-    """What tracking adds to the same fine-tune on each store, in turn."""
+    """Measure what tracking adds to the same fine-tune on each store, in turn."""
     short = replace(config, epochs=2, unfreeze_after=1)
     for uri in stores.values():  # what a process does once: imports, caches, the store's tables
         os.environ["MLFLOW_TRACKING_URI"] = uri
