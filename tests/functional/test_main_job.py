@@ -135,6 +135,9 @@ def test_a_finetune_run_logs_calibration_predictions_and_pictures(job: dict) -> 
         if tag.key == "mlflow.data.context"
     }
     assert set(contexts) == {"train", "validation", "test"}
+    note = client.get_run(summary.run_id).data.tags["mlflow.note.content"]
+    assert f"log_loss {summary.metrics['log_loss']:.4f}" in note
+    assert "moola promote" in client.get_registered_model(names.REGISTERED_MODEL).description
     assert contexts["train"].digest == summary.audit["labeled_sha256"][:36]
 
 
