@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
@@ -15,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from moola.config import names
 from moola.config.evaluation import EvaluateConfig
+from moola.data.registry import DataRegistry
 from moola.errors import PromotionRefused
 from moola.promotion.evidence import load_evidence, verify
 from moola.promotion.keys import load_trusted_keys
@@ -135,6 +137,9 @@ def test_a_finetune_run_logs_calibration_predictions_and_pictures(job: dict) -> 
         if tag.key == "mlflow.data.context"
     }
     assert set(contexts) == {"train", "validation", "test"}
+    note = client.get_run(summary.run_id).data.tags["mlflow.note.content"]
+    assert f"log_loss {summary.metrics['log_loss']:.4f}" in note
+    assert "moola promote" in client.get_registered_model(names.REGISTERED_MODEL).description
     assert contexts["train"].digest == summary.audit["labeled_sha256"][:36]
 
 
@@ -159,6 +164,151 @@ def test_an_evaluation_is_a_parent_with_a_child_a_gate(job: dict) -> None:
         baseline = next(c for c in children if c.data.tags[names.TAG_GATE] == "1")
         for end in ("", "_low", "_high"):
             assert f"delta_log_loss{end}" in baseline.data.metrics
+
+
+def rebuilt_from_the_store(client: MlflowClient, run_id: str) -> dict[str, object]:
+    """What a run was, by MlflowClient alone: no file of the project is opened."""
+    run = client.get_run(run_id)
+
+    def read(path: str) -> dict:
+        return json.loads(artifact(client, run_id, path).read_text())
+
+    def context(entry: object) -> str:
+        return next(t.value for t in entry.tags if t.key == "mlflow.data.context")
+
+    data = {
+        context(entry): {
+            "name": entry.dataset.name,
+            "sha256": next(t.value for t in entry.tags if t.key == "moola.sha256"),
+            "uri": json.loads(entry.dataset.source)["uri"],
+            "num_windows": json.loads(entry.dataset.profile)["num_windows"],
+        }
+        for entry in run.inputs.dataset_inputs
+    }
+    found = {"data": data, "split": read(names.ARTIFACT_SPLIT), "tags": run.data.tags}
+    if run.data.tags[names.TAG_STEP] == "finetune":
+        (output,) = run.outputs.model_outputs
+        model = client.get_logged_model(output.model_id)
+        found |= {
+            "load_report": read(names.ARTIFACT_LOAD_REPORT),
+            "freeze": read(names.ARTIFACT_FREEZE_SCHEDULE),
+            "model_links": {
+                m.key: (m.value, m.dataset_name, m.dataset_digest)
+                for m in model.metrics
+                if m.dataset_name
+            },
+            "environment": read("environment.json"),
+        }
+    bins = read(names.ARTIFACT_BINS)
+    return {**found, "bins": bins, "metrics": run.data.metrics, "params": run.data.params}
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["data", "split", "load_report", "freeze", "calibration", "bins", "model_links", "params",
+     "environment"],
+)  # fmt: skip
+def test_a_finetune_is_rebuilt_field_by_field(job: dict, data_root: Path, field: str) -> None:
+    summary = job["transfer"]
+    data = DataRegistry(data_root).load_labeled()
+    found = rebuilt_from_the_store(job["client"], summary.run_id)
+    digest = summary.audit["labeled_sha256"]
+    counts = summary.audit["counts"]
+    if field == "data":
+        assert found["data"] == {
+            context: {
+                "name": f"labeled_windows/v1@{data.split.name}/{part}",
+                "sha256": digest,
+                "uri": "bars/btcusd_1h",
+                "num_windows": counts[part],
+            }
+            for part, context in (("train", "train"), ("val", "validation"), ("test", "test"))
+        }
+    elif field == "split":
+        for part in ("train", "val", "test"):
+            assert found["split"][f"{part}_indices"] == getattr(data.split, part).tolist()
+    elif field == "load_report":
+        assert found["load_report"] == json.loads(json.dumps(summary.result.load_report))
+    elif field == "freeze":
+        expected = {"schedule": summary.result.schedule, "proof": summary.result.proof}
+        assert found["freeze"] == json.loads(json.dumps(expected))
+    elif field == "calibration":
+        assert found["bins"]["calibration"] == asdict(summary.calibration)
+        assert found["metrics"]["temperature"] == summary.calibration.temperature
+        assert found["metrics"]["ece"] == pytest.approx(summary.metrics["ece"])
+    elif field == "bins":
+        for moment in ("before", "after"):
+            assert sum(found["bins"][moment]["count"]) == counts["val"]
+        after = found["bins"]["after"]
+        gaps = [abs(p - o) for p, o in zip(after["predicted"], after["observed"], strict=True)]
+        assert np.average(gaps, weights=after["count"]) == pytest.approx(after["ece"])
+    elif field == "model_links":
+        name, short = f"labeled_windows/v1@{data.split.name}/val", digest[:36]
+        expected = {k: (v, name, short) for k, v in summary.metrics.items() if v is not None}
+        linked = {k: v for k, v in found["model_links"].items() if v[1] == name}
+        assert linked == expected
+    elif field == "params":
+        for key, value in summary.config.to_dict().items():
+            assert found["params"][key] == str(value)
+    else:
+        environment = found["environment"]
+        assert environment["seed"] == summary.config.seed
+        assert environment["packages"]["mlflow"] == mlflow.__version__
+        assert environment["threads"]["torch"] >= 1
+
+
+def test_an_evaluation_is_rebuilt_field_by_field(job: dict, data_root: Path) -> None:
+    summary = job["judged"][1]
+    registry = DataRegistry(data_root)
+    folds = registry.load_folds("walk_forward_v1")
+    found = rebuilt_from_the_store(job["client"], summary.run_id)
+    assert found["data"] == {
+        "validation": {
+            "name": f"labeled_windows/v1@{folds.name}",
+            "sha256": registry.load_set("labeled_windows/v1").sha256,
+            "uri": "bars/btcusd_1h",
+            "num_windows": summary.num_windows,
+        }
+    }
+    assert found["split"] == folds.to_dict()
+    assert found["tags"][names.TAG_CANDIDATE] == f"{names.REGISTERED_MODEL}/2"
+    assert sum(found["bins"]["count"]) == summary.num_windows
+    for key, value in summary.metrics.items():
+        if value is not None:
+            assert found["metrics"][key] == pytest.approx(value)
+    version = job["client"].get_model_version(names.REGISTERED_MODEL, "2")
+    model = job["client"].get_logged_model(version.model_id)
+    judged = {m.key for m in model.metrics if m.dataset_name == f"labeled_windows/v1@{folds.name}"}
+    assert {"log_loss", "brier", "roc_auc"} <= judged  # the model's page shows them too
+
+
+def test_runs_and_show_tell_it_again_from_the_store(
+    job: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moola.cli.app import _run
+    from moola.cli.reports import print_evaluation, print_finetune
+
+    for summary, printed in (
+        (job["transfer"], print_finetune),
+        (job["scratch"], print_finetune),
+    ):
+        printed(summary)
+        first = capsys.readouterr().out
+        assert _run(["show", summary.run_id[:10]]) == 0
+        again = capsys.readouterr().out
+        assert sorted(again.splitlines()) == sorted(first.splitlines())
+    print_evaluation(job["judged"][0])
+    table = capsys.readouterr().out.rpartition("═")[2]
+    assert _run(["show", job["judged"][0].run_id]) == 0
+    assert capsys.readouterr().out.endswith(table)
+    assert _run(["runs", "--num", "2", "--step", "finetune"]) == 0
+    listed = capsys.readouterr().out
+    assert listed.index(job["transfer"].run_id[:8]) < listed.index(job["scratch"].run_id[:8])
+    assert _run(["show", "nothing"]) == 2
+    assert "no run answers to 'nothing'" in capsys.readouterr().err
+    assert _run(["ui", "gates"]) == 0
+    assert "compare-runs?runs=" in capsys.readouterr().out
+    assert _run(["ui", "cats"]) == 2
 
 
 def test_evidence_is_signed_for_the_very_version(job: dict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,9 +17,11 @@ from mlflow import MlflowClient
 
 from moola.config import names
 from moola.errors import DataError, TrackingError
+from moola.tracking.context import MoolaContext
 from moola.tracking.lineage import GitState, dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import child_run, tracked_run
-from moola.tracking.store import connect, experiment_id
+from moola.tracking.spool import left_spools
+from moola.tracking.store import artifact_location, connect, experiment_id
 
 OPEN = {"step": "test", "experiment": "moola-test", "params": {"a": 1}}
 
@@ -160,7 +163,8 @@ def test_a_dirty_tree_is_recorded(tmp_path: Path) -> None:
 
 def test_experiments_keep_their_files_in_the_project(project: Path) -> None:
     client = connect()
-    first, again = experiment_id(client, "moola-x"), experiment_id(client, "moola-x")
+    location = artifact_location(mlflow.get_tracking_uri(), "moola-x")
+    first, again = (experiment_id(client, "moola-x", location) for _ in range(2))
     assert first == again
     location = client.get_experiment(first).artifact_location
     assert location == (project / names.ARTIFACT_ROOT / "moola-x").as_uri()
@@ -172,3 +176,101 @@ def test_an_unusable_store_is_one_error(project: Path, uri: str) -> None:
         connect(uri)
     assert "\n" not in str(caught.value)
     mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
+
+
+def test_a_killed_process_leaves_a_run_that_the_next_one_ends(project: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import os, time
+        from moola.tracking.mlflow_run import tracked_run
+        with tracked_run(step="test", experiment="moola-test", name="gone", params={}) as run:
+            run.log_metrics({"loss": 0.5})
+            os.kill(os.getpid(), 9)
+        """
+    )
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=project, check=False)
+    with tracked_run(name="next", **OPEN):
+        pass
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("moola-test")
+    runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert runs["gone"].info.status == "FAILED"
+    assert runs["gone"].data.tags[names.TAG_REASON] == "the process ended without a word"
+    assert runs["gone"].data.metrics == {"loss": 0.5}
+    assert runs["next"].info.status == "FINISHED"
+
+
+def test_what_the_store_refuses_fails_the_run_with_the_reason(project: Path) -> None:
+    def work() -> None:
+        with tracked_run(name="refused", **OPEN) as run:
+            run.set_tags({"what?": 1})
+            run.log_metrics({"loss": 0.5})
+
+    with pytest.raises(TrackingError, match="Invalid value"):
+        work()
+    found = only_run()
+    assert found.info.status == "FAILED"
+    assert "Invalid value" in found.data.tags[names.TAG_REASON]
+
+
+def test_a_training_goes_on_without_its_server(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from job_kit import TINY
+
+    from moola.cli.app import _run
+    from moola.steps.finetune import finetune
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match="registering the model needs the tracking store"):
+        finetune(TINY)
+    assert len(left_spools()) == 1
+    assert _run(["sync"]) == 1
+    assert "entries wait" in capsys.readouterr().err
+    # the server's address was wrong, say: the same spool, sent to the right one
+    (folder,) = left_spools()
+    (folder / "store.json").write_text(f'{{"store": "sqlite:///{project}/mlflow.db"}}')
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
+    assert _run(["sync"]) == 0
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    experiment = client.get_experiment_by_name(names.EXPERIMENT_FINETUNE)
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FAILED"
+    assert len(client.get_metric_history(found.info.run_id, "train_loss")) == TINY.epochs
+    paths = {f.path for f in client.list_artifacts(found.info.run_id)}
+    assert {"audit", "split", "freeze", "calibration", "manifest.json"} <= paths
+    summary = finetune(TINY, resume=True)  # registers, and trains nothing again
+    assert summary.version == "1"
+    assert summary.result.resumed_at == TINY.epochs
+
+
+def test_a_run_is_active_whatever_experiment_a_notebook_has_set(project: Path) -> None:
+    elsewhere = mlflow.set_experiment("my own").experiment_id
+    try:
+        with tracked_run(name="active", **OPEN) as run, run.active():
+            assert mlflow.active_run().info.run_id == run.run_id
+        with mlflow.start_run() as own:
+            assert own.info.experiment_id == elsewhere
+    finally:
+        mlflow.set_experiment(experiment_id="0")
+    assert only_run().info.status == "FINISHED"
+
+
+def test_a_plain_run_in_a_project_says_what_data_is_there(project: Path, data_root: Path) -> None:
+    with mlflow.start_run() as run:
+        mlflow.log_metric("loss", 1.0)
+    tags = MlflowClient().get_run(run.info.run_id).data.tags
+    manifest = json.loads((data_root / "labeled_windows/v1/manifest.json").read_text())
+    assert f"labeled_windows/v1@{manifest['sha256'][:12]}" in tags[names.TAG_SETS]
+    assert "fwd_chain_v3@" in tags[names.TAG_SPLITS]
+    assert tags[names.TAG_GIT_DIRTY] in ("true", "false")
+
+
+def test_outside_a_project_a_plain_run_gets_no_such_tags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not MoolaContext().in_context()
+    (tmp_path / ".moola").mkdir()
+    assert MoolaContext().in_context()

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 import moola
-from moola.cli import bench, data, forensics, models, pretrain, registry, serve, train
+from moola.cli import bench, data, forensics, models, pretrain, registry, runs, serve, train
 from moola.errors import MoolaError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ pretrain.add_commands(app)
 train.add_commands(app)
 forensics.add_commands(app)
 registry.add_commands(app)
+runs.add_commands(app)
 serve.add_commands(app)
 bench.add_commands(app)
 models.add_commands(app)

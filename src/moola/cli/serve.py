@@ -50,12 +50,27 @@ def server(
     os.execve(command.argv[0], list(command.argv), {**os.environ, **command.env})
 
 
-def ui() -> None:
-    """Print the addresses of the pages where gates are compared, newest evaluations first.
+def ui(
+    page: str = typer.Argument("gates", help="gates: where the gates of evaluations are compared."),
+) -> None:
+    """Print the addresses of the pages where gates are compared, and open the newest in a browser.
 
-    Example: `moola ui`, with `make ui` or `moola server` running
+    The browser is opened from a terminal only. The page needs `make ui` or `moola server` running,
+    or a tracking server.
+
+    Example: `moola ui gates`
     """
+    import sys
+    import webbrowser
+
+    from moola.errors import ConfigError
     from moola.steps.pages import gate_pages
 
-    for title, url in gate_pages():
-        console().print(f"{title:<28}{url}", markup=False)
+    if page != "gates":
+        raise ConfigError(f"page is {page!r}", limit="gates")
+    pages = gate_pages()
+    for title, url in pages:
+        console().print(f"{title:<30} {url}", markup=False)
+    if sys.stdout.isatty():
+        newest = next(url for title, url in pages if title.startswith("gates of"))
+        webbrowser.open(newest)

@@ -151,6 +151,7 @@ def _required_but_not_run(judge: Judge) -> tuple[int, ...]:
 
 def _sign(run: TrackedRun, document: Mapping[str, Any], project: Path) -> None:
     """Sign the gate report and pin it to the version."""
+    run.require_store("signing the evidence")
     ensure_signing_key(project)
     key = load_signing_key(project, env=os.environ)
     evidence = evidence_from_report(

@@ -124,11 +124,14 @@ def finetune(
         metrics = compute_metrics(data.y_val, proba)
         _log_proof(run, config, data, result)
         _log_results(run, config, data, result, raw=raw, proba=proba, calibration=calibration)
-        model_info = _log_model(data, result, calibration.temperature)
+        run.require_store("registering the model")
+        with run.active():
+            model_info = _log_model(data, result, calibration.temperature)
         val_input = _dataset(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
         version = _register(run, config, register_as, model_info.model_id) if register_as else None
+        run.set_tags({"mlflow.note.content": _note(config, data, result, metrics)})
     state_path.unlink(missing_ok=True)
     return FinetuneSummary(
         run_id=run.run_id,
@@ -275,5 +278,32 @@ def _register(run: TrackedRun, config: FinetuneConfig, name: str, model_id: str)
         description=f"{config.model} ({config.preset}), {start}, on `{config.labeled}` under "
         f"`{config.split}`, seed {config.seed}. Not in Production before its gates have passed.",
     )
+    if number == "1":
+        run.client.update_registered_model(
+            name,
+            description="Classifiers of OHLC windows, one version a candidate. Production moves by "
+            "`moola promote` alone, when the gates and the locked test set allow it.",
+        )
     run.set_tags({names.TAG_CANDIDATE: f"{name}/{number}"})
     return number
+
+
+def _note(
+    config: FinetuneConfig,
+    data: DataContainer,
+    result: FinetuneResult,
+    metrics: Mapping[str, float | None],
+) -> str:
+    """Return the run in one paragraph of Markdown."""
+    start = "from scratch"
+    if load := result.load_report:
+        start = f"from an encoder of which {load['match_ratio_encoder']:.0%} was loaded"
+    proven = "proven" if result.proof and result.proof["proven"] else "not proven"
+    shown = ("log_loss", "roc_auc", "balanced_accuracy", "ece")
+    figures = ", ".join(f"{k} {v:.4f}" for k in shown if (v := metrics[k]) is not None)
+    return (
+        f"**{config.model} ({config.preset})** {start}, on `{config.labeled}` under "
+        f"`{config.split}`, seed {config.seed}; freeze schedule `{config.schedule}`, {proven}. "
+        f"On {len(data.y_val)} validation windows: {figures}. {len(data.y_test)} test windows "
+        "have not been looked at."
+    )

@@ -73,7 +73,8 @@ def _log_predictions(
         shape=(len(own.y), *judge.labeled.X_ohlc.shape[1:]),
     )
     run.log_inputs([data])
-    run.log_metrics({**metrics, **ends}, dataset=data)
+    judged = run.client.get_model_version(judge.candidate.name, judge.candidate.version)
+    run.log_metrics({**metrics, **ends}, model_id=judged.model_id, dataset=data)
     labels = class_names(judge.labeled.meta)
     title = f"{judge.candidate.name} v{judge.candidate.version}, {judge.folds.name}"
     reliability = reliability_figure(own.y, own.proba, title=title)

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from moola.config import names
 
 _DIGEST_CHARS = 36  # MLflow's limit
-_PACKAGES = ("moola", "torch", "mlflow", "numpy", "scikit-learn", "sktime", "arch", "pyarrow")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +50,30 @@ def git_state(folder: Path | None = None) -> GitState:
     )
 
 
-def environment(device: str | None = None) -> dict[str, Any]:
-    """Return Python, packages and machine as JSON-ready values."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
+def environment(device: str | None = None, seed: int | None = None) -> dict[str, Any]:
+    """Return machine, threads, seed and every installed package as JSON-ready values."""
+    found: dict[str, Any] = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "cpus_usable": len(os.sched_getaffinity(0)),
         "device": device,
-        "packages": versions,
+        "seed": seed,
+        "threads": {k: v for k, v in os.environ.items() if k in _THREAD_VARIABLES},
+        "packages": _packages(),
     }
+    torch = sys.modules.get("torch")  # where it is not loaded, it has no part in the run
+    if torch is not None:
+        found["threads"]["torch"] = torch.get_num_threads()
+        found["cuda"] = torch.version.cuda
+        gpus = range(torch.cuda.device_count())
+        found["gpus"] = [torch.cuda.get_device_name(i) for i in gpus]
+    return found
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return {d.name: d.version for d in metadata.distributions()}
 
 
 def dataset_input(

@@ -2,138 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 import mlflow
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from numpy.typing import NDArray
+from mlflow.tracking.context.registry import resolve_tags
 
 from moola.config import names
-from moola.errors import MoolaError
-from moola.hashing import pretty_json
-from moola.tracking.lineage import GitState, environment, git_state, git_tags
-from moola.tracking.store import connect, experiment_id, first_line
+from moola.errors import MoolaError, TrackingError
+from moola.tracking.lineage import environment, git_state, git_tags
+from moola.tracking.run import TAG_CHARS, TrackedRun, tag_texts
+from moola.tracking.sender import Sender
+from moola.tracking.spool import Spool, left_spools
+from moola.tracking.store import absolute_uri, artifact_location, connect, first_line, open_store
 
-_BATCH_METRICS = 1000
-_BATCH_PARAMS = 100
-_TAG_CHARS = 5000
+__all__ = ["Terminated", "TrackedRun", "child_run", "fail_joined_run", "tracked_run"]
+
+_LOG = logging.getLogger(__name__)
+_RUN_VARIABLE = "MLFLOW_RUN_ID"
 
 
 class Terminated(BaseException):
     """The process was asked to stop (SIGTERM)."""
-
-
-class TrackedRun:
-    """A running MLflow run: everything Moola logs goes through here, in batches.
-
-    Artifacts are staged in a local folder and uploaded once, when the run ends.
-    """
-
-    def __init__(self, client: MlflowClient, run_id: str, name: str, git: GitState, staging: Path):
-        self.client = client
-        self.run_id = run_id
-        self.name = name
-        self.git = git
-        self._staging = staging
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters."""
-        entities = [Param(str(k), str(v)) for k, v in params.items()]
-        for i in range(0, len(entities), _BATCH_PARAMS):
-            self.client.log_batch(self.run_id, params=entities[i : i + _BATCH_PARAMS])
-
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set tags."""
-        entities = [RunTag(k, str(v)[:_TAG_CHARS]) for k, v in tags.items()]
-        self.client.log_batch(self.run_id, tags=entities)
-
-    def log_metrics(
-        self,
-        metrics: Mapping[str, float | None],
-        *,
-        model_id: str | None = None,
-        dataset: DatasetInput | None = None,
-    ) -> None:
-        """Log final figures; an undefined one (None) is left out, never written as 0 or NaN."""
-        self._log([{k: v for k, v in metrics.items() if v is not None}], model_id, dataset)
-
-    def log_history(self, rows: Sequence[Mapping[str, Any]], *, prefix: str = "") -> None:
-        """Log one row an epoch; the row's ``epoch`` is the step."""
-        self._log([{f"{prefix}{k}": v for k, v in r.items() if k != "epoch"} for r in rows])
-
-    def log_inputs(self, datasets: Sequence[DatasetInput]) -> None:
-        """Log data sets with their contexts."""
-        self.client.log_inputs(self.run_id, list(datasets))
-
-    def log_json(self, path: str, value: Mapping[str, Any]) -> None:
-        """Stage a JSON artifact."""
-        self.log_bytes(path, pretty_json(value).encode())
-
-    def log_bytes(self, path: str, content: bytes) -> None:
-        """Stage an artifact."""
-        target = self._target(path)
-        target.write_bytes(content)
-
-    def log_parquet(self, path: str, table: pa.Table) -> None:
-        """Stage a table as zstd parquet."""
-        pq.write_table(table, self._target(path), compression="zstd")
-
-    def log_image(self, key: str, pixels: NDArray[np.uint8]) -> None:
-        """Log an image, shape (h, w, 3), where the chart view shows it side by side with others."""
-        self.client.log_image(self.run_id, pixels, key=key, step=0)
-
-    def log_table(self, path: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Log a table that the web page's table view groups and compares."""
-        self.client.log_table(self.run_id, pd.DataFrame(list(rows)), path)
-
-    def flush(self) -> None:
-        """Upload what is staged."""
-        if any(self._staging.iterdir()):
-            self.client.log_artifacts(self.run_id, str(self._staging))
-            for path in sorted(self._staging.rglob("*"), reverse=True):
-                path.unlink() if path.is_file() else path.rmdir()
-
-    def _target(self, path: str) -> Path:
-        target = self._staging / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return target
-
-    def _log(
-        self,
-        rows: Sequence[Mapping[str, Any]],
-        model_id: str | None = None,
-        dataset: DatasetInput | None = None,
-    ) -> None:
-        now = int(time.time() * 1000)
-        linked = {}
-        if dataset is not None:
-            linked = {
-                "dataset_name": dataset.dataset.name,
-                "dataset_digest": dataset.dataset.digest,
-            }
-        entities = [
-            Metric(str(k), float(v), now, step, model_id=model_id, run_id=self.run_id, **linked)
-            for step, row in enumerate(rows)
-            for k, v in row.items()
-        ]
-        for i in range(0, len(entities), _BATCH_METRICS):
-            self.client.log_batch(self.run_id, metrics=entities[i : i + _BATCH_METRICS])
 
 
 @contextmanager
@@ -150,29 +51,26 @@ def tracked_run(
 
     FINISHED when the block ends; KILLED on SIGTERM or Ctrl-C; FAILED on any other exception, with
     the reason in the tag ``moola.reason`` and the traceback as an artifact.
+
+    A store that is away holds nothing up: the run goes into the spool and reaches the store with
+    the next run or ``moola sync``. What earlier runs left there is sent beside this one.
     """
-    client = connect(tracking_uri)
-    git = git_state()
-    joined = os.environ.get("MLFLOW_RUN_ID")
-    if joined:
-        active = mlflow.start_run()  # takes MLFLOW_RUN_ID, once
-        client.update_run(active.info.run_id, name=name)
-    else:
-        active = mlflow.start_run(experiment_id=experiment_id(client, experiment), run_name=name)
-    with tempfile.TemporaryDirectory(prefix="moola-run-") as staging, _sigterm_raises():
-        run = TrackedRun(client, active.info.run_id, name, git, Path(staging))
+    with _sender(open_store(tracking_uri)) as sender, _sigterm_raises():
+        run = _opened(sender, experiment, name)
         try:
-            run.set_tags({names.TAG_STEP: step, **git_tags(git)})
-            run.log_params(_new_params(client, run.run_id, params))
-            run.log_json("environment.json", environment(device))
-            if git.diff:
-                run.log_bytes("git/uncommitted.diff", git.diff.encode())
+            run.set_tags({names.TAG_STEP: step, **git_tags(run.git)})
+            run.log_params(params)
+            run.log_json("environment.json", environment(device, params.get("seed")))
+            if run.git.diff:
+                run.log_bytes("git/uncommitted.diff", run.git.diff.encode())
             yield run
-            run.flush()
+            sender.wait(sender.drained)
+            if sender.spool.refused:
+                raise TrackingError(f"the tracking store refused {'; '.join(sender.spool.refused)}")
         except BaseException as error:
             _end_badly(run, error)
             raise
-        mlflow.end_run("FINISHED")
+        run.end("FINISHED")
 
 
 @contextmanager
@@ -180,21 +78,17 @@ def child_run(
     parent: TrackedRun, name: str, *, tags: Mapping[str, Any], metrics: Mapping[str, float | None]
 ) -> Iterator[TrackedRun]:
     """Open a run below `parent`, in the parent's experiment."""
-    experiment = parent.client.get_run(parent.run_id).info.experiment_id
-    own = {"mlflow.parentRunId": parent.run_id, **git_tags(parent.git), **tags}
-    created = parent.client.create_run(
-        experiment, tags={k: str(v)[:_TAG_CHARS] for k, v in own.items()}, run_name=name
-    )
-    with tempfile.TemporaryDirectory(prefix="moola-run-") as staging:
-        run = TrackedRun(parent.client, created.info.run_id, name, parent.git, Path(staging))
-        status = "FAILED"
-        try:
-            run.log_metrics(metrics)
-            yield run
-            run.flush()
-            status = "FINISHED"
-        finally:
-            parent.client.set_terminated(run.run_id, status)
+    run = TrackedRun(parent.client, parent.sender, uuid.uuid4().hex, name, parent.git)
+    own = {**git_tags(parent.git), **tags}
+    body = {"name": name, "tags": tag_texts(own), "start_time": int(time.time() * 1000)}
+    parent.sender.append(run.key, "open", {**body, "parent": parent.key})
+    status = "FAILED"
+    try:
+        run.log_metrics(metrics)
+        yield run
+        status = "FINISHED"
+    finally:
+        run.end(status)
 
 
 def fail_joined_run(reason: str) -> None:
@@ -202,35 +96,81 @@ def fail_joined_run(reason: str) -> None:
 
     For errors that come before a step begins, such as a bad argument.
     """
-    run_id = os.environ.get("MLFLOW_RUN_ID")
+    run_id = os.environ.get(_RUN_VARIABLE)
     if not run_id:
         return
     try:
         client = connect()
-        client.set_tag(run_id, names.TAG_REASON, reason[:_TAG_CHARS])
+        client.set_tag(run_id, names.TAG_REASON, reason[:TAG_CHARS])
         client.set_terminated(run_id, "FAILED")
     except (MoolaError, MlflowException, OSError):
         return  # the store is the trouble; the reason is on the terminal
 
 
+@contextmanager
+def _sender(client: MlflowClient) -> Iterator[Sender]:
+    """Run a sender over a fresh spool; at the end say what could not be sent."""
+    store = absolute_uri(mlflow.get_tracking_uri())
+    sender = Sender(client, Spool.create(store), _left(store))
+    sender.start()
+    try:
+        yield sender
+    finally:
+        if not sender.wait(sender.drained):
+            _LOG.warning(
+                "%s does not take what was logged (%s). It is safe in %s; the next run sends it, "
+                "or `moola sync`.",
+                store,
+                sender.trouble or "no answer",
+                sender.spool.folder,
+            )
+        sender.stop()
+
+
+def _left(store: str) -> list[Spool]:
+    """Take the spools that ended processes left for a store."""
+    found = []
+    for folder in left_spools():
+        spool = Spool.take(folder)
+        if spool is None:
+            continue
+        if spool.store == store:
+            spool.add_missing_ends()
+            if spool.waiting:
+                found.append(spool)
+                continue
+        spool.close()
+    return found
+
+
+def _opened(sender: Sender, experiment: str, name: str) -> TrackedRun:
+    """Write the run's opening down and wait a moment for its id."""
+    run = TrackedRun(sender.client, sender, uuid.uuid4().hex, name, git_state())
+    joined = os.environ.pop(_RUN_VARIABLE, None)  # one run joins it
+    body: dict[str, Any] = {"name": name}
+    if joined:
+        run.joined = True
+        body["join"] = joined
+    else:
+        body |= {
+            "experiment": experiment,
+            "artifact_location": artifact_location(mlflow.get_tracking_uri(), experiment),
+            "start_time": int(time.time() * 1000),
+            "tags": tag_texts({**resolve_tags(), **git_tags(run.git)}),
+        }
+    sender.append(run.key, "open", body)
+    sender.wait(lambda: run.key in sender.spool.ids, while_away=False)
+    return run
+
+
 def _end_badly(run: TrackedRun, error: BaseException) -> None:
     killed = isinstance(error, KeyboardInterrupt | Terminated)
     reason = f"stopped by {type(error).__name__}" if killed else first_line(error)
-    try:
+    with suppress(OSError):  # the first error is the one to report
         run.set_tags({names.TAG_REASON: reason})
         if not isinstance(error, MoolaError) and not killed:
             run.log_bytes("traceback.txt", traceback.format_exc().encode())
-        run.flush()
-    except (MlflowException, OSError):
-        pass  # the first error is the one to report
-    finally:
-        mlflow.end_run("KILLED" if killed else "FAILED")
-
-
-def _new_params(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what ``mlflow run`` has logged already: a parameter can be written once."""
-    written = client.get_run(run_id).data.params
-    return {k: v for k, v in params.items() if k not in written}
+        run.end("KILLED" if killed else "FAILED")
 
 
 @contextmanager

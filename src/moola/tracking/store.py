@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import sqlite3
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +22,12 @@ from moola.config import names
 from moola.errors import TrackingError
 
 _TIMEOUT_SECONDS = 3.0
+_CLIENT_DEFAULTS = {
+    # MLflow's own are 7 and 120: to repeat is the sender's business, and other calls fail fast
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 def connect(uri: str | None = None) -> MlflowClient:
@@ -34,29 +44,63 @@ def connect(uri: str | None = None) -> MlflowClient:
         If the server does not answer within seconds or the URI is none that MLflow knows.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or names.DEFAULT_TRACKING_URI
-    _quiet()
-    if urlsplit(uri).scheme in ("http", "https"):
+    if is_server(uri):
         _check_server(uri)
-    mlflow.set_tracking_uri(uri)
+    client = open_store(uri)
     try:
-        client = MlflowClient()
         client.search_experiments(max_results=1)
     except MlflowException as error:
-        raise TrackingError(
-            f"tracking store {uri} cannot be used: {first_line(error)}",
-            remedy="Give a database or server URI, for example sqlite:///mlflow.db",
-        ) from None
+        raise _unusable(uri, error) from None
     return client
 
 
-def experiment_id(client: MlflowClient, name: str) -> str:
-    """Return an experiment's id, creating it; on a database store its files go to mlartifacts/."""
+def open_store(uri: str | None = None) -> MlflowClient:
+    """Point MLflow at a store without asking whether a server answers, and return a client.
+
+    A database is initialised here, by one process at a time: MLflow's own initialisation of a fresh
+    database fails when several processes begin it at once.
+
+    Raises
+    ------
+    TrackingError
+        If the URI is none that MLflow knows, or the database cannot be used.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or names.DEFAULT_TRACKING_URI
+    _quiet()
+    for variable, value in _CLIENT_DEFAULTS.items():
+        os.environ.setdefault(variable, value)
+    mlflow.set_tracking_uri(uri)
+    try:
+        with _one_initialises(absolute_uri(uri)):
+            client = MlflowClient(uri)
+            if not is_server(uri):
+                client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise _unusable(uri, error) from None
+    return client
+
+
+def is_server(uri: str) -> bool:
+    """Return whether a store is reached over HTTP."""
+    return urlsplit(uri).scheme in ("http", "https")
+
+
+def absolute_uri(uri: str) -> str:
+    """Return a URI that means the same store from any working directory."""
+    path = _sqlite_path(uri)
+    return uri if path is None else f"sqlite:///{path.absolute()}"
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
+    """Return where a new experiment's files go: mlartifacts/ here, or where a server puts them."""
+    return None if is_server(uri) else (Path.cwd() / names.ARTIFACT_ROOT / experiment).as_uri()
+
+
+def experiment_id(client: MlflowClient, name: str, location: str | None) -> str:
+    """Return an experiment's id, creating it with its artifacts at `location`."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    location = None
-    if not urlsplit(mlflow.get_tracking_uri()).scheme.startswith("http"):
-        location = (Path.cwd() / names.ARTIFACT_ROOT / name).as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:
@@ -70,6 +114,41 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def _unusable(uri: str, error: Exception) -> TrackingError:
+    return TrackingError(
+        f"tracking store {uri} cannot be used: {first_line(error)}",
+        remedy="Give a database or server URI, for example sqlite:///mlflow.db",
+    )
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    path = uri.partition(":///")[2].partition("?")[0]
+    named = urlsplit(uri).scheme.startswith("sqlite") and path not in ("", ":memory:")
+    return Path(path) if named else None
+
+
+@contextmanager
+def _one_initialises(uri: str) -> Iterator[None]:
+    """Let the process that finds no tables in a SQLite file make them before others look."""
+    path = _sqlite_path(uri)
+    if path is None or not os.access(path.parent, os.W_OK):
+        yield
+        return
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH if _has_tables(path) else fcntl.LOCK_EX)
+        yield
+
+
+def _has_tables(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            return bool(database.execute("SELECT count(*) FROM alembic_version").fetchone()[0])
+    except sqlite3.Error:
+        return False
 
 
 def _check_server(uri: str) -> None:

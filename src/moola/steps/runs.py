@@ -1,0 +1,167 @@
+"""Runs as the store knows them: a list, and what one of them did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from moola.config import names
+from moola.config.training import FinetuneConfig
+from moola.errors import ConfigError, TrackingError
+from moola.evaluation.gates import GateReport
+from moola.tracking.store import connect, first_line
+
+_EXPERIMENTS = (
+    names.EXPERIMENT_PRETRAIN,
+    names.EXPERIMENT_FINETUNE,
+    names.EXPERIMENT_GATES,
+    names.EXPERIMENT_PROMOTION,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """A run read back from the store.
+
+    Attributes
+    ----------
+    status
+        FINISHED, FAILED, KILLED or RUNNING.
+    seconds
+        From start to end; None while it runs.
+    children
+        Its child runs, in the order of their start.
+    """
+
+    run_id: str
+    name: str
+    step: str
+    status: str
+    started_ms: int
+    seconds: float | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    artifact_uri: str
+    children: tuple[StoredRun, ...] = ()
+
+    def json(self, path: str) -> Any:
+        """Read a JSON artifact; None where the run has none of this name."""
+        try:
+            return json.loads(mlflow.artifacts.load_text(f"{self.artifact_uri}/{path}"))
+        except (MlflowException, OSError):
+            return None
+
+
+def list_runs(*, num: int = 20, step: str | None = None) -> list[StoredRun]:
+    """Return the newest runs, without child runs; of one step if asked."""
+    client = connect()
+    known = [client.get_experiment_by_name(name) for name in (*_EXPERIMENTS, "Default")]
+    condition = f"tags.`{names.TAG_STEP}` " + (f"= '{step}'" if step else "!= ''")
+    found = client.search_runs(
+        [e.experiment_id for e in known if e is not None],
+        condition,
+        max_results=5 * num,  # child runs are sorted out below
+        order_by=["attributes.start_time DESC"],
+    )
+    top = [r for r in found if "mlflow.parentRunId" not in r.data.tags]
+    return [_stored(r) for r in top[:num]]
+
+
+def read_run(identity: str) -> StoredRun:
+    """Return one run by the beginning of its id, by its name, or the newest one (``newest``).
+
+    Raises
+    ------
+    ConfigError
+        If no run or more than one answers to it.
+    """
+    client = connect()
+    if identity == "newest":
+        newest = list_runs(num=1)
+        if not newest:
+            raise ConfigError("the store holds no run of Moola", remedy="Run `moola train`")
+        identity = newest[0].run_id
+    try:
+        run = client.get_run(identity)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise TrackingError(f"run {identity} cannot be read: {first_line(error)}") from None
+        near = [
+            r for r in list_runs(num=200) if r.run_id.startswith(identity) or r.name == identity
+        ]
+        if len(near) != 1:
+            raise ConfigError(
+                f"{len(near) or 'no'} run answers to {identity!r}",
+                limit="a run's id, the unique beginning of one, or its name",
+                remedy="See `moola runs`",
+            ) from None
+        run = client.get_run(near[0].run_id)
+    children = client.search_runs(
+        [run.info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{run.info.run_id}'",
+        order_by=["attributes.start_time ASC"],
+    )
+    return _stored(run, children)
+
+
+def finetune_view(run: StoredRun) -> Any | None:
+    """Return what the status report of a training shows; None where the run did not get so far."""
+    manifest = run.json(names.ARTIFACT_MANIFEST)
+    if run.step != "finetune" or manifest is None:
+        return None
+    environment = run.json("environment.json") or {}
+    model, _, version = run.tags.get(names.TAG_CANDIDATE, "").partition("/")
+    loaded = manifest["pretrained"] if "num_matched" in manifest["pretrained"] else None
+    calibrated = manifest["metrics"]["calibrated"]
+    return SimpleNamespace(
+        run_id=run.run_id,
+        run_name=run.name,
+        git=(manifest["git_commit"] or "nogit")[:7] + "+" * bool(manifest["git_dirty"]),
+        device=environment.get("device"),
+        config=FinetuneConfig.from_mapping(manifest["config"]),
+        num_parameters=manifest["num_parameters"],
+        audit=manifest["data"],
+        result=SimpleNamespace(
+            load_report=loaded,
+            proof=manifest["freeze_proof"],
+            history=[None] * manifest["training"]["epochs"],
+        ),
+        calibration=SimpleNamespace(**manifest["calibration"]),
+        metrics=calibrated,
+        registered_as=model or None,
+        version=version or None,
+        seconds=run.metrics.get("training_seconds", run.seconds or 0.0),
+    )
+
+
+def gate_reports(run: StoredRun) -> Sequence[GateReport]:
+    """Return the verdicts that a run's gate report holds; empty where it has none."""
+    document = run.json(names.ARTIFACT_GATE_REPORT) or {}
+    fields = ("gate", "name", "question", "verdict", "figures", "thresholds", "reasons")
+    return [GateReport(**{k: g[k] for k in fields}) for g in document.get("gates", [])]
+
+
+def _stored(run: Run, children: Sequence[Run] = ()) -> StoredRun:
+    info = run.info
+    ended = info.end_time
+    return StoredRun(
+        run_id=str(info.run_id),
+        name=str(info.run_name),
+        step=run.data.tags.get(names.TAG_STEP, ""),
+        status=str(info.status),
+        started_ms=int(info.start_time),
+        seconds=None if ended is None else (ended - info.start_time) / 1000,
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=dict(run.data.tags),
+        artifact_uri=str(info.artifact_uri),
+        children=tuple(_stored(child) for child in children),
+    )

@@ -1,0 +1,167 @@
+"""The sender: a thread that brings spools to a store, and how long a run waits for it.
+
+A store that fails opens the breaker: the thread tries again after 0.25 s, then after twice as long
+each time, up to 30 s. The run itself never talks to the store and goes on. It waits only where it
+needs an answer, and for a store that gives no sign of life `PATIENCE_SECONDS` in all.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+
+from moola.tracking.delivery import StoreAway, deliver, next_load
+from moola.tracking.spool import Entry, Spool
+from moola.tracking.store import is_server
+
+PATIENCE_SECONDS = 1.5
+_SLOW_SECONDS = 60.0  # longest wait for a store that is alive and busy
+_TICK_SECONDS = 0.25
+_RETRY_SECONDS = (0.25, 30.0)
+
+
+class Sender(threading.Thread):
+    """Sends one run's spool, and when that is idle those that earlier processes left.
+
+    Parameters
+    ----------
+    client
+        Client of the store.
+    spool
+        Spool of the run; only this sender writes to it from now on.
+    left
+        Spools of ended runs for the same store, oldest first; the sender closes them.
+    """
+
+    def __init__(self, client: MlflowClient, spool: Spool, left: list[Spool]):
+        super().__init__(name="moola-sender", daemon=True)
+        self.client = client
+        self.spool = spool
+        self._left = left
+        self._change = threading.Condition()
+        self._answers = 0
+        self._stopped = False
+        self._waited = 0.0
+        self._waited_for_busy = 0.0
+        self.trouble: str | None = None  # why the breaker is open
+
+    def append(
+        self, run: str, kind: str, body: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+    ) -> Entry:
+        """Write an entry into the spool and hand it to the thread; never waits for the store."""
+        with self._change:
+            entry = self.spool.append(run, kind, body, files)
+            self.spool.waiting.append(entry)
+            self._change.notify_all()
+        return entry
+
+    def run(self) -> None:
+        """Send until stopped."""
+        first, longest = _RETRY_SECONDS
+        pause = first
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._stopped or self._source() is not None)
+                source = self._source()
+                if self._stopped or source is None:
+                    return
+                load = next_load(source.waiting)
+            try:
+                deliver(self.client, source, load)
+            except StoreAway as away:
+                with self._change:
+                    self.trouble = str(away)
+                    self._change.notify_all()
+                    self._change.wait_for(lambda: self._stopped, timeout=pause)
+                pause = min(2 * pause, longest)
+                continue
+            pause = first
+            with self._change:
+                self.trouble = None
+                self._answers += 1
+                del source.waiting[: len(load)]
+                if source is not self.spool and not source.waiting:
+                    self._left.remove(source)
+                    source.close()
+                self._change.notify_all()
+
+    def wait(self, done: Callable[[], bool], *, while_away: bool = True) -> bool:
+        """Wait until `done`; return whether it is.
+
+        Time without a sign of life from the store is charged to this run's patience. When that is
+        used up, only an answer that comes at once is waited for.
+
+        Parameters
+        ----------
+        while_away
+            Also wait while the breaker is open.
+        """
+        with self._change:
+            answers = self._answers
+            while not done():
+                if self.trouble and (not while_away or self._waited >= PATIENCE_SECONDS):
+                    return False
+                began = time.monotonic()
+                left = max(PATIENCE_SECONDS - self._waited, 0.0)
+                self._change.wait(timeout=min(_TICK_SECONDS, max(left, 0.05)))
+                if self._answers == answers and not self._busy(began, left):
+                    self._waited += time.monotonic() - began
+                    if self._waited >= PATIENCE_SECONDS:
+                        return done()
+                answers = self._answers
+            return True
+
+    def drained(self) -> bool:
+        """Return whether the store has everything, what earlier runs left included."""
+        return not self.spool.waiting and not self._left
+
+    def stop(self) -> None:
+        """Stop sending and let go of the spools; what is not sent stays on the disk."""
+        with self._change:
+            self._stopped = True
+            self._change.notify_all()
+        self.join(timeout=0.1)
+        for spool in (*self._left, self.spool):
+            spool.close()
+
+    def _source(self) -> Spool | None:
+        if self.spool.waiting:
+            return self.spool
+        return self._left[0] if self._left else None
+
+    def _busy(self, began: float, left: float) -> bool:
+        """Return whether a store that has not answered lately is alive all the same."""
+        if self.trouble or self._waited_for_busy >= _SLOW_SECONDS:
+            return False
+        self._change.release()
+        try:
+            alive = _is_alive(self.client.tracking_uri, min(0.5, max(left - _TICK_SECONDS, 0.05)))
+        finally:
+            self._change.acquire()
+        if alive:
+            self._waited_for_busy += time.monotonic() - began
+        return alive
+
+
+def _is_alive(uri: str, timeout: float) -> bool:
+    if not is_server(uri):
+        return True
+    try:
+        answer = http_request(
+            get_default_host_creds(uri),
+            "/api/2.0/mlflow/runs/log-batch",
+            "POST",
+            json={"run_id": "0" * 32},
+            timeout=timeout,
+            max_retries=0,
+            raise_on_status=False,
+        )
+    except Exception:
+        return False
+    return answer.status_code < 500
