@@ -143,13 +143,14 @@ class WindowScorer:
             columns["label_set"] = scores.label_set
         return {**columns, "model_version": [self.version] * len(scores.name)}
 
-    def require_conformal(self) -> None:
-        """Raise BadInput if the version stores no conformal threshold."""
+    def require_conformal(self) -> float:
+        """Return the conformal threshold; raises BadInput if the version stores none."""
         if self.conformal_threshold is None:
             raise BadInput(
                 f"version {self.version} stores no conformal threshold",
                 remedy="Ask without return_set, or train the version again",
             )
+        return self.conformal_threshold
 
     def _softmax(self, logits: NDArray, *, calibrated: bool) -> NDArray[np.float64]:
         logits = logits / (self.temperature if calibrated else 1.0)
@@ -157,8 +158,8 @@ class WindowScorer:
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
     def _sets(self, logits: NDArray) -> list[list[str]]:
-        self.require_conformal()
-        inside = self._softmax(logits, calibrated=True) >= self.conformal_threshold
+        threshold = self.require_conformal()
+        inside = self._softmax(logits, calibrated=True) >= threshold
         return [[self.class_names[k] for k in np.flatnonzero(row)] for row in inside]
 
 
