@@ -55,7 +55,8 @@ _NESTED = b'{"inputs": ' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 _MANY = _text({"inputs": [[[1, 1, 1, 1]]] * 100_001})
 
 # What MLflow does before the model is asked, or after it refused:
-ECHO, IGNORED, TRACEBACK, CRASH = "echoes", "ignores", "traceback", "500"
+ECHO, WORDY, IGNORED = "echoes the input", "says more than 200 characters", "ignores it"
+TRACEBACK, CRASH = "shows a traceback", "fails with 500"
 
 BAD_REQUESTS = (
     BadRequest(name="empty body", body=b""),
@@ -64,8 +65,8 @@ BAD_REQUESTS = (
     BadRequest(name="cut off", body=as_json(_ONE)[:4000], mlflow=ECHO),
     BadRequest(name="a JSON list", body=_text(_ONE.tolist())),
     BadRequest(name="a JSON number", body=b"7"),
-    BadRequest(name="unknown field only", body=_text({"windows": _ONE.tolist()})),
-    BadRequest(name="two fields", body=_text({"inputs": [1], "instances": [1]})),
+    BadRequest(name="unknown field only", body=_text({"windows": _ONE.tolist()}), mlflow=WORDY),
+    BadRequest(name="two fields", body=_text({"inputs": [1], "instances": [1]}), mlflow=WORDY),
     BadRequest(name="unknown field beside", body=as_json(_ONE, colour="red"), mlflow=IGNORED),
     BadRequest(name="empty batch", body=_text({"inputs": []})),
     BadRequest(name="104 bars", body=as_json(_ONE[:, :104])),

@@ -7,7 +7,7 @@ import socket
 from urllib.parse import urlsplit
 
 import pytest
-from bad_requests import BAD_REQUESTS, CRASH, ECHO, IGNORED, TRACEBACK, BadRequest
+from bad_requests import BAD_REQUESTS, CRASH, ECHO, IGNORED, TRACEBACK, WORDY, BadRequest
 from serve_kit import Reply, Stand, as_json, calling, copy_of, moola_serve, random_windows
 
 LIMIT = 200
@@ -35,7 +35,7 @@ def faults(reply: Reply) -> set[str]:
     if b"Traceback" in reply.body or b"stack_trace" in reply.body:
         found.add(TRACEBACK)
     elif len(message_of(reply)) > LIMIT:
-        found.add(ECHO)
+        found.add(WORDY if b"must be a JSON dictionary" in reply.body else ECHO)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 import moola
-from moola.cli import bench, data, forensics, registry, serve, train
+from moola.cli import bench, data, forensics, monitor, registry, serve, train
 from moola.errors import MoolaError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ train.add_commands(app)
 forensics.add_commands(app)
 registry.add_commands(app)
 serve.add_commands(app)
+monitor.add_commands(app)
 bench.add_commands(app)
 
 
