@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from serve_kit import as_json, npz, random_windows
 
 from moola.serving.bodies import ARROW, CSV, JSON, NPZ
@@ -47,6 +48,14 @@ def _bomb() -> bytes:
 
 def _text(value: object) -> bytes:
     return json.dumps(value).encode()
+
+
+def _compressed() -> bytes:
+    sink, table = pa.BufferOutputStream(), pa.table({"window": [[1.0] * 420] * 5000})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 _RAGGED = _ONE.tolist()
@@ -91,6 +100,11 @@ BAD_REQUESTS = (
         mlflow=ECHO,
     ),
     BadRequest(name="table without columns", body=_text({"dataframe_split": {"data": [[1]]}})),
+    BadRequest(
+        name="columns that are lists",
+        body=_text({"dataframe_split": {"columns": [[[None]], []], "data": []}}),
+        mlflow=ECHO,
+    ),
     BadRequest(name="CSV of other columns", body=b"a,b\n1,2\n", content_type=CSV),
     BadRequest(name="broken CSV", body=b'a,b\n"1,2\n', content_type=CSV, mlflow=TRACEBACK),
     BadRequest(name="body of 3 MB", body=b" " * 3_000_000, status=413, mlflow=ECHO),
@@ -107,5 +121,6 @@ BAD_REQUESTS = (
     BadRequest(name="broken npz", body=npz(_ONE)[:200], content_type=NPZ),
     BadRequest(name="npz that unpacks to 84 MB", body=_bomb(), content_type=NPZ),
     BadRequest(name="broken Arrow", body=b"ARROW1" * 20, content_type=ARROW),
+    BadRequest(name="compressed Arrow", body=_compressed(), content_type=ARROW),
     BadRequest(name="GET", body=b"", content_type=None, method="GET", status=405),
 )  # fmt: skip

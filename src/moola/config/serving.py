@@ -58,8 +58,8 @@ class ServeConfig(Config):
     port: int = 5001
     workers: int = 1
     device: str = "auto"
-    max_body_mib: float = 32.0
-    max_windows: int = 4096
+    max_body_mib: float = 16.0
+    max_windows: int = 2048
     max_waiting: int = 256
     timeout_seconds: float = 30.0
     batch_windows: int = 256

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -105,12 +106,18 @@ def _read_json(body: bytes, max_bytes: int) -> tuple[NDArray[Any], Mapping[str, 
 
 
 def _table(field: str, value: Any) -> pd.DataFrame:
+    limit = "one row a window, columns named in text"
     try:
         if field == "dataframe_records":
             return pd.DataFrame.from_records(value)
-        return pd.DataFrame(**{k: value[k] for k in ("data", "columns")})
-    except (TypeError, ValueError, KeyError, AttributeError):
-        raise BadInput(f"{field} is not a table", limit="one row a window") from None
+        columns = value["columns"]
+        if not all(isinstance(name, str) for name in columns):
+            raise BadInput("dataframe_split has a column without a name", limit=limit)
+        return pd.DataFrame(value["data"], columns=columns)
+    except BadInput:
+        raise
+    except Exception:  # pandas raises whatever its inner workings stumble over
+        raise BadInput(f"{field} is not a table", limit=limit) from None
 
 
 def _from_base64(text: Any, shape: Any) -> NDArray[np.float32]:
@@ -145,8 +152,11 @@ def _read_npz(body: bytes, max_bytes: int) -> tuple[NDArray[Any], Mapping[str, A
 def _read_arrow(body: bytes, max_bytes: int) -> tuple[NDArray[Any], Mapping[str, Any]]:
     limit = "an Arrow stream with a column `window` of 4 T float32 values, bar by bar"
     try:
+        if any(map(_is_compressed, pa.ipc.MessageReader.open_stream(body))):
+            raise BadInput("the Arrow stream is compressed or has dictionaries", limit=limit)
         with pa.ipc.open_stream(body) as stream:
             column = stream.read_all().column("window").combine_chunks()
+        column.validate(full=True)
         flat = column.flatten()
         if not len(column) or column.null_count or flat.null_count:
             raise BadInput(f"the Arrow stream holds {len(column)} windows", limit=limit)
@@ -155,6 +165,28 @@ def _read_arrow(body: bytes, max_bytes: int) -> tuple[NDArray[Any], Mapping[str,
         raise
     except Exception:  # damaged streams raise Arrow's errors, OSError, and whatever numpy thinks
         raise BadInput("the body is not an Arrow stream of windows", limit=limit) from None
+
+
+def _is_compressed(message: pa.ipc.Message) -> bool:
+    """Return whether a message of an Arrow stream may unpack to more than it holds.
+
+    pyarrow does not tell, so the flatbuffer is read here: a Message's header is its field 2, a
+    RecordBatch's compression its field 3.
+    """
+    if message.type != "record batch":
+        return bool(message.type != "schema")
+    data = message.metadata.to_pybytes()
+
+    def number(form: str, at: int) -> int:
+        return int(struct.unpack_from(form, data, at)[0])
+
+    def field(table: int, k: int) -> int:
+        names = table - number("<i", table)
+        offset = number("<H", names + 4 + 2 * k) if number("<H", names) > 4 + 2 * k else 0
+        return table + offset if offset else 0
+
+    header = field(number("<I", 0), 2)
+    return field(header + number("<I", header), 3) != 0
 
 
 def _read_csv(body: bytes, max_bytes: int) -> tuple[NDArray[Any], Mapping[str, Any]]:
