@@ -32,6 +32,9 @@ class ServeConfig(Config):
         Processes; each loads, verifies and follows by itself.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    threads
+        Threads of torch in each process. One is best for small nets: waking a second one takes
+        longer than what it does.
     max_body_mib
         Largest body; a larger one is answered 413.
     max_windows
@@ -58,6 +61,7 @@ class ServeConfig(Config):
     port: int = 5001
     workers: int = 1
     device: str = "auto"
+    threads: int = 1
     max_body_mib: float = 16.0
     max_windows: int = 2048
     max_waiting: int = 256
@@ -69,7 +73,7 @@ class ServeConfig(Config):
 
     def __post_init__(self) -> None:
         check_count("port", self.port, high=65535)
-        for field in ("workers", "max_windows", "max_waiting", "batch_windows"):
+        for field in ("workers", "threads", "max_windows", "max_waiting", "batch_windows"):
             check_count(field, getattr(self, field))
         for field in ("max_body_mib", "timeout_seconds", "poll_seconds", "grace_seconds"):
             check_range(field, getattr(self, field), low=0, open_low=True)

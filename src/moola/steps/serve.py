@@ -138,7 +138,10 @@ def _version_files(client: MlflowClient, name: str, version: str) -> Iterator[Pa
 
 
 def make_source(config: ServeConfig) -> ProductionSource | PinnedSource:
-    """Return where the versions to serve come from."""
+    """Return where the versions to serve come from; sets the number of torch's threads."""
+    import torch
+
+    torch.set_num_threads(config.threads)
     client = connect()
     device = resolve_device(config.device)
     if config.version is not None:
