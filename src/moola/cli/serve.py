@@ -67,7 +67,7 @@ def serve(
         log_predictions=str(log_predictions) if log_predictions else None,
     )
     guarded = "with a bearer token" if os.environ.get(ENV_TOKEN) else "without a token"
-    console().print(f"Serving {name} on http://{host}:{port}, {guarded}; stop with Ctrl-C")
+    console().print(f"{name} on http://{host}:{port} once it is verified, {guarded}")
     run(config)
 
 
