@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -145,6 +148,20 @@ def test_stage_alias_and_two_workers_of_mlflow_models_serve(stand: Stand) -> Non
     for model, options in (("/Production", ()), ("@production", ("--workers", "2"))):
         with mlflow_serve(stand, model, *options) as url, calling(url) as call:
             assert np.abs(call(as_json(X)).proba() - expected(stand)).max() < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_mlflow_models_predict_on_files(stand: Stand, tmp_path: Path, form: str) -> None:
+    source, out = tmp_path / f"X.{form}", tmp_path / "out.json"
+    source.write_bytes(BODIES[form][0])
+    subprocess.run(
+        [sys.executable, "-m", "mlflow", "models", "predict", "-m", f"models:/{NAME}@production",
+         "-i", str(source), "-o", str(out), "-t", form, "--env-manager", "local"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": stand.uri}, check=True, capture_output=True,
+    )  # fmt: skip
+    rows = json.loads(out.read_text())["predictions"]
+    assert np.abs(pd.DataFrame(rows)[COLUMNS].to_numpy() - expected(stand)).max() < 1e-6
 
 
 def test_paths_are_those_of_mlflow(server: tuple[str, int], plain_server: str) -> None:

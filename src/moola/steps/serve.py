@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from mlflow import MlflowClient
 
+_KEEP_ALIVE_SECONDS = 75  # uvicorn's own 5 s cut off callers that pause for longer
+
 
 class ProductionSource:
     """The version in Production, if the ledger's signed evidence is about exactly its files.
@@ -190,6 +192,7 @@ def serve(config: ServeConfig) -> None:
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        "timeout_keep_alive": _KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": max(1, round(config.grace_seconds)),
     }
     log_to_stderr()
