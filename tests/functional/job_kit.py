@@ -27,21 +27,32 @@ TINY = FinetuneConfig(
 
 @contextmanager
 def mlflow_process(*words: str, ready: str, **env: str) -> Iterator[str]:
-    """Run an ``mlflow`` server command on a free local port; it is stopped by its own group.
+    """Run an ``mlflow`` server command on a free local port, see `server_process`."""
+    with server_process("mlflow", *words, ready=ready, **env) as (url, _):
+        yield url
 
-    `ready` is the path that answers once it is up; ``{port}`` in `words` stands for the port.
+
+@contextmanager
+def server_process(
+    module: str, *words: str, ready: str, log: Path | None = None, **env: str
+) -> Iterator[tuple[str, int]]:
+    """Run a module's server command on a free local port; it is stopped by its own group.
+
+    `ready` is the path that answers once it is up; ``{port}`` in `words` stands for the port. Its
+    output goes to `log`. Yields its address and its process id.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *(w.format(port=port) for w in words)],
-        env={**os.environ, "PATH": path, **env},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with (log or Path(os.devnull)).open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *(w.format(port=port) for w in words)],
+            env={**os.environ, "PATH": path, **env},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
     try:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 180
@@ -50,10 +61,10 @@ def mlflow_process(*words: str, ready: str, **env: str) -> Iterator[str]:
                 urllib.request.urlopen(f"{url}{ready}", timeout=2).close()
                 break
             except (urllib.error.URLError, OSError):
-                assert process.poll() is None, "the server ended"
+                assert process.poll() is None, f"the server ended: {log and log.read_text()}"
                 assert time.monotonic() < deadline, "the server does not answer"
                 time.sleep(0.2)
-        yield url
+        yield url, process.pid
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=20)

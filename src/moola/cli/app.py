@@ -11,7 +11,18 @@ from typing import Any
 import typer
 
 import moola
-from moola.cli import bench, data, forensics, models, pretrain, registry, runs, serve, train
+from moola.cli import (
+    bench,
+    data,
+    forensics,
+    models,
+    monitor,
+    pretrain,
+    registry,
+    runs,
+    serve,
+    train,
+)
 from moola.errors import MoolaError
 
 app = typer.Typer(
@@ -31,6 +42,7 @@ forensics.add_commands(app)
 registry.add_commands(app)
 runs.add_commands(app)
 serve.add_commands(app)
+monitor.add_commands(app)
 bench.add_commands(app)
 models.add_commands(app)
 

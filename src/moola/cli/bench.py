@@ -18,6 +18,7 @@ BENCHES = {
     "gates": "gate_simulation.py",
     "guard": "bench_guard.py",
     "models": "bench_models.py",
+    "serve": "bench_serve.py",
     "tracking": "bench_tracking.py",
 }
 UCR = "ucr"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from moola.cli.console import console
-from moola.cli.options import LedgerUrl, Name
+from moola.cli.console import console, progress_bars
+from moola.cli.options import Device, LedgerUrl, Name
 from moola.cli.reports import print_decision
 from moola.config import names
 
@@ -156,17 +156,33 @@ def keys(revoke: str = typer.Option("", help="Key id to revoke."), ledger: str =
 
 
 def predict(
-    windows: Path = typer.Argument(..., help="X_ohlc.npy, shape (n, T, 4), in price units."),
+    file: Path = typer.Argument(
+        ..., help="Bars (CSV, parquet) or windows (CSV, parquet, .npy), in price units."
+    ),
     output: Path = typer.Option(Path("predictions.parquet"), help="Parquet file to write."),
     model: str = typer.Option(
         f"models:/{names.REGISTERED_MODEL}@{names.ALIAS_PRODUCTION}", help="Model URI."
     ),
+    step: int = typer.Option(1, help="Bars between the starts of two windows."),
+    cross_gaps: bool = typer.Option(False, help="Windows may span gaps in the time line."),
+    device: str = Device,
 ) -> None:
-    """Score windows with a registered version and write one row each.
+    """Score a file with a registered version, one row a window; memory does not grow with the file.
 
-    Example: `moola predict data/labeled_windows/v1/X_ohlc.npy --output scores.parquet`
+    Example: `moola predict data/bars/eurusd_1h.parquet --step 6 --output scores.parquet`
     """
     from moola.steps.predict import predict as score
 
-    count, path = score(windows, output=output, model_uri=model)
-    console().print(f"{count:,} windows scored by {model} -> {path}")
+    with progress_bars() as progress:
+        done = score(
+            file,
+            output=output,
+            model_uri=model,
+            step=step,
+            cross_gaps=cross_gaps,
+            device=device,
+            progress=progress,
+        )
+    console().print(
+        f"{done.num_windows:,} windows scored by {model} (version {done.version}) -> {done.path}"
+    )

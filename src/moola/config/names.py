@@ -9,6 +9,7 @@ EXPERIMENT_PRETRAIN = "moola-pretrain"
 EXPERIMENT_FINETUNE = "moola-finetune"
 EXPERIMENT_GATES = "moola-gates"
 EXPERIMENT_PROMOTION = "moola-promotion"
+EXPERIMENT_MONITORING = "moola-monitoring"
 
 REGISTERED_MODEL = "EnhancedSimpleLSTM"
 ALIAS_PRODUCTION = "production"

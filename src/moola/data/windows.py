@@ -73,7 +73,7 @@ def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[
             limit="numbers of shape (n, T, 4): open, high, low, close",
             remedy="Put time on the second axis, prices on the third",
         )
-    if not len(X):
+    if not X.size:
         raise BadInput(
             "the batch holds no window", limit="at least 1", remedy="Leave out empty batches"
         )
@@ -85,15 +85,17 @@ def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[
         )
     with np.errstate(over="ignore"):
         X = X.astype(np.float32, copy=False)
-    bad = ~(np.isfinite(X) & (X > 0)).all(axis=(1, 2))
-    if bad.any():
+    if not (X.min() > 0 and X.max() < np.inf):  # NaN is neither
+        bad = ~(np.isfinite(X) & (X > 0)).all(axis=(1, 2))
         raise BadInput(
             f"window {int(np.argmax(bad))} holds a price that is NaN, infinite or not positive",
             limit="finite prices above 0",
             remedy="Fill or drop the bar before windows are cut",
         )
-    bad = ((X[..., 1] < X.max(axis=2)) | (X[..., 2] > X.min(axis=2))).any(axis=1)
-    if bad.any():
+    open_, high, low, close = (X[..., k] for k in range(4))
+    broken = (high < np.maximum(open_, close)) | (low > np.minimum(open_, close))
+    if broken.any():
+        bad = broken.any(axis=1)
         raise BadInput(
             f"window {int(np.argmax(bad))} has a bar whose high or low does not enclose its prices",
             limit="low <= open, close <= high",

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
 
 from moola.config import names
 
+_CHECKPOINT = "checkpoint"
 _REQUIREMENTS = ("moola", "torch", "mlflow", "numpy", "pandas", "scikit-learn", "safetensors")
 
 
@@ -23,9 +24,10 @@ def log_model(checkpoint: Path, *, window_bars: int, class_names: tuple[str, ...
     Parameters
     ----------
     checkpoint
-        Folder with ``model.safetensors`` and ``config.json`` (temperature and class names in it).
+        Folder named ``checkpoint`` with ``model.safetensors`` and ``config.json`` (temperature and
+        class names in it).
     window_bars, class_names
-        T and the K names, for the signature.
+        T and the K names, stated in the model's metadata and signature.
 
     Returns
     -------
@@ -37,21 +39,34 @@ def log_model(checkpoint: Path, *, window_bars: int, class_names: tuple[str, ...
             name=names.MODEL_NAME,
             python_model=str(Path(__file__).with_name("model_code.py")),
             artifacts={"checkpoint": str(checkpoint)},
-            signature=signature(window_bars, class_names),
+            signature=signature(class_names),
+            metadata={
+                "input": f"OHLC windows in price units, float32, shape (n, {window_bars}, 4)"
+            },
             pip_requirements=[f"{p}=={metadata.version(p)}" for p in _REQUIREMENTS],
         )
 
 
-def signature(window_bars: int, class_names: tuple[str, ...]) -> ModelSignature:
-    """Return the model's contract: one tensor in, one row a window out."""
+def signature(class_names: tuple[str, ...]) -> ModelSignature:
+    """Return what the model answers and which parameters it takes.
+
+    What may be sent is checked by the model itself and stated in the model's metadata: MLflow's own
+    check answers a wrong shape with the whole input, and lets no table of windows through.
+    """
     outputs = [
         ColSpec(DataType.long, "label"),
         ColSpec(DataType.string, "label_name"),
         *(ColSpec(DataType.double, f"probability_{name}") for name in class_names),
+        ColSpec(Array(DataType.string), "label_set", required=False),
         ColSpec(DataType.string, "model_version"),
     ]
-    return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, window_bars, 4))]),
-        outputs=Schema(outputs),
-        params=ParamSchema([ParamSpec("calibrated", DataType.boolean, True)]),
-    )
+    params = [
+        ParamSpec("calibrated", DataType.boolean, True),
+        ParamSpec("return_set", DataType.boolean, False),
+    ]
+    return ModelSignature(outputs=Schema(outputs), params=ParamSchema(params))
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """Return the checkpoint inside a downloaded model folder."""
+    return folder / "artifacts" / _CHECKPOINT

@@ -12,38 +12,85 @@ import yaml
 from numpy.typing import NDArray
 
 from moola.config.base import check_range
+from moola.data.windows import check_windows
+from moola.errors import BadInput
 from moola.models import get_model
 from moola.models.checkpoint import read_config
 
-MAX_WINDOWS = 100_000
+UNREGISTERED = "unregistered"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The answer to a batch.
+
+    Attributes
+    ----------
+    label
+        Label of the most probable class, shape (n,).
+    name
+        Its name, n of them.
+    proba
+        Class probabilities, shape (n, K).
+    label_set
+        Names of the classes in each window's conformal set; None if it was not asked for.
+    """
+
+    label: NDArray[Any]
+    name: list[str]
+    proba: NDArray[np.float64]
+    label_set: list[list[str]] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowScorer:
-    """A trained classifier, its calibration and the version it was registered as."""
+    """A trained classifier, its calibration and the version it was registered as.
+
+    `conformal_threshold` is the least calibrated probability with which a class enters a window's
+    set (split conformal prediction, see `moola.evaluation.conformal`); None if none is stored.
+    """
 
     model: Any
     temperature: float
     class_names: tuple[str, ...]
     version: str
+    conformal_threshold: float | None = None
 
     @classmethod
-    def load(cls, checkpoint: Path, *, device: str = "cpu") -> WindowScorer:
-        """Read a checkpoint folder that holds ``temperature`` and ``class_names``."""
+    def load(
+        cls, checkpoint: Path, *, device: str = "cpu", version: str | None = None
+    ) -> WindowScorer:
+        """Read a checkpoint folder that holds ``temperature`` and ``class_names``.
+
+        Parameters
+        ----------
+        version
+            The registered version; None reads it from what MLflow writes beside the model.
+        """
         config = read_config(checkpoint)
         estimator = type(get_model(config["model"], **config["params"]))
         check_range("temperature", config["temperature"], low=0, open_low=True)
+        conformal = config.get("conformal")
         return cls(
             model=estimator.load(checkpoint, device=device),
             temperature=float(config["temperature"]),
             class_names=tuple(config["class_names"]),
-            version=_registered_version(checkpoint),
+            version=version or _registered_version(checkpoint),
+            conformal_threshold=float(conformal["threshold"]) if conformal else None,
         )
 
     @property
     def window_bars(self) -> int:
         """Bars a window must have."""
         return int(self.model.window_bars_)
+
+    def check(self, X_NTC: NDArray) -> NDArray[np.float32]:
+        """Return windows as float32, shape (n, T, 4); raises BadInput naming the first fault."""
+        return check_windows(X_NTC, window_bars=self.window_bars)
+
+    def logits(self, X_NTC: NDArray) -> NDArray[np.float64]:
+        """Return logits of windows in price units, shape (n, K)."""
+        return np.asarray(self.model.decision_function(X_NTC))
 
     def probabilities(self, X_NTC: NDArray, *, calibrated: bool = True) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K).
@@ -60,21 +107,60 @@ class WindowScorer:
         BadInput
             If shape or prices cannot be used.
         """
-        logits = self.model.decision_function(X_NTC) / (self.temperature if calibrated else 1.0)
+        return self._softmax(self.logits(X_NTC), calibrated=calibrated)
+
+    def scores(
+        self, logits_NK: NDArray, *, calibrated: bool = True, return_set: bool = False
+    ) -> Scores:
+        """Turn logits into labels, probabilities and, if asked for, conformal sets.
+
+        The set is that of the calibrated probabilities, whatever `calibrated` says.
+        """
+        proba = self._softmax(logits_NK, calibrated=calibrated)
+        best = proba.argmax(axis=1)
+        return Scores(
+            label=np.asarray(self.model.classes_)[best],
+            name=[self.class_names[k] for k in best],
+            proba=proba,
+            label_set=self._sets(logits_NK) if return_set else None,
+        )
+
+    def answer(
+        self, X_NTC: NDArray, *, calibrated: bool = True, return_set: bool = False
+    ) -> pd.DataFrame:
+        """Return one row a window: label, its name, a probability a class, the model version."""
+        if return_set:
+            self.require_conformal()
+        scores = self.scores(self.logits(X_NTC), calibrated=calibrated, return_set=return_set)
+        return pd.DataFrame(self.columns(scores))
+
+    def columns(self, scores: Scores) -> dict[str, Any]:
+        """Return the answer by column, as the model's signature states it."""
+        columns: dict[str, Any] = {"label": scores.label.tolist(), "label_name": scores.name}
+        for k, name in enumerate(self.class_names):
+            columns[f"probability_{name}"] = scores.proba[:, k].tolist()
+        if scores.label_set is not None:
+            columns["label_set"] = scores.label_set
+        return {**columns, "model_version": [self.version] * len(scores.name)}
+
+    def require_conformal(self) -> float:
+        """Return the conformal threshold; raises BadInput if the version stores none."""
+        if self.conformal_threshold is None:
+            raise BadInput(
+                f"version {self.version} stores no conformal threshold",
+                remedy="Ask without return_set, or train the version again",
+            )
+        return self.conformal_threshold
+
+    def _softmax(self, logits: NDArray, *, calibrated: bool) -> NDArray[np.float64]:
+        logits = logits / (self.temperature if calibrated else 1.0)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
-    def answer(self, X_NTC: NDArray, *, calibrated: bool = True) -> pd.DataFrame:
-        """Return one row a window: label, its name, a probability a class, the model version."""
-        proba = self.probabilities(X_NTC, calibrated=calibrated)
-        best = proba.argmax(axis=1)
-        columns: dict[str, Any] = {
-            "label": [int(self.model.classes_[k]) for k in best],
-            "label_name": [self.class_names[k] for k in best],
-        }
-        for k, name in enumerate(self.class_names):
-            columns[f"probability_{name}"] = proba[:, k]
-        return pd.DataFrame({**columns, "model_version": self.version})
+    def _sets(self, logits: NDArray) -> list[list[str]]:
+        threshold = self.require_conformal()
+        inside = self._softmax(logits, calibrated=True) >= threshold
+        return [[self.class_names[k] for k in np.flatnonzero(row)] for row in inside]
 
 
 def _registered_version(checkpoint: Path) -> str:
@@ -83,6 +169,6 @@ def _registered_version(checkpoint: Path) -> str:
         if (folder / "MLmodel").exists():
             meta = folder / "registered_model_meta"
             if meta.exists():
-                return str(yaml.safe_load(meta.read_text()).get("model_version", "unregistered"))
-            return "unregistered"
-    return "unregistered"
+                return str(yaml.safe_load(meta.read_text()).get("model_version", UNREGISTERED))
+            return UNREGISTERED
+    return UNREGISTERED

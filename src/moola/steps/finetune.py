@@ -19,6 +19,7 @@ from moola.data.labels import CLASS_NAMES
 from moola.data.registry import DataContainer, DataRegistry
 from moola.errors import ConfigError
 from moola.evaluation.calibration import calibration_bins
+from moola.evaluation.conformal import conformal_threshold
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import (
     confusion_figure,
@@ -126,7 +127,7 @@ def finetune(
         _log_results(run, config, data, result, raw=raw, proba=proba, calibration=calibration)
         run.require_store("registering the model")
         with run.active():
-            model_info = _log_model(data, result, calibration.temperature)
+            model_info = _log_model(data, result, calibration.temperature, proba)
         val_input = _dataset(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
@@ -252,13 +253,18 @@ def _log_results(
     )
 
 
-def _log_model(data: DataContainer, result: FinetuneResult, temperature: float) -> Any:
+def _log_model(
+    data: DataContainer, result: FinetuneResult, temperature: float, proba: np.ndarray
+) -> Any:
     labels = class_names(data.metadata)
+    serving = {
+        "temperature": temperature,
+        "class_names": list(labels),
+        "conformal": asdict(conformal_threshold(data.y_val, proba)),
+    }
     with tempfile.TemporaryDirectory(prefix="moola-model-") as folder:
         checkpoint = Path(folder) / "checkpoint"
-        result.model.save(
-            checkpoint, extra={"temperature": temperature, "class_names": list(labels)}
-        )
+        result.model.save(checkpoint, extra=serving)
         return log_model(checkpoint, window_bars=data.labeled.X_ohlc.shape[1], class_names=labels)
 
 

@@ -1,44 +1,103 @@
-"""Score windows from a file with a registered version."""
+"""Score the windows of a file with a registered version; memory does not grow with the file."""
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 
+from moola.config.base import check_count
 from moola.errors import BadInput, DataError
 from moola.hashing import atomic_file
+from moola.serving.pyfunc import checkpoint_of
+from moola.serving.scoring import WindowScorer
+from moola.steps.progress import Progress, silent
+from moola.steps.window_files import read_windows
 from moola.tracking.store import connect, first_line
+from moola.training.device import resolve_device
 
 
-def predict(windows: Path, *, output: Path, model_uri: str) -> tuple[int, Path]:
-    """Score OHLC windows in price units and write label, probabilities and version as parquet.
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What was written: number of windows, version and file."""
+
+    num_windows: int
+    version: str
+    path: Path
+
+
+def predict(
+    file: Path,
+    *,
+    output: Path,
+    model_uri: str,
+    step: int = 1,
+    cross_gaps: bool = False,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Predicted:
+    """Score windows in price units and write label, probabilities and version as parquet.
 
     Parameters
     ----------
-    windows
-        ``.npy`` file, shape (n, T, 4).
+    file, step, cross_gaps
+        See `moola.steps.window_files.read_windows`.
+    output
+        The parquet file; it appears when all is written.
     model_uri
         For example ``models:/EnhancedSimpleLSTM@production``.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
 
-    Returns
-    -------
-    Number of windows and the file written.
+    Raises
+    ------
+    BadInput
+        If the model cannot be read, or windows or bars cannot be used.
     """
-    try:
-        X = np.load(windows, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"windows file {windows} cannot be read: {error}", limit="a .npy file (n, T, 4)"
-        ) from None
-    connect()
-    try:
-        model = mlflow.pyfunc.load_model(model_uri)
-        answer = model.predict(np.asarray(X, dtype=np.float32))
-    except MlflowException as error:
-        raise BadInput(f"{model_uri} cannot answer: {first_line(error)}") from None
+    check_count("step", step)
+    scorer = load_scorer(model_uri, device=resolve_device(device))
+    num_windows = 0
+    writer: pq.ParquetWriter | None = None
     with atomic_file(output) as temporary:
-        answer.to_parquet(temporary, index=False)
-    return len(answer), output
+        try:
+            for chunk in read_windows(
+                file, window_bars=scorer.window_bars, step=step, cross_gaps=cross_gaps
+            ):
+                logits = scorer.logits(np.asarray(chunk.X))
+                table = pa.table({**chunk.where, **scorer.columns(scorer.scores(logits))})
+                writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd")
+                writer.write_table(table)
+                num_windows += len(table)
+                progress("scoring", chunk.done, chunk.total, f"{num_windows:,} windows")
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is None:
+            raise DataError(
+                f"{file} holds no window of {scorer.window_bars} bars",
+                remedy="Give more bars, or allow windows across gaps with --cross-gaps",
+            )
+    return Predicted(num_windows=num_windows, version=scorer.version, path=output)
+
+
+def load_scorer(model_uri: str, *, device: str = "cpu") -> WindowScorer:
+    """Read a logged or registered model as the scorer that every way of serving uses.
+
+    Raises
+    ------
+    BadInput
+        If MLflow cannot find it, or it is not a model of Moola's.
+    """
+    connect()
+    with tempfile.TemporaryDirectory(prefix="moola-model-") as folder:
+        try:
+            found = mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=folder)
+        except (MlflowException, OSError) as error:
+            raise BadInput(f"{model_uri} cannot be read: {first_line(error)}") from None
+        return WindowScorer.load(checkpoint_of(Path(found)), device=device)

@@ -1,0 +1,249 @@
+"""The application of `moola serve`: MLflow's paths, answered fast and in short lines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from moola.config.serving import NO_VERSION, ServeConfig
+from moola.errors import BadInput
+from moola.serving.batching import Batcher, Overloaded
+from moola.serving.bodies import JSON, READERS, Question, read_question
+from moola.serving.envelope import Envelope
+from moola.serving.follow import Follower, Served, Source
+from moola.serving.kept import Answered, PredictionLog
+from moola.serving.observe import Metrics
+from moola.serving.openapi import INVOCATIONS
+from moola.serving.replies import error_body, write_reply
+
+LOG = logging.getLogger("moola.serve")
+_THREAD_FROM_BYTES = 1 << 16  # larger bodies are read in a thread: the loop goes on meanwhile
+_UTF_8 = ("charset=utf-8", 'charset="utf-8"')
+_CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+
+
+class Refusal(Exception):
+    """A request that is not answered: status, MLflow's error code, and why."""
+
+    def __init__(self, status: int, code: str, message: str):
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Service:
+    """What the paths share: the version that answers, the batcher, metrics, kept predictions."""
+
+    def __init__(self, config: ServeConfig, source: Source, metrics: Metrics):
+        self.config = config
+        self.metrics = metrics
+        self.max_bytes = int(config.max_body_mib * 2**20)
+        self.batcher = Batcher(
+            batch_windows=config.batch_windows,
+            max_waiting=config.max_waiting,
+            on_batch=metrics.batch.observe,
+        )
+        self.kept = PredictionLog(config.log_predictions) if config.log_predictions else None
+        self.follower = Follower(
+            source,
+            poll_seconds=config.poll_seconds,
+            on_change=self._changed,
+            on_refusal=self._refused,
+        )
+
+    async def answer(self, request: Request, content_type: str, body: bytes) -> Response:
+        """Answer a body that was read whole."""
+        served = self.follower.current
+        if served is None:
+            raise Refusal(503, "TEMPORARILY_UNAVAILABLE", "no proven version is in Production")
+        arguments = (served, content_type, body, dict(request.query_params))
+        if len(body) >= _THREAD_FROM_BYTES:
+            question = await asyncio.to_thread(self._read, *arguments)
+        else:
+            question = self._read(*arguments)
+        try:
+            logits = await self.batcher.logits(served.scorer, question.X)
+        except Overloaded as error:
+            raise Refusal(503, "TEMPORARILY_UNAVAILABLE", str(error)) from None
+        scores = served.scorer.scores(
+            logits, calibrated=question.calibrated, return_set=question.return_set
+        )
+        content, media = write_reply(served.scorer, scores, request.headers.get("accept", ""))
+        request.state.facts = {"version": served.version, "windows": len(question.X)}
+        for label in set(scores.name):
+            self.metrics.windows.labels(served.version, label).inc(scores.name.count(label))
+        if self.kept is not None:
+            self.kept.add(
+                Answered(
+                    request_id=request.state.request_id,
+                    X=question.X,
+                    columns=served.scorer.columns(scores),
+                )
+            )
+        return Response(content, media_type=media, headers={"x-model-version": served.version})
+
+    def _read(
+        self, served: Served, content_type: str, body: bytes, query: dict[str, str]
+    ) -> Question:
+        question = read_question(content_type, body, query, max_bytes=self.max_bytes)
+        if question.X.ndim and len(question.X) > self.config.max_windows:
+            raise Refusal(
+                413, "BAD_REQUEST",
+                f"the batch holds {len(question.X)} windows; at most {self.config.max_windows}",
+            )  # fmt: skip
+        if question.return_set:
+            served.scorer.require_conformal()
+        return Question(
+            X=served.scorer.check(question.X),
+            calibrated=question.calibrated,
+            return_set=question.return_set,
+        )
+
+    def _changed(self, served: Served | None) -> None:
+        self.metrics.serving.set(int(served is not None))
+        if served is None:
+            LOG.error("no version answers")
+            return
+        self.metrics.changes.inc()
+        fields = {"version": served.version, "sha256": served.sha256, "proven": served.proven}
+        LOG.info("version answers", extra={"fields": fields})
+
+    def _refused(self, version: str, reason: str) -> None:
+        self.metrics.refusals.inc()
+        LOG.error("version refused", extra={"fields": {"version": version, "reason": reason}})
+
+
+def create_app(config: ServeConfig, source: Source, *, token: str | None = None) -> FastAPI:
+    """Return the application; the version to serve is loaded and verified before it returns.
+
+    Parameters
+    ----------
+    config
+        Limits.
+    source
+        Where versions come from, and what they must show.
+    token
+        Bearer token to ask for.
+
+    Raises
+    ------
+    MoolaError
+        If there is nothing to serve or it is refused.
+    """
+    metrics = Metrics()
+    service = Service(config, source, metrics)
+    service.follower.start()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.follower.stop)
+        service.batcher.close()
+        if service.kept is not None:
+            await asyncio.to_thread(service.kept.close)
+
+    app = FastAPI(title="moola serve", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.service = service
+    _add_paths(app, service)
+    _add_refusals(app, config)
+    app.add_middleware(Envelope, metrics=metrics, token=token)
+    return app
+
+
+def _add_paths(app: FastAPI, service: Service) -> None:
+    def ping() -> Response:
+        return Response("\n", 200 if service.follower.current else 503, media_type=JSON)
+
+    def version() -> Response:
+        served = service.follower.current
+        headers = {
+            "x-model-version": served.version if served else NO_VERSION,
+            "x-model-sha256": served.sha256 if served else NO_VERSION,
+            "x-model-proven": str(bool(served and served.proven)).lower(),
+            "x-moola-version": metadata.version("moola"),
+        }
+        return Response(metadata.version("mlflow"), media_type=JSON, headers=headers)
+
+    async def invocations(request: Request) -> Response:
+        async with asyncio.timeout(service.config.timeout_seconds):
+            content_type = _content_type(request)
+            body = await _read_body(request, service.max_bytes)
+            return await service.answer(request, content_type, body)
+
+    app.get("/ping")(ping)
+    app.get("/health", include_in_schema=False)(ping)
+    app.get("/version")(version)
+    app.get("/metrics", include_in_schema=False)(
+        lambda: Response(service.metrics.page(), media_type="text/plain; version=0.0.4")
+    )
+    app.post("/invocations", **INVOCATIONS)(invocations)
+
+
+def _add_refusals(app: FastAPI, config: ServeConfig) -> None:
+    def refuse(request: Request, status: int, code: str, message: str) -> Response:
+        headers = {"retry-after": "1"} if status == 503 else {}
+        body = error_body(code, message, request.state.request_id)
+        return Response(body, status, media_type=JSON, headers=headers)
+
+    async def on_refusal(request: Request, error: Refusal) -> Response:
+        return refuse(request, error.status, error.code, str(error))
+
+    async def on_bad_input(request: Request, error: BadInput) -> Response:
+        return refuse(request, 400, "BAD_REQUEST", str(error))
+
+    async def on_timeout(request: Request, error: TimeoutError) -> Response:
+        message = f"not answered within {config.timeout_seconds:g} s"
+        return refuse(request, 504, "DEADLINE_EXCEEDED", message)
+
+    async def on_http(request: Request, error: HTTPException) -> Response:
+        code = _CODES.get(error.status_code, "BAD_REQUEST")
+        response = refuse(request, error.status_code, code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+    async def on_disconnect(request: Request, error: ClientDisconnect) -> Response:
+        return refuse(request, 400, "BAD_REQUEST", "the body did not arrive whole")
+
+    handlers: dict[type[Exception], Any] = {
+        Refusal: on_refusal,
+        BadInput: on_bad_input,
+        TimeoutError: on_timeout,
+        HTTPException: on_http,
+        ClientDisconnect: on_disconnect,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def _content_type(request: Request) -> str:
+    given = request.headers.get("content-type", "")
+    mime, *parameters = (part.strip().lower() for part in given.split(";"))
+    if mime not in READERS or any(
+        p not in ("charset=utf-8", 'charset="utf-8"') for p in parameters
+    ):
+        known = ", ".join(READERS)
+        raise Refusal(415, "BAD_REQUEST", f"content type is {given[:60]!r}; expected {known}")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Refusal(415, "BAD_REQUEST", "the body is compressed; expected it as it is")
+    return mime
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    stated = request.headers.get("content-length", "")
+    message = f"the body is larger than {limit} bytes"
+    if stated.isdigit() and int(stated) > limit:
+        raise Refusal(413, "BAD_REQUEST", message)
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise Refusal(413, "BAD_REQUEST", message)
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,101 @@
+"""What a caller may send as windows, in the forms that carry no type of their own.
+
+Every way of serving (MLflow's pyfunc, `moola serve`, `moola predict`) reads lists and tables here.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moola.data.bars import PRICE_COLUMNS
+from moola.errors import BadInput
+
+MAX_WINDOWS = 100_000
+_FORM = "numbers of shape (n, T, 4): open, high, low, close"
+_COLUMN = re.compile(r"(open|high|low|close)_(\d{1,6})")
+
+
+def windows_of(values: Any) -> NDArray[Any]:
+    """Return windows as an array; shape, prices and number type are still to be checked.
+
+    Parameters
+    ----------
+    values
+        Array or nested lists of shape (n, T, 4), or a table with one row a window: columns
+        ``open_0, high_0, low_0, close_0, open_1, ...`` in any order.
+
+    Raises
+    ------
+    BadInput
+        If the form is another one, or there are more than 100,000 windows.
+    """
+    if isinstance(values, pd.DataFrame):
+        values = _from_table(values)
+    elif isinstance(values, Sequence) and not isinstance(values, str | bytes):
+        values = from_lists(values)
+    elif not isinstance(values, np.ndarray):
+        raise BadInput(f"the windows are a {type(values).__name__}", limit=_FORM)
+    if values.ndim and len(values) > MAX_WINDOWS:
+        raise BadInput(f"the batch holds {len(values)} windows", limit=f"at most {MAX_WINDOWS}")
+    return values
+
+
+def from_lists(values: Any) -> NDArray[np.float64]:
+    """Return nested lists of shape (n, T, 4) as an array, or raise BadInput.
+
+    Stricter than ``np.array``: text is never taken for a number, and no array of objects comes out.
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise BadInput(f"the windows are a {type(values).__name__}", limit=_FORM)
+    if not values:
+        raise BadInput("the batch holds no window", limit="at least 1")
+    try:
+        if any(len(window) != len(values[0]) for window in values):
+            raise BadInput("the windows differ in their number of bars", limit=_FORM)
+        bars = list(chain.from_iterable(values))
+        if not bars or any(len(bar) != 4 for bar in bars):
+            raise BadInput("a bar does not hold 4 prices", limit=_FORM)
+        flat = array("d", list(chain.from_iterable(bars)))
+    except (TypeError, OverflowError, KeyError):
+        raise BadInput("the windows are not nested lists of numbers", limit=_FORM) from None
+    return np.frombuffer(flat).reshape(len(values), -1, 4)
+
+
+def window_columns(window_bars: int) -> list[str]:
+    """Return the column names of a table of windows, in the order of the bars."""
+    return [f"{price}_{bar}" for bar in range(window_bars) for price in PRICE_COLUMNS]
+
+
+def _from_table(table: pd.DataFrame) -> NDArray[np.float64]:
+    names = [str(name) for name in table.columns]
+    expected = window_columns(len(names) // 4)
+    if not names or len(names) % 4 or sorted(names) != sorted(expected):
+        odd = next((n for n in names if not _COLUMN.fullmatch(n)), names[-1] if names else "none")
+        raise BadInput(
+            f"the table has {len(names)} columns, one of them {odd[:40]!r}",
+            limit="open_0, high_0, low_0, close_0, open_1, ... one row a window",
+        )
+    ordered = table.set_axis(names, axis=1)[expected]
+    if any(kind.kind not in "fiu" for kind in ordered.dtypes if isinstance(kind, np.dtype)):
+        raise BadInput("the table holds something that is not a number", limit=_FORM)
+    try:
+        prices = ordered.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError):
+        raise BadInput("the table holds something that is not a number", limit=_FORM) from None
+    return prices.reshape(len(table), -1, 4)
+
+
+def flag(params: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    """Return a parameter that must be true or false."""
+    value = params.get(name, default)
+    if not isinstance(value, bool | np.bool_):
+        raise BadInput(f"params: {name} is a {type(value).__name__}", limit="true or false")
+    return bool(value)

@@ -1,0 +1,154 @@
+"""Compare kept predictions with the training set of their version, and log a run about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pa_dataset
+
+from moola.config import names
+from moola.data.features import FEATURE_NAMES, features20
+from moola.data.registry import DataRegistry
+from moola.errors import DataError
+from moola.evaluation.drift import DriftReport, drift_report
+from moola.evaluation.metrics import compute_metrics
+from moola.steps.calibrate import block_length_of
+from moola.steps.candidate import find_candidate
+from moola.steps.predict import load_scorer
+from moola.tracking.mlflow_run import tracked_run
+from moola.tracking.store import connect
+
+_KEY = ["request_id", "row"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftSummary:
+    """What was found about one version, and the run that holds it.
+
+    `labelled` holds metrics of the windows whose labels have arrived, None without labels.
+    """
+
+    run_id: str
+    name: str
+    version: str
+    report: DriftReport
+    labelled: dict[str, float | None] | None
+    num_labelled: int
+
+
+def drift(
+    folder: Path,
+    *,
+    name: str = names.REGISTERED_MODEL,
+    version: str | None = None,
+    labels: Path | None = None,
+    data_root: Path | str = "data",
+    num_permutations: int = 999,
+) -> DriftSummary:
+    """Compare what a version was asked with what it was trained on.
+
+    Parameters
+    ----------
+    folder
+        What `moola serve --log-predictions` wrote.
+    version
+        None takes the version that answered last.
+    labels
+        CSV or parquet with the columns ``request_id``, ``row`` and ``label``: adds the metrics of
+        the windows it names.
+
+    Raises
+    ------
+    DataError
+        If folder or labels cannot be read, or fewer than 5 blocks of windows were served.
+    """
+    client = connect()
+    kept = read_kept(folder)
+    version = version or str(kept["model_version"].iloc[-1])
+    kept = kept[kept["model_version"] == version]
+    if kept.empty:
+        raise DataError(f"{folder} holds no answer of version {version}")
+    candidate = find_candidate(client, name, version)
+    data = DataRegistry(data_root).load_labeled(candidate.config.labeled, candidate.config.split)
+    scores = [column for column in kept.columns if column.startswith("probability_")]
+    scorer = load_scorer(f"models:/{name}/{version}")
+    trained = np.column_stack([features20(data.X_train), scorer.probabilities(data.X_train)])
+    report = drift_report(
+        trained,
+        kept[[*FEATURE_NAMES, *scores]].to_numpy(dtype=np.float64),
+        names=(*FEATURE_NAMES, *scores),
+        block_length=block_length_of(data.metadata, len(data.X_train)),
+        num_permutations=num_permutations,
+    )
+    labelled, num_labelled = _labelled(kept, labels, scores) if labels else (None, 0)
+    with tracked_run(
+        step="drift",
+        experiment=names.EXPERIMENT_MONITORING,
+        name=f"drift-{name}-v{version}",
+        params={"model": f"{name}/{version}", "windows": len(kept), "labels": num_labelled},
+    ) as run:
+        figures = {
+            f"{kind}_{r.name}": getattr(r, kind) for r in report.rows for kind in ("psi", "ks")
+        }
+        run.log_metrics({**figures, "num_drifted": len(report.drifted)})
+        if labelled is not None:
+            run.log_metrics(labelled)
+        run.log_json("drift.json", {**report.to_dict(), "labelled": labelled})
+        run.set_tags(
+            {
+                names.TAG_CANDIDATE: f"{name}/{version}",
+                names.TAG_VERDICT: "drift" if report.drifted else "no drift seen",
+            }
+        )
+    return DriftSummary(
+        run_id=run.run_id,
+        name=name,
+        version=version,
+        report=report,
+        labelled=labelled,
+        num_labelled=num_labelled,
+    )
+
+
+def read_kept(folder: Path) -> pd.DataFrame:
+    """Return kept predictions in time order."""
+    files = sorted(Path(folder).glob("predictions-*.parquet"))
+    if not files:
+        raise DataError(
+            f"{folder} holds no kept predictions",
+            remedy=f"Serve with `moola serve --log-predictions {folder}`",
+        )
+    try:
+        table = pa.concat_tables(
+            [pa_dataset.dataset(file).to_table() for file in files], promote_options="default"
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from None
+    return table.to_pandas().sort_values(["time", *_KEY], kind="stable", ignore_index=True)
+
+
+def _labelled(
+    kept: pd.DataFrame, path: Path, scores: list[str]
+) -> tuple[dict[str, float | None], int]:
+    """Return the metrics of the served windows that a file has labels for, and their number."""
+    read: Any = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
+    try:
+        labels = read(path)[[*_KEY, "label"]]
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        raise DataError(
+            f"labels file {path} cannot be read", limit="CSV or parquet: request_id, row, label"
+        ) from None
+    joined = kept.drop(columns="label").merge(labels, on=_KEY, validate="one_to_one")
+    known = joined["label"].isin(range(len(scores))).all()
+    if joined.empty or not known:
+        raise DataError(
+            f"{path} has {len(labels)} labels, {len(joined)} of windows that were served",
+            limit=f"at least one, each from 0 to {len(scores) - 1}",
+        )
+    y = joined["label"].to_numpy(dtype=np.int64)
+    return dict(compute_metrics(y, joined[scores].to_numpy(dtype=np.float64))), len(joined)

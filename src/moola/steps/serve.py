@@ -1,0 +1,208 @@
+"""Serve the proven version in Production: where versions come from and what they must show."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
+from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
+from moola.errors import MoolaError, PromotionRefused
+from moola.promotion.calls import mlflow_call
+from moola.promotion.checks import check_evidence
+from moola.promotion.digest import model_files_digest
+from moola.promotion.evidence import Evidence
+from moola.promotion.keys import load_trusted_keys
+from moola.promotion.ledger import MOVES, Ledger
+from moola.promotion.rollback import proven_evidence
+from moola.promotion.state import read_state
+from moola.serving.follow import Served
+from moola.serving.pyfunc import checkpoint_of
+from moola.serving.scoring import WindowScorer
+from moola.steps.registry import ledger_of
+from moola.tracking.store import connect
+from moola.training.device import resolve_device
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from mlflow import MlflowClient
+
+_KEEP_ALIVE_SECONDS = 75  # uvicorn's own 5 s cut off callers that pause for longer
+
+
+class ProductionSource:
+    """The version in Production, if the ledger's signed evidence is about exactly its files.
+
+    The files are copied to a private folder, their digest is compared with the signed one, and the
+    model is built from that copy, so that nothing can be changed in between. No code that came with
+    the version is run.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        ledger: Ledger,
+        name: str,
+        *,
+        trusted_folder: Path,
+        device: str = "cpu",
+    ):
+        self._client = client
+        self._ledger = ledger
+        self._name = name
+        self._trusted_folder = trusted_folder
+        self._device = device
+
+    def wanted(self) -> str | None:
+        """Return the version in Production; raises PromotionRefused while a move is under way."""
+        return read_state(self._client, self._name).champion
+
+    def check(self, served: Served) -> None:
+        """Raise PromotionRefused if the evidence of a loaded version no longer counts."""
+        self._require(served.version, served.sha256)
+
+    def load(self, version: str) -> Served:
+        """Copy, verify and load a version."""
+        self._evidence(version)  # a version without any is not worth a download
+        with _version_files(self._client, self._name, version) as folder:
+            digest = model_files_digest(folder)
+            self._require(version, digest)
+            return _served(folder, version, digest, proven=True, device=self._device)
+
+    def _evidence(self, version: str) -> Evidence:
+        # Read each time: a key revoked while the server runs counts no more.
+        trusted = load_trusted_keys(self._trusted_folder)
+        moves = self._ledger.entries(self._name, events=MOVES)
+        return proven_evidence(moves, version, trusted)
+
+    def _require(self, version: str, digest: str) -> None:
+        with mlflow_call(f"version {version} of {self._name}"):
+            run_id = self._client.get_model_version(self._name, version).run_id
+        reasons = check_evidence(
+            self._evidence(version),
+            name=self._name,
+            version=version,
+            run_id=run_id,
+            model_sha256=digest,
+            policy=PromotionPolicy(),
+            now=datetime.now(UTC),
+        )
+        if reasons:
+            raise PromotionRefused(f"version {version} is not served: {'; '.join(reasons)}")
+
+
+class PinnedSource:
+    """One version, whatever it was or was not shown to be."""
+
+    def __init__(self, client: MlflowClient, name: str, version: str, *, device: str = "cpu"):
+        self._client = client
+        self._name = name
+        self._version = version
+        self._device = device
+
+    def wanted(self) -> str | None:
+        """Return the version."""
+        return self._version
+
+    def check(self, served: Served) -> None:
+        """Accept it."""
+
+    def load(self, version: str) -> Served:
+        """Copy and load it."""
+        with _version_files(self._client, self._name, version) as folder:
+            digest = model_files_digest(folder)
+            return _served(folder, version, digest, proven=False, device=self._device)
+
+
+def _served(folder: Path, version: str, digest: str, *, proven: bool, device: str) -> Served:
+    scorer = WindowScorer.load(checkpoint_of(folder), version=version, device=device)
+    return Served(scorer=scorer, version=version, sha256=digest, proven=proven)
+
+
+@contextmanager
+def _version_files(client: MlflowClient, name: str, version: str) -> Iterator[Path]:
+    """Copy a version's files to a private folder that is removed at the end of the block."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with tempfile.TemporaryDirectory(prefix="moola-serve-") as temporary:
+        with mlflow_call(f"the files of version {version} of {name}"):
+            address = client.get_model_version_download_uri(name, version)
+            repository = get_artifact_repository(address, tracking_uri=client.tracking_uri)
+            repository.download_artifacts("", dst_path=temporary)
+        yield Path(temporary)
+
+
+def make_source(config: ServeConfig) -> ProductionSource | PinnedSource:
+    """Return where the versions to serve come from; sets the number of torch's threads."""
+    import torch
+
+    torch.set_num_threads(config.threads)
+    client = connect()
+    device = resolve_device(config.device)
+    if config.version is not None:
+        return PinnedSource(client, config.name, config.version, device=device)
+    return ProductionSource(
+        client,
+        ledger_of(config.ledger_url),
+        config.name,
+        trusted_folder=Path(config.project) / TRUSTED_FOLDER,
+        device=device,
+    )
+
+
+def worker_app() -> FastAPI:
+    """Return the application of one of several processes, by what the environment says."""
+    from moola.serving.app import create_app
+    from moola.serving.observe import log_to_stderr
+
+    log_to_stderr()
+    config = ServeConfig.from_mapping(json.loads(os.environ[ENV_SETTINGS]))
+    try:
+        return create_app(config, make_source(config), token=os.environ.get(ENV_TOKEN))
+    except MoolaError as error:
+        logging.getLogger("moola.serve").error("not served: %s", error)
+        raise SystemExit(error.exit_code) from None
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve until stopped.
+
+    The bearer token is read from ``MOOLA_SERVE_TOKEN``.
+
+    Raises
+    ------
+    MoolaError
+        If there is nothing to serve or it is refused.
+    """
+    import uvicorn
+
+    from moola.serving.app import create_app
+    from moola.serving.observe import log_to_stderr
+
+    options: dict[str, Any] = {
+        "host": config.host,
+        "port": config.port,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_keep_alive": _KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": max(1, round(config.grace_seconds)),
+    }
+    log_to_stderr()
+    source = make_source(config)
+    if config.workers == 1:
+        uvicorn.run(create_app(config, source, token=os.environ.get(ENV_TOKEN)), **options)
+        return
+    if version := source.wanted():
+        source.load(version)  # what is refused ends here, not in a worker that is started for ever
+    with tempfile.TemporaryDirectory(prefix="moola-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        os.environ[ENV_SETTINGS] = json.dumps(config.to_dict())
+        uvicorn.run("moola.steps.serve:worker_app", factory=True, workers=config.workers, **options)

@@ -1,0 +1,29 @@
+"""Servers that several test modules ask, started once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from serve_kit import Stand, make_stand, mlflow_serve, moola_serve
+
+
+@pytest.fixture(scope="session")
+def stand(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Stand:
+    """Two small versions, the first in Production."""
+    return make_stand(tmp_path_factory.mktemp("stand"), template_db)
+
+
+@pytest.fixture(scope="session")
+def plain_server(stand: Stand) -> Iterator[str]:
+    """`mlflow models serve` of version 1."""
+    with mlflow_serve(stand, "/1") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def server(stand: Stand) -> Iterator[tuple[str, int]]:
+    """`moola serve`: address and process id."""
+    with moola_serve(stand, "--max-body-mib", "2", "--max-windows", "1000") as running:
+        yield running

@@ -1,0 +1,46 @@
+"""Population stability and drift: by hand, without drift, and with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moola.errors import DataError
+from moola.evaluation.drift import drift_report, population_stability_index
+
+
+def test_index_by_hand() -> None:
+    train = np.array([0.0, 0.0, 1.0, 1.0])
+    served = np.array([0.0, 1.0, 1.0, 1.0])
+    # one edge at 0.5: counts 2, 2 and 1, 3, half a window added to each
+    t, s = np.array([2.5, 2.5]) / 5, np.array([1.5, 3.5]) / 5
+    expected = ((s - t) * np.log(s / t)).sum()
+    assert population_stability_index(train, served, num_bins=2) == pytest.approx(expected)
+    assert population_stability_index(train, train, num_bins=2) == 0.0
+    with pytest.raises(DataError):
+        population_stability_index(train, served[:0])
+
+
+def autocorrelated(rng: np.random.Generator, num: int) -> np.ndarray:
+    values = np.zeros(num)
+    for k in range(1, num):
+        values[k] = 0.9 * values[k - 1] + rng.normal()
+    return values
+
+
+def test_dependent_windows_are_not_taken_for_drift_and_a_shift_is_seen() -> None:
+    rng = np.random.default_rng(0)
+    false_alarms = 0
+    for seed in range(40):
+        train, served = autocorrelated(rng, 800)[:, None], autocorrelated(rng, 400)[:, None]
+        report = drift_report(
+            train, served, names=("x",), block_length=25, num_permutations=99, random_state=seed
+        )
+        false_alarms += bool(report.drifted)
+    assert false_alarms <= 5  # 5 % of 40, and some luck
+    shifted = drift_report(train, served + 5.0, names=("x",), block_length=25)
+    assert shifted.drifted == ("x",)
+    assert shifted.rows[0].effect > 1
+    assert shifted.num_blocks == (32, 16)
+    with pytest.raises(DataError, match="blocks"):
+        drift_report(train, served[:50], names=("x",), block_length=25)
