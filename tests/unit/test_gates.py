@@ -619,6 +619,6 @@ def test_thresholds_refuse(tmp_path, text, match):
 
 def test_evaluate_config():
     assert EvaluateConfig.from_mapping({"seeds": [1, 2]}).num_seeds == 2
-    for bad in ({"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}, {"jobs": 0}):
+    for bad in ({"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}):
         with pytest.raises(ConfigError):
             EvaluateConfig(**bad)

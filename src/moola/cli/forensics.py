@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from moola.cli.console import console, figure, print_report, progress_bars
-from moola.cli.options import DataRoot, Device
+from moola.cli.options import Address, DataRoot, Device, GpusPerTask, Jobs, LauncherName
 from moola.config import names
 from moola.config import training as defaults
 
@@ -41,7 +41,10 @@ def ablate(
     batch_size: int = typer.Option(32),
     learning_rate: float = typer.Option(5e-4),
     patience: int = typer.Option(20, help="Early stopping, epochs; 0: train to the end."),
-    jobs: int = typer.Option(1, help="Trainings at the same time."),
+    jobs: int = Jobs,
+    launcher: str = LauncherName,
+    address: str = Address,
+    gpus_per_task: float = GpusPerTask,
     device: str = Device,
     data_root: str = DataRoot,
 ) -> None:
@@ -55,6 +58,7 @@ def ablate(
     from moola.config.training import FinetuneConfig
     from moola.errors import ConfigError
     from moola.steps.ablate import ablate as run_ablation
+    from moola.training.launchers import open_launcher
 
     try:
         chosen = tuple(int(s) for s in seeds.split(",") if s.strip())
@@ -72,6 +76,7 @@ def ablate(
         patience=patience,
         device=device,
     )
+    where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     with progress_bars() as progress:
         summary = run_ablation(
             config,
@@ -79,7 +84,7 @@ def ablate(
             gradual_after=gradual_after,
             only=experiments,
             folds=folds or None,
-            jobs=jobs,
+            launcher=where,
             data_root=data_root,
             progress=progress,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from moola.cli.console import console, progress_bars
-from moola.cli.options import DataRoot, Device
+from moola.cli.options import Address, DataRoot, Device, GpusPerTask, Jobs, LauncherName
 from moola.cli.reports import print_evaluation, print_finetune, print_pretrain
 from moola.config import names
 from moola.config import training as defaults
@@ -158,7 +158,10 @@ def evaluate(
     folds: str = typer.Option("", help="Walk-forward folds; empty: those of the version's set."),
     seeds: str = typer.Option("17,18,19", help="Training seeds, averaged per window."),
     thresholds: Path | None = typer.Option(None, help="YAML file over Moola's own thresholds."),
-    jobs: int = typer.Option(1, help="Trainings at the same time."),
+    jobs: int = Jobs,
+    launcher: str = LauncherName,
+    address: str = Address,
+    gpus_per_task: float = GpusPerTask,
     device: str = Device,
     data_root: str = DataRoot,
 ) -> None:
@@ -167,22 +170,25 @@ def evaluate(
     The version's configuration is trained again on every walk-forward fold and seed; what is
     finished is kept, so an interrupted evaluation goes on where it stopped.
 
-    Example: `moola evaluate --version 2 --seeds 17,18 --jobs 2`
+    Example: `moola evaluate --version 2 --seeds 17,18 --jobs 2`, `--launcher ray --address auto`
     """
     from moola.config.evaluation import EvaluateConfig, Thresholds
     from moola.errors import ConfigError
     from moola.steps.evaluate import evaluate as run_gates
+    from moola.training.launchers import open_launcher
 
     try:
         chosen = tuple(int(s) for s in seeds.split(",") if s.strip())
     except ValueError:
         raise ConfigError(f"seeds is {seeds!r}", limit="whole numbers, such as 17,18,19") from None
+    where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     with progress_bars() as progress:
         summary = run_gates(
             version=_unless(version, "newest"),
             name=name,
             folds=folds or None,
-            config=EvaluateConfig(seeds=chosen, jobs=jobs),
+            config=EvaluateConfig(seeds=chosen),
+            launcher=where,
             thresholds=Thresholds.load(thresholds) if thresholds else None,
             device=device,
             data_root=data_root,

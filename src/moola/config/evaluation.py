@@ -127,14 +127,11 @@ class EvaluateConfig(Config):
         Of the block bootstrap, at least 100.
     confidence
         Two-sided, in [0.5, 1).
-    jobs
-        Trainings at the same time.
     """
 
     seeds: tuple[int, ...] = (17, 18, 19)
     num_resamples: int = 2000
     confidence: float = 0.95
-    jobs: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -144,7 +141,6 @@ class EvaluateConfig(Config):
             raise ConfigError(f"seeds is {list(self.seeds)}", limit="at least one, all distinct")
         check_count("num_resamples", self.num_resamples, low=100)
         check_range("confidence", self.confidence, low=0.5, high=1.0, open_high=True)
-        check_count("jobs", self.jobs)
 
     @property
     def num_seeds(self) -> int:

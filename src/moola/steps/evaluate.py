@@ -36,6 +36,7 @@ from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
 from moola.tracking.store import connect
 from moola.training.crossval import WalkForwardPredictions
 from moola.training.device import describe_device, resolve_device
+from moola.training.launchers import Launcher, LocalLauncher
 
 DEFAULT_CACHE = Path("artifacts/evaluation")
 
@@ -61,6 +62,7 @@ def evaluate(
     device: str = "auto",
     data_root: Path | str = "data",
     cache: Path = DEFAULT_CACHE,
+    launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     project: Path = Path(),
     progress: Progress = silent,
 ) -> EvaluationSummary:
@@ -77,6 +79,8 @@ def evaluate(
         Fold file; None takes the one made for the version's labelled set.
     cache
         Folder of finished fold x seed results.
+    launcher
+        Where the trainings run; the verdicts do not depend on it.
     project
         Folder whose ``.moola/keys`` hold the gate runner's signing key, made on first use.
     """
@@ -108,6 +112,7 @@ def evaluate(
             device_asked=device,
             device=used,
             cache=cache,
+            launcher=launcher,
             progress=progress,
         )
         reports = judge.reports()

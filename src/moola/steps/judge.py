@@ -22,8 +22,9 @@ from moola.pretraining.quality import encoder_evidence
 from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import Candidate
 from moola.steps.progress import Progress
-from moola.training.crossval import WalkForwardPredictions, walk_forward_predictions
+from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
 from moola.training.finetune import encoder_claim
+from moola.training.launchers import Launcher
 
 CONTROLS = ("minirocket", "logreg")
 
@@ -42,6 +43,7 @@ class Judge:
         device_asked: str,
         device: str,
         cache: Path,
+        launcher: Launcher,
         progress: Progress,
     ):
         self.candidate = candidate
@@ -50,6 +52,7 @@ class Judge:
         self.limits = limits
         self.device_asked, self.device = device_asked, device
         self.cache = cache
+        self.launcher = launcher
         self.progress = progress
         self.labeled: WindowSet = registry.load_set(candidate.config.labeled)
         self.split: Split = registry.load_split(candidate.config.split)
@@ -73,15 +76,14 @@ class Judge:
             seeds = self.config.seeds
             if model in CONTROLS:
                 base, seeds = replace(base, model=model), (self.config.seeds[0],)
-            self._predictions[model] = walk_forward_predictions(
-                base,
+            self._predictions |= walk_forward_predictions(
+                {model: Trainee(config=base, seeds=seeds)},
                 self.labeled,
                 self.folds,
-                seeds=seeds,
                 device=self.device,
                 cache=self.cache,
-                jobs=self.config.jobs,
-                on_done=lambda done, total: self.progress(f"walk-forward: {model}", done, total),
+                launcher=self.launcher,
+                on_done=lambda name, *counts: self.progress(f"walk-forward: {name}", *counts),
             )
         return self._predictions[model]
 
