@@ -75,6 +75,8 @@ def test_a_cluster_that_is_not_there_is_one_readable_error() -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
     with pytest.raises(LauncherError, match=r"Ray at 127\.0\.0\.1:1 cannot be used"):
         results(RayLauncher(address="127.0.0.1:1"), {}, range(2))
+    with pytest.raises(LauncherError, match="Ray at nowhere cannot be used: it is not auto"):
+        results(RayLauncher(address="nowhere"), {}, range(2))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def ray_here() -> Any:
     ray = pytest.importorskip("ray", reason="needs the extra ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers import `square`
-        with RayLauncher(jobs=2)._session():
+        with RayLauncher(jobs=2).session():
             yield ray
 
 

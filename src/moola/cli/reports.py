@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from moola.cli.console import figure, print_gates, print_report
+from moola.cli.console import console, figure, print_gates, print_report
+from moola.config import names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from moola.steps.evaluate import EvaluationSummary
     from moola.steps.finetune import FinetuneSummary
     from moola.steps.pretrain import PretrainSummary
+
+_POOLED = {"Log-loss": "log_loss", "ROC-AUC": "roc_auc", "Balanced accuracy": "balanced_accuracy"}
 
 
 def print_pretrain(summary: PretrainSummary) -> None:
@@ -110,13 +113,22 @@ def print_evaluation(summary: EvaluationSummary) -> None:
             "EVIDENCE": {
                 "Run ID": summary.run_id,
                 "Windows": f"{summary.num_windows} walk-forward validation windows",
-                "Log-loss": figure(summary.metrics["log_loss"]),
-                "ROC-AUC": figure(summary.metrics["roc_auc"]),
-                "Balanced accuracy": figure(summary.metrics["balanced_accuracy"]),
+                **{
+                    label: figure(summary.metrics[key])
+                    for label, key in _POOLED.items()
+                    if key in summary.metrics
+                },
+                "Report": f"{names.ARTIFACT_REPORT_PAGE} among the run's artifacts",
             }
         },
     )
     print_gates(summary.reports)
+    out = console()
+    if any(r.gate == 2 and r.verdict == "failed" for r in summary.reports):
+        out.print(f"A control wins: read {names.ARTIFACT_INVESTIGATION} among the run's artifacts")
+    if summary.not_run:
+        missing = ", ".join(map(str, summary.not_run))
+        out.print(f"Not signed: promotion needs gates {missing} as well; run without --gate")
 
 
 def print_decision(decision: Decision, record: Path | None) -> None:

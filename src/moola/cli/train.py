@@ -157,6 +157,9 @@ def evaluate(
     name: str = typer.Option(names.REGISTERED_MODEL, help="Registered model."),
     folds: str = typer.Option("", help="Walk-forward folds; empty: those of the version's set."),
     seeds: str = typer.Option("17,18,19", help="Training seeds, averaged per window."),
+    gate: list[int] = typer.Option(
+        [], help="Run this gate only (may be repeated); nothing is signed if one is missing."
+    ),
     thresholds: Path | None = typer.Option(None, help="YAML file over Moola's own thresholds."),
     jobs: int = Jobs,
     launcher: str = LauncherName,
@@ -187,7 +190,7 @@ def evaluate(
             version=_unless(version, "newest"),
             name=name,
             folds=folds or None,
-            config=EvaluateConfig(seeds=chosen),
+            config=EvaluateConfig(seeds=chosen, gates=tuple(gate)),
             launcher=where,
             thresholds=Thresholds.load(thresholds) if thresholds else None,
             device=device,

@@ -123,15 +123,12 @@ class EvaluateConfig(Config):
     ----------
     seeds
         Training seeds; their predictions are averaged for each window. At least one, all distinct.
-    num_resamples
-        Of the block bootstrap, at least 100.
-    confidence
-        Two-sided, in [0.5, 1).
+    gates
+        Gates to run, in any order; empty: every gate that applies to the candidate.
     """
 
     seeds: tuple[int, ...] = (17, 18, 19)
-    num_resamples: int = 2000
-    confidence: float = 0.95
+    gates: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -139,13 +136,9 @@ class EvaluateConfig(Config):
             check_count("seeds", seed, low=0)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds is {list(self.seeds)}", limit="at least one, all distinct")
-        check_count("num_resamples", self.num_resamples, low=100)
-        check_range("confidence", self.confidence, low=0.5, high=1.0, open_high=True)
-
-    @property
-    def num_seeds(self) -> int:
-        """How many seeds are averaged."""
-        return len(self.seeds)
+        object.__setattr__(self, "gates", tuple(sorted(set(self.gates))))
+        for gate in self.gates:
+            check_count("gates", gate, low=0, high=7)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -14,6 +14,8 @@ DEVICES = ("auto", "cpu", "cuda")
 MASK_STRATEGIES = ("random", "block", "patch")
 FREEZE_SCHEDULES = ("none", "frozen", "two_phase", "gradual", "phases")
 
+ENCODER_MODELS = ("enhanced_simple_lstm", "simple_lstm")  # those that take a pretrained encoder
+
 MASKED_LSTM_HIDDEN_DIM = 128
 MASKED_LSTM_NUM_LAYERS = 2
 MASKED_LSTM_DROPOUT = 0.2
@@ -133,15 +135,21 @@ class FinetuneConfig(Config):
         _check_class_weight(self.class_weight)
         object.__setattr__(self, "phases", tuple(self.phases))
         _check_phases(self)
-        if self.model != "enhanced_simple_lstm" and self.pretrained_encoder:
+        if self.model not in ENCODER_MODELS and self.pretrained_encoder:
             raise ConfigError(
-                f"model {self.model} takes no pretrained encoder", limit="enhanced_simple_lstm"
+                f"model {self.model} takes no pretrained encoder",
+                limit=f"one of {', '.join(ENCODER_MODELS)}",
             )
 
     @property
     def schedule(self) -> str:
         """The freeze schedule in force: `freeze` with an encoder, else ``none``."""
         return self.freeze if self.pretrained_encoder else "none"
+
+    @property
+    def augments(self) -> bool:
+        """Whether training windows are augmented."""
+        return bool(self.use_temporal_aug or self.mixup_alpha or self.cutmix_alpha)
 
 
 def _check_class_weight(spec: str | None) -> None:

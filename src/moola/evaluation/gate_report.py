@@ -17,7 +17,7 @@ GATE_NAMES: Mapping[int | str, tuple[str, str]] = {
     2: ("control", "Is deep learning needed?"),
     3: ("encoder", "Did pretraining learn?"),
     4: ("transfer", "Does the pretrained encoder help?"),
-    5: ("augmentation", "Does synthetic data harm?"),
+    5: ("augmentation", "Does augmentation harm?"),
     6: ("simple", "Is the bigger model needed?"),
     7: ("ensemble", "Does a calibrated ensemble help?"),
     "promotion": ("promotion", "May it replace Production?"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -119,6 +119,7 @@ def gate_7_ensemble(
     members: Mapping[str, ArrayLike],
     *,
     temperature_part: str,
+    temperatures: Sequence[float] = (),
     block_length: int,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
@@ -132,6 +133,8 @@ def gate_7_ensemble(
         Probabilities of each member, by name; the one of the lowest log-loss is the bar.
     temperature_part
         The part the temperature was fitted on; anything but ``"validation"`` fails.
+    temperatures
+        One a fold, for the report.
     block_length, thresholds
         As `gate_1_baseline`.
 
@@ -159,7 +162,11 @@ def gate_7_ensemble(
         verdict, first = "failed", f"warning: worse than its best member; {text}"
     else:
         verdict, first = "inconclusive", f"warning: may be worse than its best member; {text}"
-    figures = comparison_figures(comparison) | {"best_member": best, "log_loss_members": losses}
+    figures = comparison_figures(comparison) | {
+        "best_member": best,
+        "log_loss_members": losses,
+        "temperatures": list(temperatures),
+    }
     used = thresholds_used(limits, "margin_log_loss")
     reasons = (first, reach(comparison, "log_loss"))
     return report(7, verdict, reasons, figures=figures, thresholds=used)

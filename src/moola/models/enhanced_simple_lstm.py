@@ -120,47 +120,19 @@ class EnhancedSimpleLSTMModel(TorchWindowClassifier):
     def __init__(
         self,
         *,
-        seed: int = 17,
         hidden_size: int = 128,
         num_layers: int = 2,
         num_heads: int = 2,
         dropout: float = 0.1,
         feature_mlp_hidden: tuple[int, ...] = (64, 32),
-        n_epochs: int = 60,
-        batch_size: int = 32,
-        learning_rate: float = 5e-4,
-        weight_decay: float = 1e-4,
-        early_stopping_patience: int = 20,
-        val_split: float = 0.0,
-        class_weight: str | None = None,
-        focal_gamma: float = 0.0,
-        use_temporal_aug: bool = False,
-        mixup_alpha: float = 0.0,
-        cutmix_alpha: float = 0.0,
-        use_amp: bool = False,
-        cache_frozen: bool = True,
-        device: str = "cpu",
+        **training: Any,
     ):
-        self.seed = seed
+        super().__init__(**training)
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.dropout = dropout
         self.feature_mlp_hidden = feature_mlp_hidden
-        self.n_epochs = n_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.early_stopping_patience = early_stopping_patience
-        self.val_split = val_split
-        self.class_weight = class_weight
-        self.focal_gamma = focal_gamma
-        self.use_temporal_aug = use_temporal_aug
-        self.mixup_alpha = mixup_alpha
-        self.cutmix_alpha = cutmix_alpha
-        self.use_amp = use_amp
-        self.cache_frozen = cache_frozen
-        self.device = device
 
     @classmethod
     def from_preset(cls, preset: str, **params: Any) -> EnhancedSimpleLSTMModel:

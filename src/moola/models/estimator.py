@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -27,36 +27,18 @@ from moola.models.checkpoint import read_checkpoint, save_checkpoint
 from moola.models.fit_loop import FitLoop, LoopOptions
 from moola.models.fit_state import StateFile
 from moola.models.losses import ClassificationLoss, class_weights
+from moola.models.training_params import TrainingParams
 
 _PREDICT_BATCH = 1024
 
 
-class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
+class TorchWindowClassifier(ClassifierMixin, TrainingParams):
     """Base of the torch classifiers.
 
     Parameters
     ----------
-    seed
-        Seeds initialisation, batch order and dropout; equal seeds give equal weights on one device.
-    n_epochs, batch_size, learning_rate, weight_decay
-        AdamW over shuffled batches.
-    early_stopping_patience
-        Epochs without a better validation loss before training ends; the best epoch's weights are
-        kept. Needs validation data, given to ``fit`` or cut off by `val_split`.
-    val_split
-        Share of the training windows, the latest ones, held back for early stopping; 0: none.
-    class_weight
-        None, ``"balanced"`` (weights n / (K * n_k) in the loss) or a weight a class: ``"1,2.5"``.
-    focal_gamma
-        Of the focal loss; 0: cross-entropy.
-    use_temporal_aug, mixup_alpha, cutmix_alpha
-        Augmentation of the training windows, see :class:`~moola.models.augmentation.Augmentation`.
-    use_amp
-        bfloat16 autocast, on CUDA only.
-    cache_frozen
-        Whether epochs with a frozen encoder run on its outputs, computed once.
-    device
-        ``cpu`` or ``cuda``.
+    **training
+        See :class:`~moola.models.training_params.TrainingParams`.
 
     Attributes
     ----------
@@ -73,21 +55,6 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
     """
 
     model_name: ClassVar[str]
-    seed: int
-    n_epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    early_stopping_patience: int
-    val_split: float
-    class_weight: str | None
-    use_amp: bool
-    device: str
-    focal_gamma: float = 0.0
-    use_temporal_aug: bool = False
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    cache_frozen: bool = True
 
     def build_net(self, num_classes: int) -> nn.Module:
         """Return a freshly initialised network for K classes."""
@@ -220,7 +187,7 @@ class TorchWindowClassifier(ClassifierMixin, BaseEstimator):
         checkpoint = read_checkpoint(folder)
         config = checkpoint.config
         try:
-            params = {
+            params: dict[str, Any] = {
                 k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()
             }
             model = cls(**{**params, "device": device})

@@ -35,6 +35,13 @@ _ENTRIES = (
         takes_encoder=True,
     ),
     ModelEntry(
+        name="simple_lstm",
+        path="moola.models.simple_lstm.SimpleLSTMModel",
+        role="BASELINE",
+        purpose="one-way LSTM on OHLC alone: is the bigger model needed?",
+        takes_encoder=True,
+    ),
+    ModelEntry(
         name="minirocket",
         path="moola.models.classical.MiniRocketModel",
         role="CONTROL",

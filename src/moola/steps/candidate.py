@@ -25,6 +25,11 @@ class Candidate:
     model_sha256: str
     config: FinetuneConfig
 
+    @property
+    def uses_encoder(self) -> bool:
+        """Whether the candidate started from a pretrained encoder."""
+        return self.config.pretrained_encoder is not None
+
 
 def find_candidate(client: MlflowClient, name: str, version: str | None) -> Candidate:
     """Return a registered version with the configuration its run logged."""

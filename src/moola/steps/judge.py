@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import Split, WalkForward
-from moola.errors import DataError
+from moola.data.synthetic import make_synthetic, synthetic_checks
+from moola.errors import ConfigError, DataError
 from moola.evaluation import gates as rules
 from moola.evaluation.gates import GateReport
+from moola.models.augmentation import Augmentation, augment_windows
 from moola.models.checkpoint import read_config
 from moola.pretraining.masked_lstm_pretrain import split_by_time
 from moola.pretraining.quality import encoder_evidence
 from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import Candidate
 from moola.steps.progress import Progress
-from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
+from moola.steps.rivals import CONTROLS, SIMPLE, Rivals
 from moola.training.finetune import encoder_claim
 from moola.training.launchers import Launcher
 
-CONTROLS = ("minirocket", "logreg")
+ADAPTER = "adapter_lstm"
 
 
 class Judge:
@@ -51,81 +51,67 @@ class Judge:
         self.config = config
         self.limits = limits
         self.device_asked, self.device = device_asked, device
-        self.cache = cache
-        self.launcher = launcher
         self.progress = progress
         self.labeled: WindowSet = registry.load_set(candidate.config.labeled)
         self.split: Split = registry.load_split(candidate.config.split)
         self.folds: WalkForward = find_folds(registry, self.labeled.name, folds)
-        self.block_length = block_length_of(
-            self.labeled.meta, sum(len(f.val) for f in self.folds.folds)
+        self.num_windows = sum(len(f.val) for f in self.folds.folds)
+        self.block_length = block_length_of(self.labeled.meta, self.num_windows)
+        self.gates = asked_gates(candidate, config.gates)
+        self.rivals = Rivals(
+            candidate.config,
+            self.labeled,
+            self.folds,
+            config=config,
+            device=device,
+            cache=cache,
+            launcher=launcher,
+            progress=progress,
         )
-        self._predictions: dict[str, WalkForwardPredictions] = {}
-
-    @property
-    def uses_encoder(self) -> bool:
-        """Whether the candidate started from a pretrained encoder."""
-        return self.candidate.config.pretrained_encoder is not None
-
-    def predictions(self, model: str) -> WalkForwardPredictions:
-        """Return walk-forward predictions of ``scratch``, ``transfer`` or a control."""
-        if model not in self._predictions:
-            base = self.candidate.config
-            if model != "transfer":
-                base = replace(base, pretrained_encoder=None)
-            seeds = self.config.seeds
-            if model in CONTROLS:
-                base, seeds = replace(base, model=model), (self.config.seeds[0],)
-            self._predictions |= walk_forward_predictions(
-                {model: Trainee(config=base, seeds=seeds)},
-                self.labeled,
-                self.folds,
-                device=self.device,
-                cache=self.cache,
-                launcher=self.launcher,
-                on_done=lambda name, *counts: self.progress(f"walk-forward: {name}", *counts),
-            )
-        return self._predictions[model]
-
-    def candidate_predictions(self) -> WalkForwardPredictions:
-        """Return the candidate's own walk-forward predictions."""
-        return self.predictions("transfer" if self.uses_encoder else "scratch")
-
-    def predictions_made(self) -> dict[str, NDArray[np.float64]]:
-        """Return the probabilities every gate so far was judged by, the candidate's first."""
-        own = "transfer" if self.uses_encoder else "scratch"
-        ordered = {own: self.candidate_predictions(), **self._predictions}
-        return {name: found.proba for name, found in ordered.items()}
 
     def reports(self) -> tuple[GateReport, ...]:
         """Run the gates in order; what a verdict blocks is not run."""
         found: list[GateReport] = []
-        applicable = (0, 1, 2, 3, 4) if self.uses_encoder else (0, 1, 2)
-        for gate in applicable:
-            verdicts = {r.gate: r.verdict for r in found}
-            reason = rules.blocking_reason(gate, verdicts)
-            run = (self._gate_0, self._gate_1, self._gate_2, self._gate_3, self._gate_4)[gate]
+        for gate in self.gates:
+            reason = rules.blocking_reason(gate, {r.gate: r.verdict for r in found})
+            run = getattr(self, f"_gate_{gate}")
             found.append(rules.blocked(gate, reason) if reason else run())
-            self.progress("gates", len(found), len(applicable), f"gate {gate} {found[-1].verdict}")
-        return rules.run_order(found)
+            self.progress("gates", len(found), len(self.gates), f"gate {gate} {found[-1].verdict}")
+        return rules.run_order(
+            found,
+            num_labelled_windows=len(self.labeled),
+            uses_adapter=self.candidate.config.model == ADAPTER,
+            thresholds=self.limits,
+        )
 
-    def _gate_0(self) -> GateReport:
+    def audit(self, *, with_features: bool = False) -> dict[str, Any]:
+        """Audit the split and every fold; `with_features` derives the stored features again too."""
         encoder = self.candidate.config.pretrained_encoder
         claim = encoder_claim(encoder) if encoder else None
         checks: list[dict[str, Any]] = []
         for split in (self.split, *self.folds.folds):
             audit = self.registry.audit(self.labeled, split, corpus=claim).to_dict()
             checks += [{**c, "name": f"{split.name}: {c['name']}"} for c in audit["checks"]]
-        audit = {"passed": all(c["passed"] for c in checks), "checks": checks}
+        if with_features:
+            again = self.registry.lineage(self.labeled, with_features=True)
+            checks += [
+                {"name": f"{self.labeled.name}: {c.name}", "passed": c.passed, "detail": c.detail}
+                for c in again
+            ]
+        return {"passed": all(c["passed"] for c in checks), "checks": checks}
+
+    def _gate_0(self) -> GateReport:
         return rules.gate_0_data(
-            audit=audit,
+            audit=self.audit(),
             device_asked=self.device_asked,
             device_used=self.device,
             thresholds=self.limits,
         )
 
     def _gate_1(self) -> GateReport:
-        scratch = self.predictions("scratch")
+        if 2 in self.gates:
+            self.rivals.prepare("scratch", *CONTROLS)  # side by side with what gate 2 needs
+        scratch = self.rivals.predictions("scratch")
         return rules.gate_1_baseline(
             scratch.y,
             scratch.proba,
@@ -135,11 +121,11 @@ class Judge:
         )
 
     def _gate_2(self) -> GateReport:
-        scratch = self.predictions("scratch")
+        scratch = self.rivals.predictions("scratch")
         return rules.gate_2_control(
             scratch.y,
             scratch.proba,
-            {name: self.predictions(name).proba for name in CONTROLS},
+            {name: self.rivals.predictions(name).proba for name in CONTROLS},
             block_length=self.block_length,
             thresholds=self.limits,
         )
@@ -164,7 +150,7 @@ class Judge:
         return rules.gate_3_encoder(evidence, thresholds=self.limits)
 
     def _gate_4(self) -> GateReport:
-        transfer, scratch = self.predictions("transfer"), self.predictions("scratch")
+        transfer, scratch = (self.rivals.predictions(r) for r in ("transfer", "scratch"))
         return rules.gate_4_transfer(
             transfer.y,
             transfer.proba,
@@ -174,6 +160,64 @@ class Judge:
             block_length=self.block_length,
             thresholds=self.limits,
         )
+
+    def _gate_5(self) -> GateReport:
+        augmented = self.rivals.predictions("augmented")
+        bars = ("scratch", "transfer") if self.candidate.uses_encoder else ("scratch",)
+        return rules.gate_5_augmentation(
+            augmented.y,
+            augmented.proba,
+            {name: self.rivals.predictions(name).proba for name in bars},
+            quality=self._augmentation_quality(),
+            block_length=self.block_length,
+            thresholds=self.limits,
+        )
+
+    def _gate_6(self) -> GateReport:
+        own = self.rivals.predictions(self.rivals.own)
+        return rules.gate_6_simple(
+            own.y,
+            own.proba,
+            self.rivals.predictions(SIMPLE).proba,
+            block_length=self.block_length,
+            thresholds=self.limits,
+        )
+
+    def _gate_7(self) -> GateReport:
+        ensemble, members = self.rivals.ensemble()
+        return rules.gate_7_ensemble(
+            self.rivals.predictions(self.rivals.own).y,
+            ensemble.proba,
+            members,
+            temperature_part="validation",
+            temperatures=ensemble.temperatures,
+            block_length=self.block_length,
+            thresholds=self.limits,
+        )
+
+    def _augmentation_quality(self) -> dict[str, Any]:
+        """Augment the train part once and test it as a stored synthetic set is tested.
+
+        Mixed windows (mixup, cutmix) lie between real ones by construction and are never windows
+        in price units; they are not tested.
+        """
+        config = self.candidate.config
+        if config.augments and not config.use_temporal_aug:
+            return {"passed": True, "train_only": True}
+        made = make_synthetic(
+            self.labeled,
+            self.split,
+            lambda X, rng: augment_windows(X, Augmentation(temporal=True), rng),
+            name="temporal augmentation",
+            config={"use_temporal_aug": True},
+            random_state=self.config.seeds[0],
+        )
+        checks, _ = synthetic_checks(made, self.labeled, self.split)
+        return {
+            "passed": all(c.passed for c in checks),
+            "train_only": bool(np.isin(made.parent, self.split.train).all()),
+            "reasons": [f"{c.name}: {c.detail}" for c in checks if not c.passed],
+        }
 
     def gate_report(self, reports: tuple[GateReport, ...]) -> dict[str, Any]:
         """Return the document that is logged and signed."""
@@ -186,8 +230,8 @@ class Judge:
                 "model_sha256": self.candidate.model_sha256,
                 "model": self.candidate.config.model,
                 "config": self.candidate.config.to_dict(),
-                "uses_encoder": self.uses_encoder,
-                "uses_synthetic": False,
+                "uses_encoder": self.candidate.uses_encoder,
+                "uses_synthetic": self.candidate.config.augments,
             },
             "data": {
                 "labeled": self.labeled.name,
@@ -196,13 +240,34 @@ class Judge:
                 "split_sha256": self.split.digest(),
                 "folds": self.folds.name,
                 "folds_sha256": self.folds.digest(),
-                "num_windows": len(self.candidate_predictions().y),
+                "num_windows": self.num_windows,
                 "seeds": list(self.config.seeds),
             },
             "thresholds_sha256": self.limits.digest(),
             "gates": [r.to_dict() for r in reports],
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def asked_gates(candidate: Candidate, asked: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the gates to run for a candidate, in order.
+
+    Raises
+    ------
+    ConfigError
+        If a gate is asked for that has nothing to ask about this candidate.
+    """
+    apply = {0, 1, 2, 5, 6, 7} | ({3, 4} if candidate.uses_encoder else set())
+    if candidate.config.model == SIMPLE:
+        apply.discard(6)
+    for gate in asked:
+        if gate not in apply:
+            what = "its encoder" if gate in (3, 4) else "a model bigger than SimpleLSTM"
+            raise ConfigError(
+                f"gate {gate} asks about {what}, and version {candidate.version} has none",
+                limit=f"one of {', '.join(map(str, sorted(apply)))}",
+            )
+    return asked or tuple(sorted(apply))
 
 
 def find_folds(registry: DataRegistry, labeled: str, name: str | None) -> WalkForward:

@@ -12,14 +12,16 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 from moola.config.base import check_choice, check_count, check_range
 from moola.errors import ConfigError, LauncherError, MoolaError
 
 LAUNCHERS = ("local", "ray")
+_ANSWER_SECONDS = 3.0
 _KEPT = "Finished trainings are kept: run the same command again"
 
 
@@ -36,6 +38,10 @@ class Done:
 
 class Launcher(Protocol):
     """Runs ``function(shared, task)`` for every task."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """Hold the workers ready between several calls of `map`."""
+        ...
 
     def map(
         self, function: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any]
@@ -67,6 +73,10 @@ class LocalLauncher:
 
     def __post_init__(self) -> None:
         check_count("jobs", self.jobs)
+
+    def session(self) -> AbstractContextManager[None]:
+        """Return a context that does nothing: joblib keeps its processes by itself."""
+        return nullcontext()
 
     def map(
         self, function: Callable[[Any, Any], Any], shared: Any, tasks: Sequence[Any]
@@ -119,23 +129,20 @@ class RayLauncher:
         """Run tasks on Ray; what a task raises is raised here and the rest is cancelled."""
         if not tasks:
             return
-        with self._session() as ray:
-            remote = ray.remote(
+        with self.session():
+            import ray
+
+            run = ray.remote(
                 num_cpus=self.cpus_per_task, num_gpus=self.gpus_per_task, max_retries=self.retries
             )(run_one)
             held = ray.put(shared)
             waiting = iter(enumerate(tasks))
-            running: list[Any] = []
+            room = self.jobs or len(tasks)
+            running = [run.remote(function, held, *task) for task in islice(waiting, room)]
             try:
-                while True:
-                    while not self.jobs or len(running) < self.jobs:
-                        following = next(waiting, None)
-                        if following is None:
-                            break
-                        running.append(remote.remote(function, held, *following))
-                    if not running:
-                        return
+                while running:
                     finished, running = ray.wait(running, num_returns=1)
+                    running += [run.remote(function, held, *task) for task in islice(waiting, 1)]
                     yield self._result(ray, finished[0])
             finally:
                 for task in running:
@@ -163,8 +170,8 @@ class RayLauncher:
         return done
 
     @contextmanager
-    def _session(self) -> Iterator[Any]:
-        """Connect to the cluster, or start Ray here and stop it at the end."""
+    def session(self) -> Iterator[None]:
+        """Connect to the cluster, or start Ray on this machine, and leave it at the end."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -173,28 +180,45 @@ class RayLauncher:
                 "the launcher is 'ray', but Ray is not installed",
                 remedy="Install it with `pip install 'moola[ray]'`",
             ) from None
+        if ray.is_initialized():
+            yield
+            return
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if self.address is None:
             options |= {"address": "local", "include_dashboard": False}
             if self.jobs:
                 options["num_cpus"] = max(1, round(self.jobs * self.cpus_per_task))
         else:
+            _require_answer(self.address)
             options["address"] = self.address
-        mine = not ray.is_initialized()
-        if mine:
-            try:
-                ray.init(**options)
-            except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-                raise LauncherError(
-                    f"Ray at {self.address or 'this machine'} cannot be used: "
-                    f"{' '.join(str(error).split())[:200]}",
-                    remedy="Give --address host:6379 of a node where `ray start` ran, or none",
-                ) from None
         try:
-            yield ray
+            ray.init(**options)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            raise _unreachable(self.address, " ".join(str(error).split())[:200]) from None
+        try:
+            yield
         finally:
-            if mine:
-                ray.shutdown()
+            ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Ask the address whether anything listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdigit():
+        raise _unreachable(address, "it is not auto, host:port or ray://host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, str(error)) from None
+
+
+def _unreachable(address: str | None, reason: str) -> LauncherError:
+    return LauncherError(
+        f"Ray at {address or 'this machine'} cannot be used: {reason}",
+        remedy="Give --address host:6379 of a node where `ray start --head` ran, or none",
+    )
 
 
 def open_launcher(

@@ -1,0 +1,145 @@
+"""How an evaluation is logged: the parent run, one child run a gate, pictures and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from moola.config import names
+from moola.evaluation.calibration import calibration_bins
+from moola.evaluation.gates import GateReport
+from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.plots import (
+    confusion_figure,
+    figure_to_array,
+    figure_to_png,
+    reliability_figure,
+)
+from moola.evaluation.report import html_report, verdict_markdown
+from moola.steps.finetune import class_names
+from moola.steps.investigate import Example, disagreements, investigate
+from moola.steps.judge import Judge
+from moola.tracking.lineage import dataset_input
+from moola.tracking.mlflow_run import TrackedRun, child_run
+from moola.training.crossval import WalkForwardPredictions
+
+
+def log_evaluation(
+    run: TrackedRun, judge: Judge, reports: tuple[GateReport, ...], document: Mapping[str, Any]
+) -> Mapping[str, float | None]:
+    """Log the parent run and its children; return the candidate's own pooled figures.
+
+    Empty where the candidate was not predicted at all: gates 0 and 3 need no walk-forward
+    predictions, and a failed Gate 0 forbids them.
+    """
+    run.log_json(names.ARTIFACT_GATE_REPORT, document)
+    run.log_json(names.ARTIFACT_SPLIT, judge.folds.to_dict())
+    own = judge.rivals.made.get(judge.rivals.own)
+    metrics = _log_predictions(run, judge, own) if own else {}
+    examples = disagreements(judge)
+    _log_pages(run, judge, reports, examples)
+    label = f"{judge.candidate.name}/{judge.candidate.version}"
+    rows = [
+        {"gate": f"{r.gate} {r.name}", "verdict": f"{r.verdict}: {r.reasons[0]}", "version": label}
+        for r in reports
+    ]
+    run.log_table(names.ARTIFACT_GATES_TABLE, rows)
+    for report in reports:
+        _log_gate(run, report, label)
+    passed = [r for r in reports if r.verdict == "passed"]
+    run.set_tags(
+        {
+            names.TAG_CANDIDATE: label,
+            names.TAG_VERDICT: f"{len(passed)} of {len(reports)} gates passed",
+            "mlflow.note.content": verdict_markdown(reports),
+        }
+    )
+    return metrics
+
+
+def _log_predictions(
+    run: TrackedRun, judge: Judge, own: WalkForwardPredictions
+) -> Mapping[str, float | None]:
+    metrics = compute_metrics(own.y, own.proba)
+    data = dataset_input(
+        name=f"{judge.labeled.name}@{judge.folds.name}",
+        sha256=judge.labeled.sha256,
+        source=f"bars/{judge.labeled.source}",
+        context="validation",
+        shape=(len(own.y), *judge.labeled.X_ohlc.shape[1:]),
+    )
+    run.log_inputs([data])
+    run.log_metrics(metrics, dataset=data)
+    labels = class_names(judge.labeled.meta)
+    title = f"{judge.candidate.name} v{judge.candidate.version}, {judge.folds.name}"
+    reliability = reliability_figure(own.y, own.proba, title=title)
+    confusion = confusion_figure(own.y, own.proba, labels, title=title)
+    run.log_bytes(names.ARTIFACT_RELIABILITY, figure_to_png(reliability))
+    run.log_bytes(names.ARTIFACT_CONFUSION, figure_to_png(confusion))
+    run.log_image(names.IMAGE_RELIABILITY, figure_to_array(reliability))
+    run.log_image(names.IMAGE_CONFUSION, figure_to_array(confusion))
+    run.log_json(names.ARTIFACT_BINS, calibration_bins(own.y, own.proba).to_dict())
+    columns: dict[str, Any] = {"window": own.rows, "label": own.y}
+    columns |= {f"probability_{n}": own.proba[:, k] for k, n in enumerate(labels)}
+    columns |= {f"prior_{n}": own.prior[:, k] for k, n in enumerate(labels)}
+    table = pa.table({k: pa.array(v) for k, v in columns.items()})
+    run.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="walk_forward"), table)
+    return metrics
+
+
+def _log_pages(
+    run: TrackedRun, judge: Judge, reports: tuple[GateReport, ...], examples: tuple[Example, ...]
+) -> None:
+    """Log the HTML report and, where a control has won, ``investigation.md`` with its pictures."""
+    predictions = judge.rivals.probabilities()
+    first = next(iter(judge.rivals.made.values()), None)
+    page = html_report(
+        reports,
+        title=f"{judge.candidate.name} version {judge.candidate.version}",
+        y=[] if first is None else first.y,
+        predictions=predictions,
+        class_names=class_names(judge.labeled.meta),
+        facts={
+            "set": judge.labeled.name,
+            "folds": judge.folds.name,
+            "seeds": ", ".join(map(str, judge.config.seeds)),
+            "model SHA-256": judge.candidate.model_sha256[:16],
+        },
+        examples={e.caption: e.png for e in examples},
+    )
+    run.log_bytes(names.ARTIFACT_REPORT_PAGE, page.encode())
+    lost = next((r for r in reports if r.gate == 2 and r.verdict == "failed"), None)
+    if lost is not None:
+        path = names.ARTIFACT_DISAGREEMENT
+        for example in examples:
+            run.log_bytes(path.format(window=example.window), example.png)
+        text = investigate(judge, lost, examples, picture_path=path)
+        run.log_bytes(names.ARTIFACT_INVESTIGATION, text.encode())
+
+
+def _log_gate(run: TrackedRun, report: GateReport, candidate: str) -> None:
+    tags = {
+        names.TAG_GATE: report.gate,
+        names.TAG_VERDICT: report.verdict,
+        names.TAG_REASON: report.reasons[0],
+        names.TAG_CANDIDATE: candidate,
+        "mlflow.note.content": f"**{report.question}** {report.verdict}\n\n"
+        + "\n".join(f"- {reason}" for reason in report.reasons),
+    }
+    name = f"gate-{report.gate}-{report.name}"
+    with child_run(run, name, tags=tags, metrics=_flat_metrics(report.figures)) as child:
+        child.log_json(names.ARTIFACT_GATE_REPORT, report.to_dict())
+
+
+def _flat_metrics(figures: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return numbers by name; an interval gives ``<name>``, ``<name>_low`` and ``<name>_high``."""
+    flat: dict[str, float] = {}
+    for key, value in figures.items():
+        name = prefix if key == "estimate" else f"{prefix}_{key}".strip("_")
+        if isinstance(value, Mapping):
+            flat |= _flat_metrics(value, name)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[name] = float(value)
+    return flat

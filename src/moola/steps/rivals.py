@@ -1,0 +1,123 @@
+"""What a candidate is compared with: its own variants and the controls, on the same folds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moola.config.evaluation import EvaluateConfig
+from moola.config.training import FinetuneConfig
+from moola.data.registry import WindowSet
+from moola.data.splits import WalkForward
+from moola.evaluation.ensemble import Ensemble, calibrated_ensemble
+from moola.steps.progress import Progress
+from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
+from moola.training.launchers import Launcher
+
+CONTROLS = ("minirocket", "logreg")
+SIMPLE = "simple_lstm"
+
+
+def rival_config(candidate: FinetuneConfig, rival: str) -> FinetuneConfig:
+    """Return how a rival of a candidate is trained.
+
+    Parameters
+    ----------
+    candidate
+        The candidate's own configuration.
+    rival
+        ``scratch`` (no encoder, no augmentation), ``transfer`` (with the encoder, no
+        augmentation), ``augmented`` (as the candidate, with its own augmentation or, where it has
+        none, the temporal one), ``simple_lstm`` (in its own size, else as ``scratch``) or a
+        control, whose training does not depend on the candidate's.
+    """
+    if rival in CONTROLS:
+        return FinetuneConfig(model=rival, labeled=candidate.labeled)
+    if rival == "augmented":
+        return candidate if candidate.augments else replace(candidate, use_temporal_aug=True)
+    plain = replace(candidate, use_temporal_aug=False, mixup_alpha=0.0, cutmix_alpha=0.0)
+    if rival == "transfer":
+        return plain
+    scratch = replace(plain, pretrained_encoder=None)
+    return replace(scratch, model=SIMPLE, preset="compact") if rival == SIMPLE else scratch
+
+
+class Rivals:
+    """Walk-forward predictions of the candidate and its rivals, each made when it is asked for."""
+
+    def __init__(
+        self,
+        candidate: FinetuneConfig,
+        labeled: WindowSet,
+        folds: WalkForward,
+        *,
+        config: EvaluateConfig,
+        device: str,
+        cache: Path,
+        launcher: Launcher,
+        progress: Progress,
+    ):
+        self.candidate = candidate
+        self.labeled = labeled
+        self.folds = folds
+        self.config = config
+        self.device = device
+        self.cache = cache
+        self.launcher = launcher
+        self.progress = progress
+        self.made: dict[str, WalkForwardPredictions] = {}
+
+    @property
+    def own(self) -> str:
+        """The rival that is the candidate itself."""
+        if self.candidate.augments:
+            return "augmented"
+        return "transfer" if self.candidate.pretrained_encoder else "scratch"
+
+    def predictions(self, rival: str) -> WalkForwardPredictions:
+        """Return a rival's walk-forward predictions, averaged over seeds (controls: one seed)."""
+        self.prepare(rival)
+        return self.made[rival]
+
+    def prepare(self, *rivals: str) -> None:
+        """Make several rivals' predictions; their trainings run side by side."""
+        trainees = {
+            rival: Trainee(
+                config=rival_config(self.candidate, rival),
+                seeds=self.config.seeds[:1] if rival in CONTROLS else self.config.seeds,
+            )
+            for rival in rivals
+            if rival not in self.made
+        }
+        if trainees:
+            self.made |= walk_forward_predictions(
+                trainees,
+                self.labeled,
+                self.folds,
+                device=self.device,
+                cache=self.cache,
+                launcher=self.launcher,
+                on_done=lambda rival, *done: self.progress(f"walk-forward: {rival}", *done),
+            )
+
+    def probabilities(self) -> dict[str, NDArray[np.float64]]:
+        """Return what has been predicted so far, the candidate first; empty where nothing was."""
+        first = [self.own] if self.own in self.made else []
+        return {name: self.made[name].proba for name in dict.fromkeys([*first, *self.made])}
+
+    def ensemble(self) -> tuple[Ensemble, dict[str, NDArray[np.float64]]]:
+        """Return the calibrated ensemble of candidate and controls, and its members."""
+        members = {name: self.predictions(name).proba for name in (self.own, *CONTROLS)}
+        own, times = self.predictions(self.own), self.labeled.times
+        fold = np.repeat(np.arange(len(self.folds.folds)), [len(f.val) for f in self.folds.folds])
+        made = calibrated_ensemble(
+            own.y,
+            list(members.values()),
+            fold=fold,
+            first_bar=times.first[own.rows],
+            label_end=times.label_end[own.rows],
+        )
+        return made, members
