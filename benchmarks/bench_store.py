@@ -43,9 +43,11 @@ def serving(store: str, folder: Path, workers: int) -> Iterator[tuple[str, str, 
     with s3_store(folder / "s3") as s3:
         env = {**s3, "MOOLA_WORKERS": str(workers), "MLFLOW_DISABLE_TELEMETRY": "true"}
         if store == "postgres":
-            with postgres(durable=True) as database:
-                with guarded_server(folder / "server", {**env, **database.env}) as url:
-                    yield url, database.url, database
+            with (
+                postgres(durable=True) as database,
+                guarded_server(folder / "server", {**env, **database.env}) as url,
+            ):
+                yield url, database.url, database
             return
         database_url = f"sqlite:///{folder}/mlflow.db"
         script = (
