@@ -1,5 +1,6 @@
 """Measure the guarded server: clients that log whole fine-tune runs, and searches by store size.
 
+    python benchmarks/bench_store.py                                     # all of these
     python benchmarks/bench_store.py load --store postgres               # 32 clients, 2 minutes
     python benchmarks/bench_store.py load --store postgres --restart     # restarted half-way
     python benchmarks/bench_store.py load --store sqlite
@@ -327,7 +328,7 @@ def median_seconds(ask: Any, repeats: int = 7) -> float:
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command")
     load = commands.add_parser("load")
     load.add_argument("--store", choices=("postgres", "sqlite"), default="postgres")
     load.add_argument("--clients", type=int, default=32)
@@ -345,8 +346,13 @@ def main() -> None:
         client_process(url, experiment, float(until), json.loads(numbers))
     elif options.command == "load":
         sys.exit(0 if measure_load(options) else 1)
-    else:
+    elif options.command == "search":
         measure_search(options)
+    else:
+        loads = (["--store", "postgres"], ["--store", "sqlite"], ["--restart", "--seconds", "60"])
+        whole = [measure_load(parser.parse_args(["load", *words])) for words in loads]
+        measure_search(parser.parse_args(["search"]))
+        sys.exit(0 if all(whole) else 1)
 
 
 if __name__ == "__main__":

@@ -48,14 +48,14 @@ def test_local_tasks_run_in_one_thread_each_in_any_order(jobs: int) -> None:
     assert results(LocalLauncher(jobs=jobs), {}, range(0)) == []
 
 
-def test_a_local_worker_that_dies_is_one_readable_error() -> None:
-    with pytest.raises(LauncherError, match=r"a worker process died.*run the same command again"):
-        results(LocalLauncher(jobs=2), {"kill_always": True}, range(4))
-
-
 def test_a_refusal_inside_a_task_comes_back_as_itself() -> None:
     with pytest.raises(DataError, match=r"task 2 is wrong; expected a right one\.$"):
         results(LocalLauncher(jobs=2), {"refuse": True}, range(4))
+
+
+def test_a_local_worker_that_dies_is_one_readable_error() -> None:
+    with pytest.raises(LauncherError, match=r"a worker process died.*run the same command again"):
+        results(LocalLauncher(jobs=2), {"kill_always": True}, range(4))
 
 
 def test_options_of_the_wrong_launcher_are_refused() -> None:

@@ -10,7 +10,14 @@ import typer
 
 from moola.errors import ConfigError
 
-BENCHES = {"data": "bench_data.py", "finetune": "bench_finetune.py", "gates": "gate_simulation.py"}
+BENCHES = {
+    "data": "bench_data.py",
+    "corpus": "bench_corpus.py",
+    "finetune": "bench_finetune.py",
+    "gates": "gate_simulation.py",
+    "launchers": "bench_launchers.py",
+    "store": "bench_store.py",
+}
 
 
 def add_commands(app: typer.Typer) -> None:
