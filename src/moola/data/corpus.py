@@ -39,8 +39,8 @@ _SLICE_WINDOWS = 4096
 class Chunk:
     """Some windows of a corpus: their bars, and rows and labels counted within those bars.
 
-    `first_row` is the row of the whole corpus at which `bars` begin; `y` is None where the recipe
-    has no label.
+    `first_row` is the row at which `bars` begin, counted from the recipe's `start`; `y` is None
+    where the recipe has no label.
     """
 
     bars: Bars
@@ -227,7 +227,9 @@ class _Files(ExitStack):
     def __init__(self, folder: Path, recipe: WindowRecipe):
         super().__init__()
         self.folder, self.recipe = folder, recipe
-        self.kinds = {"X_ohlc.npy": ("<f4", (recipe.window_bars, 4))}
+        self.kinds: dict[str, tuple[str, tuple[int, ...]]] = {
+            "X_ohlc.npy": ("<f4", (recipe.window_bars, 4))
+        }
         if recipe.num_classes:
             self.kinds["X_feats20.npy"] = ("<f4", (len(FEATURE_NAMES),))
             self.kinds["y.npy"] = ("<i8", ())
