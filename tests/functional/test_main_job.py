@@ -49,8 +49,10 @@ def job(
         config = replace(TINY, pretrained_encoder=str(encoder.encoder))
         scratch, transfer = finetune(TINY), finetune(config)
         judged = [
-            evaluate(version=s.version, config=EvaluateConfig(seeds=(17,)), device="cpu")
-            for s in (scratch, transfer)
+            evaluate(
+                version=s.version, config=EvaluateConfig(seeds=(17,), gates=gates), device="cpu"
+            )
+            for s, gates in ((scratch, (0, 1, 2)), (transfer, ()))
         ]
         yield {
             "folder": folder,
@@ -138,7 +140,7 @@ def test_a_finetune_run_logs_calibration_predictions_and_pictures(job: dict) -> 
 
 def test_an_evaluation_is_a_parent_with_a_child_a_gate(job: dict) -> None:
     client = job["client"]
-    for summary, gates in zip(job["judged"], (3, 5), strict=True):
+    for summary, gates in zip(job["judged"], (3, 8), strict=True):
         parent = client.get_run(summary.run_id)
         children = client.search_runs(
             [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{summary.run_id}'"

@@ -27,7 +27,11 @@ def test_gates_of_two_candidates_are_compared_in_the_page(project: Path) -> None
 
     for config in (TINY, replace(TINY, seed=18)):
         version = finetune(config).version
-        evaluate(version=version, config=EvaluateConfig(seeds=(config.seed,)), device="cpu")
+        evaluate(
+            version=version,
+            config=EvaluateConfig(seeds=(config.seed,), gates=(0, 1, 2)),
+            device="cpu",
+        )
     pages = dict(gate_pages())
     words = ["server", "--backend-store-uri", f"sqlite:///{project}/mlflow.db"]
     words += ["--host", "127.0.0.1", "--port", "{port}", "--workers", "1"]

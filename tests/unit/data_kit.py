@@ -24,10 +24,10 @@ def hours(num: int, start: str = "2020-01-01T00") -> np.ndarray:
     return np.datetime64(start, "us") + np.arange(num) * np.timedelta64(3600, "s")
 
 
-def walk(num: int, *, seed: int = 0, price: float = 100.0) -> np.ndarray:
-    """OHLC of a random walk with changing volatility, shape (num, 4)."""
+def walk(num: int, *, seed: int = 0, price: float = 100.0, swing: float = 0.5) -> np.ndarray:
+    """OHLC of a random walk whose log volatility swings up and down, shape (num, 4)."""
     rng = np.random.default_rng(seed)
-    volatility = np.exp(0.5 * np.sin(np.arange(num) / 17.0)) * 0.004
+    volatility = np.exp(swing * np.sin(np.arange(num) / 17.0)) * 0.004
     close = price * np.exp(np.cumsum(rng.normal(0, 1, num) * volatility))
     open_ = np.r_[price, close[:-1]]
     high = np.maximum(open_, close) * (1 + rng.uniform(0, 1, num) * volatility)
@@ -57,9 +57,9 @@ def write_bars(root: Path, bars: Bars) -> Path:
     return path
 
 
-def small_registry(root: Path, num_bars: int = 400) -> DataRegistry:
+def small_registry(root: Path, num_bars: int = 400, *, swing: float = 0.5) -> DataRegistry:
     """A registry with one source, one labelled set of about 129 windows and one split."""
-    write_bars(root, bars_of(walk(num_bars)))
+    write_bars(root, bars_of(walk(num_bars, swing=swing)))
     registry = DataRegistry(root)
     registry.build_set("labeled_windows/v1", RECIPE)
     registry.build_split("fwd", SPLIT)

@@ -3,9 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.errors import BadInput, ConfigError
+from moola.evaluation.gate_report import JSON_SCHEMA
 from moola.evaluation.gates import (
     CLASS_PRIOR,
     GateReport,
@@ -360,6 +362,11 @@ def test_augmentation_gate():
     poor = QUALITY | {"passed": False, "reasons": ["KS p of feature 3 is 0.01"]}
     found = gate_5_augmentation(y, strong, {"gate 1": weak}, quality=poor, **OPTIONS)
     assert found.reasons[1] == "KS p of feature 3 is 0.01"
+    assert found.reasons[2].startswith("accuracy against gate 1: +")
+    assert not found.advisory
+    trial = gate_5_augmentation(y, weak, baselines, quality=QUALITY, trial=True, **OPTIONS)
+    assert (trial.verdict, trial.advisory) == ("failed", True)
+    assert trial.reasons[0].startswith("a trial, the candidate does not augment: more than 2%")
     y, first, second = world(0.5, 0.5, seed=3)
     open_ = gate_5_augmentation(y, first, {"gate 1": second}, quality=QUALITY, **OPTIONS)
     assert open_.verdict == "inconclusive"
@@ -549,6 +556,8 @@ def test_reports_survive_json_and_refuse_another_schema():
     found = gate_2_control(y, weak, {"minirocket": strong}, **OPTIONS)
     text = json.dumps(found.to_dict(), allow_nan=False)
     assert GateReport.from_dict(json.loads(text)) == found
+    schema = Draft202012Validator(JSON_SCHEMA)
+    assert schema.is_valid(json.loads(text))
     for change, match in (
         ({"schema_version": 2}, "version 2"),
         ({"schema_version": None}, "version None"),
@@ -560,6 +569,7 @@ def test_reports_survive_json_and_refuse_another_schema():
     ):
         with pytest.raises(BadInput, match=match):
             GateReport.from_dict(found.to_dict() | change)
+        assert not schema.is_valid(json.loads(text) | change)
     short = found.to_dict()
     del short["figures"]
     with pytest.raises(BadInput, match="lacks key 'figures'"):

@@ -9,6 +9,7 @@ import pytest
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
 from moola.evaluation.gates import GateReport, blocked, gate_1_baseline, gate_2_control
+from moola.evaluation.metrics import metric_intervals
 from moola.evaluation.report import forest_intervals, html_report, verdict_markdown
 
 LIMITS = replace(Thresholds.load(), num_resamples=200)
@@ -62,6 +63,7 @@ def page(evaluation):
         title="candidate <1> & co",
         y=y,
         predictions={"candidate": proba, "prior": half},
+        block_length=2,
         class_names=["flat", "wide"],
         facts={"set": "labeled_windows/v1"},
         examples={"window 7": b"\x89PNG\r\n"},
@@ -87,13 +89,15 @@ def test_page_escapes_what_others_wrote(page):
     assert "The <encoder> & its load report are missing." in "".join(reader.text)
 
 
-def test_page_shows_verdicts_metrics_and_images(page):
+def test_page_shows_verdicts_metrics_and_images(page, evaluation):
     _, reader = page
     assert reader.badges == ["passed", "passed", "blocked"]
     words = "".join(reader.text)
     for expected in ("labeled_windows/v1", "undefined", "log-loss", "Is deep learning needed?"):
         assert expected in words
     assert "0 data" not in words
+    loss = metric_intervals(evaluation[0], evaluation[1], block_length=2)["log_loss"]
+    assert f"{loss.estimate:.3f}{loss.low:.3f} to {loss.high:.3f}" in words
     alts = [image["alt"] for image in reader.images]
     assert alts == [
         *(f"difference in {m}" for m in ("log-loss", "Brier", "accuracy", "PR-AUC", "ECE")),
@@ -118,12 +122,14 @@ def test_page_has_a_dark_scheme(page):
 
 def test_same_input_same_page(evaluation):
     y, proba, _, reports = evaluation
-    arguments = {"title": "a", "y": y, "predictions": {"candidate": proba}}
+    arguments = {"title": "a", "y": y, "predictions": {"candidate": proba}, "block_length": 2}
     assert html_report(reports, **arguments) == html_report(reports, **arguments)
 
 
 def test_page_without_predictions(evaluation):
-    found = html_report([blocked(3, "why")], title="a", y=evaluation[0], predictions={})
+    found = html_report(
+        [blocked(3, "why")], title="a", y=evaluation[0], predictions={}, block_length=2
+    )
     assert "<img" not in found
     assert "Why." in found
 
@@ -172,4 +178,4 @@ def test_nothing_to_report_is_refused(evaluation):
     with pytest.raises(BadInput, match="no gate report"):
         verdict_markdown([])
     with pytest.raises(BadInput, match="no gate report"):
-        html_report([], title="a", y=evaluation[0], predictions={})
+        html_report([], title="a", y=evaluation[0], predictions={}, block_length=2)

@@ -21,6 +21,8 @@ from moola.config import names
 from moola.config.training import FinetuneConfig
 
 SEEDS = (17, 18)
+GATES = (0, 1, 2, 6, 7)  # no candidate of the demo augments, so gate 5 is left to moola evaluate
+ENCODER_GATES = (0, 1, 2, 3, 4, 6, 7)
 BTC = FinetuneConfig(preset="compact", unfreeze_after=4, epochs=12, patience=0)
 EURUSD = replace(
     BTC,
@@ -49,14 +51,16 @@ def run_demo(*, device: str, data_root: str, jobs: int) -> None:
     encoder = Path("artifacts/pretrained/demo_encoder")
     _pretrain(device, data_root, encoder)
     heading("3  Train EnhancedSimpleLSTM and register each candidate as a version")
-    candidates = {
-        _train(BTC, device, data_root): "BTCUSD from scratch",
-        _train(replace(BTC, pretrained_encoder=str(encoder)), device, data_root): "BTCUSD, encoder",
-        _train(EURUSD, device, data_root): "EURUSD from scratch",
+    configs = {
+        "BTCUSD from scratch": BTC,
+        "BTCUSD, encoder": replace(BTC, pretrained_encoder=str(encoder)),
+        "EURUSD from scratch": EURUSD,
     }
+    candidates = {_train(c, device, data_root): what for what, c in configs.items()}
     heading("4  Gates: each version trained again on five walk-forward folds, seeds averaged")
-    for version in candidates:
-        _evaluate(version, device, data_root, jobs)
+    for version, what in candidates.items():
+        gates = ENCODER_GATES if configs[what].pretrained_encoder else GATES
+        _evaluate(version, gates, device, data_root, jobs)
     heading("5  Ask for Production: evidence is checked, then the locked test set is looked at")
     outcome = {version: _promote(version, data_root) for version in candidates}
     heading("6  Serve with `mlflow models serve` and ask for three real windows")
@@ -69,7 +73,10 @@ def run_demo(*, device: str, data_root: str, jobs: int) -> None:
 
 def _build(data_root: str) -> None:
     from moola.data.registry import DataRegistry
+    from moola.data.shipped import copy_shipped_bars
 
+    if "://" not in data_root:
+        copy_shipped_bars(data_root)
     registry = DataRegistry(data_root)
     digests = registry.build()
     for name, digest in digests.items():
@@ -110,7 +117,7 @@ def _train(config: FinetuneConfig, device: str, data_root: str) -> str:
     return summary.version
 
 
-def _evaluate(version: str, device: str, data_root: str, jobs: int) -> None:
+def _evaluate(version: str, gates: tuple[int, ...], device: str, data_root: str, jobs: int) -> None:
     from moola.config.evaluation import EvaluateConfig
     from moola.steps.evaluate import evaluate
     from moola.training.launchers import LocalLauncher
@@ -118,7 +125,7 @@ def _evaluate(version: str, device: str, data_root: str, jobs: int) -> None:
     with progress_bars() as progress:
         summary = evaluate(
             version=version,
-            config=EvaluateConfig(seeds=SEEDS),
+            config=EvaluateConfig(seeds=SEEDS, gates=gates),
             launcher=LocalLauncher(jobs=jobs),
             device=device,
             data_root=data_root,

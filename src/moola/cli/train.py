@@ -153,7 +153,9 @@ def train(
 
 
 def evaluate(
-    version: str = typer.Option("newest", help="Version to judge."),
+    version: str = typer.Option(
+        "newest", help="Version to judge; several (1,2,3) compete, and Holm's correction holds."
+    ),
     name: str = typer.Option(names.REGISTERED_MODEL, help="Registered model."),
     folds: str = typer.Option("", help="Walk-forward folds; empty: those of the version's set."),
     seeds: str = typer.Option("17,18,19", help="Training seeds, averaged per window."),
@@ -185,19 +187,22 @@ def evaluate(
     except ValueError:
         raise ConfigError(f"seeds is {seeds!r}", limit="whole numbers, such as 17,18,19") from None
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
-    with progress_bars() as progress:
-        summary = run_gates(
-            version=_unless(version, "newest"),
-            name=name,
-            folds=folds or None,
-            config=EvaluateConfig(seeds=chosen, gates=tuple(gate)),
-            launcher=where,
-            thresholds=Thresholds.load(thresholds) if thresholds else None,
-            device=device,
-            data_root=data_root,
-            progress=progress,
-        )
-    print_evaluation(summary)
+    versions = list(dict.fromkeys(v.strip() for v in (version or "newest").split(",")))
+    for one in versions:
+        with progress_bars() as progress:
+            summary = run_gates(
+                version=_unless(one, "newest"),
+                peers=[v for v in versions if v != one],
+                name=name,
+                folds=folds or None,
+                config=EvaluateConfig(seeds=chosen, gates=tuple(gate)),
+                launcher=where,
+                thresholds=Thresholds.load(thresholds) if thresholds else None,
+                device=device,
+                data_root=data_root,
+                progress=progress,
+            )
+        print_evaluation(summary)
 
 
 def demo(

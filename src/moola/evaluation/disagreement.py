@@ -59,7 +59,7 @@ def candles_figure(window_TC: ArrayLike, title: str) -> Figure:
     if bars.ndim != 2 or bars.shape[1] != 4:
         raise BadInput(f"the window has shape {bars.shape}", limit="(T, 4): open, high, low, close")
     open_, high, low, close = bars.T
-    figure = Figure(figsize=(4.6, 2.5), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(4.2, 2.4), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     x = np.arange(len(bars))

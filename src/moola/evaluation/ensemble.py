@@ -21,11 +21,14 @@ class Ensemble:
     ----------
     proba
         Shape (n, K).
+    uncalibrated
+        The plain mean, shape (n, K).
     temperatures
         One a fold; 1 where the past has too few validation windows to fit one.
     """
 
     proba: NDArray[np.float64]
+    uncalibrated: NDArray[np.float64]
     temperatures: tuple[float, ...]
 
 
@@ -66,7 +69,7 @@ def calibrated_ensemble(
         temperature = _temperature(labels[past], mean[past])
         proba[here] = apply_temperature(mean[here], temperature)
         temperatures.append(temperature)
-    return Ensemble(proba=proba, temperatures=tuple(temperatures))
+    return Ensemble(proba=proba, uncalibrated=mean, temperatures=tuple(temperatures))
 
 
 def _temperature(y: NDArray, proba: NDArray[np.float64]) -> float:

@@ -183,6 +183,7 @@ def comparison_figures(comparison: PairedComparison) -> dict[str, Any]:
         "mcnemar_p": comparison.mcnemar_p,
         "identical_predictions": comparison.identical_predictions,
         "minimum_detectable": comparison.minimum_detectable,
+        "p_values": {name: delta.p_value for name, delta in comparison.deltas.items()},
     }
     return figures | {
         f"delta_{name}": delta.interval() for name, delta in comparison.deltas.items()

@@ -24,6 +24,24 @@ GATE_NAMES: Mapping[int | str, tuple[str, str]] = {
 }
 ADVISORY_GATES = (6, 7)
 Gate = int | Literal["promotion"]
+_FIELDS = ("gate", "name", "question", "verdict", "figures", "thresholds", "reasons")
+JSON_SCHEMA: Mapping[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": f"Moola gate report, version {SCHEMA_VERSION}",
+    "type": "object",
+    "properties": {
+        "schema_version": {"const": SCHEMA_VERSION},
+        "gate": {"enum": list(GATE_NAMES)},
+        "name": {"type": "string"},
+        "question": {"type": "string"},
+        "verdict": {"enum": list(VERDICTS)},
+        "figures": {"type": "object"},
+        "thresholds": {"type": "object"},
+        "reasons": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+    },
+    "required": ["schema_version", *_FIELDS],
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +91,8 @@ class GateReport:
 
     @property
     def advisory(self) -> bool:
-        """Whether the gate only warns (6 and 7)."""
-        return self.gate in ADVISORY_GATES
+        """Whether the gate only warns: 6, 7, and one that only tries what the model leaves out."""
+        return self.gate in ADVISORY_GATES or self.figures.get("trial") is True
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values with the schema's version."""
@@ -105,12 +123,11 @@ class GateReport:
                 limit=f"version {SCHEMA_VERSION}",
                 remedy="Evaluate the candidate again with this version of Moola",
             )
-        fields = ("gate", "name", "question", "verdict", "figures", "thresholds", "reasons")
-        odd = sorted(set(fields) ^ (set(values) - {"schema_version"}))
+        odd = sorted(set(_FIELDS) ^ (set(values) - {"schema_version"}))
         if odd:
-            state = "lacks" if odd[0] in fields else "has the unknown"
-            raise BadInput(f"the gate report {state} key {odd[0]!r}", limit=", ".join(fields))
-        given = {name: values[name] for name in fields}
+            state = "lacks" if odd[0] in _FIELDS else "has the unknown"
+            raise BadInput(f"the gate report {state} key {odd[0]!r}", limit=", ".join(_FIELDS))
+        given = {name: values[name] for name in _FIELDS}
         return cls(**(given | {"reasons": tuple(values["reasons"])}))
 
 

@@ -28,6 +28,7 @@ def gate_5_augmentation(
     baselines: Mapping[str, ArrayLike],
     *,
     quality: Mapping[str, Any],
+    trial: bool = False,
     block_length: int,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
@@ -41,6 +42,8 @@ def gate_5_augmentation(
         Probabilities of the models of gates 1 and 4, by name; the most accurate one is the bar.
     quality
         ``passed`` and ``train_only`` (both bool), ``reasons`` where either is false.
+    trial
+        The candidate itself does not augment: the gate only warns.
     block_length, thresholds
         As `gate_1_baseline`.
 
@@ -70,14 +73,16 @@ def gate_5_augmentation(
     if quality["train_only"] is not True:
         faults.append("synthetic windows are not confined to the train part")
     if faults:
-        verdict, reasons = "failed", faults + [str(r) for r in quality.get("reasons", ())]
+        verdict, reasons = "failed", [*faults, *map(str, quality.get("reasons", ())), text]
     elif delta.non_inferior:
         verdict, reasons = "passed", [f"not more than {bar:.0%} lost; {text}"]
     elif delta.high is not None and delta.high < -bar:
         verdict, reasons = "failed", [f"more than {bar:.0%} lost; {text}"]
     else:
         verdict, reasons = "inconclusive", [f"a loss of more than {bar:.0%} is possible; {text}"]
-    figures = comparison_figures(comparison) | {"baseline": best}
+    if trial:
+        reasons[0] = f"a trial, the candidate does not augment: {reasons[0]}"
+    figures = comparison_figures(comparison) | {"baseline": best, "trial": trial}
     used = thresholds_used(limits, "max_accuracy_loss")
     reasons.append(reach(comparison, "accuracy"))
     return report(5, verdict, reasons, figures=figures, thresholds=used)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from moola.errors import BadInput
 from moola.evaluation.compare import HIGHER_IS_BETTER
 from moola.evaluation.gate_report import GateReport
-from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.metrics import Interval, metric_intervals
 from moola.evaluation.plots import (
     confusion_figure,
     figure_to_png,
@@ -52,6 +52,7 @@ def html_report(
     title: str,
     y: ArrayLike,
     predictions: Mapping[str, ArrayLike],
+    block_length: int,
     class_names: Sequence[str] | None = None,
     facts: Mapping[str, str] | None = None,
     examples: Mapping[str, bytes] | None = None,
@@ -68,6 +69,9 @@ def html_report(
         Class indices of the windows all `predictions` speak of, shape (n,).
     predictions
         Probabilities by model, shape (n, K) each, the candidate first; may be empty.
+    block_length
+        Windows per block of the metrics' intervals, see
+        `moola.evaluation.compare.block_length_from_overlap`.
     class_names
         K names; indices where None.
     facts
@@ -90,7 +94,10 @@ def html_report(
         _forests(reports),
     ]
     if predictions:
-        body += [_metric_table(y, predictions), _diagrams(y, predictions, class_names)]
+        body += [
+            _metric_table(y, predictions, block_length),
+            _diagrams(y, predictions, class_names),
+        ]
     if examples:
         images = "".join(_figure(png, caption) for caption, png in examples.items())
         body.append(f'<h2>Examples</h2><div class="row">{images}</div>')
@@ -176,16 +183,16 @@ def _forests(reports: Sequence[GateReport]) -> str:
     return f'<h2>Differences, with intervals</h2><div class="row two">{"".join(images)}</div>'
 
 
-def _metric_table(y: ArrayLike, predictions: Mapping[str, ArrayLike]) -> str:
+def _metric_table(y: ArrayLike, predictions: Mapping[str, ArrayLike], block_length: int) -> str:
     head = "".join(f"<th>{escape(_label(name))}</th>" for name in _METRICS)
     rows = []
     for model, proba in predictions.items():
-        values = compute_metrics(y, proba)
-        cells = "".join(f"<td>{_number(values[name])}</td>" for name in _METRICS)
+        found = metric_intervals(y, proba, block_length=block_length)
+        cells = "".join(f"<td>{_interval(found[name])}</td>" for name in _METRICS)
         rows.append(f"<tr><th>{escape(model)}</th>{cells}</tr>")
     return (
-        f'<h2>Metrics</h2><div class="wide"><table class="numbers"><tr><th>model</th>{head}</tr>'
-        f"{''.join(rows)}</table></div>"
+        '<h2>Metrics, with 95 % intervals</h2><div class="wide"><table class="numbers">'
+        f"<tr><th>model</th>{head}</tr>{''.join(rows)}</table></div>"
     )
 
 
@@ -246,8 +253,13 @@ def _label(metric: str) -> str:
     return _LABELS.get(metric, metric)
 
 
-def _number(value: float | None) -> str:
-    return '<span class="soft">undefined</span>' if value is None else f"{value:.3f}"
+def _interval(found: Interval) -> str:
+    if found.estimate is None:
+        return '<span class="soft">undefined</span>'
+    if found.low is None or found.high is None:
+        return f"{found.estimate:.3f}"
+    ends = f"{found.low:.3f} to {found.high:.3f}"
+    return f'{found.estimate:.3f}<br><span class="soft">{ends}</span>'
 
 
 def _cell(text: str) -> str:

@@ -83,7 +83,7 @@ def _model_rows(decision: Decision, candidate: Mapping[str, Any]) -> dict[str, A
         "run": candidate["run_id"],
         "SHA-256 of the files": candidate["model_sha256"],
         "pretrained encoder": "yes" if candidate["uses_encoder"] else "no",
-        "synthetic windows in training": "yes" if candidate["uses_synthetic"] else "no",
+        "augmented or synthetic windows": "yes" if candidate["uses_synthetic"] else "no",
         "replaces": f"version {decision.champion_before}" if decision.champion_before else "nobody",
         "decided by": decision.who,
         "evidence": decision.evidence_digest or "none",

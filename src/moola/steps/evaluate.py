@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from moola.config import names
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.config.promotion import PromotionPolicy
 from moola.data.registry import DataRegistry
+from moola.evaluation.family import CLAIMS, holm_over_candidates
 from moola.evaluation.gates import GateReport
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.steps.candidate import Candidate, find_candidate
-from moola.steps.judge import Judge
+from moola.steps.judge import Judge, gates_about
 from moola.steps.log_gates import log_evaluation
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import git_state, run_name
@@ -48,6 +50,7 @@ class EvaluationSummary:
 def evaluate(
     *,
     version: str | None = None,
+    peers: Sequence[str] = (),
     name: str = names.REGISTERED_MODEL,
     folds: str | None = None,
     config: EvaluateConfig = EvaluateConfig(),  # noqa: B008  frozen
@@ -69,6 +72,9 @@ def evaluate(
     ----------
     version
         Version of `name`; None takes the newest.
+    peers
+        Versions that compete with it in this evaluation: what is claimed of one must hold among
+        all of them (Holm).
     folds
         Fold file; None takes the one made for the version's labelled set.
     cache
@@ -80,7 +86,8 @@ def evaluate(
     """
     limits = thresholds or Thresholds.load()
     used = resolve_device(device)
-    candidate = find_candidate(connect(), name, version)
+    client = connect()
+    candidate = find_candidate(client, name, version)
     registry = DataRegistry(data_root)
     title = run_name(
         f"gates-{name}-v{candidate.version}",
@@ -98,11 +105,10 @@ def evaluate(
         device=describe_device(used),
     )
     with opened as run, launcher.session():
-        judge = Judge(
-            candidate=candidate,
+        judge_of = partial(
+            Judge,
             registry=registry,
             folds=folds,
-            config=config,
             limits=limits,
             device_asked=device,
             device=used,
@@ -110,7 +116,10 @@ def evaluate(
             launcher=launcher,
             progress=progress,
         )
-        reports = judge.reports()
+        judge = judge_of(candidate=candidate, config=config)
+        others = [find_candidate(client, name, peer) for peer in peers]
+        rivals = _claims_of(others, judge, judge_of)
+        reports = holm_over_candidates(judge.reports(), rivals, thresholds=limits)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
         not_run = _required_but_not_run(judge)
@@ -124,6 +133,19 @@ def evaluate(
         num_windows=judge.num_windows,
         not_run=not_run,
     )
+
+
+def _claims_of(
+    peers: Sequence[Candidate], judge: Judge, judge_of: Callable[..., Judge]
+) -> dict[str, tuple[GateReport, ...]]:
+    """Judge the peers by those of the candidate's gates that claim superiority."""
+    found = {}
+    for peer in peers:
+        gates = tuple(g for g in judge.gates if g in CLAIMS and g in gates_about(peer))
+        if gates:
+            config = replace(judge.config, gates=gates)
+            found[peer.version] = judge_of(candidate=peer, config=config).reports()
+    return found
 
 
 def _required_but_not_run(judge: Judge) -> tuple[int, ...]:

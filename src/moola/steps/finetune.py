@@ -217,6 +217,9 @@ def _log_results(
     confusion = confusion_figure(y, proba, labels, title=f"{config.model}, validation windows")
     run.log_bytes(names.ARTIFACT_RELIABILITY, figure_to_png(reliability))
     run.log_bytes(names.ARTIFACT_CONFUSION, figure_to_png(confusion))
+    if calibration.temperature != 1.0:
+        before = reliability_figure(y, raw, title=f"{config.model}, before its temperature")
+        run.log_bytes(names.ARTIFACT_RELIABILITY_BEFORE, figure_to_png(before))
     run.log_image(names.IMAGE_RELIABILITY, figure_to_array(reliability))
     run.log_image(names.IMAGE_CONFUSION, figure_to_array(confusion))
     run.log_json(

@@ -19,6 +19,7 @@ from moola.evaluation.plots import figure_to_png
 from moola.models import get_model
 from moola.steps.finetune import class_names
 from moola.steps.judge import Judge
+from moola.steps.rivals import CONTROLS
 
 NUM_EXAMPLES = 6
 
@@ -35,11 +36,12 @@ class Example:
 def disagreements(judge: Judge) -> tuple[Example, ...]:
     """Return the windows on which the candidate and its strongest rival differ most.
 
-    The rival is the model of the lowest log-loss among those that were compared with the
-    candidate; without one there is nothing to disagree with.
+    The rival is the control of the lowest log-loss, or where no control was asked for, such a
+    model among the candidate's variants; without any there is nothing to disagree with.
     """
     made, own = judge.rivals.made, judge.rivals.own
-    others = {name: found for name, found in made.items() if name != own}
+    others = {name: made[name] for name in CONTROLS if name in made}
+    others = others or {name: found for name, found in made.items() if name != own}
     if own not in made or not others:
         return ()
     loss = {n: compute_metrics(p.y, p.proba)["log_loss"] or 0.0 for n, p in others.items()}

@@ -169,6 +169,7 @@ class Judge:
             augmented.proba,
             {name: self.rivals.predictions(name).proba for name in bars},
             quality=self._augmentation_quality(),
+            trial=not self.candidate.config.augments,
             block_length=self.block_length,
             thresholds=self.limits,
         )
@@ -249,25 +250,30 @@ class Judge:
         }
 
 
+def gates_about(candidate: Candidate) -> tuple[int, ...]:
+    """Return the gates that have something to ask about a candidate, in order."""
+    encoder = (3, 4) if candidate.uses_encoder else ()
+    bigger = () if candidate.config.model == SIMPLE else (6,)
+    return (0, 1, 2, *encoder, 5, *bigger, 7)
+
+
 def asked_gates(candidate: Candidate, asked: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the gates to run for a candidate, in order.
+    """Return the gates to run for a candidate, in order: those asked for, or all.
 
     Raises
     ------
     ConfigError
         If a gate is asked for that has nothing to ask about this candidate.
     """
-    apply = {0, 1, 2, 5, 6, 7} | ({3, 4} if candidate.uses_encoder else set())
-    if candidate.config.model == SIMPLE:
-        apply.discard(6)
+    possible = gates_about(candidate)
     for gate in asked:
-        if gate not in apply:
+        if gate not in possible:
             what = "its encoder" if gate in (3, 4) else "a model bigger than SimpleLSTM"
             raise ConfigError(
                 f"gate {gate} asks about {what}, and version {candidate.version} has none",
-                limit=f"one of {', '.join(map(str, sorted(apply)))}",
+                limit=f"one of {', '.join(map(str, possible))}",
             )
-    return asked or tuple(sorted(apply))
+    return asked or possible
 
 
 def find_folds(registry: DataRegistry, labeled: str, name: str | None) -> WalkForward:

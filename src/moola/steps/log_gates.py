@@ -10,7 +10,7 @@ import pyarrow as pa
 from moola.config import names
 from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.gates import GateReport
-from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.metrics import metric_intervals
 from moola.evaluation.plots import (
     confusion_figure,
     figure_to_array,
@@ -62,7 +62,9 @@ def log_evaluation(
 def _log_predictions(
     run: TrackedRun, judge: Judge, own: WalkForwardPredictions
 ) -> Mapping[str, float | None]:
-    metrics = compute_metrics(own.y, own.proba)
+    intervals = metric_intervals(own.y, own.proba, block_length=judge.block_length)
+    metrics = {name: found.estimate for name, found in intervals.items()}
+    ends = {f"{n}_{end}": getattr(f, end) for n, f in intervals.items() for end in ("low", "high")}
     data = dataset_input(
         name=f"{judge.labeled.name}@{judge.folds.name}",
         sha256=judge.labeled.sha256,
@@ -71,7 +73,7 @@ def _log_predictions(
         shape=(len(own.y), *judge.labeled.X_ohlc.shape[1:]),
     )
     run.log_inputs([data])
-    run.log_metrics(metrics, dataset=data)
+    run.log_metrics({**metrics, **ends}, dataset=data)
     labels = class_names(judge.labeled.meta)
     title = f"{judge.candidate.name} v{judge.candidate.version}, {judge.folds.name}"
     reliability = reliability_figure(own.y, own.proba, title=title)
@@ -100,6 +102,7 @@ def _log_pages(
         title=f"{judge.candidate.name} version {judge.candidate.version}",
         y=[] if first is None else first.y,
         predictions=predictions,
+        block_length=judge.block_length,
         class_names=class_names(judge.labeled.meta),
         facts={
             "set": judge.labeled.name,

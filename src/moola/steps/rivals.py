@@ -69,6 +69,7 @@ class Rivals:
         self.launcher = launcher
         self.progress = progress
         self.made: dict[str, WalkForwardPredictions] = {}
+        self._ensemble: Ensemble | None = None
 
     @property
     def own(self) -> str:
@@ -106,18 +107,24 @@ class Rivals:
     def probabilities(self) -> dict[str, NDArray[np.float64]]:
         """Return what has been predicted so far, the candidate first; empty where nothing was."""
         first = [self.own] if self.own in self.made else []
-        return {name: self.made[name].proba for name in dict.fromkeys([*first, *self.made])}
+        found = {name: self.made[name].proba for name in dict.fromkeys([*first, *self.made])}
+        if self._ensemble is not None:
+            found |= {
+                "ensemble, uncalibrated": self._ensemble.uncalibrated,
+                "ensemble": self._ensemble.proba,
+            }
+        return found
 
     def ensemble(self) -> tuple[Ensemble, dict[str, NDArray[np.float64]]]:
         """Return the calibrated ensemble of candidate and controls, and its members."""
         members = {name: self.predictions(name).proba for name in (self.own, *CONTROLS)}
         own, times = self.predictions(self.own), self.labeled.times
         fold = np.repeat(np.arange(len(self.folds.folds)), [len(f.val) for f in self.folds.folds])
-        made = calibrated_ensemble(
+        self._ensemble = calibrated_ensemble(
             own.y,
             list(members.values()),
             fold=fold,
             first_bar=times.first[own.rows],
             label_end=times.label_end[own.rows],
         )
-        return made, members
+        return self._ensemble, members

@@ -1,0 +1,84 @@
+"""Several candidates in one evaluation: what is claimed of one must hold among all (Holm)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from moola.config.evaluation import Thresholds
+from moola.errors import BadInput
+from moola.evaluation.comparison import holm
+from moola.evaluation.gate_report import Gate, GateReport
+
+CLAIMS: Mapping[Gate, tuple[str, ...]] = {
+    1: ("log_loss",),
+    4: ("log_loss", "brier"),
+    6: ("log_loss",),
+}
+
+
+def holm_over_candidates(
+    reports: Sequence[GateReport],
+    peers: Mapping[str, Sequence[GateReport]],
+    *,
+    thresholds: Thresholds | None = None,
+) -> tuple[GateReport, ...]:
+    """Take back what a candidate was granted alone but does not hold among its peers.
+
+    The best of many candidates looks better than it is. For the gates that claim superiority
+    (1, 4 and 6) the p-values of all candidates are adjusted together.
+
+    Parameters
+    ----------
+    reports
+        The candidate's own.
+    peers
+        Those of the candidates it is compared with, by name; a gate that was not run there does
+        not count.
+    thresholds
+        Moola's own where None.
+
+    Returns
+    -------
+    tuple
+        The reports, in the order given. One that passed with an adjusted p-value above
+        1 - confidence is ``inconclusive``; the adjusted value stands in its figures.
+
+    Raises
+    ------
+    BadInput
+        If a report of such a gate holds no p-values.
+    """
+    limits = thresholds or Thresholds.load()
+    found = []
+    for report in reports:
+        rivals = {name: r for name, all_ in peers.items() for r in all_ if r.gate == report.gate}
+        if report.gate not in CLAIMS or not report.figures or not rivals:
+            found.append(report)
+            continue
+        p_values = {name: _p_value(r) for name, r in rivals.items() if r.figures}
+        own = holm({**p_values, "": _p_value(report)})[""]
+        found.append(_held(report, own, len(p_values) + 1, limits))
+    return tuple(found)
+
+
+def _held(report: GateReport, adjusted: float, family: int, limits: Thresholds) -> GateReport:
+    figures = report.figures | {"holm_p": adjusted, "num_candidates": family}
+    if report.verdict != "passed" or adjusted <= 1.0 - limits.confidence:
+        return replace(report, figures=figures)
+    first = (
+        f"not beyond doubt among {family} candidates compared at once (Holm-adjusted p "
+        f"{adjusted:.3f}); alone: {report.reasons[0]}"
+    )
+    return replace(
+        report, verdict="inconclusive", figures=figures, reasons=(first, *report.reasons[1:])
+    )
+
+
+def _p_value(report: GateReport) -> float:
+    """Return the p-value of a gate's claim: the greatest of its metrics'; 1 where undefined."""
+    known = report.figures.get("p_values")
+    if known is None:
+        raise BadInput(f"the report of gate {report.gate} holds no p-values", limit="p_values")
+    found = [known[metric] for metric in CLAIMS[report.gate]]
+    return max(1.0 if value is None else float(value) for value in found)

@@ -1,0 +1,143 @@
+"""`moola evaluate` on a small registry: blocking, one gate alone, and a kill in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from data_kit import small_registry
+from mlflow import MlflowClient
+
+from moola.config import names
+from moola.config.data import SplitRecipe
+from moola.config.evaluation import EvaluateConfig
+from moola.config.training import FinetuneConfig
+from moola.errors import ConfigError
+from moola.steps.evaluate import EvaluationSummary, evaluate
+from moola.steps.finetune import finetune
+
+KNOWS_NOTHING = FinetuneConfig(
+    preset="compact",
+    labeled="labeled_windows/v1",
+    split="splits/fwd.json",
+    epochs=1,
+    patience=0,
+    learning_rate=1e-7,
+    device="cpu",
+)
+CONFIG = EvaluateConfig(seeds=(1, 2))
+KILLED = """
+import os, signal
+from pathlib import Path
+from moola.config.evaluation import EvaluateConfig
+from moola.steps.evaluate import evaluate
+
+def progress(task, done, total, note=""):
+    if task == "walk-forward: scratch" and done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+evaluate(config=EvaluateConfig(seeds=(1, 2)), device="cpu", progress=progress)
+"""
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Iterator[str]:
+    """A version that has learned nothing, in a project whose classes are easy to tell."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    shutil.copy(template_db, folder / "mlflow.db")
+    registry = small_registry(folder / "data", num_bars=1200, swing=2.0)
+    recipe = SplitRecipe(labeled="labeled_windows/v1", strategy="walk_forward", num_folds=2)
+    registry.build_split("walk", recipe)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        number = finetune(KNOWS_NOTHING).version
+        assert number is not None
+        yield number
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def judged(version: str) -> EvaluationSummary:
+    return evaluate(config=CONFIG, device="cpu", cache=Path("artifacts/whole"))
+
+
+def artifact(summary: EvaluationSummary, path: str) -> Path:
+    return Path(MlflowClient().download_artifacts(summary.run_id, path))
+
+
+def test_a_control_that_wins_blocks_the_rest_and_leaves_an_investigation(
+    judged: EvaluationSummary,
+) -> None:
+    verdicts = {r.gate: r.verdict for r in judged.reports}
+    assert verdicts.pop(1) != "passed"
+    assert verdicts == {0: "passed", 2: "failed", 5: "blocked", 6: "blocked", 7: "blocked"}
+    assert len(list(Path("artifacts/whole").glob("*.npz"))) == 2 * (2 + 1 + 1)  # no gate 5, no 6
+    page = artifact(judged, names.ARTIFACT_INVESTIGATION).read_text()
+    assert "STOP: logreg is better" in page
+    assert "no leak is known" in page
+    assert "expansion" in page
+    assert "| range_" in page
+    pictures = re.findall(r"\]\((investigation/window-\d+\.png)\)", page)
+    assert len(pictures) == 6
+    assert all(artifact(judged, p).read_bytes()[:4] == b"\x89PNG" for p in pictures)
+    html = artifact(judged, names.ARTIFACT_REPORT_PAGE).read_text()
+    assert html.count("probability of it: candidate") == 6
+    assert judged.not_run == ()
+
+
+def test_one_gate_alone_is_logged_but_not_signed(version: str) -> None:
+    client = MlflowClient()
+    before = client.get_model_version(names.REGISTERED_MODEL, version).tags
+    cache = Path("artifacts/one")
+    config = EvaluateConfig(seeds=(1, 2), gates=(0,))
+    summary = evaluate(config=config, device="cpu", cache=cache)
+    assert [(r.gate, r.verdict) for r in summary.reports] == [(0, "passed")]
+    assert summary.not_run == (1, 2)
+    assert dict(summary.metrics) == {}
+    assert not cache.exists()  # gate 0 needs no training
+    assert client.get_model_version(names.REGISTERED_MODEL, version).tags == before
+    with pytest.raises(ConfigError, match="gate 3 asks about its encoder"):
+        evaluate(config=EvaluateConfig(gates=(3,)), device="cpu", cache=cache)
+
+
+def test_a_candidate_that_has_a_peer_is_held_to_holm(
+    judged: EvaluationSummary, version: str
+) -> None:
+    config = EvaluateConfig(seeds=(1, 2), gates=(1,))
+    cache = Path("artifacts/whole")  # nothing is trained again
+    found = evaluate(config=config, device="cpu", cache=cache, peers=[version]).reports[0]
+    alone = next(r for r in judged.reports if r.gate == 1)
+    p = alone.figures["p_values"]["log_loss"]
+    assert found.figures["num_candidates"] == 2
+    assert found.figures["holm_p"] == pytest.approx(min(1.0, 2 * p))
+
+
+def test_killed_and_run_again_it_trains_only_what_is_missing(judged: EvaluationSummary) -> None:
+    cache = Path("artifacts/evaluation")
+    env = {**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=env, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    finished = {p: p.stat().st_mtime_ns for p in cache.glob("*.npz")}
+    assert len(finished) == 3
+    again = evaluate(config=CONFIG, device="cpu", cache=cache)
+    assert {p: p.stat().st_mtime_ns for p in finished} == finished
+    documents = [
+        json.loads(artifact(s, names.ARTIFACT_GATE_REPORT).read_text()) for s in (judged, again)
+    ]
+    for document in documents:
+        del document["created_at"]
+    assert documents[0] == documents[1]
+    pages = [artifact(s, names.ARTIFACT_REPORT_PAGE).read_bytes() for s in (judged, again)]
+    assert pages[0] == pages[1]

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from moola.config.training import FinetuneConfig
+from moola.errors import ConfigError
+from moola.steps.candidate import Candidate
+from moola.steps.judge import asked_gates
+from moola.steps.rivals import rival_config
+
+PLAIN = FinetuneConfig(epochs=7, labeled="labeled_windows/v2")
+ENCODER = replace(PLAIN, pretrained_encoder="artifacts/encoder")
+MIXED = replace(ENCODER, mixup_alpha=0.4)
+
+
+def candidate(config: FinetuneConfig) -> Candidate:
+    return Candidate(name="m", version="3", run_id="r", model_sha256="0", config=config)
+
+
+def test_rivals_differ_from_the_candidate_in_what_their_gate_asks_about() -> None:
+    assert rival_config(PLAIN, "scratch") == PLAIN
+    assert rival_config(MIXED, "scratch") == PLAIN
+    assert rival_config(MIXED, "transfer") == ENCODER
+    assert rival_config(MIXED, "augmented") == MIXED
+    assert rival_config(ENCODER, "augmented") == replace(ENCODER, use_temporal_aug=True)
+    simple = rival_config(MIXED, "simple_lstm")
+    assert simple == replace(PLAIN, model="simple_lstm", preset="compact")
+
+
+def test_a_control_does_not_depend_on_the_candidate_beyond_its_set() -> None:
+    other = replace(MIXED, epochs=2, learning_rate=1e-2)
+    assert rival_config(MIXED, "logreg") == rival_config(other, "logreg")
+    assert rival_config(MIXED, "logreg").labeled == "labeled_windows/v2"
+
+
+def test_gates_that_ask_about_nothing_are_left_out_or_refused() -> None:
+    assert asked_gates(candidate(PLAIN), ()) == (0, 1, 2, 5, 6, 7)
+    assert asked_gates(candidate(MIXED), ()) == (0, 1, 2, 3, 4, 5, 6, 7)
+    assert asked_gates(candidate(MIXED), (4,)) == (4,)
+    simple = candidate(replace(PLAIN, model="simple_lstm"))
+    assert asked_gates(simple, ()) == (0, 1, 2, 5, 7)
+    with pytest.raises(ConfigError, match="gate 4 asks about its encoder, and version 3 has none"):
+        asked_gates(candidate(PLAIN), (0, 4))
+    with pytest.raises(ConfigError, match="bigger than SimpleLSTM"):
+        asked_gates(simple, (6,))
