@@ -17,9 +17,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from guard_server import ENTRY_POINT, free_port
 
 import moola
@@ -93,6 +94,19 @@ def postgres(*, durable: bool = False) -> Iterator[Postgres]:
             server.control("-m", "immediate", "stop")
     finally:
         shutil.rmtree(server.folder)
+
+
+@contextmanager
+def postgres_or_skip() -> Iterator[Postgres]:
+    """Start a PostgreSQL server, or skip the test where there is none; with CI set, fail."""
+    pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres (psycopg)")
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgres())
+        except FileNotFoundError as error:
+            assert not os.environ.get("CI"), "PostgreSQL must be installed where CI is set"
+            pytest.skip(str(error))
+        yield server
 
 
 @contextmanager

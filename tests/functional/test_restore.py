@@ -6,14 +6,13 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from promotion_kit import NAME, PASSED, evaluate, make_version, trusting
 from pyarrow import fs
-from services import DOCKER, Postgres, guarded_server, postgres, s3_store
+from services import DOCKER, Postgres, guarded_server, postgres_or_skip, s3_store
 
 from moola.cli import main
 from moola.config.promotion import PromotionPolicy
@@ -22,19 +21,12 @@ from moola.promotion.promote import promote
 from moola.promotion.remote import RemoteLedger
 
 pytest.importorskip("moto.server", reason="needs moto[server]")
-pytest.importorskip("psycopg", reason="needs the extra postgres")
 
 
 @contextlib.contextmanager
 def stores(folder: Path) -> Iterator[tuple[Postgres, dict[str, str]]]:
     """An empty database and an empty bucket, and the variables that name them."""
-    with ExitStack() as stack:
-        try:
-            database = stack.enter_context(postgres())
-        except FileNotFoundError as error:
-            assert not os.environ.get("CI"), "PostgreSQL must be installed where CI is set"
-            pytest.skip(str(error))
-        s3 = stack.enter_context(s3_store(folder))
+    with postgres_or_skip() as database, s3_store(folder) as s3:
         yield database, {**s3, **database.env, "MOOLA_WORKERS": "1"}
 
 
