@@ -7,6 +7,7 @@
     │   ├── CheckpointError                   a checkpoint that cannot be loaded as asked
     │   │   └── CheckpointNotFound            (also FileNotFoundError)
     │   ├── DeviceError                       the device asked for is not there
+    │   ├── LauncherError                     the workers cannot be reached, or died
     │   └── TrackingError                     the tracking server cannot be reached or used
     └── Refused                               exit 1: the input is readable, the answer is no
         ├── AuditError                        the data audit found a leak or a tampered set
@@ -67,6 +68,10 @@ class CheckpointNotFound(CheckpointError, FileNotFoundError):
 
 class DeviceError(BadInput):
     """The device asked for is not available."""
+
+
+class LauncherError(BadInput):
+    """The workers that should run the tasks cannot be reached, or died."""
 
 
 class TrackingError(BadInput):

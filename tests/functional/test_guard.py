@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pwd
 import random
 import shutil
 import signal
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from guard_attacks import ATTACKS, POLICY, SAYS, World, change_on_disk
-from guard_server import PASSWORD, USER, Server, free_port, running
+from guard_server import PASSWORD, USER, Server, running
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from promotion_kit import (
@@ -33,6 +30,7 @@ from promotion_kit import (
     template_store,
     trusting,
 )
+from services import postgres_or_skip
 
 from moola.config.promotion import (
     TAG_EVIDENCE,
@@ -367,33 +365,9 @@ def test_with_log_in(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def postgres() -> Iterator[str]:
-    """A PostgreSQL server of its own, on a free port, with its data in a temporary folder."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not binaries or not (binaries[-1] / "initdb").exists():
-        assert not os.environ.get("CI"), "PostgreSQL must be installed where CI is set"
-        pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
-    pytest.importorskip("psycopg", reason="PostgreSQL needs the extra postgres (psycopg)")
-    folder = Path(tempfile.mkdtemp(prefix="moola-pg-", dir="/tmp"))
-    as_user = {}
-    if os.geteuid() == 0:
-        user = pwd.getpwnam("postgres")
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    port = free_port()
-
-    def run(*command: str | Path) -> None:
-        subprocess.run(command, check=True, capture_output=True, cwd=folder, **as_user)
-
-    data = str(folder / "data")
-    run(binaries[-1] / "initdb", "-D", data, "-A", "trust", "-U", "moola", "-N")
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    control = binaries[-1] / "pg_ctl"
-    run(control, "-D", data, "-o", options, "-l", folder / "log", "-w", "start")
-    try:
-        yield f"postgresql+psycopg://moola@127.0.0.1:{port}/postgres"
-    finally:
-        run(control, "-D", data, "-m", "immediate", "-w", "stop")
-        shutil.rmtree(folder)
+    """A PostgreSQL server of its own, with its data in a temporary folder."""
+    with postgres_or_skip() as server:
+        yield server.url
 
 
 def agreed(client: MlflowClient, ledger: Ledger) -> str | None:

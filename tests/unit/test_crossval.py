@@ -15,6 +15,7 @@ from moola.data.splits import WalkForward
 from moola.errors import DataError
 from moola.evaluation.compare import average_seeds
 from moola.training.crossval import (
+    Trainee,
     WalkForwardPredictions,
     class_frequencies,
     walk_forward_predictions,
@@ -37,9 +38,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[WindowSet, WalkForwa
 def predict(
     data: tuple[WindowSet, WalkForward], cache: Path, **options: Any
 ) -> WalkForwardPredictions:
-    values: dict[str, Any] = {"seeds": (1, 2), "device": "cpu", **options}
-    config = values.pop("config", CONFIG)
-    return walk_forward_predictions(config, *data, cache=cache, **values)
+    trainee = Trainee(config=options.pop("config", CONFIG), seeds=options.pop("seeds", (1, 2)))
+    found = walk_forward_predictions({"own": trainee}, *data, device="cpu", cache=cache, **options)
+    return found["own"]
 
 
 def test_predictions_of_every_fold_and_seed_in_time_order(
@@ -47,7 +48,7 @@ def test_predictions_of_every_fold_and_seed_in_time_order(
 ) -> None:
     labeled, folds = data
     steps: list[tuple[int, int]] = []
-    found = predict(data, tmp_path, on_done=lambda done, total: steps.append((done, total)))
+    found = predict(data, tmp_path, on_done=lambda _, *counts: steps.append(counts))
     rows = np.concatenate([f.val for f in folds.folds])
     assert found.rows.tolist() == rows.tolist()
     assert (np.diff(rows) > 0).all()
@@ -74,7 +75,7 @@ def test_what_is_finished_is_not_trained_again(
     lost = sorted(files)[0]
     lost.unlink()
     steps: list[tuple[int, int]] = []
-    again = predict(data, tmp_path, on_done=lambda done, total: steps.append((done, total)))
+    again = predict(data, tmp_path, on_done=lambda _, *counts: steps.append(counts))
     assert steps == [(3, 4), (4, 4)]
     assert np.array_equal(first.proba_by_seed, again.proba_by_seed)
     kept = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*.npz") if p != lost}

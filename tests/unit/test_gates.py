@@ -630,6 +630,6 @@ def test_thresholds_refuse(tmp_path, text, match):
 def test_evaluate_config():
     assert EvaluateConfig.from_mapping({"seeds": [1, 2]}).seeds == (1, 2)
     assert EvaluateConfig(gates=(4, 0, 4)).gates == (0, 4)
-    for bad in ({"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}, {"jobs": 0}, {"gates": [8]}):
+    for bad in ({"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}, {"gates": [8]}):
         with pytest.raises(ConfigError):
             EvaluateConfig(**bad)

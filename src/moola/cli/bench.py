@@ -13,12 +13,15 @@ from moola.errors import ConfigError, Refused
 
 BENCHES = {
     "data": "bench_data.py",
+    "corpus": "bench_corpus.py",
     "finetune": "bench_finetune.py",
     "pretrain": "bench_pretrain.py",
     "gates": "gate_simulation.py",
     "guard": "bench_guard.py",
+    "launchers": "bench_launchers.py",
     "models": "bench_models.py",
     "serve": "bench_serve.py",
+    "store": "bench_store.py",
     "tracking": "bench_tracking.py",
 }
 UCR = "ucr"

@@ -120,11 +120,13 @@ def _train(config: FinetuneConfig, device: str, data_root: str) -> str:
 def _evaluate(version: str, gates: tuple[int, ...], device: str, data_root: str, jobs: int) -> None:
     from moola.config.evaluation import EvaluateConfig
     from moola.steps.evaluate import evaluate
+    from moola.training.launchers import LocalLauncher
 
     with progress_bars() as progress:
         summary = evaluate(
             version=version,
-            config=EvaluateConfig(seeds=SEEDS, gates=gates, jobs=jobs),
+            config=EvaluateConfig(seeds=SEEDS, gates=gates),
+            launcher=LocalLauncher(jobs=jobs),
             device=device,
             data_root=data_root,
             progress=progress,

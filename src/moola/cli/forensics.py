@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from moola.cli.console import console, figure, print_json, print_report, progress_bars
-from moola.cli.options import AsJson, DataRoot, Device
+from moola.cli.options import (
+    Address,
+    AsJson,
+    DataRoot,
+    Device,
+    GpusPerTask,
+    Jobs,
+    LauncherName,
+)
 from moola.config import names
 from moola.config import training as defaults
 
@@ -40,7 +48,10 @@ def ablate(
     batch_size: int = typer.Option(32),
     learning_rate: float = typer.Option(5e-4),
     patience: int = typer.Option(20, help="Early stopping, epochs; 0: train to the end."),
-    jobs: int = typer.Option(1, help="Trainings at the same time."),
+    jobs: int = Jobs,
+    launcher: str = LauncherName,
+    address: str = Address,
+    gpus_per_task: float = GpusPerTask,
     device: str = Device,
     data_root: str = DataRoot,
 ) -> None:
@@ -54,6 +65,7 @@ def ablate(
     from moola.config.training import FinetuneConfig
     from moola.errors import ConfigError
     from moola.steps.ablate import ablate as run_ablation
+    from moola.training.launchers import open_launcher
 
     try:
         chosen = tuple(int(s) for s in seeds.split(",") if s.strip())
@@ -71,6 +83,7 @@ def ablate(
         patience=patience,
         device=device,
     )
+    where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     with progress_bars() as progress:
         summary = run_ablation(
             config,
@@ -78,7 +91,7 @@ def ablate(
             gradual_after=gradual_after,
             only=experiments,
             folds=folds or None,
-            jobs=jobs,
+            launcher=where,
             data_root=data_root,
             progress=progress,
         )

@@ -11,3 +11,15 @@ Device = typer.Option("auto", help="auto, cpu or cuda; cuda without a GPU is an 
 Name = typer.Option(names.REGISTERED_MODEL, "--name", help="Registered model.")
 LedgerUrl = typer.Option("", "--ledger", help="Database of the ledger; empty: the registry's own.")
 AsJson = typer.Option(False, "--json", help="Print the result as JSON and nothing else.")
+Jobs = typer.Option(
+    0,
+    "--jobs",
+    help="Trainings at the same time; 0: one here, as many as there is room for with Ray.",
+)
+LauncherName = typer.Option(
+    "local", "--launcher", help="Where trainings run: local processes, or ray."
+)
+Address = typer.Option(
+    "", "--address", help="Of a Ray cluster (host:6379); empty: Ray on this machine."
+)
+GpusPerTask = typer.Option(0.0, "--gpus-per-task", help="Share of a GPU a Ray task asks for.")

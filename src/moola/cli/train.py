@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from moola.cli.console import console, progress_bars
-from moola.cli.options import DataRoot, Device
+from moola.cli.options import Address, DataRoot, Device, GpusPerTask, Jobs, LauncherName
 from moola.cli.reports import print_evaluation, print_finetune
 from moola.config import names
 from moola.config import training as defaults
@@ -116,7 +116,10 @@ def evaluate(
         [], help="Run this gate only (may be repeated); nothing is signed if one is missing."
     ),
     thresholds: Path | None = typer.Option(None, help="YAML file over Moola's own thresholds."),
-    jobs: int = typer.Option(1, help="Trainings at the same time."),
+    jobs: int = Jobs,
+    launcher: str = LauncherName,
+    address: str = Address,
+    gpus_per_task: float = GpusPerTask,
     device: str = Device,
     data_root: str = DataRoot,
 ) -> None:
@@ -125,16 +128,18 @@ def evaluate(
     The version's configuration is trained again on every walk-forward fold and seed; what is
     finished is kept, so an interrupted evaluation goes on where it stopped.
 
-    Example: `moola evaluate --version 2 --seeds 17,18 --jobs 2`
+    Example: `moola evaluate --version 2 --seeds 17,18 --jobs 2`, `--launcher ray --address auto`
     """
     from moola.config.evaluation import EvaluateConfig, Thresholds
     from moola.errors import ConfigError
     from moola.steps.evaluate import evaluate as run_gates
+    from moola.training.launchers import open_launcher
 
     try:
         chosen = tuple(int(s) for s in seeds.split(",") if s.strip())
     except ValueError:
         raise ConfigError(f"seeds is {seeds!r}", limit="whole numbers, such as 17,18,19") from None
+    where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     versions = list(dict.fromkeys(v.strip() for v in (version or "newest").split(",")))
     for one in versions:
         with progress_bars() as progress:
@@ -143,7 +148,8 @@ def evaluate(
                 peers=[v for v in versions if v != one],
                 name=name,
                 folds=folds or None,
-                config=EvaluateConfig(seeds=chosen, gates=tuple(gate), jobs=jobs),
+                config=EvaluateConfig(seeds=chosen, gates=tuple(gate)),
+                launcher=where,
                 thresholds=Thresholds.load(thresholds) if thresholds else None,
                 device=device,
                 data_root=data_root,

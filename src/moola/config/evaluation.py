@@ -125,13 +125,10 @@ class EvaluateConfig(Config):
         Training seeds; their predictions are averaged for each window. At least one, all distinct.
     gates
         Gates to run, in any order; empty: every gate that applies to the candidate.
-    jobs
-        Trainings at the same time.
     """
 
     seeds: tuple[int, ...] = (17, 18, 19)
     gates: tuple[int, ...] = ()
-    jobs: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -142,7 +139,6 @@ class EvaluateConfig(Config):
         object.__setattr__(self, "gates", tuple(sorted(set(self.gates))))
         for gate in self.gates:
             check_count("gates", gate, low=0, high=7)
-        check_count("jobs", self.jobs)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -94,7 +94,17 @@ def write_set(
     if plan.y is not None:
         np.save(folder / "y.npy", plan.y, allow_pickle=False)
     write_times(folder / "times.parquet", bars, plan.times)
-    write_json(folder / "meta.json", _meta(recipe, bars, plan))
+    own = {"num_dropped": plan.num_dropped} if recipe.label == "file" else {}
+    tally = np.bincount(plan.y if plan.y is not None else [], minlength=recipe.num_classes)
+    meta = set_meta(
+        recipe,
+        source=bars.name,
+        source_sha256=bars.sha256,
+        tally=tally,
+        num_windows=len(plan.times),
+        **own,
+    )
+    write_json(folder / "meta.json", meta)
     write_manifest(folder, name, recipe=recipe.to_dict(), sources=plan.sources)
 
 
@@ -109,7 +119,7 @@ def write_windows(
     T, n = recipe.window_bars, len(starts)
     view = view_windows(bars.ohlc.astype(np.float32), T)
     with (folder / "X_ohlc.npy").open("wb") as ohlc:
-        _npy_header(ohlc, (n, T, 4))
+        npy_header(ohlc, (n, T, 4))
         for begin in range(0, n, _CHUNK_WINDOWS):
             chunk = view[starts[begin : begin + _CHUNK_WINDOWS]]
             ohlc.write(np.ascontiguousarray(chunk).data)
@@ -117,7 +127,7 @@ def write_windows(
         report(n, n)
         return
     with (folder / "X_feats20.npy").open("wb") as feats:
-        _npy_header(feats, (n, len(FEATURE_NAMES)))
+        npy_header(feats, (n, len(FEATURE_NAMES)))
         for begin in range(0, n, _CHUNK_WINDOWS):
             feats.write(features20(view[starts[begin : begin + _CHUNK_WINDOWS]]).data)
             report(min(begin + _CHUNK_WINDOWS, n), n)
@@ -125,11 +135,18 @@ def write_windows(
 
 def write_times(path: Path, bars: Bars, times: WindowTimes) -> None:
     """Write rows and UTC times of each window's first bar, last bar and label end."""
+    pq.write_table(times_table(bars.time, times), path, compression="zstd")
+
+
+def times_table(
+    time: NDArray[np.datetime64], times: WindowTimes, *, first_row: int = 0
+) -> pa.Table:
+    """Return rows and UTC times of windows; row 0 of `time` is row `first_row` of the source."""
     rows = {"first": times.first, "last": times.last, "label_end": times.label_end}
-    columns = {f"{k}_row": pa.array(v) for k, v in rows.items()}
+    columns = {f"{k}_row": pa.array(v + first_row) for k, v in rows.items()}
     for column, key in (("first_bar", "first"), ("last_bar", "last"), ("label_end", "label_end")):
-        columns[column] = pa.array(bars.time[rows[key]])
-    pq.write_table(pa.table(columns), path, compression="zstd")
+        columns[column] = pa.array(time[rows[key]])
+    return pa.table(columns)
 
 
 def write_manifest(folder: Path, name: str, **facts: Any) -> None:
@@ -155,28 +172,34 @@ def user_name() -> str:
         return "unknown"
 
 
-def _meta(recipe: WindowRecipe, bars: Bars, plan: Plan) -> dict[str, Any]:
-    counts: dict[str, int] = {}
-    if plan.y is not None:
-        tally = np.bincount(plan.y, minlength=recipe.num_classes)
-        counts = dict(zip(class_names(recipe), tally.tolist(), strict=True))
-    own = {"num_dropped": plan.num_dropped} if recipe.label == "file" else {}
+def set_meta(
+    recipe: WindowRecipe,
+    *,
+    source: str,
+    source_sha256: str,
+    tally: NDArray[np.int64],
+    num_windows: int,
+    **own: Any,
+) -> dict[str, Any]:
+    """Return ``meta.json`` of a set; `tally` counts its classes, empty for an unlabelled one."""
+    counts = dict(zip(class_names(recipe), tally.tolist(), strict=True)) if len(tally) else {}
     return {
         "T": recipe.window_bars,
         "D_ohlc": 4,
         "D_feats": len(FEATURE_NAMES) if recipe.num_classes else 0,
         "K": recipe.num_classes,
-        "num_windows": len(plan.times),
+        "num_windows": num_windows,
         "class_distribution": counts,
         "feature_names": list(FEATURE_NAMES) if recipe.num_classes else [],
         "horizon_bars": recipe.label_bars,
         "step_bars": recipe.step_bars,
-        "source": bars.name,
-        "source_sha256": bars.sha256,
+        "source": source,
+        "source_sha256": source_sha256,
         **own,
     }
 
 
-def _npy_header(handle: IO[bytes], shape: tuple[int, ...]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+def npy_header(handle: IO[bytes], shape: tuple[int, ...], kind: str = "<f4") -> None:
+    """Write the head of an array file; its length does not depend on the number of rows."""
+    header = {"descr": kind, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(handle, header)

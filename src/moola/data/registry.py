@@ -12,6 +12,7 @@ from moola.config.data import SplitRecipe, WindowRecipe, load_recipes
 from moola.data.audit import audit_split
 from moola.data.build import Progress, user_name, write_set
 from moola.data.container import DataContainer, with_synthetic
+from moola.data.corpus import write_corpus
 from moola.data.layout import Layout, qualified
 from moola.data.lineage import lineage_checks
 from moola.data.sets import WindowSet
@@ -202,12 +203,7 @@ class DataRegistry(Layout):
             kind = "labeled_windows" if recipe.num_classes else "unlabeled_windows"
             if not name.startswith(f"{kind}/"):
                 raise DataError(f"set {name} has label {recipe.label!r}", limit=f"{kind}/...")
-            bars = self.load_bars(recipe.source)
-            labels = self.data_root / "labels"
-            if recipe.label_file:
-                self._root.fetch(f"labels/{recipe.label_file}", required=False)
-            with atomic_folder(folder) as temporary:
-                write_set(temporary, name, recipe, bars, labels, report=report)
+            self._write_set(folder, name, recipe, report)
             self._root.publish(name)
         loaded = self.load_set(name)
         if loaded.recipe != recipe:
@@ -216,6 +212,19 @@ class DataRegistry(Layout):
                 remedy="Sets are immutable: use a new name",
             )
         return loaded
+
+    def _write_set(self, folder: Path, name: str, recipe: WindowRecipe, report: Progress) -> None:
+        """Write a set from a bar file or, where the source is a folder of them, in chunks."""
+        partitions = self._root.partitions(f"bars/{recipe.source}")
+        if partitions is not None:
+            with atomic_folder(folder) as temporary:
+                write_corpus(temporary, name, recipe, *partitions, report=report)
+            return
+        bars = self.load_bars(recipe.source)
+        if recipe.label_file:
+            self._root.fetch(f"labels/{recipe.label_file}", required=False)
+        with atomic_folder(folder) as temporary:
+            write_set(temporary, name, recipe, bars, self.data_root / "labels", report=report)
 
     def build_split(self, name: str, recipe: SplitRecipe) -> Split | WalkForward:
         """Build one split file; if it stands already, check that its content is the same."""

@@ -33,6 +33,11 @@ class Root:
     def fetch_set(self, name: str) -> None:
         """Bring one set into the folder."""
 
+    def partitions(self, path: str) -> tuple[Any, str] | None:
+        """Return file system and path of a folder of parquet files; None if there is none."""
+        local = self.folder / path
+        return (fs.LocalFileSystem(), str(local.resolve())) if local.is_dir() else None
+
     def publish(self, path: str) -> None:
         """Store one file or one set where the registry stands."""
 
@@ -94,6 +99,11 @@ class RemoteRoot(Root):
                 continue
             self._download(f"{name}/{file}", local, digest)
         self._download(f"{name}/manifest.json", folder / "manifest.json")
+
+    def partitions(self, path: str) -> tuple[Any, str] | None:
+        """Return file system and path of a folder of parquet files; they are read in place."""
+        found = self._info(path).type == fs.FileType.Directory
+        return (self._fs, f"{self._base}/{path}") if found else None
 
     def publish(self, path: str) -> None:
         """Upload one file or one set; raises DataError if another content stands there."""

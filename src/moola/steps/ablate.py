@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,10 @@ from moola.training.ablation import (
     judge_ablation,
     table_row,
 )
-from moola.training.crossval import WalkForwardPredictions, walk_forward_predictions
+from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
 from moola.training.device import describe_device, resolve_device
 from moola.training.finetune import encoder_claim
+from moola.training.launchers import Launcher, LocalLauncher
 
 DEFAULT_CACHE = Path("artifacts/evaluation")
 _SPREAD = ("log_loss", "brier", "accuracy")
@@ -58,7 +58,7 @@ def ablate(
     gradual_after: int = 5,
     only: str = "ABCDE",
     folds: str | None = None,
-    jobs: int = 1,
+    launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     data_root: Path | str = "data",
     cache: Path = DEFAULT_CACHE,
     progress: Progress = silent,
@@ -77,6 +77,8 @@ def ablate(
         Arms, A among them.
     folds
         Fold file; None takes the one made for the labelled set.
+    launcher
+        Where the trainings run; the figures do not depend on it.
     cache
         Folder of finished fold x seed results, shared with ``moola evaluate``.
 
@@ -103,19 +105,16 @@ def ablate(
     ) as run:
         run.log_json(names.ARTIFACT_AUDIT, _audit(registry, labeled, found_folds, base))
         run.log_json(names.ARTIFACT_SPLIT, found_folds.to_dict())
-        predictions = {
-            arm.letter: walk_forward_predictions(
-                arm.config,
-                labeled,
-                found_folds,
-                seeds=seeds,
-                device=device,
-                cache=cache,
-                jobs=jobs,
-                on_done=partial(progress, f"{arm.letter} {arm.title}"),
-            )
-            for arm in arms
-        }
+        titles = {arm.letter: f"{arm.letter} {arm.title}" for arm in arms}
+        predictions = walk_forward_predictions(
+            {arm.letter: Trainee(config=arm.config, seeds=seeds) for arm in arms},
+            labeled,
+            found_folds,
+            device=device,
+            cache=cache,
+            launcher=launcher,
+            on_done=lambda letter, done, total: progress(titles[letter], done, total),
+        )
         num_windows = len(predictions[BASELINE].y)
         run.log_inputs([_dataset(labeled, found_folds, num_windows)])
         finding = judge_ablation(predictions, block_length=_block_length(labeled, num_windows))

@@ -26,6 +26,7 @@ from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 from moola.training.device import describe_device, resolve_device
+from moola.training.launchers import Launcher, LocalLauncher
 
 DEFAULT_CACHE = Path("artifacts/evaluation")
 
@@ -57,6 +58,7 @@ def evaluate(
     device: str = "auto",
     data_root: Path | str = "data",
     cache: Path = DEFAULT_CACHE,
+    launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     project: Path = Path(),
     progress: Progress = silent,
 ) -> EvaluationSummary:
@@ -77,6 +79,8 @@ def evaluate(
         Fold file; None takes the one made for the version's labelled set.
     cache
         Folder of finished fold x seed results.
+    launcher
+        Where the trainings run; the verdicts do not depend on it.
     project
         Folder whose ``.moola/keys`` hold the gate runner's signing key, made on first use.
     """
@@ -93,13 +97,14 @@ def evaluate(
         git_state(),
     )
     params = {**config.to_dict(), "candidate": f"{name}/{candidate.version}", "device_used": used}
-    with tracked_run(
+    opened = tracked_run(
         step="evaluate",
         experiment=names.EXPERIMENT_GATES,
         name=title,
         params=params,
         device=describe_device(used),
-    ) as run:
+    )
+    with opened as run, launcher.session():
         judge_of = partial(
             Judge,
             registry=registry,
@@ -108,6 +113,7 @@ def evaluate(
             device_asked=device,
             device=used,
             cache=cache,
+            launcher=launcher,
             progress=progress,
         )
         judge = judge_of(candidate=candidate, config=config)

@@ -24,6 +24,7 @@ from moola.steps.candidate import Candidate
 from moola.steps.progress import Progress
 from moola.steps.rivals import CONTROLS, SIMPLE, Rivals
 from moola.training.finetune import encoder_claim
+from moola.training.launchers import Launcher
 
 ADAPTER = "adapter_lstm"
 
@@ -42,6 +43,7 @@ class Judge:
         device_asked: str,
         device: str,
         cache: Path,
+        launcher: Launcher,
         progress: Progress,
     ):
         self.candidate = candidate
@@ -63,6 +65,7 @@ class Judge:
             config=config,
             device=device,
             cache=cache,
+            launcher=launcher,
             progress=progress,
         )
 
@@ -106,6 +109,8 @@ class Judge:
         )
 
     def _gate_1(self) -> GateReport:
+        if 2 in self.gates:
+            self.rivals.prepare("scratch", *CONTROLS)  # side by side with what gate 2 needs
         scratch = self.rivals.predictions("scratch")
         return rules.gate_1_baseline(
             scratch.y,

@@ -14,7 +14,8 @@ from moola.data.registry import WindowSet
 from moola.data.splits import WalkForward
 from moola.evaluation.ensemble import Ensemble, calibrated_ensemble
 from moola.steps.progress import Progress
-from moola.training.crossval import WalkForwardPredictions, walk_forward_predictions
+from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
+from moola.training.launchers import Launcher
 
 CONTROLS = ("minirocket", "logreg")
 SIMPLE = "simple_lstm"
@@ -56,6 +57,7 @@ class Rivals:
         config: EvaluateConfig,
         device: str,
         cache: Path,
+        launcher: Launcher,
         progress: Progress,
     ):
         self.candidate = candidate
@@ -64,6 +66,7 @@ class Rivals:
         self.config = config
         self.device = device
         self.cache = cache
+        self.launcher = launcher
         self.progress = progress
         self.made: dict[str, WalkForwardPredictions] = {}
         self._ensemble: Ensemble | None = None
@@ -77,19 +80,29 @@ class Rivals:
 
     def predictions(self, rival: str) -> WalkForwardPredictions:
         """Return a rival's walk-forward predictions, averaged over seeds (controls: one seed)."""
-        if rival not in self.made:
-            seeds = self.config.seeds[:1] if rival in CONTROLS else self.config.seeds
-            self.made[rival] = walk_forward_predictions(
-                rival_config(self.candidate, rival),
+        self.prepare(rival)
+        return self.made[rival]
+
+    def prepare(self, *rivals: str) -> None:
+        """Make several rivals' predictions; their trainings run side by side."""
+        trainees = {
+            rival: Trainee(
+                config=rival_config(self.candidate, rival),
+                seeds=self.config.seeds[:1] if rival in CONTROLS else self.config.seeds,
+            )
+            for rival in rivals
+            if rival not in self.made
+        }
+        if trainees:
+            self.made |= walk_forward_predictions(
+                trainees,
                 self.labeled,
                 self.folds,
-                seeds=seeds,
                 device=self.device,
                 cache=self.cache,
-                jobs=self.config.jobs,
-                on_done=lambda done, total: self.progress(f"walk-forward: {rival}", done, total),
+                launcher=self.launcher,
+                on_done=lambda rival, *done: self.progress(f"walk-forward: {rival}", *done),
             )
-        return self.made[rival]
 
     def probabilities(self) -> dict[str, NDArray[np.float64]]:
         """Return what has been predicted so far, the candidate first; empty where nothing was."""

