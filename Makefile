@@ -15,7 +15,7 @@ demo: $(VENV)/.installed   ## the whole job once, on the bars in data/bars
 test: $(VENV)/.installed-test   ## layers, then every test that is not marked slow
 	scripts/install-debian-deps
 	lint-imports
-	pytest -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.installed-test   ## the tests that take minutes
 	scripts/install-debian-deps
