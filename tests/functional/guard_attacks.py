@@ -594,6 +594,9 @@ ATTACKS |= {
     "the assistant": lambda w: w.server.send(
         "PUT", "/ajax-api/3.0/mlflow/assistant/config", {"providers": {}}
     ),
+    "the assistant by a path that looks like an upload": lambda w: w.server.send(
+        "PUT", "/ajax-api/3.0/mlflow/assistant/config/mlflow-artifacts/artifacts/x", {}
+    ),
     "a job": lambda w: w.server.send(
         "POST", "/ajax-api/3.0/jobs/", {"job_name": "invoke_scorer", "params": {}}
     ),

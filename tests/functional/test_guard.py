@@ -288,6 +288,12 @@ def test_the_page_shows_history_evidence_and_refusals(world: World) -> None:
     assert "<script>" not in world.server.send("GET", "/moola")[1]
 
 
+def test_an_artifact_may_be_named_like_a_closed_route(world: World) -> None:
+    run = world.client.create_run(world.experiment_id)
+    place = f"{world.experiment_id}/{run.info.run_id}/artifacts/mlflow/assistant/config"
+    assert world.put(place)[0] == 200
+
+
 def test_decision_record_of_a_real_promotion(world: World) -> None:
     make_version(world.client, world.folder, weights="rec", name="Record")
     evaluate(world.client, world.server.key, "1", name="Record")

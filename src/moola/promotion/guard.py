@@ -243,11 +243,12 @@ class _Doors:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if any(r in scope["path"] and scope["method"] in m for r, m in _CLOSED.items()):
+        route, upload, _ = scope["path"].partition(f"/{_ARTIFACT_ROUTES}/artifacts/")
+        if any(r in f"{route}/" and scope["method"] in m for r, m in _CLOSED.items()):
             sentence = "jobs and the assistant are off on this server"
             await _answer(send, 403, "PERMISSION_DENIED", sentence)
             return
-        if f"/{_ARTIFACT_ROUTES}/artifacts/" in scope["path"]:
+        if upload:
             await self.app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
