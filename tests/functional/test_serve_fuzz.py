@@ -64,8 +64,8 @@ def fuzz_and_weigh(stand: Stand, *, seconds: float) -> tuple[int, float, float]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_input_makes_it_fail(stand: Stand, tmp_path: Path) -> None:
-    sent, before, after = fuzz_and_weigh(copy_of(stand, tmp_path), seconds=6)
-    assert sent > 20
+    sent, before, after = fuzz_and_weigh(copy_of(stand, tmp_path), seconds=4)
+    assert sent > 10
     assert after - before < 32
 
 

@@ -25,7 +25,7 @@ from moola.serving.openapi import INVOCATIONS
 from moola.serving.replies import error_body, write_reply
 
 LOG = logging.getLogger("moola.serve")
-_THREAD_FROM_BYTES = 1 << 16  # larger bodies are read in a thread: the loop goes on meanwhile
+_THREAD_FROM_BYTES = 1 << 20  # larger bodies are read in a thread: the loop goes on meanwhile
 _UTF_8 = ("charset=utf-8", 'charset="utf-8"')
 _CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
