@@ -134,7 +134,7 @@ class TrackedRun:
         TrackingError
             If the store is away; what was logged stays in the spool.
         """
-        if not self.sender.wait(self.sender.drained):
+        if not self.sender.wait(self.sender.own_is_sent):
             raise TrackingError(
                 f"{purpose} needs the tracking store, which is away: "
                 f"{self.sender.trouble or 'it does not answer'}",
