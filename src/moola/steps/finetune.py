@@ -22,7 +22,6 @@ from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import (
     confusion_figure,
     figure_to_array,
-    figure_to_png,
     reliability_figure,
 )
 from moola.evaluation.temperature import apply_temperature
@@ -188,8 +187,8 @@ def _log_proof(
     if result.evolution is not None:
         run.log_parquet(names.ARTIFACT_WEIGHT_EVOLUTION, result.evolution)
         heat_map = evolution_figure(result.evolution, f"{config.model}, {config.schedule}")
-        run.log_bytes("freeze/weight_evolution.png", figure_to_png(heat_map))
-        run.log_image("weight_evolution", figure_to_array(heat_map))
+        pixels = figure_to_array(heat_map)
+        run.log_picture("freeze/weight_evolution.png", "weight_evolution", pixels)
     run.log_history(result.history)
 
 
@@ -217,10 +216,9 @@ def _log_results(
     )
     reliability = reliability_figure(y, proba, title=f"{config.model}, validation windows")
     confusion = confusion_figure(y, proba, labels, title=f"{config.model}, validation windows")
-    run.log_bytes(names.ARTIFACT_RELIABILITY, figure_to_png(reliability))
-    run.log_bytes(names.ARTIFACT_CONFUSION, figure_to_png(confusion))
-    run.log_image(names.IMAGE_RELIABILITY, figure_to_array(reliability))
-    run.log_image(names.IMAGE_CONFUSION, figure_to_array(confusion))
+    pixels = figure_to_array(reliability)
+    run.log_picture(names.ARTIFACT_RELIABILITY, names.IMAGE_RELIABILITY, pixels)
+    run.log_picture(names.ARTIFACT_CONFUSION, names.IMAGE_CONFUSION, figure_to_array(confusion))
     run.log_json(
         names.ARTIFACT_MANIFEST,
         {

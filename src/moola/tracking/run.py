@@ -20,7 +20,7 @@ from moola.errors import TrackingError
 from moola.hashing import pretty_json
 from moola.tracking.delivery import BATCH_METRICS, BATCH_PARAMS
 from moola.tracking.lineage import GitState
-from moola.tracking.pictures import IMAGE_TAGS, image_files, table_file, table_tags
+from moola.tracking.pictures import IMAGE_TAGS, image_files, png, table_file, table_tags
 from moola.tracking.sender import Sender
 
 TAG_CHARS = 5000
@@ -119,6 +119,11 @@ class TrackedRun:
         """Log an image, shape (h, w, 3), where the chart view shows it side by side with others."""
         self._append("files", {}, image_files(key, pixels, step=0, time_ms=_now_ms()))
         self.set_tags(IMAGE_TAGS)
+
+    def log_picture(self, path: str, key: str, pixels: NDArray[np.uint8]) -> None:
+        """Log an image once as an artifact and once for the chart view."""
+        self.log_bytes(path, png(pixels))
+        self.log_image(key, pixels)
 
     def log_table(self, path: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log a table that the web page's table view groups and compares."""
