@@ -119,7 +119,7 @@ def test_cuda_without_a_gpu_is_refused_before_anything_is_written(tmp_path: Path
 def test_unreachable_server_is_one_line_within_seconds(tmp_path: Path, data_root: Path) -> None:
     (tmp_path / "data").symlink_to(data_root)
     started = time.monotonic()
-    done = run("train", cwd=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    done = run("evaluate", cwd=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.returncode == 2
     assert "http://127.0.0.1:9 cannot be reached" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from moola.errors import TrackingError
 from moola.tracking.delivery import next_load
 from moola.tracking.spool import Entry, Spool, left_spools
 
@@ -98,6 +99,12 @@ def test_a_closed_spool_takes_no_confirmation(root: Path) -> None:
     assert not spool.trying("r")
     spool.confirm(entry)  # an answer that came too late
     assert (spool.files(entry) / "a").is_file()
+
+
+def test_a_spool_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrackingError, match="Set MOOLA_SPOOL to a folder"):
+        Spool.create(STORE, root=tmp_path / "file" / "spool")
 
 
 def batch(number: int, run: str = "r", **body: object) -> Entry:

@@ -17,7 +17,7 @@ from moola.data.splits import WalkForward
 from moola.errors import ConfigError
 from moola.evaluation.compare import block_length_from_overlap
 from moola.evaluation.metrics import compute_metrics
-from moola.evaluation.plots import figure_to_array, figure_to_png, forest_figure
+from moola.evaluation.plots import figure_to_array, forest_figure
 from moola.steps.finetune import class_names
 from moola.steps.judge import find_folds
 from moola.steps.progress import Progress, silent
@@ -185,8 +185,7 @@ def _log(
         if (letter := str(row["experiment"])[0]) != BASELINE
     }
     figure = forest_figure(intervals, "Log-loss against the baseline", unit="arm less A")
-    run.log_image(names.IMAGE_ABLATION, figure_to_array(figure))
-    run.log_bytes(names.ARTIFACT_ABLATION_PLOT, figure_to_png(figure))
+    run.log_picture(names.ARTIFACT_ABLATION_PLOT, names.IMAGE_ABLATION, figure_to_array(figure))
     run.log_json(
         names.ARTIFACT_ABLATION_REPORT,
         {

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pyarrow as pa
 
@@ -24,15 +23,14 @@ from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import (
     confusion_figure,
     figure_to_array,
-    figure_to_png,
     reliability_figure,
 )
 from moola.evaluation.temperature import apply_temperature
 from moola.models import REGISTRY
-from moola.promotion.digest import version_digest
 from moola.serving.pyfunc import log_model
 from moola.steps.calibrate import Calibration, calibrate
 from moola.steps.progress import Progress, silent
+from moola.steps.register import register, training_note
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.device import describe_device, resolve_device
@@ -131,8 +129,8 @@ def finetune(
         val_input = _dataset(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
-        version = _register(run, config, register_as, model_info.model_id) if register_as else None
-        run.set_tags({"mlflow.note.content": _note(config, data, result, metrics)})
+        version = register(run, config, register_as, model_info.model_id) if register_as else None
+        run.set_tags({"mlflow.note.content": training_note(config, data, result, metrics)})
     state_path.unlink(missing_ok=True)
     return FinetuneSummary(
         run_id=run.run_id,
@@ -190,8 +188,8 @@ def _log_proof(
     if result.evolution is not None:
         run.log_parquet(names.ARTIFACT_WEIGHT_EVOLUTION, result.evolution)
         heat_map = evolution_figure(result.evolution, f"{config.model}, {config.schedule}")
-        run.log_bytes("freeze/weight_evolution.png", figure_to_png(heat_map))
-        run.log_image("weight_evolution", figure_to_array(heat_map))
+        pixels = figure_to_array(heat_map)
+        run.log_picture("freeze/weight_evolution.png", "weight_evolution", pixels)
     run.log_history(result.history)
 
 
@@ -219,13 +217,12 @@ def _log_results(
     )
     reliability = reliability_figure(y, proba, title=f"{config.model}, validation windows")
     confusion = confusion_figure(y, proba, labels, title=f"{config.model}, validation windows")
-    run.log_bytes(names.ARTIFACT_RELIABILITY, figure_to_png(reliability))
-    run.log_bytes(names.ARTIFACT_CONFUSION, figure_to_png(confusion))
     if calibration.temperature != 1.0:
         before = reliability_figure(y, raw, title=f"{config.model}, before its temperature")
         run.log_bytes(names.ARTIFACT_RELIABILITY_BEFORE, figure_to_png(before))
-    run.log_image(names.IMAGE_RELIABILITY, figure_to_array(reliability))
-    run.log_image(names.IMAGE_CONFUSION, figure_to_array(confusion))
+    pixels = figure_to_array(reliability)
+    run.log_picture(names.ARTIFACT_RELIABILITY, names.IMAGE_RELIABILITY, pixels)
+    run.log_picture(names.ARTIFACT_CONFUSION, names.IMAGE_CONFUSION, figure_to_array(confusion))
     run.log_json(
         names.ARTIFACT_MANIFEST,
         {
@@ -266,50 +263,3 @@ def _log_model(
         checkpoint = Path(folder) / "checkpoint"
         result.model.save(checkpoint, extra=serving)
         return log_model(checkpoint, window_bars=data.labeled.X_ohlc.shape[1], class_names=labels)
-
-
-def _register(run: TrackedRun, config: FinetuneConfig, name: str, model_id: str) -> str:
-    version = mlflow.register_model(f"models:/{model_id}", name, await_registration_for=None)
-    number = str(version.version)
-    tags = {
-        names.TAG_MODEL_DIGEST: version_digest(run.client, name, number),
-        names.TAG_STEP: "finetune",
-    }
-    for key, value in tags.items():
-        run.client.set_model_version_tag(name, number, key, value)
-    start = "with the pretrained encoder" if config.pretrained_encoder else "from scratch"
-    run.client.update_model_version(
-        name,
-        number,
-        description=f"{config.model} ({config.preset}), {start}, on `{config.labeled}` under "
-        f"`{config.split}`, seed {config.seed}. Not in Production before its gates have passed.",
-    )
-    if number == "1":
-        run.client.update_registered_model(
-            name,
-            description="Classifiers of OHLC windows, one version a candidate. Production moves by "
-            "`moola promote` alone, when the gates and the locked test set allow it.",
-        )
-    run.set_tags({names.TAG_CANDIDATE: f"{name}/{number}"})
-    return number
-
-
-def _note(
-    config: FinetuneConfig,
-    data: DataContainer,
-    result: FinetuneResult,
-    metrics: Mapping[str, float | None],
-) -> str:
-    """Return the run in one paragraph of Markdown."""
-    start = "from scratch"
-    if load := result.load_report:
-        start = f"from an encoder of which {load['match_ratio_encoder']:.0%} was loaded"
-    proven = "proven" if result.proof and result.proof["proven"] else "not proven"
-    shown = ("log_loss", "roc_auc", "balanced_accuracy", "ece")
-    figures = ", ".join(f"{k} {v:.4f}" for k in shown if (v := metrics[k]) is not None)
-    return (
-        f"**{config.model} ({config.preset})** {start}, on `{config.labeled}` under "
-        f"`{config.split}`, seed {config.seed}; freeze schedule `{config.schedule}`, {proven}. "
-        f"On {len(data.y_val)} validation windows: {figures}. {len(data.y_test)} test windows "
-        "have not been looked at."
-    )

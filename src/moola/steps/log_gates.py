@@ -14,14 +14,13 @@ from moola.evaluation.metrics import metric_intervals
 from moola.evaluation.plots import (
     confusion_figure,
     figure_to_array,
-    figure_to_png,
     reliability_figure,
 )
 from moola.evaluation.report import html_report, verdict_markdown
 from moola.steps.finetune import class_names
 from moola.steps.investigate import Example, disagreements, investigate
 from moola.steps.judge import Judge
-from moola.tracking.lineage import dataset_input
+from moola.tracking.lineage import dataset_input, model_id_of
 from moola.tracking.mlflow_run import TrackedRun, child_run
 from moola.training.crossval import WalkForwardPredictions
 
@@ -74,15 +73,14 @@ def _log_predictions(
     )
     run.log_inputs([data])
     judged = run.client.get_model_version(judge.candidate.name, judge.candidate.version)
-    run.log_metrics({**metrics, **ends}, model_id=judged.model_id, dataset=data)
+    run.log_metrics({**metrics, **ends}, model_id=model_id_of(judged.source), dataset=data)
     labels = class_names(judge.labeled.meta)
     title = f"{judge.candidate.name} v{judge.candidate.version}, {judge.folds.name}"
     reliability = reliability_figure(own.y, own.proba, title=title)
     confusion = confusion_figure(own.y, own.proba, labels, title=title)
-    run.log_bytes(names.ARTIFACT_RELIABILITY, figure_to_png(reliability))
-    run.log_bytes(names.ARTIFACT_CONFUSION, figure_to_png(confusion))
-    run.log_image(names.IMAGE_RELIABILITY, figure_to_array(reliability))
-    run.log_image(names.IMAGE_CONFUSION, figure_to_array(confusion))
+    pixels = figure_to_array(reliability)
+    run.log_picture(names.ARTIFACT_RELIABILITY, names.IMAGE_RELIABILITY, pixels)
+    run.log_picture(names.ARTIFACT_CONFUSION, names.IMAGE_CONFUSION, figure_to_array(confusion))
     run.log_json(names.ARTIFACT_BINS, calibration_bins(own.y, own.proba).to_dict())
     columns: dict[str, Any] = {"window": own.rows, "label": own.y}
     columns |= {f"probability_{n}": own.proba[:, k] for k, n in enumerate(labels)}

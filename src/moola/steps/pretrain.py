@@ -13,7 +13,7 @@ import numpy as np
 from moola.config import names
 from moola.config.pretraining import CorpusConfig, MultitaskConfig, PretrainConfig, TS2VecConfig
 from moola.data.registry import DataRegistry
-from moola.evaluation.plots import figure_to_array, figure_to_png
+from moola.evaluation.plots import figure_to_array
 from moola.hashing import sha256_json
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 from moola.pretraining.distributed import Share, join_processes
@@ -209,6 +209,5 @@ def _log_quality(
         )
         run.log_json("quality/masked_error.json", {"rows": quality.error_rows})
     for name, figure in figures.items():
-        run.log_bytes(f"plots/{name}.png", figure_to_png(figure))
-        run.log_image(name, figure_to_array(figure))
+        run.log_picture(f"plots/{name}.png", name, figure_to_array(figure))
     run.log_metrics(quality.figures)

@@ -159,7 +159,12 @@ def _opened(sender: Sender, experiment: str, name: str) -> TrackedRun:
             "tags": tag_texts({**resolve_tags(), **git_tags(run.git)}),
         }
     sender.append(run.key, "open", body)
-    sender.wait(lambda: run.key in sender.spool.ids, while_away=False)
+    if not sender.wait(lambda: run.key in sender.spool.ids, while_away=False):
+        _LOG.warning(
+            "%s is away (%s); the run goes on and is kept in the spool",
+            sender.spool.store,
+            sender.trouble or "no answer",
+        )
     return run
 
 

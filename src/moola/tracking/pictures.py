@@ -31,6 +31,11 @@ def image_files(
     }
 
 
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return an image, shape (h, w, 3), as PNG."""
+    return _encoded(convert_to_pil_image(pixels), "PNG")
+
+
 def table_file(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Return rows with the same columns as the JSON that the page's table view reads."""
     columns = list(rows[0]) if rows else []

@@ -20,7 +20,7 @@ from moola.errors import TrackingError
 from moola.hashing import pretty_json
 from moola.tracking.delivery import BATCH_METRICS, BATCH_PARAMS
 from moola.tracking.lineage import GitState
-from moola.tracking.pictures import IMAGE_TAGS, image_files, table_file, table_tags
+from moola.tracking.pictures import IMAGE_TAGS, image_files, png, table_file, table_tags
 from moola.tracking.sender import Sender
 
 TAG_CHARS = 5000
@@ -120,6 +120,11 @@ class TrackedRun:
         self._append("files", {}, image_files(key, pixels, step=0, time_ms=_now_ms()))
         self.set_tags(IMAGE_TAGS)
 
+    def log_picture(self, path: str, key: str, pixels: NDArray[np.uint8]) -> None:
+        """Log an image once as an artifact and once for the chart view."""
+        self.log_bytes(path, png(pixels))
+        self.log_image(key, pixels)
+
     def log_table(self, path: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log a table that the web page's table view groups and compares."""
         self.log_bytes(path, table_file(rows))
@@ -134,7 +139,7 @@ class TrackedRun:
         TrackingError
             If the store is away; what was logged stays in the spool.
         """
-        if not self.sender.wait(self.sender.drained):
+        if not self.sender.wait(self.sender.own_is_sent):
             raise TrackingError(
                 f"{purpose} needs the tracking store, which is away: "
                 f"{self.sender.trouble or 'it does not answer'}",

@@ -117,6 +117,10 @@ class Sender(threading.Thread):
                 answers = self._answers
             return True
 
+    def own_is_sent(self) -> bool:
+        """Return whether the store has everything of this run."""
+        return not self.spool.waiting
+
     def drained(self) -> bool:
         """Return whether the store has everything, what earlier runs left included."""
         return not self.spool.waiting and not self._left

@@ -26,6 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from moola.errors import TrackingError
+from moola.hashing import write_json
+
 SPOOL_VARIABLE = "MOOLA_SPOOL"
 _DEFAULT_ROOT = Path(".moola/spool")
 _REFUSED = "refused"
@@ -67,12 +70,24 @@ class Spool:
 
     @classmethod
     def create(cls, store: str, *, root: Path | None = None) -> Spool:
-        """Make an empty spool for a store, given by its absolute URI."""
+        """Make an empty spool for a store, given by its absolute URI.
+
+        Raises
+        ------
+        TrackingError
+            If the folder of spools cannot be written to.
+        """
         folder = (root or spool_root()) / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
-        lock = (folder / "lock").open("a")
+        try:
+            folder.mkdir(parents=True)
+            lock = (folder / "lock").open("a")
+        except OSError as error:
+            raise TrackingError(
+                f"the spool {folder.parent} cannot be written to: {error.strerror}",
+                remedy=f"Set {SPOOL_VARIABLE} to a folder on a disk with room",
+            ) from None
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (folder / "store.json").write_text(json.dumps({"store": store}))
+        write_json(folder / "store.json", {"store": store})
         return cls(folder, lock)
 
     @classmethod
