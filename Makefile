@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONPATH
 
-.PHONY: demo test test-slow check bench server ui clean
+.PHONY: demo test test-slow check docs bench server ui clean
 
 demo: $(VENV)/.installed   ## the whole job once, on the bars in data/bars
 	moola demo
@@ -28,6 +28,9 @@ check: $(VENV)/.installed-test   ## what to run before a commit
 	lint-imports
 	pytest tests/unit -x -m "not slow"
 
+docs: $(VENV)/.installed-docs   ## the pages of docs/ as a site in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
 bench: $(VENV)/.installed-test   ## measure; ratios inside one run
 	for bench in benchmarks/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
@@ -39,7 +42,7 @@ ui: $(VENV)/.installed   ## MLflow's web page over the local store, on http://12
 	    --default-artifact-root ./mlartifacts --host 127.0.0.1 --port 5000 --workers 1
 
 clean:   ## remove what was built; bars, runs and the store stay
-	rm -rf $(VENV) .venv-bootstrap build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-bootstrap build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 # Debian's python3 comes without ensurepip; virtualenv makes up for it.
 $(VENV)/bin/python:
@@ -50,6 +53,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt torch -e ".[serve]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) install -q -c constraints.txt -e ".[docs]"
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

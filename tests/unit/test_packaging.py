@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
+import pytest
 import yaml
+
+from moola.data.shipped import copy_shipped_bars
+from moola.errors import DataError
 
 
 def dependencies(repository: Path) -> list[str]:
@@ -52,3 +61,44 @@ def test_sources_state_the_digests_of_the_bars(repository: Path) -> None:
     assert len(bars) == 2
     for path in bars:
         assert sha256_file(path) in text
+
+
+def test_wheel_brings_its_bars_and_works_in_an_empty_folder(
+    repository: Path, tmp_path: Path
+) -> None:
+    """The wheel, unpacked away from the checkout, fills a data folder and reads it back."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, repository],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("moola-*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+
+    def moola(*arguments: str) -> str:
+        command = [sys.executable, "-m", "moola", *arguments]
+        return subprocess.run(
+            command, cwd=empty, env=env, check=True, capture_output=True, text=True
+        ).stdout
+
+    assert moola("data", "init").count("copied") == 2
+    assert moola("data", "init").count("stands already") == 2
+    facts = json.loads(moola("data", "show", "bars/btcusd_1h", "--json"))
+    assert facts["bars"] == 20_111, facts
+    where = subprocess.run(
+        [sys.executable, "-c", "import moola; print(moola.__file__)"],
+        env=env, cwd=empty, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert str(tmp_path) in where.stdout
+
+
+def test_init_leaves_a_file_of_other_content_alone(tmp_path: Path) -> None:
+    other = tmp_path / "bars" / "eurusd_1h.parquet"
+    other.parent.mkdir()
+    other.write_bytes(b"mine")
+    with pytest.raises(DataError, match="not the file that ships"):
+        copy_shipped_bars(tmp_path)
+    assert [p.name for p in other.parent.iterdir()] == ["eurusd_1h.parquet"]
+    assert other.read_bytes() == b"mine"

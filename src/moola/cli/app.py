@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+import moola
 from moola.cli import bench, data, forensics, models, pretrain, registry, serve, train
 from moola.errors import MoolaError
 
@@ -33,9 +34,18 @@ bench.add_commands(app)
 models.add_commands(app)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"moola {moola.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     traceback: bool = typer.Option(False, "--traceback", help="Show the traceback of an error."),
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_print_version, help="Print the version."
+    ),
 ) -> None:
     pass
 

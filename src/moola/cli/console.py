@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,11 @@ def console() -> Any:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Draw one bar a task while the block runs; without a terminal, print each task's end."""
+def progress_bars(*, quiet: bool = False) -> Iterator[Progress]:
+    """Draw one bar a task while the block runs; without a terminal, print each task's end.
+
+    `quiet` draws and prints nothing.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -39,7 +43,7 @@ def progress_bars() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
         console=out,
-        disable=not out.is_terminal,
+        disable=quiet or not out.is_terminal,
     )
     tasks: dict[str, Any] = {}
 
@@ -47,7 +51,7 @@ def progress_bars() -> Iterator[Progress]:
         if task not in tasks:
             tasks[task] = bars.add_task(task, total=total, note=note)
         bars.update(tasks[task], completed=done, total=total, note=note)
-        if not out.is_terminal and done == total:
+        if not quiet and not out.is_terminal and done == total:
             out.print(f"  {task}: {total} of {total}  {note}".rstrip())
 
     with bars:
@@ -85,6 +89,30 @@ def print_gates(reports: Sequence[Any]) -> None:
                 reason.replace("[", r"\["),
             )
     out.print(table)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of the same keys as a table."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0] if rows else ("nothing stands here yet",):
+        table.add_column(str(column).replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(words(v) for v in row.values()))
+    console().print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for scripts; a NaN in it is an error."""
+    print(json.dumps(value, indent=2, sort_keys=True, default=str, allow_nan=False))
+
+
+def words(value: object) -> str:
+    """Return a value as text, a mapping as ``name value`` pairs."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+    return str(value)
 
 
 def figure(value: float | None) -> str:

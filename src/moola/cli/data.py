@@ -1,88 +1,39 @@
-"""Commands about data: ingest, build, split, synth, verify, show."""
+"""Commands about data: init, ingest, build, split, synth, verify, show."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from moola.cli.console import console, print_report, progress_bars
-from moola.cli.options import DataRoot
+from moola.cli.console import console, print_json, print_report, print_table, progress_bars, words
+from moola.cli.ingest import ingest
+from moola.cli.options import AsJson, DataRoot
 
 if TYPE_CHECKING:
     from moola.data.registry import DataRegistry
     from moola.data.trail import Check
 
 app = typer.Typer(no_args_is_help=True, help="Bars, window sets and splits.")
+app.command()(ingest)
 
-AsJson = typer.Option(False, "--json", help="Print the result as JSON and nothing else.")
 _AUGMENTER = "moola.pretraining.data_augmentation:TimeSeriesAugmenter"
 
 
 @app.command()
-def ingest(
-    file: Path = typer.Argument(help="CSV (plain or compressed) or parquet."),
-    name: str = typer.Option(..., "--as", help="Name of the bar set."),
-    timezone: str = typer.Option("UTC", help="Zone of times that name none."),
-    time_format: str | None = typer.Option(None, help="strptime format of the times."),
-    columns: str = typer.Option("", help="Column names of a CSV without a header: time,open,..."),
-    symbol: str | None = typer.Option(None, help="Which instrument, where there are several."),
-    repair: list[str] = typer.Option(
-        [], help="sort, drop-duplicates, drop-missing, drop-violations or widen; repeatable."
-    ),
-    jump_mad: float = typer.Option(30.0, help="Changes beyond this many MADs are jumps."),
-    data_root: str = DataRoot,
-    as_json: bool = AsJson,
-) -> None:
-    """Read a bar file of any usual source, judge it and store it as a bar set.
+def init(data_root: str = DataRoot) -> None:
+    """Put the bars that ship with Moola into the data folder.
 
-    Example: `moola data ingest Coinbase_BTCUSD_1h.csv --as btcusd_1h --repair drop-duplicates`
+    Example: `moola data init`
     """
-    from moola.data.ingest import IngestOptions, ingest
+    from moola.data.shipped import copy_shipped_bars, shipped_bars
 
-    options = IngestOptions(
-        timezone=timezone,
-        time_format=time_format,
-        columns=tuple(c.strip() for c in columns.split(",") if c.strip()),
-        symbol=symbol,
-        repairs=tuple(repair),
-        jump_mad=jump_mad,
-    )
-    registry = _registry(data_root)
-    total = max(1, file.stat().st_size // 64) if file.is_file() else 1
-    with _bars(as_json) as report:
-        done = ingest(
-            file,
-            name,
-            registry.data_root / "bars",
-            options,
-            report=lambda rows: report("reading rows", rows, max(total, rows + 1)),
-        )
-        report("reading rows", done.report.num_bars, done.report.num_bars)
-    for path in (done.path, done.report_path, done.page_path):
-        registry.publish(f"bars/{path.name}")
-    quality = done.report.to_dict()
-    if as_json:
-        _print_json(quality)
-        return
-    repairs = quality["facts"]["repairs"]
-    sections = {
-        "BARS": {
-            "File": done.path,
-            "Bars": f"{done.report.num_bars:,}",
-            "Range": f"{done.report.first_bar} to {done.report.last_bar}",
-            "Format": quality["facts"]["format"],
-            "Repairs": ", ".join(f"{k} ({v})" for k, v in repairs.items()) or "none",
-        },
-        "QUALITY": {k.replace("_", " "): v for k, v in quality["counts"].items()},
-        "REPORT": {"Page": done.page_path, "JSON": done.report_path},
-    }
-    print_report(f"BAR SET {name}", sections)
+    copied = {path.name for path in copy_shipped_bars(data_root)}
+    for path in shipped_bars():
+        state = "copied" if path.name in copied else "stands already"
+        console().print(f"{data_root}/bars/{path.name:<24}{state}")
 
 
 @app.command()
@@ -100,13 +51,13 @@ def build(
     registry = _registry(data_root)
     sets, splits = load_recipes(recipes)
     digests: dict[str, str] = {}
-    with _bars(as_json) as report:
+    with progress_bars(quiet=as_json) as report:
         for name, recipe in sets.items():
             digests[name] = registry.build_set(name, recipe, report=partial(report, name)).sha256
         for name, split_recipe in splits.items():
             digests[f"splits/{name}"] = registry.build_split(name, split_recipe).digest()
     if as_json:
-        _print_json(digests)
+        print_json(digests)
         return
     for name, digest in digests.items():
         console().print(f"{name:<36}{digest}")
@@ -165,9 +116,9 @@ def split(
         for s in parts
     ]
     if as_json:
-        _print_json({"name": made.name, "sha256": made.digest(), "parts": rows})
+        print_json({"name": made.name, "sha256": made.digest(), "parts": rows})
         return
-    _print_table(rows)
+    print_table(rows)
 
 
 @app.command()
@@ -202,9 +153,7 @@ def synth(
     )
     if as_json:
         rows = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks]
-        _print_json(
-            {"name": made.name, "sha256": made.sha256, "windows": len(made), "checks": rows}
-        )
+        print_json({"name": made.name, "sha256": made.sha256, "windows": len(made), "checks": rows})
         return
     console().print(f"{made.name}: {len(made)} windows, SHA-256 {made.sha256}")
     _print_checks(checks)
@@ -228,7 +177,7 @@ def verify(
     if not wanted:
         raise DataError(f"nothing stands in {data_root}", remedy="Build it: moola data build")
     refusals: dict[str, str | None] = {}
-    with _bars(as_json) as report:
+    with progress_bars(quiet=as_json) as report:
         for k, name in enumerate(wanted):
             try:
                 for trail in review.verify(registry, name):
@@ -238,7 +187,7 @@ def verify(
                 refusals[name] = str(error)
             report("verifying", k + 1, len(wanted))
     if as_json:
-        _print_json(refusals)
+        print_json(refusals)
     else:
         for name, refusal in refusals.items():
             console().print(f"{name:<36}{refusal or 'as it was built'}", markup=False)
@@ -265,16 +214,12 @@ def show(
     if picture is not None:
         _write_picture(registry, name, picture)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     if name is None:
-        _print_table(facts["sets"])
+        print_table(facts["sets"])
         return
-    print_report(name.upper(), {"FACTS": {k: _words(v) for k, v in facts.items()}})
-
-
-def _bars(quiet: bool) -> AbstractContextManager[Any]:
-    return nullcontext(lambda *_: None) if quiet else progress_bars()
+    print_report(name.upper(), {"FACTS": {k: words(v) for k, v in facts.items()}})
 
 
 def _registry(data_root: str) -> DataRegistry:
@@ -296,28 +241,7 @@ def _write_picture(registry: DataRegistry, name: str | None, picture: Path) -> N
         audit_figure(trail).savefig(draft, format="png", dpi=150)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True, default=str, allow_nan=False))
-
-
 def _print_checks(checks: list[Check]) -> None:
     for check in checks:
         mark = "[green]ok[/]     " if check.passed else "[red]refused[/]"
         console().print(f"{mark} {check.name}: {check.detail}")
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in rows[0] if rows else ("nothing stands here yet",):
-        table.add_column(str(column).replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(_words(v) for v in row.values()))
-    console().print(table)
-
-
-def _words(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
-    return str(value)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from moola.cli.console import console, figure, print_report, progress_bars
-from moola.cli.options import DataRoot, Device
+from moola.cli.console import console, figure, print_json, print_report, progress_bars
+from moola.cli.options import AsJson, DataRoot, Device
 from moola.config import names
 from moola.config import training as defaults
 
@@ -90,7 +89,7 @@ def forensics(
     first: str = typer.Argument(..., help="Checkpoint, run id or models:/<name>/<version>."),
     second: str = typer.Argument(..., help="The later one, of the same kinds."),
     tensors: bool = typer.Option(False, "--tensors", help="Print every tensor."),
-    as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
+    as_json: bool = AsJson,
 ) -> None:
     """Compare two checkpoints or runs: what is equal, what moved, what one of them lacks.
 
@@ -100,7 +99,7 @@ def forensics(
 
     summary = compare(first, second)
     if as_json:
-        print(json.dumps(summary.to_dict(), indent=2))
+        print_json(summary.to_dict())
         return
     print_forensics(summary, tensors=tensors)
 
