@@ -68,15 +68,15 @@ def _bench_ucr(names: tuple[str, ...]) -> None:
     with progress_bars() as progress:
         results = bench_ucr(names or tuple(PUBLISHED), on_done=progress)
     table = Table(box=None, pad_edge=False)
-    for column in ("set", "train", "test", "classes", "bars", "accuracy", "seeds", "published"):
-        table.add_column(column, justify="left" if column == "set" else "right")
+    headings = ("train", "test", "classes", "bars", "accuracy", "lowest", "highest", "published")
+    table.add_column("set", no_wrap=True)
+    for column in headings:
+        table.add_column(column, justify="right")
     for found in results:
         sizes = (found.num_train, found.num_test, found.num_classes, found.num_bars)
-        spread = f"{min(found.accuracies):.4f} to {max(found.accuracies):.4f}"
-        published = "-" if found.published is None else f"{found.published:.4f}"
-        table.add_row(
-            found.name, *(str(s) for s in sizes), f"{found.accuracy:.4f}", spread, published
-        )
+        figures = (found.accuracy, min(found.accuracies), max(found.accuracies), found.published)
+        cells = ["-" if f is None else f"{f:.4f}" for f in figures]
+        table.add_row(found.name, *(str(s) for s in sizes), *cells)
     console().print(table)
     missed = [found.name for found in results if not found.holds]
     if missed:
