@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moola.config.training import FinetuneConfig, PretrainConfig
+from moola.config.pretraining import PretrainConfig
+from moola.config.training import FinetuneConfig
 
 TINY_ENCODER = PretrainConfig(
     hidden_dim=32, num_layers=1, epochs=2, windows_per_epoch=128, batch_size=64, device="cpu"

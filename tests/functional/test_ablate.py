@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from moola.cli import main
 from moola.config import names
 from moola.config.data import SplitRecipe, WindowRecipe
-from moola.config.training import FinetuneConfig, PretrainConfig
+from moola.config.pretraining import PretrainConfig
+from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
 from moola.errors import AuditError, CheckpointNotFound, ConfigError
 from moola.steps.ablate import AblationSummary, ablate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,10 +41,10 @@ def test_bars_stay_bars(seed: int, sigma: float, low: float, high: float) -> Non
 
 
 def test_wicks_by_hand() -> None:
-    X = np.array([[[10.0, 14.0, 8.0, 12.0]]])
-    assert scale_wicks(X, np.array([0.5])).tolist() == [[[10.0, 13.0, 9.0, 12.0]]]
-    assert scale_wicks(X, np.array([2.0])).tolist() == [[[10.0, 16.0, 6.0, 12.0]]]
-    assert scale_wicks(X, np.array([6.0]))[0, 0, 2] == 8.0  # would fall below 0: kept
+    X = torch.tensor([[[10.0, 14.0, 8.0, 12.0]]])
+    assert scale_wicks(X, torch.tensor([0.5])).tolist() == [[[10.0, 13.0, 9.0, 12.0]]]
+    assert scale_wicks(X, torch.tensor([2.0])).tolist() == [[[10.0, 16.0, 6.0, 12.0]]]
+    assert scale_wicks(X, torch.tensor([6.0]))[0, 0, 2] == 8.0  # would fall below 0: kept
 
 
 def test_off_means_unchanged_and_a_seed_means_the_same() -> None:

@@ -86,7 +86,7 @@ def _build(data_root: str) -> None:
 
 
 def _pretrain(device: str, data_root: str, encoder: Path) -> None:
-    from moola.config.training import PretrainConfig
+    from moola.config.pretraining import PretrainConfig
     from moola.steps.pretrain import pretrain
 
     config = PretrainConfig(

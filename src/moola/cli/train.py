@@ -11,6 +11,7 @@ from moola.cli.console import console, progress_bars
 from moola.cli.options import DataRoot, Device
 from moola.cli.reports import print_evaluation, print_finetune, print_pretrain
 from moola.config import names
+from moola.config import pretraining as pre
 from moola.config import training as defaults
 
 if TYPE_CHECKING:
@@ -29,17 +30,17 @@ def pretrain_bilstm(
     unlabeled: str = typer.Option(names.DEFAULT_UNLABELED, "--input", "--unlabeled"),
     output: Path = typer.Option(Path(names.DEFAULT_ENCODER), help="Checkpoint folder to write."),
     device: str = Device,
-    epochs: int = typer.Option(defaults.MASKED_LSTM_N_EPOCHS),
-    patience: int = typer.Option(defaults.MASKED_LSTM_PATIENCE, help="Early stopping, epochs."),
-    mask_ratio: float = typer.Option(defaults.MASKED_LSTM_MASK_RATIO),
+    epochs: int = typer.Option(pre.MASKED_LSTM_N_EPOCHS),
+    patience: int = typer.Option(pre.MASKED_LSTM_PATIENCE, help="Early stopping, epochs."),
+    mask_ratio: float = typer.Option(pre.MASKED_LSTM_MASK_RATIO),
     mask_strategy: str = typer.Option(
-        defaults.MASKED_LSTM_MASK_STRATEGY, help="random, block or patch."
+        pre.MASKED_LSTM_MASK_STRATEGY, help="random, block or patch."
     ),
-    patch_size: int = typer.Option(defaults.MASKED_LSTM_PATCH_SIZE, help="Bars."),
-    hidden_dim: int = typer.Option(defaults.MASKED_LSTM_HIDDEN_DIM, help="Units per direction."),
-    num_layers: int = typer.Option(defaults.MASKED_LSTM_NUM_LAYERS),
-    batch_size: int = typer.Option(defaults.MASKED_LSTM_BATCH_SIZE),
-    learning_rate: float = typer.Option(defaults.MASKED_LSTM_LEARNING_RATE),
+    patch_size: int = typer.Option(pre.MASKED_LSTM_PATCH_SIZE, help="Bars."),
+    hidden_dim: int = typer.Option(pre.MASKED_LSTM_HIDDEN_DIM, help="Units per direction."),
+    num_layers: int = typer.Option(pre.MASKED_LSTM_NUM_LAYERS),
+    batch_size: int = typer.Option(pre.MASKED_LSTM_BATCH_SIZE),
+    learning_rate: float = typer.Option(pre.MASKED_LSTM_LEARNING_RATE),
     windows_per_epoch: int = typer.Option(0, help="Windows drawn at random an epoch; 0: all."),
     seed: int = typer.Option(17),
     data_root: str = DataRoot,
@@ -48,7 +49,7 @@ def pretrain_bilstm(
 
     Example: `moola pretrain-bilstm --device cuda --epochs 50 --mask-strategy patch`
     """
-    from moola.config.training import PretrainConfig
+    from moola.config.pretraining import PretrainConfig
     from moola.steps.pretrain import pretrain
 
     config = PretrainConfig(

@@ -1,4 +1,4 @@
-"""Pretraining and fine-tuning options with their defaults and limits."""
+"""Fine-tuning options with their defaults and limits."""
 
 from __future__ import annotations
 
@@ -11,67 +11,10 @@ from moola.config.base import Config, check_choice, check_count, check_range
 from moola.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
-MASK_STRATEGIES = ("random", "block", "patch")
 FREEZE_SCHEDULES = ("none", "frozen", "two_phase", "gradual", "phases")
 
-MASKED_LSTM_HIDDEN_DIM = 128
-MASKED_LSTM_NUM_LAYERS = 2
-MASKED_LSTM_DROPOUT = 0.2
-MASKED_LSTM_MASK_RATIO = 0.15
-MASKED_LSTM_MASK_STRATEGY = "patch"
-MASKED_LSTM_PATCH_SIZE = 7
-MASKED_LSTM_N_EPOCHS = 50
-MASKED_LSTM_LEARNING_RATE = 1e-3
-MASKED_LSTM_BATCH_SIZE = 512
-MASKED_LSTM_VAL_SPLIT = 0.1
-MASKED_LSTM_PATIENCE = 10
 MASKED_LSTM_FREEZE_EPOCHS = 10
 MASKED_LSTM_UNFREEZE_LR_REDUCTION = 0.5  # 0.1 and 0.3 are the other usual choices
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig(Config):
-    """How a masked BiLSTM encoder is pretrained.
-
-    `windows_per_epoch` draws that many windows at random each epoch instead of all: neighbouring
-    windows cut at every bar share all but one of their bars.
-    """
-
-    unlabeled: str = names.DEFAULT_UNLABELED
-    hidden_dim: int = MASKED_LSTM_HIDDEN_DIM
-    num_layers: int = MASKED_LSTM_NUM_LAYERS
-    dropout: float = MASKED_LSTM_DROPOUT
-    mask_ratio: float = MASKED_LSTM_MASK_RATIO
-    mask_strategy: str = MASKED_LSTM_MASK_STRATEGY
-    patch_size: int = MASKED_LSTM_PATCH_SIZE
-    epochs: int = MASKED_LSTM_N_EPOCHS
-    learning_rate: float = MASKED_LSTM_LEARNING_RATE
-    weight_decay: float = 1e-4
-    batch_size: int = MASKED_LSTM_BATCH_SIZE
-    val_split: float = MASKED_LSTM_VAL_SPLIT
-    patience: int = MASKED_LSTM_PATIENCE
-    windows_per_epoch: int | None = None
-    seed: int = 17
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("hidden_dim", "num_layers", "patch_size", "epochs", "batch_size", "patience"):
-            check_count(name, getattr(self, name))
-        if self.windows_per_epoch is not None:
-            check_count("windows_per_epoch", self.windows_per_epoch)
-        check_range("dropout", self.dropout, low=0, high=1, open_high=True)
-        check_range("mask_ratio", self.mask_ratio, low=0, high=1, open_low=True, open_high=True)
-        check_range("learning_rate", self.learning_rate, low=0, high=1, open_low=True)
-        check_range("weight_decay", self.weight_decay, low=0, high=1)
-        check_range("val_split", self.val_split, low=0, high=0.5, open_low=True)
-        check_choice("mask_strategy", self.mask_strategy, MASK_STRATEGIES)
-        check_choice("device", self.device, DEVICES)
-        check_count("seed", self.seed, low=0)
-
-    def encoder_shape(self) -> dict[str, Any]:
-        """Return the arguments that rebuild the autoencoder."""
-        keys = ("hidden_dim", "num_layers", "dropout")
-        return {k: getattr(self, k) for k in keys}
 
 
 @dataclass(frozen=True, kw_only=True)

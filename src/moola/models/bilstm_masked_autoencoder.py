@@ -6,6 +6,8 @@ mean squared error on masked bars only, plus a term against collapse of the repr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -24,6 +26,10 @@ class BiLSTMMaskedAutoencoder(nn.Module):
         LSTM units per direction.
     num_layers, dropout
         Of the LSTM.
+    bridge
+        Whether the decoder gives a masked bar's distance from the line between the visible bars
+        on either side, instead of the bar itself. The encoder sees the same and has the same
+        tensors.
     """
 
     def __init__(
@@ -33,8 +39,10 @@ class BiLSTMMaskedAutoencoder(nn.Module):
         hidden_dim: int = 128,
         num_layers: int = 2,
         dropout: float = 0.2,
+        bridge: bool = False,
     ):
         super().__init__()
+        self.bridge = bridge
         self.mask_token = nn.Parameter(torch.zeros(input_dim))
         self.encoder = nn.LSTM(
             input_dim,
@@ -59,7 +67,8 @@ class BiLSTMMaskedAutoencoder(nn.Module):
         """
         hidden = torch.where(mask_NT[..., None], self.mask_token.to(x_NTC.dtype), x_NTC)
         states_NTH, _ = self.encoder(hidden)
-        return self.decoder(states_NTH), states_NTH
+        decoded = self.decoder(states_NTH)
+        return (decoded + interpolate(x_NTC, mask_NT) if self.bridge else decoded), states_NTH
 
     def compute_loss(
         self,
@@ -67,14 +76,48 @@ class BiLSTMMaskedAutoencoder(nn.Module):
         x_NTC: torch.Tensor,
         mask_NT: torch.Tensor,
         states_NTH: torch.Tensor,
+        *,
+        total: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the training loss and its reconstruction part, both scalars.
 
         Reconstruction: mean squared error over masked bars. Collapse term:
-        ``0.1 * mean(relu(1 - std))`` over the standard deviation of each state dimension.
+        ``0.1 * mean(relu(1 - std))`` over the standard deviation of each state dimension. Where
+        several processes hold a part of the batch each, `total` sums a tensor over them and the
+        loss is that of the whole batch.
         """
         weight = mask_NT[..., None].to(x_NTC.dtype)
-        squared = (reconstruction_NTC - x_NTC).square() * weight
-        error = squared.sum() / (weight.sum() * x_NTC.shape[2]).clamp_min(1)
-        spread = states_NTH.flatten(0, 1).std(dim=0)
+        squared = ((reconstruction_NTC - x_NTC).square() * weight).sum()
+        sums = torch.stack([squared, weight.sum() * x_NTC.shape[2]])
+        squared, count = (sums if total is None else total(sums)).unbind()
+        error = squared / count.clamp_min(1)
+        spread = _spread(states_NTH.flatten(0, 1), total)
         return error + LATENT_WEIGHT * functional.relu(1.0 - spread).mean(), error
+
+
+def _spread(
+    states_NH: torch.Tensor, total: Callable[[torch.Tensor], torch.Tensor] | None
+) -> torch.Tensor:
+    """Return each dimension's standard deviation, over all processes."""
+    if total is None:
+        return states_NH.std(dim=0)
+    own = torch.full_like(states_NH[:1], len(states_NH))
+    count, first = total(torch.cat([own, states_NH.sum(dim=0, keepdim=True)])).unbind()
+    squares = total((states_NH - first / count).square().sum(dim=0))
+    return (squares / (count - 1)).sqrt()
+
+
+def interpolate(x_NTC: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
+    """Return the windows with masked bars filled linearly, channel by channel.
+
+    Beyond the first and the last visible bar of a window, that bar stands.
+    """
+    T = x_NTC.shape[1]
+    bar = torch.arange(T, device=x_NTC.device).expand(mask_NT.shape)
+    left = torch.where(mask_NT, -1, bar).cummax(dim=1).values
+    right = torch.where(mask_NT, T, bar).flip(1).cummin(dim=1).values.flip(1)
+    left, right = torch.where(left < 0, right, left), torch.where(right >= T, left, right)
+    left, right = left.clamp(0, T - 1), right.clamp(0, T - 1)
+    share = ((bar - left) / (right - left).clamp_min(1)).to(x_NTC.dtype)[..., None]
+    row = torch.arange(len(x_NTC), device=x_NTC.device)[:, None]
+    return (1 - share) * x_NTC[row, left] + share * x_NTC[row, right]

@@ -1,208 +1,225 @@
-"""Masked pretraining of the BiLSTM encoder: windows on the device whole, batches gathered there."""
+"""Masked pretraining of the BiLSTM encoder: hide bars, reconstruct them, keep the encoder."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from moola.config.training import PretrainConfig
+from moola.config.pretraining import PretrainConfig
 from moola.data.audit import CorpusClaim
-from moola.data.windows import check_windows, normalise
-from moola.errors import CheckpointError, ConfigError, ProofError
+from moola.errors import CheckpointError
+from moola.hashing import sha256_array, sha256_json
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
 from moola.models.checkpoint import read_checkpoint, save_checkpoint
+from moola.models.fit_state import StateFile
+from moola.pretraining.corpus import Corpus, epoch_length, epoch_order, split_by_time
+from moola.pretraining.data_augmentation import TimeSeriesAugmenter
+from moola.pretraining.distributed import ALONE, Share
+from moola.pretraining.loop import OnEpoch, run_epochs
 from moola.pretraining.masking import draw_mask
+from moola.training.device import use_bf16
 
 ENCODER_KIND = "bilstm_masked_autoencoder"
-_MIN_LEARNING_RATE = 1e-5
+_EVALUATE_BATCH = 512
+
+__all__ = [
+    "MaskedLSTMPretrainer",
+    "PretrainResult",
+    "load_autoencoder",
+    "save_encoder",
+    "split_by_time",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainResult:
-    """The trained autoencoder with its history.
+    """A pretrained model with its history.
 
     `val_rows` are the windows held back, the latest in time; no window of training shares a bar
-    with them. `kept_epoch` counts from 0.
+    with them. `kept_epoch` counts from 0; `resumed_at` is the epoch an interrupted run went on
+    with.
     """
 
-    model: BiLSTMMaskedAutoencoder
+    model: Any
     history: tuple[dict[str, float], ...]
     kept_epoch: int
     train_rows: NDArray[np.int64]
     val_rows: NDArray[np.int64]
+    resumed_at: int | None = None
 
 
 class MaskedLSTMPretrainer:
     """Pretrain a masked BiLSTM autoencoder.
 
     AdamW, cosine rate to 1e-5, gradients clipped at norm 1, early stopping on the masked error of
-    the latest windows, bfloat16 autocast on CUDA.
+    the latest windows, bfloat16 autocast where the hardware has it.
 
     Parameters
     ----------
     config
-        Shape, objective and training options.
+        Shape, objective and training options; None: the defaults.
     device
         ``cpu`` or ``cuda``, resolved.
+    options
+        Fields of the configuration to set, such as ``hidden_dim=64``.
     """
 
-    def __init__(self, config: PretrainConfig, *, device: str):
-        self.config = config
+    def __init__(
+        self, config: PretrainConfig | None = None, *, device: str = "cpu", **options: Any
+    ):
+        self.config = replace(config or PretrainConfig(), **options)
         self.device = device
 
     def pretrain(
-        self, X: NDArray, *, on_epoch: Callable[[dict[str, float], int], None] | None = None
+        self,
+        X: NDArray,
+        *,
+        n_epochs: int | None = None,
+        save_path: Path | None = None,
+        on_epoch: OnEpoch | None = None,
+        state_path: Path | None = None,
+        resume: bool = False,
+        share: Share = ALONE,
     ) -> PretrainResult:
         """Train on windows in price units, shape (n, T, 4), in time order.
+
+        Parameters
+        ----------
+        n_epochs
+            In place of the configuration's.
+        save_path
+            File that gets the encoder in the older ``.pt`` form.
+        on_epoch
+            Called with each epoch's history row and the number of epochs.
+        state_path, resume
+            File that holds the state after every epoch, and whether to go on from it.
+        share
+            This process's part of every batch.
 
         Raises
         ------
         ConfigError
-            If too few windows are left beside the held-out ones.
+            If too few windows are left beside the held-out ones, or the state is another run's.
         ProofError
             If the loss becomes NaN.
+        CheckpointError, DeviceError
+            If the state cannot be written; if memory runs out.
         """
-        X = check_windows(X)
-        train, val = split_by_time(len(X), X.shape[1], self.config.val_split)
-        x = torch.from_numpy(normalise(X)).to(self.device)
+        config = replace(self.config, epochs=n_epochs) if n_epochs else self.config
+        train, val = split_by_time(len(X), X.shape[1], config.val_split)
+        corpus = _corpus(X, config, self.device)
+        state_file = None
+        if state_path is not None:
+            identity = run_identity(config, X, self.device)
+            state_file = StateFile(path=state_path, identity=identity, resume=resume)
         devices = [torch.cuda.current_device()] if self.device == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.config.seed)
-            model = BiLSTMMaskedAutoencoder(input_dim=4, **self.config.encoder_shape())
-            model.to(self.device)
-            history, kept = self._train(model, x, train, val, on_epoch)
-        model.eval()
+            torch.manual_seed(config.seed)
+            model = BiLSTMMaskedAutoencoder(input_dim=4, **config.encoder_shape())
+            objective = _Masked(model.to(self.device), config, corpus, train, val, share)
+            share.check_batches(objective.num_windows, config.batch_size)
+            done = run_epochs(
+                objective,
+                config,
+                device=self.device,
+                on_epoch=on_epoch,
+                state_file=state_file,
+                share=share,
+            )
+        if save_path is not None and share.leads:
+            export_pt(save_path, model, config)
         return PretrainResult(
-            model=model, history=tuple(history), kept_epoch=kept, train_rows=train, val_rows=val
+            model=model,
+            history=done.history,
+            kept_epoch=done.kept_epoch,
+            train_rows=train,
+            val_rows=val,
+            resumed_at=done.resumed_at,
         )
 
-    def _train(
+
+class _Masked:
+    """The objective: mean squared error on masked bars, and the term against collapse."""
+
+    parts = ("loss", "recon")
+    monitor = "val_recon"
+
+    def __init__(
         self,
         model: BiLSTMMaskedAutoencoder,
-        x: torch.Tensor,
+        config: PretrainConfig,
+        corpus: Corpus,
         train: NDArray[np.int64],
         val: NDArray[np.int64],
-        on_epoch: Callable[[dict[str, float], int], None] | None,
-    ) -> tuple[list[dict[str, float]], int]:
-        config = self.config
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, T_max=config.epochs, eta_min=min(_MIN_LEARNING_RATE, config.learning_rate)
-        )
-        draw = torch.Generator(device=self.device).manual_seed(config.seed)
-        x_val = x[torch.from_numpy(val).to(x.device)]
-        mask_val = self._mask(len(val), x.shape[1], config.seed + 1)
-        rows = torch.from_numpy(train).to(x.device)
-        history: list[dict[str, float]] = []
-        best, best_weights, kept, since = math.inf, copy.deepcopy(model.state_dict()), 0, 0
-        for epoch in range(config.epochs):
-            row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
-            row |= self._train_epoch(model, x, rows, optimizer, draw)
-            row["val_loss"], row["val_recon"] = self._evaluate(model, x_val, mask_val)
-            scheduler.step()
-            history.append(row)
-            if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_recon"])):
-                raise ProofError(
-                    f"the pretraining loss is not a number in epoch {epoch + 1}",
-                    remedy=f"Lower the learning rate ({config.learning_rate:g})",
-                )
-            if on_epoch is not None:
-                on_epoch(row, config.epochs)
-            if row["val_recon"] < best:
-                best, kept, since = row["val_recon"], epoch, 0
-                best_weights = copy.deepcopy(model.state_dict())
-            elif (since := since + 1) >= config.patience:
-                break
-        model.load_state_dict(best_weights)
-        return history, kept
+        share: Share,
+    ):
+        self.model, self.config, self.corpus = model, config, corpus
+        self._called = share.wrap(model)
+        self._rows = corpus.rows(train)
+        self._x_val = corpus.windows(torch.from_numpy(val).to(corpus.device))
+        fixed = torch.Generator(device=corpus.device).manual_seed(config.seed + 1)
+        self._mask_val = self._mask(len(val), fixed)
+        self._bf16 = use_bf16(config.amp, corpus.device)
+        self.num_windows = epoch_length(config, len(self._rows), corpus.window_bars)
 
-    def _train_epoch(
-        self,
-        model: BiLSTMMaskedAutoencoder,
-        x: torch.Tensor,
-        rows: torch.Tensor,
-        optimizer: torch.optim.Optimizer,
-        draw: torch.Generator,
-    ) -> dict[str, float]:
-        config = self.config
-        model.train()
-        order = torch.randperm(len(rows), generator=draw, device=x.device)
-        order = rows[order[: config.windows_per_epoch]]
-        totals = torch.zeros(2, device=x.device)
-        for batch_rows in order.split(config.batch_size):
-            batch = x[batch_rows]
-            mask = draw_mask(
-                config.mask_strategy,
-                len(batch),
-                batch.shape[1],
-                ratio=config.mask_ratio,
-                patch_size=config.patch_size,
-                generator=draw,
+    def num_batches(self) -> int:
+        return -(-self.num_windows // self.config.batch_size)
+
+    def losses(self, draw: torch.Generator, share: Share) -> Iterator[tuple[torch.Tensor, int]]:
+        order = epoch_order(self.config, self._rows, self.corpus.window_bars, draw)
+        total = None if share.alone else share.total
+        for batch in self.corpus.batches(order, self.config.batch_size, draw, share):
+            mask = share.take(self._mask(batch.num_windows, draw))
+            with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
+                reconstruction, states = self._called(batch.x, mask)
+            parts = self.model.compute_loss(
+                reconstruction.float(), batch.x, mask, states.float(), total=total
             )
-            with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
-                reconstruction, states = model(batch, mask)
-            loss, error = model.compute_loss(reconstruction.float(), batch, mask, states.float())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            totals += torch.stack([loss.detach(), error.detach()]) * len(batch)
-        train_loss, train_recon = (totals / len(order)).tolist()
-        return {"train_loss": train_loss, "train_recon": train_recon}
+            yield torch.stack(parts), batch.num_windows
 
     @torch.inference_mode()
-    def _evaluate(
-        self, model: BiLSTMMaskedAutoencoder, x: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[float, float]:
-        model.eval()
-        totals = torch.zeros(2, device=x.device)
-        for begin in range(0, len(x), self.config.batch_size):
-            part = slice(begin, begin + self.config.batch_size)
-            reconstruction, states = model(x[part], mask[part])
-            loss, error = model.compute_loss(reconstruction, x[part], mask[part], states)
-            totals += torch.stack([loss, error]) * len(x[part])
-        loss_value, error_value = (totals / len(x)).tolist()
-        return loss_value, error_value
+    def evaluate(self) -> dict[str, float]:
+        x, mask = self._x_val, self._mask_val
+        sums = torch.zeros(2, device=x.device)
+        for begin in range(0, len(x), _EVALUATE_BATCH):
+            part = slice(begin, begin + _EVALUATE_BATCH)
+            reconstruction, states = self.model(x[part], mask[part])
+            loss, error = self.model.compute_loss(reconstruction, x[part], mask[part], states)
+            sums += torch.stack([loss, error]) * len(x[part])
+        loss_value, error_value = (sums / len(x)).tolist()
+        return {"val_recon": error_value, "val_loss": loss_value}
 
-    def _mask(self, num_windows: int, num_bars: int, seed: int) -> torch.Tensor:
+    def _mask(self, num_windows: int, draw: torch.Generator) -> torch.Tensor:
         return draw_mask(
             self.config.mask_strategy,
             num_windows,
-            num_bars,
+            self.corpus.window_bars,
             ratio=self.config.mask_ratio,
             patch_size=self.config.patch_size,
-            generator=torch.Generator(device=self.device).manual_seed(seed),
+            generator=draw,
         )
 
 
-def split_by_time(
-    num_windows: int, window_bars: int, val_split: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hold back the latest share of the windows.
+def _corpus(X: NDArray, config: PretrainConfig, device: str) -> Corpus:
+    return Corpus(
+        X,
+        device=device,
+        max_resident_mb=config.max_resident_mb,
+        augmenter=TimeSeriesAugmenter() if config.augment else None,
+        num_augmentations=config.num_augmentations if config.augment else 0,
+        materialise_seed=config.seed if config.materialise_augmented else None,
+    )
 
-    Windows are taken to be one bar apart at least, so the `window_bars` - 1 before the held-out
-    ones are left out: they could share bars with them.
-    """
-    num_val = max(1, round(val_split * num_windows))
-    border = num_windows - num_val
-    train = np.arange(max(0, border - (window_bars - 1)), dtype=np.int64)
-    if not len(train):
-        raise ConfigError(
-            f"{num_windows} windows of {window_bars} bars leave none to train on",
-            remedy="Build a larger corpus or lower val_split",
-        )
-    return train, np.arange(border, num_windows, dtype=np.int64)
+
+def run_identity(config: Any, X: NDArray, device: str) -> str:
+    """Return the digest of all that determines a pretraining."""
+    return sha256_json({"config": config.to_dict(), "corpus": sha256_array(X), "device": device})
 
 
 def save_encoder(
@@ -222,6 +239,15 @@ def save_encoder(
         "kept_epoch": result.kept_epoch,
     }
     return save_checkpoint(folder, result.model.state_dict(), values)
+
+
+def export_pt(path: Path, model: Any, config: Any) -> None:
+    """Write the encoder as ``{"encoder_state_dict", "hyperparams"}`` with ``torch.save``."""
+    from moola.hashing import atomic_file
+
+    encoder = {k: v.detach().cpu() for k, v in model.encoder.state_dict().items()}
+    with atomic_file(path) as temporary:
+        torch.save({"encoder_state_dict": encoder, "hyperparams": config.encoder_shape()}, temporary)
 
 
 def load_autoencoder(folder: Path, *, device: str = "cpu") -> BiLSTMMaskedAutoencoder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from moola.config.base import check_choice, check_range
-from moola.config.training import MASK_STRATEGIES
+from moola.config.pretraining import MASK_STRATEGIES
 
 
 def draw_mask(

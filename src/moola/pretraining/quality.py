@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from moola.data.windows import normalise
-from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
+from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder, interpolate
 from moola.models.checkpoint import read_config
 from moola.pretraining.masked_lstm_pretrain import load_autoencoder
 from moola.pretraining.masking import draw_mask
@@ -120,15 +120,13 @@ def interpolate_masked(
 
     At the ends the nearest visible bar is taken; each window must have at least one.
     """
-    T = x_NTC.shape[1]
-    bar = np.arange(T)
+    x, mask = torch.from_numpy(x_NTC), torch.from_numpy(mask_NT)
+    linear = interpolate(x, mask).numpy()
+    bar = np.arange(x_NTC.shape[1])
     left = np.maximum.accumulate(np.where(mask_NT, -1, bar), axis=1)
-    right = np.minimum.accumulate(np.where(mask_NT, T, bar)[:, ::-1], axis=1)[:, ::-1]
-    left, right = np.where(left < 0, right, left), np.where(right >= T, left, right)
-    weight = np.where(right > left, (bar - left) / np.maximum(right - left, 1), 0.0)[..., None]
+    first = np.argmin(mask_NT, axis=1)[:, None]
     row = np.arange(len(x_NTC))[:, None]
-    linear = (1 - weight) * x_NTC[row, left] + weight * x_NTC[row, right]
-    last = np.broadcast_to(x_NTC[row, left][..., 3:4], x_NTC.shape)
+    last = np.broadcast_to(x_NTC[row, np.where(left < 0, first, left)][..., 3:4], x_NTC.shape)
     return linear, last
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moola.config import names
-from moola.config.training import PretrainConfig
+from moola.config.pretraining import PretrainConfig
 from moola.data.registry import DataRegistry
 from moola.pretraining.masked_lstm_pretrain import (
     MaskedLSTMPretrainer,

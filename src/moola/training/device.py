@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Mapping
 
@@ -46,3 +47,34 @@ def describe_device(device: str) -> str:
     if device == "cuda":
         return f"cuda ({torch.cuda.get_device_name()})"
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def use_bf16(asked: str, device: str) -> bool:
+    """Whether to compute in bfloat16: as asked; with ``auto``, where the hardware multiplies it.
+
+    A CPU has to have AVX512-BF16 or AMX; without them bfloat16 is slower than float32.
+    """
+    if asked != "auto":
+        return asked == "bf16"
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what is freed for the next batch, instead of giving it back to the system.
+
+    Otherwise each batch's large tensors are mapped, faulted in page by page and unmapped anew.
+    Concerns the whole process, so commands call it and libraries do not.
+
+    Returns
+    -------
+    Whether it took effect: on Linux with glibc it does.
+    """
+    trim_threshold, mmap_max = -1, -4
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))

@@ -1,0 +1,236 @@
+"""The loop of every pretraining: epochs, schedule, early stopping, a state to go on from."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from moola.config.pretraining import CorpusConfig
+from moola.errors import CheckpointError, DeviceError, ProofError
+from moola.models.callbacks import FitState
+from moola.models.fit_state import Progress, StateFile, read_state, write_state
+from moola.pretraining.distributed import ALONE, Share
+
+MAX_GRADIENT_NORM = 1.0
+MIN_LEARNING_RATE = 1e-5
+_WARM_UP = 0.1
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
+
+OnEpoch = Callable[[dict[str, float], int], None]
+
+
+class Objective(Protocol):
+    """What is trained and how it is measured.
+
+    Attributes
+    ----------
+    model
+        Its weights are kept by the `monitor` figure of ``evaluate``, smallest first.
+    parts
+        Names of what ``losses`` yields.
+    """
+
+    model: nn.Module
+    parts: tuple[str, ...]
+    monitor: str
+
+    def num_batches(self) -> int:
+        """Return how many batches an epoch has."""
+
+    def losses(self, draw: torch.Generator, share: Share) -> Iterator[tuple[torch.Tensor, int]]:
+        """Yield, for each batch of an epoch, its parts (the loss first) and its windows."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure the model on what was held out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopResult:
+    """History by epoch; which epoch's weights the model holds, and where the run was resumed."""
+
+    history: tuple[dict[str, float], ...]
+    kept_epoch: int
+    resumed_at: int | None
+
+
+def run_epochs(
+    objective: Objective,
+    config: CorpusConfig,
+    *,
+    device: str,
+    on_epoch: OnEpoch | None = None,
+    state_file: StateFile | None = None,
+    share: Share = ALONE,
+) -> LoopResult:
+    """Train; the model holds the weights of the best epoch afterwards.
+
+    After every epoch the state is written; what an epoch draws depends on the seed and its number
+    alone, so a run that was killed goes on to the same weights. Nothing inside an epoch waits for
+    the device.
+
+    Raises
+    ------
+    ProofError
+        If a loss or a gradient becomes NaN.
+    CheckpointError
+        If the state cannot be written.
+    DeviceError
+        If memory runs out.
+    """
+    model = objective.model
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    state = FitState(net=model, optimizer=optimizer, num_epochs=config.epochs)
+    draw = torch.Generator(device=device)
+    progress = Progress()
+    if state_file is not None:
+        progress = read_state(state_file, state, order=draw, callbacks=()) or progress
+    first = state.resumed_at or 0
+    for state.epoch in range(first, first if progress.stopped else config.epochs):
+        with _plain_words(config, state.epoch):
+            _seed_epoch(config.seed, state.epoch, share, draw)
+            row = _train_epoch(objective, config, state, draw, share)
+            row |= _measure(objective, device, share)
+        _require_finite(row, config)
+        state.history.append(row)
+        _keep_best(objective, config, state, progress)
+        if state_file is not None and share.leads:
+            _write(state_file, state, progress, draw)
+        if on_epoch is not None:
+            on_epoch(row, config.epochs)
+        if progress.stopped:
+            break
+    assert progress.best_weights is not None
+    model.load_state_dict(progress.best_weights)
+    model.eval()
+    return LoopResult(
+        history=tuple(state.history), kept_epoch=state.kept_epoch, resumed_at=state.resumed_at
+    )
+
+
+def rate_at(config: CorpusConfig, epoch: int, step: int, num_steps: int) -> float:
+    """Return the learning rate of a step, counted over all epochs."""
+    low = min(MIN_LEARNING_RATE, config.learning_rate)
+    if config.schedule == "cosine":
+        done = epoch / config.epochs
+    else:
+        total = config.epochs * num_steps
+        warm = max(1, round(_WARM_UP * total))
+        if step < warm:
+            return config.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, total - warm)
+    return low + (config.learning_rate - low) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _seed_epoch(seed: int, epoch: int, share: Share, draw: torch.Generator) -> None:
+    base = (seed * 1_000_003 + epoch) * 4096
+    draw.manual_seed(base)
+    torch.manual_seed(base + 1 + share.rank)
+
+
+def _train_epoch(
+    objective: Objective,
+    config: CorpusConfig,
+    state: FitState,
+    draw: torch.Generator,
+    share: Share,
+) -> dict[str, float]:
+    parameters = list(objective.model.parameters())
+    objective.model.train()
+    num_batches = objective.num_batches()
+    sums = torch.zeros(len(objective.parts) + 1, device=draw.device)
+    windows, rate = 0, 0.0
+    for batch, (parts, num) in enumerate(objective.losses(draw, share)):
+        rate = rate_at(config, state.epoch, state.epoch * num_batches + batch, num_batches)
+        state.optimizer.param_groups[0]["lr"] = rate
+        state.optimizer.zero_grad(set_to_none=True)
+        parts[0].backward()
+        norm = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+        state.optimizer.step()
+        sums += torch.cat([parts.detach(), norm.reshape(1)]) * num
+        windows += num
+    means = (sums / windows).tolist()
+    names = (*(f"train_{p}" for p in objective.parts), "gradient_norm")
+    return {"epoch": state.epoch, "learning_rate": rate, **dict(zip(names, means, strict=True))}
+
+
+def _measure(objective: Objective, device: str, share: Share) -> dict[str, float]:
+    objective.model.eval()
+    figures = objective.evaluate() if share.leads or share.alone else {}
+    if share.alone:
+        return figures
+    length = share.agree(torch.tensor(len(figures), device=device))
+    values = torch.zeros(int(length), dtype=torch.float64, device=device)
+    if share.leads:
+        values.copy_(torch.tensor(list(figures.values()), dtype=torch.float64))
+        share.agree(values)
+        return figures
+    agreed = share.agree(values).tolist()
+    return {objective.monitor if i == 0 else f"val_{i}": v for i, v in enumerate(agreed)}
+
+
+def _keep_best(
+    objective: Objective, config: CorpusConfig, state: FitState, progress: Progress
+) -> None:
+    figure = state.history[-1][objective.monitor]
+    if progress.best_loss is None or figure < progress.best_loss:
+        progress.best_loss, progress.since_best = figure, 0
+        progress.best_weights = copy.deepcopy(objective.model.state_dict())
+        state.kept_epoch = state.epoch
+    else:
+        progress.since_best += 1
+        progress.stopped = progress.since_best >= config.patience
+
+
+def _require_finite(row: dict[str, float], config: CorpusConfig) -> None:
+    bad = [k for k, v in row.items() if not math.isfinite(v)]
+    if bad:
+        raise ProofError(
+            f"{', '.join(bad)} is not a number in epoch {int(row['epoch']) + 1}",
+            limit="finite losses and gradients",
+            remedy=f"Lower the learning rate ({config.learning_rate:g}); "
+            "the state of the epoch before is intact",
+        )
+
+
+def _write(file: StateFile, state: FitState, progress: Progress, draw: torch.Generator) -> None:
+    try:
+        write_state(file, state, progress, order=draw, callbacks=())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the state after epoch {state.epoch + 1} cannot be written: "
+            f"{str(error).splitlines()[0]}",
+            limit=f"room for {file.path.name} in {file.path.parent}",
+            remedy="Make room and go on with --resume; the state of the epoch before is intact",
+        ) from None
+
+
+@contextmanager
+def _plain_words(config: CorpusConfig, epoch: int) -> Iterator[None]:
+    """Turn a lack of memory into one line that says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(
+            sign in str(error) for sign in _MEMORY_SIGNS
+        ):
+            raise
+        raise DeviceError(
+            f"memory ran out in epoch {epoch + 1} at batch_size {config.batch_size}",
+            remedy="Lower batch_size or the encoder's size; the state of the epoch before is "
+            "intact",
+        ) from None
+
+
+def history_figures(history: tuple[dict[str, float], ...]) -> dict[str, list[Any]]:
+    """Return the history by figure instead of by epoch."""
+    return {key: [row[key] for row in history] for key in history[0]} if history else {}
