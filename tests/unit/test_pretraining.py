@@ -135,7 +135,7 @@ def test_nan_loss_ends_the_run() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BiLSTMMaskedAutoencoder, "compute_loss", poisoned)
-        with pytest.raises(MoolaError, match="train_loss.* not a number in epoch 1"):
+        with pytest.raises(MoolaError, match=r"train_loss.* not a number in epoch 1"):
             pretrainer.pretrain(X)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 import moola
-from moola.cli import bench, data, forensics, registry, serve, train
+from moola.cli import bench, data, forensics, pretrain, registry, serve, train
 from moola.errors import MoolaError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 refused by a gate or guard, 2 bad arguments.",
 )
 app.add_typer(data.app, name="data")
+pretrain.add_commands(app)
 train.add_commands(app)
 forensics.add_commands(app)
 registry.add_commands(app)

@@ -10,7 +10,12 @@ import typer
 
 from moola.errors import ConfigError
 
-BENCHES = {"data": "bench_data.py", "finetune": "bench_finetune.py", "gates": "gate_simulation.py"}
+BENCHES = {
+    "data": "bench_data.py",
+    "finetune": "bench_finetune.py",
+    "pretrain": "bench_pretrain.py",
+    "gates": "gate_simulation.py",
+}
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -17,23 +17,31 @@ if TYPE_CHECKING:
 
 def print_pretrain(summary: PretrainSummary) -> None:
     """Print what a pretraining run made."""
-    best = summary.result.history[summary.result.kept_epoch]
-    print_report(
-        "MASKED BILSTM PRETRAINING",
-        {
-            "RESULT": {
-                "Run ID": summary.run_id,
-                "Device": summary.device,
-                "Windows": f"{len(summary.result.train_rows):,} train, "
-                f"{len(summary.result.val_rows):,} held out (the latest)",
-                "Epochs": f"{len(summary.result.history)}, kept {summary.result.kept_epoch + 1}",
-                "Masked error": f"{best['val_recon']:.4f} on held-out windows",
-                "Seconds": f"{summary.seconds:.1f}",
-                "Encoder": summary.encoder,
-                "SHA-256": summary.encoder_sha256,
+    result = summary.result
+    best = result.history[result.kept_epoch]
+    resumed = "" if result.resumed_at is None else f", resumed at {result.resumed_at + 1}"
+    sections = {
+        "RESULT": {
+            "Run ID": summary.run_id,
+            "Device": summary.device,
+            "Windows": f"{len(result.train_rows):,} train, "
+            f"{len(result.val_rows):,} held out (the latest)",
+            "Epochs": f"{len(result.history)}, kept {result.kept_epoch + 1}{resumed}",
+            summary.monitor: f"{best[summary.monitor]:.4f} on held-out windows",
+            "Seconds": f"{summary.seconds:.1f}",
+            "Encoder": summary.encoder,
+            "SHA-256": summary.encoder_sha256,
+        }
+    }
+    if summary.quality is not None:
+        sections["HELD OUT"] = {k: f"{v:.4g}" for k, v in summary.quality.figures.items()}
+        if summary.quality.error_rows:
+            sections["MASKED ERROR"] = {
+                row["part"]: f"{row['model']:.4f}, linear {row['linear']:.4f}, difference "
+                f"{row['delta']:+.4f} [{row['delta_low']:+.4f}, {row['delta_high']:+.4f}]"
+                for row in summary.quality.error_rows
             }
-        },
-    )
+    print_report(summary.title.upper(), sections)
 
 
 def print_finetune(summary: FinetuneSummary) -> None:

@@ -1,4 +1,4 @@
-"""Commands that train and judge: pretrain-bilstm, train, evaluate, demo."""
+"""Commands that train and judge: train, evaluate, demo."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import typer
 
 from moola.cli.console import console, progress_bars
 from moola.cli.options import DataRoot, Device
-from moola.cli.reports import print_evaluation, print_finetune, print_pretrain
+from moola.cli.reports import print_evaluation, print_finetune
 from moola.config import names
-from moola.config import pretraining as pre
 from moola.config import training as defaults
 
 if TYPE_CHECKING:
@@ -20,56 +19,9 @@ if TYPE_CHECKING:
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the tree."""
-    app.command("pretrain-bilstm")(pretrain_bilstm)
     app.command("train")(train)
     app.command("evaluate")(evaluate)
     app.command("demo")(demo)
-
-
-def pretrain_bilstm(
-    unlabeled: str = typer.Option(names.DEFAULT_UNLABELED, "--input", "--unlabeled"),
-    output: Path = typer.Option(Path(names.DEFAULT_ENCODER), help="Checkpoint folder to write."),
-    device: str = Device,
-    epochs: int = typer.Option(pre.MASKED_LSTM_N_EPOCHS),
-    patience: int = typer.Option(pre.MASKED_LSTM_PATIENCE, help="Early stopping, epochs."),
-    mask_ratio: float = typer.Option(pre.MASKED_LSTM_MASK_RATIO),
-    mask_strategy: str = typer.Option(
-        pre.MASKED_LSTM_MASK_STRATEGY, help="random, block or patch."
-    ),
-    patch_size: int = typer.Option(pre.MASKED_LSTM_PATCH_SIZE, help="Bars."),
-    hidden_dim: int = typer.Option(pre.MASKED_LSTM_HIDDEN_DIM, help="Units per direction."),
-    num_layers: int = typer.Option(pre.MASKED_LSTM_NUM_LAYERS),
-    batch_size: int = typer.Option(pre.MASKED_LSTM_BATCH_SIZE),
-    learning_rate: float = typer.Option(pre.MASKED_LSTM_LEARNING_RATE),
-    windows_per_epoch: int = typer.Option(0, help="Windows drawn at random an epoch; 0: all."),
-    seed: int = typer.Option(17),
-    data_root: str = DataRoot,
-) -> None:
-    """Pretrain a masked BiLSTM encoder on unlabelled windows.
-
-    Example: `moola pretrain-bilstm --device cuda --epochs 50 --mask-strategy patch`
-    """
-    from moola.config.pretraining import PretrainConfig
-    from moola.steps.pretrain import pretrain
-
-    config = PretrainConfig(
-        unlabeled=unlabeled,
-        hidden_dim=hidden_dim,
-        num_layers=num_layers,
-        mask_ratio=mask_ratio,
-        mask_strategy=mask_strategy,
-        patch_size=patch_size,
-        epochs=epochs,
-        patience=patience,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        windows_per_epoch=windows_per_epoch or None,
-        seed=seed,
-        device=device,
-    )
-    with progress_bars() as progress:
-        summary = pretrain(config, data_root=data_root, output=output, progress=progress)
-    print_pretrain(summary)
 
 
 def train(

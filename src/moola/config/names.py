@@ -49,6 +49,8 @@ IMAGE_ABLATION = "ablation"
 MODEL_NAME = "model"
 
 DEFAULT_ENCODER = "artifacts/pretrained/bilstm_encoder"
+DEFAULT_TS2VEC = "artifacts/ts2vec/encoder_v1"
+DEFAULT_MULTITASK = "artifacts/pretrained/multitask_encoder"
 DEFAULT_LABELED = "labeled_windows/v1"
 DEFAULT_UNLABELED = "unlabeled_windows/v1"
 DEFAULT_SPLIT = "splits/fwd_chain_v3.json"

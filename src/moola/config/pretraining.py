@@ -21,6 +21,7 @@ MASKED_LSTM_DROPOUT = 0.2
 MASKED_LSTM_MASK_RATIO = 0.15
 MASKED_LSTM_MASK_STRATEGY = "patch"
 MASKED_LSTM_PATCH_SIZE = 7
+MASKED_LSTM_LATENT_WEIGHT = 0.1
 MASKED_LSTM_N_EPOCHS = 50
 MASKED_LSTM_LEARNING_RATE = 1e-3
 MASKED_LSTM_BATCH_SIZE = 512
@@ -90,9 +91,10 @@ class PretrainConfig(CorpusConfig):
     """How a masked BiLSTM encoder is pretrained.
 
     `reconstruct`: what the decoder gives for a masked bar: ``bar``, or with ``bridge`` its distance
-    from the line between the visible bars on either side, which is learned far sooner. With `augment`, an epoch holds `num_augmentations` augmented copies of every window beside it:
-    drawn anew each time on the training device, or made once before training
-    (`materialise_augmented`).
+    from the line between the visible bars on either side, which is learned far sooner.
+    `latent_weight` is that of the term against collapse. With `augment`, an epoch holds
+    `num_augmentations` augmented copies of every window beside it: drawn anew each time on the
+    training device, or made once before training (`materialise_augmented`).
     """
 
     hidden_dim: int = MASKED_LSTM_HIDDEN_DIM
@@ -102,6 +104,7 @@ class PretrainConfig(CorpusConfig):
     mask_strategy: str = MASKED_LSTM_MASK_STRATEGY
     patch_size: int = MASKED_LSTM_PATCH_SIZE
     reconstruct: str = "bar"
+    latent_weight: float = MASKED_LSTM_LATENT_WEIGHT
     augment: bool = False
     num_augmentations: int = MASKED_LSTM_AUG_NUM_VERSIONS
     materialise_augmented: bool = False
@@ -113,6 +116,7 @@ class PretrainConfig(CorpusConfig):
         check_range("dropout", self.dropout, low=0, high=1, open_high=True)
         check_range("mask_ratio", self.mask_ratio, low=0, high=1, open_low=True, open_high=True)
         check_choice("mask_strategy", self.mask_strategy, MASK_STRATEGIES)
+        check_range("latent_weight", self.latent_weight, low=0, high=10)
         check_choice("reconstruct", self.reconstruct, RECONSTRUCTIONS)
 
     def encoder_shape(self) -> dict[str, Any]:

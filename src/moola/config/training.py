@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from moola.config import names
 from moola.config.base import Config, check_choice, check_count, check_range

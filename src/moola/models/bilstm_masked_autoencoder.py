@@ -77,12 +77,14 @@ class BiLSTMMaskedAutoencoder(nn.Module):
         mask_NT: torch.Tensor,
         states_NTH: torch.Tensor,
         *,
+        latent_weight: float = LATENT_WEIGHT,
         total: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the training loss and its reconstruction part, both scalars.
 
         Reconstruction: mean squared error over masked bars. Collapse term:
-        ``0.1 * mean(relu(1 - std))`` over the standard deviation of each state dimension. Where
+        ``latent_weight * mean(relu(1 - std))`` over the standard deviation of each state
+        dimension. Where
         several processes hold a part of the batch each, `total` sums a tensor over them and the
         loss is that of the whole batch.
         """
@@ -92,7 +94,7 @@ class BiLSTMMaskedAutoencoder(nn.Module):
         squared, count = (sums if total is None else total(sums)).unbind()
         error = squared / count.clamp_min(1)
         spread = _spread(states_NTH.flatten(0, 1), total)
-        return error + LATENT_WEIGHT * functional.relu(1.0 - spread).mean(), error
+        return error + latent_weight * functional.relu(1.0 - spread).mean(), error
 
 
 def _spread(

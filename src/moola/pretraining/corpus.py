@@ -21,7 +21,7 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """This process's part of a batch: windows on the device, their rows, and the batch's size."""
+    """A process's part of a batch: windows on the device, their rows, the whole batch's size."""
 
     x: torch.Tensor
     rows: torch.Tensor

@@ -22,7 +22,7 @@ from moola.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """This process's part of every batch: rows ``rank``, ``rank + size``, ... of it."""
+    """The part of every batch that is this process's: rows ``rank``, ``rank + size``, ... of it."""
 
     rank: int = 0
     size: int = 1

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from moola.config.pretraining import CorpusConfig
-from moola.errors import CheckpointError, DeviceError, ProofError
+from moola.errors import CheckpointError, ProofError
 from moola.models.callbacks import FitState
 from moola.models.fit_state import Progress, StateFile, read_state, write_state
 from moola.pretraining.distributed import ALONE, Share
@@ -22,7 +21,6 @@ from moola.pretraining.distributed import ALONE, Share
 MAX_GRADIENT_NORM = 1.0
 MIN_LEARNING_RATE = 1e-5
 _WARM_UP = 0.1
-_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 
 OnEpoch = Callable[[dict[str, float], int], None]
 
@@ -32,15 +30,19 @@ class Objective(Protocol):
 
     Attributes
     ----------
-    model
-        Its weights are kept by the `monitor` figure of ``evaluate``, smallest first.
-    parts
-        Names of what ``losses`` yields.
+    monitor
+        The figure of ``evaluate`` by which the best epoch is kept: the smallest.
     """
 
-    model: nn.Module
-    parts: tuple[str, ...]
     monitor: str
+
+    @property
+    def model(self) -> nn.Module:
+        """The module that is trained; its weights are those of the best epoch."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of what ``losses`` yields."""
 
     def num_batches(self) -> int:
         """Return how many batches an epoch has."""
@@ -82,8 +84,6 @@ def run_epochs(
         If a loss or a gradient becomes NaN.
     CheckpointError
         If the state cannot be written.
-    DeviceError
-        If memory runs out.
     """
     model = objective.model
     optimizer = torch.optim.AdamW(
@@ -96,10 +96,9 @@ def run_epochs(
         progress = read_state(state_file, state, order=draw, callbacks=()) or progress
     first = state.resumed_at or 0
     for state.epoch in range(first, first if progress.stopped else config.epochs):
-        with _plain_words(config, state.epoch):
-            _seed_epoch(config.seed, state.epoch, share, draw)
-            row = _train_epoch(objective, config, state, draw, share)
-            row |= _measure(objective, device, share)
+        _seed_epoch(config.seed, state.epoch, share, draw)
+        row = _train_epoch(objective, config, state, draw, share)
+        row |= _measure(objective, device, share)
         _require_finite(row, config)
         state.history.append(row)
         _keep_best(objective, config, state, progress)
@@ -212,25 +211,3 @@ def _write(file: StateFile, state: FitState, progress: Progress, draw: torch.Gen
             limit=f"room for {file.path.name} in {file.path.parent}",
             remedy="Make room and go on with --resume; the state of the epoch before is intact",
         ) from None
-
-
-@contextmanager
-def _plain_words(config: CorpusConfig, epoch: int) -> Iterator[None]:
-    """Turn a lack of memory into one line that says what to do."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(
-            sign in str(error) for sign in _MEMORY_SIGNS
-        ):
-            raise
-        raise DeviceError(
-            f"memory ran out in epoch {epoch + 1} at batch_size {config.batch_size}",
-            remedy="Lower batch_size or the encoder's size; the state of the epoch before is "
-            "intact",
-        ) from None
-
-
-def history_figures(history: tuple[dict[str, float], ...]) -> dict[str, list[Any]]:
-    """Return the history by figure instead of by epoch."""
-    return {key: [row[key] for row in history] for key in history[0]} if history else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,20 @@ from numpy.typing import NDArray
 from moola.config.pretraining import PretrainConfig
 from moola.data.audit import CorpusClaim
 from moola.errors import CheckpointError
-from moola.hashing import sha256_array, sha256_json
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
-from moola.models.checkpoint import read_checkpoint, save_checkpoint
-from moola.models.fit_state import StateFile
+from moola.models.checkpoint import read_checkpoint
 from moola.pretraining.corpus import Corpus, epoch_length, epoch_order, split_by_time
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
-from moola.pretraining.distributed import ALONE, Share
-from moola.pretraining.loop import OnEpoch, run_epochs
+from moola.pretraining.distributed import Share
+from moola.pretraining.loop import OnEpoch
 from moola.pretraining.masking import draw_mask
+from moola.pretraining.session import (
+    PretrainResult,
+    Session,
+    export_pt,
+    run_session,
+    save_pretrained,
+)
 from moola.training.device import use_bf16
 
 ENCODER_KIND = "bilstm_masked_autoencoder"
@@ -35,23 +40,6 @@ __all__ = [
     "save_encoder",
     "split_by_time",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainResult:
-    """A pretrained model with its history.
-
-    `val_rows` are the windows held back, the latest in time; no window of training shares a bar
-    with them. `kept_epoch` counts from 0; `resumed_at` is the epoch an interrupted run went on
-    with.
-    """
-
-    model: Any
-    history: tuple[dict[str, float], ...]
-    kept_epoch: int
-    train_rows: NDArray[np.int64]
-    val_rows: NDArray[np.int64]
-    resumed_at: int | None = None
 
 
 class MaskedLSTMPretrainer:
@@ -85,8 +73,7 @@ class MaskedLSTMPretrainer:
         on_epoch: OnEpoch | None = None,
         state_path: Path | None = None,
         resume: bool = False,
-        share: Share = ALONE,
-    ) -> PretrainResult:
+    ) -> PretrainResult[BiLSTMMaskedAutoencoder]:
         """Train on windows in price units, shape (n, T, 4), in time order.
 
         Parameters
@@ -99,8 +86,6 @@ class MaskedLSTMPretrainer:
             Called with each epoch's history row and the number of epochs.
         state_path, resume
             File that holds the state after every epoch, and whether to go on from it.
-        share
-            This process's part of every batch.
 
         Raises
         ------
@@ -112,36 +97,26 @@ class MaskedLSTMPretrainer:
             If the state cannot be written; if memory runs out.
         """
         config = replace(self.config, epochs=n_epochs) if n_epochs else self.config
-        train, val = split_by_time(len(X), X.shape[1], config.val_split)
-        corpus = _corpus(X, config, self.device)
-        state_file = None
-        if state_path is not None:
-            identity = run_identity(config, X, self.device)
-            state_file = StateFile(path=state_path, identity=identity, resume=resume)
-        devices = [torch.cuda.current_device()] if self.device == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(config.seed)
-            model = BiLSTMMaskedAutoencoder(input_dim=4, **config.encoder_shape())
-            objective = _Masked(model.to(self.device), config, corpus, train, val, share)
-            share.check_batches(objective.num_windows, config.batch_size)
-            done = run_epochs(
-                objective,
-                config,
-                device=self.device,
-                on_epoch=on_epoch,
-                state_file=state_file,
-                share=share,
-            )
-        if save_path is not None and share.leads:
-            export_pt(save_path, model, config)
-        return PretrainResult(
-            model=model,
-            history=done.history,
-            kept_epoch=done.kept_epoch,
-            train_rows=train,
-            val_rows=val,
-            resumed_at=done.resumed_at,
+        session = Session(
+            device=self.device, on_epoch=on_epoch, state_path=state_path, resume=resume
         )
+        result = MaskedLSTMPretrainer(config, device=self.device).run(X, session)
+        if save_path is not None:
+            export_pt(save_path, result.model, config)
+        return result
+
+    def run(self, X: NDArray, session: Session) -> PretrainResult[BiLSTMMaskedAutoencoder]:
+        """Train as the session says; see ``pretrain``."""
+        config, share = self.config, session.share
+        corpus = _corpus(X, config, session.device)
+
+        def make(train: NDArray[np.int64], val: NDArray[np.int64]) -> _Masked:
+            model = BiLSTMMaskedAutoencoder(input_dim=4, **config.encoder_shape())
+            objective = _Masked(model.to(session.device), config, corpus, (train, val), share)
+            share.check_batches(objective.num_windows, config.batch_size)
+            return objective
+
+        return run_session(make, X, config, session)
 
 
 class _Masked:
@@ -155,10 +130,10 @@ class _Masked:
         model: BiLSTMMaskedAutoencoder,
         config: PretrainConfig,
         corpus: Corpus,
-        train: NDArray[np.int64],
-        val: NDArray[np.int64],
+        split: tuple[NDArray[np.int64], NDArray[np.int64]],
         share: Share,
     ):
+        train, val = split
         self.model, self.config, self.corpus = model, config, corpus
         self._called = share.wrap(model)
         self._rows = corpus.rows(train)
@@ -179,7 +154,12 @@ class _Masked:
             with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
                 reconstruction, states = self._called(batch.x, mask)
             parts = self.model.compute_loss(
-                reconstruction.float(), batch.x, mask, states.float(), total=total
+                reconstruction.float(),
+                batch.x,
+                mask,
+                states.float(),
+                latent_weight=self.config.latent_weight,
+                total=total,
             )
             yield torch.stack(parts), batch.num_windows
 
@@ -190,7 +170,9 @@ class _Masked:
         for begin in range(0, len(x), _EVALUATE_BATCH):
             part = slice(begin, begin + _EVALUATE_BATCH)
             reconstruction, states = self.model(x[part], mask[part])
-            loss, error = self.model.compute_loss(reconstruction, x[part], mask[part], states)
+            loss, error = self.model.compute_loss(
+                reconstruction, x[part], mask[part], states, latent_weight=self.config.latent_weight
+            )
             sums += torch.stack([loss, error]) * len(x[part])
         loss_value, error_value = (sums / len(x)).tolist()
         return {"val_recon": error_value, "val_loss": loss_value}
@@ -217,11 +199,6 @@ def _corpus(X: NDArray, config: PretrainConfig, device: str) -> Corpus:
     )
 
 
-def run_identity(config: Any, X: NDArray, device: str) -> str:
-    """Return the digest of all that determines a pretraining."""
-    return sha256_json({"config": config.to_dict(), "corpus": sha256_array(X), "device": device})
-
-
 def save_encoder(
     folder: Path, result: PretrainResult, config: PretrainConfig, corpus: CorpusClaim
 ) -> str:
@@ -231,23 +208,7 @@ def save_encoder(
     -------
     SHA-256 of the weights file.
     """
-    values: dict[str, Any] = {
-        "kind": ENCODER_KIND,
-        "shape": config.encoder_shape(),
-        "pretraining": config.to_dict(),
-        "corpus": corpus.to_dict(),
-        "kept_epoch": result.kept_epoch,
-    }
-    return save_checkpoint(folder, result.model.state_dict(), values)
-
-
-def export_pt(path: Path, model: Any, config: Any) -> None:
-    """Write the encoder as ``{"encoder_state_dict", "hyperparams"}`` with ``torch.save``."""
-    from moola.hashing import atomic_file
-
-    encoder = {k: v.detach().cpu() for k, v in model.encoder.state_dict().items()}
-    with atomic_file(path) as temporary:
-        torch.save({"encoder_state_dict": encoder, "hyperparams": config.encoder_shape()}, temporary)
+    return save_pretrained(folder, ENCODER_KIND, result, config, corpus)
 
 
 def load_autoencoder(folder: Path, *, device: str = "cpu") -> BiLSTMMaskedAutoencoder:

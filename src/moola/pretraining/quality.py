@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,28 @@ def encoder_evidence(
     }
 
 
-def masked_errors(
-    model: BiLSTMMaskedAutoencoder, X: NDArray, config: Mapping[str, Any], *, seed: int
-) -> dict[str, NDArray[np.float64]]:
-    """Return each window's mean squared error on masked bars, shape (n,).
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What was hidden, what the model and the baselines put in its place; normalised windows.
 
-    ``model``; ``linear``: interpolation between the visible bars beside the hole, channel by
-    channel; ``last_value``: the last visible close.
+    `truth`, `model`, `linear` and `last` have shape (n, T, 4), `mask` (n, T).
     """
+
+    truth: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    model: NDArray[np.float32]
+    linear: NDArray[np.float64]
+    last: NDArray[np.float64]
+
+    def squared(self, guess_NTC: NDArray) -> NDArray[np.float64]:
+        """Return squared errors, shape (n, T, 4); 0 where a bar was visible."""
+        return np.asarray((guess_NTC - self.truth) ** 2 * self.mask[..., None])
+
+
+def reconstruct(
+    model: BiLSTMMaskedAutoencoder, X: NDArray, config: Mapping[str, Any], *, seed: int
+) -> Reconstruction:
+    """Hide bars of windows in price units, as in training, and fill them in."""
     x = torch.from_numpy(normalise(np.asarray(X)))
     mask = draw_mask(
         config["mask_strategy"],
@@ -105,12 +120,81 @@ def masked_errors(
         ).numpy()
     truth, hidden = x.numpy().astype(np.float64), mask.numpy()
     linear, last = interpolate_masked(truth, hidden)
+    return Reconstruction(truth=truth, mask=hidden, model=filled, linear=linear, last=last)
+
+
+def masked_errors(
+    model: BiLSTMMaskedAutoencoder, X: NDArray, config: Mapping[str, Any], *, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return each window's mean squared error on masked bars, shape (n,).
+
+    ``model``; ``linear``: interpolation between the visible bars beside the hole, channel by
+    channel; ``last_value``: the last visible close.
+    """
+    return window_errors(reconstruct(model, X, config, seed=seed))
+
+
+def window_errors(made: Reconstruction) -> dict[str, NDArray[np.float64]]:
+    """Return what ``masked_errors`` returns, of a reconstruction."""
+    hidden = made.mask.sum(axis=1)
 
     def error(guess: NDArray) -> NDArray[np.float64]:
-        squared = ((guess - truth) ** 2).mean(axis=2)
-        return np.asarray((squared * hidden).sum(axis=1) / hidden.sum(axis=1))
+        return np.asarray(made.squared(guess).mean(axis=2).sum(axis=1) / hidden)
 
-    return {"model": error(filled), "linear": error(linear), "last_value": error(last)}
+    return {
+        "model": error(made.model),
+        "linear": error(made.linear),
+        "last_value": error(made.last),
+    }
+
+
+def error_table(made: Reconstruction, *, patch_size: int, block: int) -> list[dict[str, Any]]:
+    """Return the masked error of model and linear interpolation: whole, by channel, by place.
+
+    Parameters
+    ----------
+    made
+        Windows in time order.
+    patch_size
+        Places are counted from 1 within the grid's patches of so many bars.
+    block
+        Neighbouring windows that share bars: the interval is that of block means.
+
+    Returns
+    -------
+    Rows with ``part``, ``model``, ``linear``, ``last_value``, and the mean difference ``delta`` of
+    model and linear with its 95 % interval ``delta_low``, ``delta_high``.
+    """
+    bar = np.arange(made.mask.shape[1]) % patch_size
+    parts = {"all": np.ones(made.truth.shape[1:], bool)}
+    for channel, name in enumerate(("open", "high", "low", "close")):
+        parts[name] = np.broadcast_to(np.arange(4) == channel, parts["all"].shape)
+    for place in range(patch_size):
+        parts[f"bar {place + 1} of {patch_size}"] = np.broadcast_to(
+            (bar == place)[:, None], parts["all"].shape
+        )
+    guesses: dict[str, NDArray] = {
+        "model": made.model,
+        "linear": made.linear,
+        "last_value": made.last,
+    }
+    squared = {name: made.squared(guess) for name, guess in guesses.items()}
+    return [_error_row(name, squared, made.mask, part, block) for name, part in parts.items()]
+
+
+def _error_row(
+    name: str,
+    squared: Mapping[str, NDArray[np.float64]],
+    mask_NT: NDArray[np.bool_],
+    part_TC: NDArray[np.bool_],
+    block: int,
+) -> dict[str, Any]:
+    count = (mask_NT[..., None] & part_TC).sum(axis=(1, 2))
+    seen = count > 0
+    errors = {k: (v * part_TC).sum(axis=(1, 2))[seen] / count[seen] for k, v in squared.items()}
+    delta, low, high = _block_interval(errors["model"] - errors["linear"], block)
+    means = {k: float(v.mean()) for k, v in errors.items()}
+    return {"part": name, **means, "delta": delta, "delta_low": low, "delta_high": high}
 
 
 def interpolate_masked(
@@ -144,13 +228,18 @@ def collapse_figures(states_NH: NDArray) -> dict[str, float | int]:
     Effective rank: exponential of the entropy of the normalised eigenvalues of the covariance
     (Roy and Vetterli, 2007).
     """
-    eigenvalues = np.linalg.svd(states_NH - states_NH.mean(axis=0), compute_uv=False) ** 2
-    share = eigenvalues / eigenvalues.sum()
+    share = variance_shares(states_NH)
     return {
         "latent_std_min": float(states_NH.std(axis=0).min()),
         "effective_rank": float(np.exp(stats.entropy(share))),
         "num_dims": int(states_NH.shape[1]),
     }
+
+
+def variance_shares(states_NH: NDArray) -> NDArray[np.float64]:
+    """Return each principal direction's share of the variance, largest first; sums to 1."""
+    eigenvalues = np.linalg.svd(states_NH - states_NH.mean(axis=0), compute_uv=False) ** 2
+    return np.asarray(eigenvalues / eigenvalues.sum(), dtype=np.float64)
 
 
 def _probe(

@@ -1,44 +1,60 @@
-"""Pretrain the masked BiLSTM encoder and log what it saw and learned."""
+"""Pretrain an encoder, of any of the three kinds, and log what it saw and learned."""
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moola.config import names
-from moola.config.pretraining import PretrainConfig
+from moola.config.pretraining import CorpusConfig, MultitaskConfig, PretrainConfig, TS2VecConfig
 from moola.data.registry import DataRegistry
-from moola.pretraining.masked_lstm_pretrain import (
-    MaskedLSTMPretrainer,
-    PretrainResult,
-    save_encoder,
-)
+from moola.evaluation.plots import figure_to_array, figure_to_png
+from moola.hashing import sha256_json
+from moola.pretraining.data_augmentation import TimeSeriesAugmenter
+from moola.pretraining.distributed import Share, join_processes
+from moola.pretraining.kinds import KINDS, Kind, Quality
+from moola.pretraining.plots import history_figure, reconstruction_figure, spectrum_figure
+from moola.pretraining.session import PretrainResult, Session, export_pt, save_pretrained
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
-from moola.training.device import describe_device, resolve_device
+from moola.training.device import describe_device, resolve_device, use_bf16
+
+RESUME_FOLDER = Path("artifacts/resume")
+
+__all__ = ["MultitaskConfig", "PretrainConfig", "PretrainSummary", "TS2VecConfig", "pretrain"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSummary:
-    """What a pretraining run made."""
+    """What a pretraining run made.
 
+    Processes that torchrun started beside the leading one have no run: `run_id` is empty.
+    """
+
+    title: str
+    monitor: str
     run_id: str
     encoder: Path
     encoder_sha256: str
     device: str
     num_windows: int
-    result: PretrainResult
+    result: PretrainResult[Any]
+    quality: Quality | None
     seconds: float
 
 
 def pretrain(
-    config: PretrainConfig,
+    config: CorpusConfig,
     *,
     data_root: Path | str = "data",
     output: Path = Path(names.DEFAULT_ENCODER),
+    resume: bool = False,
     progress: Progress = silent,
 ) -> PretrainSummary:
     """Pretrain an encoder, write its checkpoint and log the run.
@@ -46,95 +62,153 @@ def pretrain(
     Parameters
     ----------
     config
-        What to train.
+        What to train; its class says which kind.
     data_root
         Root of the data registry.
     output
-        Checkpoint folder; it is replaced only when training has succeeded.
+        Checkpoint folder; it is replaced only when training has succeeded. A name that ends in
+        ``.pt`` asks for that form too: the folder is then the name without it.
+    resume
+        Go on from the state that an interrupted run of the same configuration left in
+        ``artifacts/resume/``.
     """
+    kind = KINDS[type(config)]
     device = resolve_device(config.device)
-    name = run_name(
-        "bilstm-encoder", config.unlabeled, config.mask_strategy, config.seed, git_state()
-    )
-    with tracked_run(
-        step="pretrain",
-        experiment=names.EXPERIMENT_PRETRAIN,
-        name=name,
-        params={**config.to_dict(), "device_used": device, "output": output},
-        device=describe_device(device),
-    ) as run:
+    folder = output.with_suffix("") if output.suffix == ".pt" else output
+    state_path = RESUME_FOLDER / f"pretrain-{sha256_json(config.to_dict())[:16]}.safetensors"
+    params = {**config.to_dict(), "device_used": device, "bf16": use_bf16(config.amp, device)}
+    sha256, quality = "", None
+    with ExitStack() as stack:
+        share = stack.enter_context(join_processes(device))
+        run = None
+        if share.leads:
+            params = {**params, "output": output, "processes": share.size}
+            run = stack.enter_context(_run(kind, config, params, device))
         corpus = DataRegistry(data_root).load_unlabeled(config.unlabeled)
-        claim, X = corpus["claim"], corpus["X_ohlc"]
+        X = corpus["X_ohlc"]
         started = time.perf_counter()
 
         def on_epoch(row: dict[str, float], total: int) -> None:
-            note = f"masked error {row['val_recon']:.4f}"
+            note = f"{kind.monitor.removeprefix('val_')} {row[kind.monitor]:.4f}"
             progress("pretraining", int(row["epoch"]) + 1, total, note)
 
-        result = MaskedLSTMPretrainer(config, device=device).pretrain(X, on_epoch=on_epoch)
+        session = Session(
+            device=device,
+            on_epoch=on_epoch if share.leads else None,
+            state_path=state_path,
+            resume=resume,
+            share=share,
+        )
+        result = kind.pretrain(X, config, session)
         seconds = time.perf_counter() - started
-        sha256 = save_encoder(output, result, config, claim)
-        _log(run, config, result, corpus=corpus, output=output, seconds=seconds)
+        if run is not None:
+            sha256 = save_pretrained(folder, kind.name, result, config, corpus["claim"])
+            if output.suffix == ".pt":
+                export_pt(output, result.model, config)
+            block = -(-X.shape[1] // max(1, int(corpus["metadata"]["step_bars"])))
+            quality = kind.measure(result.model, np.asarray(X[result.val_rows]), config, block)
+            _log(run, kind, config, result, corpus=corpus, folder=folder, seconds=seconds)
+            _log_quality(run, kind, result, quality)
+    if share.leads:
+        state_path.unlink(missing_ok=True)
     return PretrainSummary(
-        run_id=run.run_id,
-        encoder=output,
+        title=kind.title,
+        monitor=kind.monitor,
+        run_id=run.run_id if run else "",
+        encoder=folder,
         encoder_sha256=sha256,
-        device=describe_device(device),
+        device=_device_words(device, share),
         num_windows=len(X),
         result=result,
+        quality=quality,
         seconds=seconds,
     )
 
 
+def _run(kind: Kind, config: CorpusConfig, params: dict[str, Any], device: str) -> Any:
+    what = str(getattr(config, "mask_strategy", kind.name))
+    return tracked_run(
+        step="pretrain",
+        experiment=names.EXPERIMENT_PRETRAIN,
+        name=run_name(kind.run_name, config.unlabeled, what, config.seed, git_state()),
+        params=params,
+        device=describe_device(device),
+    )
+
+
+def _device_words(device: str, share: Share) -> str:
+    words = describe_device(device)
+    return words if share.alone else f"{share.size} x {words}"
+
+
 def _log(
     run: TrackedRun,
-    config: PretrainConfig,
-    result: PretrainResult,
+    kind: Kind,
+    config: CorpusConfig,
+    result: PretrainResult[Any],
     *,
     corpus: dict[str, Any],
-    output: Path,
+    folder: Path,
     seconds: float,
 ) -> None:
     claim = corpus["claim"]
     best = result.history[result.kept_epoch]
-    run.log_inputs(
-        [
-            dataset_input(
-                name=claim.name,
-                sha256=claim.sha256,
-                source=f"bars/{claim.source}",
-                context="train",
-                shape=corpus["X_ohlc"].shape,
-            )
-        ]
+    corpus_input = dataset_input(
+        name=claim.name,
+        sha256=claim.sha256,
+        source=f"bars/{claim.source}",
+        context="train",
+        shape=corpus["X_ohlc"].shape,
     )
+    run.log_inputs([corpus_input])
     run.log_history(result.history)
-    run.log_metrics({"best_val_recon": best["val_recon"], "seconds": seconds})
+    run.log_metrics({f"best_{kind.monitor}": best[kind.monitor], "seconds": seconds})
     audit = {
         "corpus": claim.to_dict(),
         "windows": {"train": len(result.train_rows), "val": len(result.val_rows)},
         "recipe": corpus["manifest"]["recipe"],
     }
+    facts = {
+        "run_id": run.run_id,
+        "git": run.git.commit,
+        "git_dirty": run.git.dirty,
+        "config": config.to_dict(),
+        "history": list(result.history),
+        "kept_epoch": result.kept_epoch,
+        "resumed_at": result.resumed_at,
+        "audit": audit,
+    }
+    if getattr(config, "augment", False):
+        facts["augmentation"] = TimeSeriesAugmenter().settings
     run.log_json(names.ARTIFACT_AUDIT, audit)
-    run.log_json(
-        names.ARTIFACT_MANIFEST,
-        {
-            "run_id": run.run_id,
-            "git": run.git.commit,
-            "git_dirty": run.git.dirty,
-            "config": config.to_dict(),
-            "history": list(result.history),
-            "kept_epoch": result.kept_epoch,
-            "audit": audit,
-        },
-    )
-    for file in sorted(output.iterdir()):
+    run.log_json(names.ARTIFACT_MANIFEST, facts)
+    for file in sorted(folder.iterdir()):
         run.log_bytes(f"encoder/{file.name}", file.read_bytes())
     run.set_tags(
         {
-            "mlflow.note.content": f"Masked BiLSTM encoder, {config.hidden_dim} x "
-            f"{config.num_layers}, on `{claim.name}` ({claim.first_bar[:10]} to "
-            f"{claim.last_bar[:10]}). Best masked error {best['val_recon']:.4f} in epoch "
-            f"{result.kept_epoch + 1}."
+            "mlflow.note.content": f"{kind.title} on `{claim.name}` ({claim.first_bar[:10]} to "
+            f"{claim.last_bar[:10]}). Best {kind.monitor} {best[kind.monitor]:.4f} in epoch "
+            f"{result.kept_epoch + 1} of {len(result.history)}."
         }
     )
+
+
+def _log_quality(
+    run: TrackedRun, kind: Kind, result: PretrainResult[Any], quality: Quality
+) -> None:
+    figures = {
+        "loss_curves": history_figure(result.history, ("train_loss", *kind.curves)),
+        "embedding_spectrum": spectrum_figure(
+            quality.variance_shares, quality.figures["effective_rank"]
+        ),
+    }
+    if quality.reconstruction is not None:
+        num = len(quality.reconstruction.mask)
+        figures["reconstruction"] = reconstruction_figure(
+            quality.reconstruction, sorted({0, num // 2, num - 1})
+        )
+        run.log_json("quality/masked_error.json", {"rows": quality.error_rows})
+    for name, figure in figures.items():
+        run.log_bytes(f"plots/{name}.png", figure_to_png(figure))
+        run.log_image(name, figure_to_array(figure))
+    run.log_metrics(quality.figures)

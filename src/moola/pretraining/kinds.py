@@ -1,0 +1,132 @@
+"""The three kinds of pretraining behind one face: how each is run, measured and named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConfig
+from moola.data.windows import normalise
+from moola.pretraining import masked_lstm_pretrain as masked
+from moola.pretraining import multitask_pretrain as multitask
+from moola.pretraining import ts2vec_pretrain as ts2vec
+from moola.pretraining.quality import (
+    Reconstruction,
+    collapse_figures,
+    encode,
+    error_table,
+    reconstruct,
+    variance_shares,
+)
+from moola.pretraining.session import PretrainResult, Session
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What an encoder shows on windows it was not trained on.
+
+    `variance_shares` are those of the embedding's principal directions. `reconstruction` and
+    `error_rows` (see ``quality.error_table``) belong to the masked autoencoder alone.
+    """
+
+    figures: Mapping[str, float]
+    variance_shares: NDArray[np.float64]
+    reconstruction: Reconstruction | None = None
+    error_rows: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of pretraining.
+
+    `name` is the ``kind`` of its checkpoints. `pretrain` takes windows, a configuration and a
+    session; `measure` the model, held-out windows in price units, the configuration and the number
+    of neighbouring windows that share bars. `monitor` is the figure the best epoch is kept by,
+    `curves` those drawn beside the training loss.
+    """
+
+    name: str
+    title: str
+    run_name: str
+    monitor: str
+    curves: tuple[str, ...]
+    pretrain: Callable[[NDArray, Any, Session], PretrainResult[Any]]
+    measure: Callable[[Any, NDArray, Any, int], Quality]
+
+
+def _pretrain_masked(X: NDArray, config: PretrainConfig, session: Session) -> PretrainResult[Any]:
+    return masked.MaskedLSTMPretrainer(config, device=session.device).run(X, session)
+
+
+def _measure_masked(model: Any, X: NDArray, config: PretrainConfig, block: int) -> Quality:
+    model = model.cpu()
+    made = reconstruct(model, X, config.to_dict(), seed=0)
+    rows = error_table(made, patch_size=config.patch_size, block=block)
+    figures = {f"masked_{key}": float(rows[0][key]) for key in rows[0] if key != "part"}
+    return _with_spread(encode(model, X), figures, made, rows)
+
+
+def _measure_multitask(model: Any, X: NDArray, config: MultitaskConfig, block: int) -> Quality:
+    model = model.cpu()
+    constant = multitask.majority_accuracy(torch.from_numpy(normalise(X)), config.horizon_bars)
+    figures = {f"constant_{task}_accuracy": share for task, share in constant.items()}
+    return _with_spread(encode(model, X), figures)
+
+
+@torch.inference_mode()
+def _measure_ts2vec(model: Any, X: NDArray, config: TS2VecConfig, block: int) -> Quality:
+    encoder = model.encoder.cpu()
+    parts = torch.from_numpy(normalise(X)).split(_BATCH)
+    return _with_spread(torch.cat([encoder.encode(x) for x in parts]).numpy(), {})
+
+
+def _with_spread(
+    states_ND: NDArray,
+    figures: Mapping[str, float],
+    made: Reconstruction | None = None,
+    rows: list[dict[str, Any]] | None = None,
+) -> Quality:
+    return Quality(
+        figures={**figures, **collapse_figures(states_ND)},
+        variance_shares=variance_shares(states_ND),
+        reconstruction=made,
+        error_rows=tuple(rows or ()),
+    )
+
+
+KINDS: Mapping[type, Kind] = {
+    PretrainConfig: Kind(
+        name=masked.ENCODER_KIND,
+        title="Masked BiLSTM pretraining",
+        run_name="bilstm-encoder",
+        monitor="val_recon",
+        curves=("train_recon", "val_recon"),
+        pretrain=_pretrain_masked,
+        measure=_measure_masked,
+    ),
+    TS2VecConfig: Kind(
+        name=ts2vec.ENCODER_KIND,
+        title="TS2Vec pretraining",
+        run_name="ts2vec-encoder",
+        monitor="val_loss",
+        curves=("val_loss",),
+        pretrain=ts2vec.pretrain_ts2vec,
+        measure=_measure_ts2vec,
+    ),
+    MultitaskConfig: Kind(
+        name=multitask.ENCODER_KIND,
+        title="Multitask BiLSTM pretraining",
+        run_name="multitask-encoder",
+        monitor="val_loss",
+        curves=("val_loss",),
+        pretrain=multitask.pretrain_multitask,
+        measure=_measure_multitask,
+    ),
+}

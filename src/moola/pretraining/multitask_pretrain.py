@@ -1,0 +1,111 @@
+"""Pretraining of the BiLSTM encoder on three tasks a step that bars pose of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from moola.config.pretraining import MultitaskConfig
+from moola.models.multitask_bilstm import MultiTaskBiLSTM
+from moola.pretraining.corpus import Corpus, epoch_length, epoch_order
+from moola.pretraining.distributed import Share
+from moola.pretraining.session import PretrainResult, Session, run_session
+from moola.pretraining.targets import IGNORED, bar_targets
+from moola.training.device import use_bf16
+
+ENCODER_KIND = "multitask_bilstm"
+TASKS = ("direction", "swing", "candle")
+_EVALUATE_BATCH = 512
+
+
+def pretrain_multitask(
+    X_NTC: NDArray, config: MultitaskConfig, session: Session
+) -> PretrainResult[MultiTaskBiLSTM]:
+    """Train on windows in price units, in time order; raises what ``run_session`` raises."""
+    corpus = Corpus(X_NTC, device=session.device, max_resident_mb=config.max_resident_mb)
+
+    def make(train: NDArray[np.int64], val: NDArray[np.int64]) -> _Multitask:
+        model = MultiTaskBiLSTM(input_dim=4, **config.encoder_shape())
+        objective = _Multitask(
+            model.to(session.device), config, corpus, (train, val), session.share
+        )
+        session.share.check_batches(objective.num_windows, config.batch_size)
+        return objective
+
+    return run_session(make, X_NTC, config, session)
+
+
+class _Multitask:
+    """The objective: cross-entropies of the three tasks, weighted."""
+
+    parts = ("loss", *(f"{task}_loss" for task in TASKS))
+    monitor = "val_loss"
+
+    def __init__(
+        self,
+        model: MultiTaskBiLSTM,
+        config: MultitaskConfig,
+        corpus: Corpus,
+        split: tuple[NDArray[np.int64], NDArray[np.int64]],
+        share: Share,
+    ):
+        train, val = split
+        self.model, self.config, self.corpus = model, config, corpus
+        self._called = share.wrap(model)
+        self._rows = corpus.rows(train)
+        self._x_val = corpus.windows(torch.from_numpy(val).to(corpus.device))
+        self._bf16 = use_bf16(config.amp, corpus.device)
+        self.num_windows = epoch_length(config, len(self._rows), corpus.window_bars)
+
+    def num_batches(self) -> int:
+        return -(-self.num_windows // self.config.batch_size)
+
+    def losses(self, draw: torch.Generator, share: Share) -> Iterator[tuple[torch.Tensor, int]]:
+        order = epoch_order(self.config, self._rows, self.corpus.window_bars, draw)
+        for batch in self.corpus.batches(order, self.config.batch_size, draw, share):
+            with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
+                logits = self._called(batch.x)
+            targets = bar_targets(batch.x, self.config.horizon_bars)
+            sums = torch.stack([_summed(logits[t].float(), targets[t]) for t in TASKS])
+            loss, count = share.total(sums).unbind(dim=1)
+            yield self._weighted(loss / count.clamp_min(1)), batch.num_windows
+
+    @torch.inference_mode()
+    def evaluate(self) -> dict[str, float]:
+        sums = torch.zeros(len(TASKS), 2, device=self._x_val.device)
+        right = torch.zeros(len(TASKS), device=self._x_val.device)
+        for x in self._x_val.split(_EVALUATE_BATCH):
+            logits, targets = self.model(x), bar_targets(x, self.config.horizon_bars)
+            sums += torch.stack([_summed(logits[t], targets[t]) for t in TASKS])
+            right += torch.stack([(logits[t].argmax(2) == targets[t]).sum() for t in TASKS])
+        losses = self._weighted(sums[:, 0] / sums[:, 1].clamp_min(1)).tolist()
+        hits = (right / sums[:, 1].clamp_min(1)).tolist()
+        figures = {f"val_{p}": v for p, v in zip(self.parts, losses, strict=True)}
+        return figures | {f"val_{t}_accuracy": v for t, v in zip(TASKS, hits, strict=True)}
+
+    def _weighted(self, losses: torch.Tensor) -> torch.Tensor:
+        weights = [getattr(self.config, f"{task}_weight") for task in TASKS]
+        loss = sum(w * part for w, part in zip(weights, losses, strict=True))
+        return torch.cat([torch.as_tensor(loss).reshape(1), losses])
+
+
+def _summed(logits_NTK: torch.Tensor, target_NT: torch.Tensor) -> torch.Tensor:
+    """Return the summed cross-entropy and the number of steps it is summed over."""
+    loss = functional.cross_entropy(
+        logits_NTK.flatten(0, 1), target_NT.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return torch.stack([loss, (target_NT != IGNORED).sum().to(loss.dtype)])
+
+
+def majority_accuracy(x_NTC: torch.Tensor, horizon_bars: int) -> Mapping[str, float]:
+    """Return, by task, the share of the commonest class: what a constant answer scores."""
+    targets = bar_targets(x_NTC, horizon_bars)
+    shares = {}
+    for task, target in targets.items():
+        counts = target[target != IGNORED].bincount()
+        shares[task] = float(counts.max() / counts.sum())
+    return shares

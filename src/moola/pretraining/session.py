@@ -1,0 +1,157 @@
+"""One pretraining from windows to a result, whatever its objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from moola.config.pretraining import CorpusConfig
+from moola.data.audit import CorpusClaim
+from moola.errors import DeviceError
+from moola.hashing import atomic_file, sha256_array, sha256_json
+from moola.models.checkpoint import save_checkpoint
+from moola.models.fit_state import StateFile
+from moola.pretraining.corpus import split_by_time
+from moola.pretraining.distributed import ALONE, Share
+from moola.pretraining.loop import Objective, OnEpoch, run_epochs
+
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """How a pretraining runs: where, who listens, where its state is kept.
+
+    `state_path` is the file that holds the state after every epoch; with `resume` the run goes on
+    from it. `share` is this process's part of every batch.
+    """
+
+    device: str
+    on_epoch: OnEpoch | None = None
+    state_path: Path | None = None
+    resume: bool = False
+    share: Share = ALONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainResult(Generic[Model]):
+    """A pretrained model with its history.
+
+    `val_rows` are the windows held back, the latest in time; no window of training shares a bar
+    with them. `kept_epoch` counts from 0; `resumed_at` is the epoch an interrupted run went on
+    with.
+    """
+
+    model: Model
+    history: tuple[dict[str, float], ...]
+    kept_epoch: int
+    train_rows: NDArray[np.int64]
+    val_rows: NDArray[np.int64]
+    resumed_at: int | None = None
+
+
+def run_session(
+    make: Callable[[NDArray[np.int64], NDArray[np.int64]], Objective],
+    X_NTC: NDArray,
+    config: CorpusConfig,
+    session: Session,
+) -> PretrainResult[Any]:
+    """Train an objective on windows in price units, in time order; the latest are held out.
+
+    Parameters
+    ----------
+    make
+        Builds the objective from the windows to train on and those held out; random numbers come
+        from the configuration's seed.
+
+    Raises
+    ------
+    ConfigError
+        If too few windows are left beside the held-out ones, or the state is another run's.
+    ProofError
+        If the loss becomes NaN.
+    CheckpointError, DeviceError
+        If the state cannot be written; if memory runs out.
+    """
+    train, val = split_by_time(len(X_NTC), X_NTC.shape[1], config.val_split)
+    state_file = None
+    if session.state_path is not None:
+        identity = run_identity(config, X_NTC, session.device)
+        state_file = StateFile(path=session.state_path, identity=identity, resume=session.resume)
+    devices = [torch.cuda.current_device()] if session.device == "cuda" else []
+    with _lack_of_memory_in_words(config), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(config.seed)
+        objective = make(train, val)
+        done = run_epochs(
+            objective,
+            config,
+            device=session.device,
+            on_epoch=session.on_epoch,
+            state_file=state_file,
+            share=session.share,
+        )
+    return PretrainResult(
+        model=objective.model,
+        history=done.history,
+        kept_epoch=done.kept_epoch,
+        train_rows=train,
+        val_rows=val,
+        resumed_at=done.resumed_at,
+    )
+
+
+@contextmanager
+def _lack_of_memory_in_words(config: CorpusConfig) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = any(sign in str(error) for sign in _MEMORY_SIGNS)
+        if not known and not isinstance(error, MemoryError):
+            raise
+        raise DeviceError(
+            f"memory ran out at batch_size {config.batch_size}",
+            remedy="Lower batch_size or the encoder's size; the state of the last whole epoch is "
+            "intact",
+        ) from None
+
+
+def run_identity(config: CorpusConfig, X_NTC: NDArray, device: str) -> str:
+    """Return the digest of all that determines a pretraining."""
+    return sha256_json({"config": config.to_dict(), "corpus": sha256_array(X_NTC), "on": device})
+
+
+def save_pretrained(
+    folder: Path, kind: str, result: PretrainResult[Any], config: Any, corpus: CorpusClaim
+) -> str:
+    """Write the model's checkpoint with the statement of what it was trained on.
+
+    Returns
+    -------
+    SHA-256 of the weights file.
+    """
+    values: dict[str, Any] = {
+        "kind": kind,
+        "shape": config.encoder_shape(),
+        "pretraining": config.to_dict(),
+        "corpus": corpus.to_dict(),
+        "kept_epoch": result.kept_epoch,
+    }
+    return save_checkpoint(folder, result.model.state_dict(), values)
+
+
+def export_pt(path: Path, model: Any, config: Any) -> None:
+    """Write the encoder as ``{"encoder_state_dict", "hyperparams"}`` with ``torch.save``."""
+    encoder = {k: v.detach().cpu() for k, v in model.encoder.state_dict().items()}
+    content = {"encoder_state_dict": encoder, "hyperparams": config.encoder_shape()}
+    with atomic_file(path) as temporary:
+        torch.save(content, temporary)
