@@ -53,7 +53,7 @@ NAMES = {
 
 
 def corpus_windows() -> np.ndarray:
-    """The first windows of the shipped bars, in price units, one bar apart."""
+    """Return the first windows of the shipped bars, in price units, one bar apart."""
     table = pq.read_table(BARS, columns=["open", "high", "low", "close"]).to_pandas()
     ohlc = np.array(table[: NUM_WINDOWS + WINDOW_BARS - 1], dtype=np.float32)
     ohlc[:, 1], ohlc[:, 2] = ohlc.max(axis=1), ohlc.min(axis=1)
@@ -74,14 +74,14 @@ def one_step(
 
 
 def network(device: str) -> tuple[BiLSTMMaskedAutoencoder, torch.optim.Optimizer]:
-    """The network of the defaults and its optimiser."""
+    """Return the network of the defaults and its optimiser."""
     torch.manual_seed(17)
     model = BiLSTMMaskedAutoencoder().to(device).train()
     return model, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
 
 
 def mask_of(num: int, generator: torch.Generator) -> torch.Tensor:
-    """A mask of the defaults."""
+    """Return a mask of the defaults."""
     return draw_mask("patch", num, WINDOW_BARS, ratio=0.15, patch_size=7, generator=generator)
 
 
@@ -97,7 +97,7 @@ def bare_steps(config: PretrainConfig, device: str) -> Iterator[int]:
 
 
 def moola_steps(config: PretrainConfig, device: str) -> Iterator[int]:
-    """The batches and losses of Moola's loop, with its step and its sums."""
+    """Run the batches and losses of Moola's loop, with its step and its sums."""
     model, optimizer = network(device)
     X = corpus_windows()
     corpus = Corpus(X, device=device)
@@ -141,10 +141,10 @@ def recipe_steps(config: PretrainConfig, device: str) -> Iterator[int]:
 
 def lightning_rate(config: PretrainConfig, device: str, seconds: float) -> float:
     """Windows a second of Lightning's Trainer on the recipe's data."""
-    import lightning as L
+    import lightning
     from torch.utils.data import DataLoader, TensorDataset
 
-    class Module(L.LightningModule):
+    class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.net = network(device)[0]
@@ -166,7 +166,7 @@ def lightning_rate(config: PretrainConfig, device: str, seconds: float) -> float
     module = Module()
     data = TensorDataset(torch.from_numpy(normalise(corpus_windows())))
     loader = DataLoader(data, batch_size=config.batch_size, shuffle=True, num_workers=4)
-    L.Trainer(
+    lightning.Trainer(
         max_time={"seconds": int(seconds) + 4}, accelerator=device, devices=1, logger=False,
         precision="bf16-mixed" if use_bf16(config.amp, device) else "32-true",
         gradient_clip_val=1.0, enable_checkpointing=False, enable_progress_bar=False,
