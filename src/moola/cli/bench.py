@@ -14,6 +14,8 @@ BENCHES = {
     "data": "bench_data.py",
     "finetune": "bench_finetune.py",
     "pretrain": "bench_pretrain.py",
+    "pretrain-quality": "long/pretrain_quality.py",
+    "ts2vec": "long/ucr_ts2vec.py",
     "gates": "gate_simulation.py",
 }
 

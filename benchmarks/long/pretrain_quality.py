@@ -1,6 +1,6 @@
 """Time to quality: masked error of held-out windows against seconds, three ways.
 
-    python benchmarks/pretrain_quality.py --hidden-dim 64 --num-layers 1
+    python benchmarks/long/pretrain_quality.py --hidden-dim 64 --num-layers 1
 
 The usual recipe (every window every epoch, batch 512, rate 1e-3, cosine, DataLoader with workers,
 masks on the host, 50 epochs) against Moola with windows at random offsets, small batches and a

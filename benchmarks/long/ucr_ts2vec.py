@@ -1,6 +1,6 @@
 """TS2Vec on three UCR sets that sktime ships: our accuracy beside what is reported elsewhere.
 
-    python benchmarks/ucr_ts2vec.py --seeds 3 --iterations 200
+    python benchmarks/long/ucr_ts2vec.py --seeds 3 --iterations 200
 
 For each set and seed: pretrain on the train windows without labels, as the paper does (AdamW, rate
 1e-3, batch 16, 200 steps), take each series' maximum over time, fit an RBF support vector machine
