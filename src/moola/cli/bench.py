@@ -16,6 +16,7 @@ BENCHES = {
     "corpus": "bench_corpus.py",
     "finetune": "bench_finetune.py",
     "pretrain": "bench_pretrain.py",
+    "pretrain-quality": "long/pretrain_quality.py",
     "gates": "gate_simulation.py",
     "guard": "bench_guard.py",
     "launchers": "bench_launchers.py",
@@ -23,6 +24,7 @@ BENCHES = {
     "serve": "bench_serve.py",
     "store": "bench_store.py",
     "tracking": "bench_tracking.py",
+    "ts2vec": "long/ucr_ts2vec.py",
 }
 UCR = "ucr"
 

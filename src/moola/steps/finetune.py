@@ -23,6 +23,7 @@ from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import (
     confusion_figure,
     figure_to_array,
+    figure_to_png,
     reliability_figure,
 )
 from moola.evaluation.temperature import apply_temperature
