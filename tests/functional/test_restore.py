@@ -78,6 +78,7 @@ def test_backup_destroy_restore_verify(
 
     def verify(url: str) -> tuple[int, str]:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main(["verify"])
         return int(str(stop.value.code)), capsys.readouterr().out
