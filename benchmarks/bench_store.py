@@ -177,7 +177,9 @@ def measure_load(options: argparse.Namespace) -> bool:
             restarted = f", PostgreSQL restarted in {time.perf_counter() - start:.1f} s"
         outputs = [p.communicate()[0] for p in processes]
         seconds = options.seconds + time.time() - until
-        found = [c for text in outputs for c in json.loads(text)]
+        found = [
+            c for text in outputs for c in json.loads(text.splitlines()[-1])
+        ]  # MLflow prints too
         return report(found, database_url, options, seconds, restarted)
 
 

@@ -114,6 +114,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Answers]]:
+    kube_config = pytest.importorskip("kubernetes.config.kube_config", reason="needs kubernetes")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -127,7 +128,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[An
         "users": [{**named, "user": {}}],
     }
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    # what KUBECONFIG sets, but the client reads it only once, when it is imported
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
     yield Answers
     server.shutdown()
     thread.join()
@@ -139,7 +141,6 @@ def test_mlflow_sends_a_valid_job_to_the_cluster(
     entry: str, cluster: type[Answers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of ``mlflow run -b kubernetes`` but building and pushing the image."""
-    pytest.importorskip("kubernetes", reason="needs the extra kubernetes")
     validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate")
     from mlflow import projects
     from mlflow.entities import Run, RunData, RunInfo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ pytest.importorskip("moto.server", reason="needs moto[server]")
 def stores(folder: Path) -> Iterator[tuple[Postgres, dict[str, str]]]:
     """An empty database and an empty bucket, and the variables that name them."""
     with postgres_or_skip() as database, s3_store(folder) as s3:
-        yield database, {**s3, **database.env, "MOOLA_WORKERS": "1"}
+        yield database, {**s3, **database.env, "MOOLA_WORKERS": "1", "PYTHON": sys.executable}
 
 
 def script(name: str, *words: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -77,6 +78,7 @@ def test_backup_destroy_restore_verify(
 
     def verify(url: str) -> tuple[int, str]:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main(["verify"])
         return int(str(stop.value.code)), capsys.readouterr().out
