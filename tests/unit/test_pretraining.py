@@ -123,6 +123,34 @@ def test_pretraining_learns_is_deterministic_and_reloads(tmp_path: Path) -> None
         load_autoencoder(tmp_path / "encoder")
 
 
+def test_arguments_by_name_and_the_older_file(tmp_path: Path) -> None:
+    from moola.models.pretrained_utils import load_pretrained_strict
+
+    pretrainer = MaskedLSTMPretrainer(
+        input_dim=4, hidden_dim=4, num_layers=1, mask_strategy="random", batch_size=16
+    )
+    result = pretrainer.pretrain(windows(), n_epochs=1, save_path=tmp_path / "encoder.pt")
+    assert len(result.history) == 1
+    target = BiLSTMMaskedAutoencoder(hidden_dim=4, num_layers=1)
+    report = load_pretrained_strict(target, tmp_path / "encoder.pt")
+    assert report["match_ratio_encoder"] == 1.0
+    assert torch.equal(target.encoder.weight_hh_l0, result.model.encoder.weight_hh_l0)
+    with pytest.raises(ConfigError, match="hidden_dims"):
+        MaskedLSTMPretrainer(hidden_dims=4)
+    with pytest.raises(ConfigError, match="input_dim is 5"):
+        MaskedLSTMPretrainer(input_dim=5)
+
+
+def test_the_bridge_starts_at_linear_interpolation() -> None:
+    net = BiLSTMMaskedAutoencoder(hidden_dim=3, num_layers=1, bridge=True).eval()
+    torch.nn.init.zeros_(net.decoder[2].weight)
+    torch.nn.init.zeros_(net.decoder[2].bias)
+    x = torch.from_numpy(normalise(windows(6)))
+    mask = draw_mask("block", 6, 12, ratio=0.3, patch_size=3, generator=generator())
+    linear, _ = interpolate_masked(x.double().numpy(), mask.numpy())
+    assert torch.allclose(net(x, mask)[0], torch.from_numpy(linear).float(), atol=1e-5)
+
+
 def test_nan_loss_ends_the_run() -> None:
     config = PretrainConfig(**{**TINY.to_dict(), "learning_rate": 1.0, "epochs": 3})
     pretrainer = MaskedLSTMPretrainer(config, device="cpu")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moola.config.base import check_count
 from moola.config.pretraining import PretrainConfig
 from moola.data.audit import CorpusClaim
 from moola.errors import CheckpointError
@@ -54,14 +55,23 @@ class MaskedLSTMPretrainer:
         Shape, objective and training options; None: the defaults.
     device
         ``cpu`` or ``cuda``, resolved.
+    input_dim
+        Channels of a bar: 4.
     options
         Fields of the configuration to set, such as ``hidden_dim=64``.
     """
 
     def __init__(
-        self, config: PretrainConfig | None = None, *, device: str = "cpu", **options: Any
+        self,
+        config: PretrainConfig | None = None,
+        *,
+        device: str = "cpu",
+        input_dim: int = 4,
+        **options: Any,
     ):
-        self.config = replace(config or PretrainConfig(), **options)
+        check_count("input_dim", input_dim, low=4, high=4)
+        given = (config or PretrainConfig()).to_dict()
+        self.config = PretrainConfig.from_mapping({**given, **options})
         self.device = device
 
     def pretrain(
