@@ -31,7 +31,7 @@ from moola.steps.candidate import Candidate, find_candidate
 from moola.steps.finetune import class_names
 from moola.steps.judge import Judge
 from moola.steps.progress import Progress, silent
-from moola.tracking.lineage import dataset_input, git_state, model_id_of, run_name
+from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
 from moola.tracking.store import connect
 from moola.training.crossval import WalkForwardPredictions
@@ -137,8 +137,9 @@ def _log(
         shape=(len(predictions.y), *judge.labeled.X_ohlc.shape[1:]),
     )
     run.log_inputs([data])
-    judged = run.client.get_model_version(judge.candidate.name, judge.candidate.version)
-    run.log_metrics(metrics, model_id=model_id_of(judged.source), dataset=data)
+    run.log_metrics(
+        metrics, dataset=data
+    )  # of models trained again: no link to the version
     run.log_json(names.ARTIFACT_GATE_REPORT, document)
     run.log_json(names.ARTIFACT_SPLIT, judge.folds.to_dict())
     _log_pictures(run, judge, predictions)
