@@ -276,10 +276,6 @@ def test_an_evaluation_is_rebuilt_field_by_field(job: dict, data_root: Path) -> 
     for key, value in summary.metrics.items():
         if value is not None:
             assert found["metrics"][key] == pytest.approx(value)
-    version = job["client"].get_model_version(names.REGISTERED_MODEL, "2")
-    model = job["client"].get_logged_model(version.source.removeprefix("models:/"))
-    judged = {m.key for m in model.metrics if m.dataset_name == f"labeled_windows/v1@{folds.name}"}
-    assert {"log_loss", "brier", "roc_auc"} <= judged  # the model's page shows them too
 
 
 def test_runs_and_show_tell_it_again_from_the_store(

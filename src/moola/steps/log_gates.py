@@ -20,7 +20,7 @@ from moola.evaluation.report import html_report, verdict_markdown
 from moola.steps.finetune import class_names
 from moola.steps.investigate import Example, disagreements, investigate
 from moola.steps.judge import Judge
-from moola.tracking.lineage import dataset_input, model_id_of
+from moola.tracking.lineage import dataset_input
 from moola.tracking.mlflow_run import TrackedRun, child_run
 from moola.training.crossval import WalkForwardPredictions
 
@@ -72,8 +72,8 @@ def _log_predictions(
         shape=(len(own.y), *judge.labeled.X_ohlc.shape[1:]),
     )
     run.log_inputs([data])
-    judged = run.client.get_model_version(judge.candidate.name, judge.candidate.version)
-    run.log_metrics({**metrics, **ends}, model_id=model_id_of(judged.source), dataset=data)
+    # Not linked to the version's model: these are figures of its configuration, trained again.
+    run.log_metrics({**metrics, **ends}, dataset=data)
     labels = class_names(judge.labeled.meta)
     title = f"{judge.candidate.name} v{judge.candidate.version}, {judge.folds.name}"
     reliability = reliability_figure(own.y, own.proba, title=title)

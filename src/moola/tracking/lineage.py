@@ -98,12 +98,6 @@ def dataset_input(
     return DatasetInput(dataset=dataset, tags=tags)
 
 
-def model_id_of(source: str) -> str | None:
-    """Return the LoggedModel a version was made from, by the version's source; None if none."""
-    scheme, _, identity = source.partition(":/")
-    return identity if scheme == "models" and identity.startswith("m-") else None
-
-
 def run_name(model: str, labeled: str, split: str, seed: int, git: GitState) -> str:
     """Return ``<model>-<set>-<split>-s<seed>-<short sha>``."""
     stem = split.removeprefix("splits/").removesuffix(".json")
