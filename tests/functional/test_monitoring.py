@@ -53,9 +53,8 @@ def test_served_windows_are_compared_with_the_training_set(
     flat[:, -6:] = flat[:, -6:, 3:4]  # the last six bars stand still
     serve_windows(tmp_path / "flat", flat)
     with in_folder(tmp_path):
-        options = {"data_root": data_root, "num_permutations": 199}
-        found = drift(tmp_path / "same", labels=tmp_path / "labels.csv", **options)
-        moved = drift(tmp_path / "flat", **options)
+        found = drift(tmp_path / "same", labels=tmp_path / "labels.csv", data_root=data_root)
+        moved = drift(tmp_path / "flat", data_root=data_root)
     assert found.num_labelled == 400
     assert 0 < found.labelled["log_loss"] < 2
     assert {"range_6", "bar_range_1"} <= set(moved.report.drifted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moola.errors import DataError
+from moola.errors import ConfigError, DataError
 from moola.evaluation.drift import drift_report, population_stability_index
 
 
@@ -42,5 +42,7 @@ def test_dependent_windows_are_not_taken_for_drift_and_a_shift_is_seen() -> None
     assert shifted.drifted == ("x",)
     assert shifted.rows[0].effect > 1
     assert shifted.num_blocks == (32, 16)
+    with pytest.raises(ConfigError, match="at least 20"):
+        drift_report(train, served, names=("x",), block_length=25, num_permutations=19)
     with pytest.raises(DataError, match="blocks"):
         drift_report(train, served[:50], names=("x",), block_length=25)

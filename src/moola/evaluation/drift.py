@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from moola.config.base import check_count
 from moola.data.twosample import compare_samples
 from moola.errors import DataError
 
@@ -89,7 +91,10 @@ def drift_report(
     ------
     DataError
         If a value is NaN or a sample has fewer than 5 blocks.
+    ConfigError
+        If even the smallest p-value of so few permutations would not survive the correction.
     """
+    check_count("num_permutations", num_permutations, low=math.ceil(len(names) / ALPHA))
     blocks = [np.arange(len(sample)) // block_length for sample in (train, served)]
     compared = compare_samples(
         train,
