@@ -97,7 +97,7 @@ def test_page_shows_verdicts_metrics_and_images(page, evaluation):
         assert expected in words
     assert "0 data" not in words
     loss = metric_intervals(evaluation[0], evaluation[1], block_length=2)["log_loss"]
-    assert f"{loss.estimate:.3f}{loss.low:.3f} to {loss.high:.3f}" in words
+    assert f"{loss.estimate:.3f}{loss.low:.3f} \u2013 {loss.high:.3f}" in words
     alts = [image["alt"] for image in reader.images]
     assert alts == [
         *(f"difference in {m}" for m in ("log-loss", "Brier", "accuracy", "PR-AUC", "ECE")),

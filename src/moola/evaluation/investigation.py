@@ -126,7 +126,7 @@ def investigation_markdown(
         "\n".join(f"- {_sentence(reason)}" for reason in control.reasons),
         "## Labels by time\n\n" + _balance(balance, class_names),
         "## Windows disagreed on most\n\n"
-        + "\n\n".join(f"![{text}]({path})\n\n{text}" for text, path in pictures.items()),
+        + "\n\n".join(f"![candles]({path})\n\n{text}" for text, path in pictures.items()),
         "## Leaks: the audit, made again\n\n" + _audit(audit),
         "## What the features are worth\n\n" + _importance(importance),
         "## Questions to answer before training further\n\n" + _questions(balance, audit),

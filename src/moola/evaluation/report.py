@@ -258,7 +258,7 @@ def _interval(found: Interval) -> str:
         return '<span class="soft">undefined</span>'
     if found.low is None or found.high is None:
         return f"{found.estimate:.3f}"
-    ends = f"{found.low:.3f} to {found.high:.3f}"
+    ends = f"{found.low:.3f} &ndash; {found.high:.3f}"
     return f'{found.estimate:.3f}<br><span class="soft">{ends}</span>'
 
 

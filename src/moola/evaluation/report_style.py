@@ -22,7 +22,8 @@ table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;vertical-align:top;padding:8px 14px 8px 0;border-top:1px solid var(--line)}
 th{font-weight:600;white-space:nowrap}tr:first-child th{color:var(--soft);font-weight:500;
 font-size:13px;border-top:0}
-.numbers td{white-space:nowrap;padding-right:8px}.numbers .soft{font-size:11px}
+.numbers td,.numbers th{padding-right:6px}.numbers tr:first-child th{white-space:normal}
+.numbers .soft{font-size:11px;white-space:nowrap}
 .numbers td,.numbers tr:first-child th:not(:first-child){text-align:right;
 font-variant-numeric:tabular-nums}
 ul{margin:4px 0 0;padding-left:18px;color:var(--soft);font-size:13px}

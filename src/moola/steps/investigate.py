@@ -95,7 +95,9 @@ def investigate(
         FEATURE_NAMES,
         seed=judge.config.seeds[0],
     )
-    pictures = {" ".join(e.caption.split()): picture_path.format(window=e.window) for e in examples}
+    pictures = {
+        e.caption.replace("\n", "; "): picture_path.format(window=e.window) for e in examples
+    }
     return investigation_markdown(
         control,
         title=f"{judge.candidate.name} version {judge.candidate.version}",
