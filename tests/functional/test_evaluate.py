@@ -130,8 +130,9 @@ def test_killed_and_run_again_it_trains_only_what_is_missing(judged: EvaluationS
     killed = subprocess.run([sys.executable, "-c", KILLED], env=env, check=False)
     assert killed.returncode == -signal.SIGKILL
     finished = {p: p.stat().st_mtime_ns for p in cache.glob("*.npz")}
-    assert len(finished) == 3
+    assert len(finished) >= 3  # the controls are trained side by side with it
     again = evaluate(config=CONFIG, device="cpu", cache=cache)
+    assert len(list(cache.glob("*.npz"))) > len(finished)
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
     documents = [
         json.loads(artifact(s, names.ARTIFACT_GATE_REPORT).read_text()) for s in (judged, again)
