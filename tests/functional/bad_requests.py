@@ -103,7 +103,6 @@ BAD_REQUESTS = (
     BadRequest(
         name="columns that are lists",
         body=_text({"dataframe_split": {"columns": [[[None]], []], "data": []}}),
-        mlflow=ECHO,
     ),
     BadRequest(name="CSV of other columns", body=b"a,b\n1,2\n", content_type=CSV),
     BadRequest(name="broken CSV", body=b'a,b\n"1,2\n', content_type=CSV, mlflow=TRACEBACK),
