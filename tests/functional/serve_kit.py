@@ -140,6 +140,7 @@ class Stand:
             )
         finally:
             mlflow.set_tracking_uri(before)
+            os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # set_experiment leaves it behind
         assert version.run_id == run.info.run_id
         evaluate(self.client, self.key, str(version.version))
         self.models[str(version.version)] = model

@@ -79,7 +79,7 @@ def test_pretrain_finetune_evaluate_join_their_runs(checkout: Path) -> None:
     assert run.info.status == "FINISHED"
     client = MlflowClient(f"sqlite:///{checkout}/mlflow.db")
     children = client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")
-    assert len(children) == 5
+    assert len(children) == 8
 
     done = mlflow_run(checkout, "promote")
     assert done.returncode == 1

@@ -87,9 +87,9 @@ def investigate(
     assert labeled.y is not None
     seen = np.sort(np.concatenate([split.train, split.val]))
     model = get_model("logreg", seed=judge.config.seeds[0])
-    model.fit(labeled.X_ohlc[split.train], labeled.y[split.train])
+    model.fit(features20(labeled.X_ohlc[split.train]), labeled.y[split.train])
     importance = shuffled_importance(
-        model.pipeline_,
+        model,
         features20(labeled.X_ohlc[split.val]),
         labeled.y[split.val],
         FEATURE_NAMES,
