@@ -112,7 +112,7 @@ def check_documented_addresses(url: str, browser: Any, pages: dict[str, str]) ->
     """The addresses that `moola ui gates` prints lead where their titles say."""
     expected = {
         "verdict table": ("0 data", "1 baseline", "2 control", "passed: the audit is clean"),
-        "newest evaluations": ("Comparing 2 Runs", "log_loss"),
+        "newest evaluations": ("Comparing 2 Runs", "balanced_accuracy"),
         "gates of EnhancedSimpleLSTM/2": ("Comparing 3 Runs", "gate-2-control"),
         "charts and reliability": ("balanced_accuracy",),
     }
