@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import RestException
 
 from moola.errors import TrackingError
-from moola.tracking.delivery import next_load
+from moola.tracking.delivery import StoreAway, StoreRefuses, _judged, next_load
 from moola.tracking.spool import Entry, Spool, left_spools
 
 STORE = "http://127.0.0.1:1"
@@ -124,3 +126,20 @@ def test_batches_of_a_run_travel_together_within_the_limits() -> None:
     assert numbers(batch(0), Entry(number=1, run="r", kind="files", body={}), batch(2)) == [0]
     assert numbers(batch(0, tags={f"t{i}": "" for i in range(60)}),
                    batch(1, tags={f"u{i}": "" for i in range(60)})) == [0]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome"),
+    [
+        ('(psycopg.errors.UniqueViolation) duplicate key violates "dataset_pk"', StoreAway),
+        ("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name", StoreAway),
+        ("Changing param values is not allowed.", StoreRefuses),
+    ],
+)
+def test_a_lost_race_of_two_clients_is_tried_again(
+    tmp_path: Path, message: str, outcome: type[Exception]
+) -> None:
+    """Two clients that log the same data set first: MLflow answers the slower one 400."""
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    error = RestException({"error_code": "BAD_REQUEST", "message": message})
+    assert isinstance(_judged(client, error), outcome)

@@ -31,6 +31,10 @@ _REFUSALS = {
 }
 
 
+# MLflow's answer where two clients log the same data set first; the second attempt finds it.
+_RACE = ("duplicate key", "UNIQUE constraint failed")
+
+
 class StoreAway(Exception):
     """The store does not answer, or answers that it cannot work; the entry has to wait."""
 
@@ -124,7 +128,8 @@ def _judged(client: MlflowClient, error: Exception) -> Exception:
         never = 400 <= status < 500 and status not in (401, 404, 408, 429)
     elif isinstance(error, MlflowException):
         answered = isinstance(error, RestException) or not is_server(client.tracking_uri)
-        never = answered and error.error_code in _REFUSALS
+        raced = any(words in str(error) for words in _RACE)
+        never = answered and error.error_code in _REFUSALS and not raced
     else:
         never = not isinstance(error, OSError)
     return StoreRefuses(reason) if never else StoreAway(reason)
