@@ -50,6 +50,19 @@ def test_commands_of_the_docs_parse(command: str, tmp_path: Path) -> None:
         node.make_context(node.name, list(arguments))
 
 
+def test_examples_of_the_architecture_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, as a reader would paste them."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "ARCHITECTURE.md").read_text(), re.M | re.S
+    )
+    assert len(blocks) == 3
+    space: dict[str, object] = {}
+    for block in blocks:
+        assert len(block.splitlines()) < 40
+        exec(compile(block, "ARCHITECTURE.md", "exec"), space)
+
+
 def test_there_are_commands_to_check() -> None:
     assert len(CASES) > 20
 
