@@ -36,9 +36,12 @@ _SERVE_SECONDS = 90.0
 
 def run_demo(*, device: str, data_root: str, jobs: int) -> None:
     """Build, pretrain, train, judge, promote what may be promoted, serve, predict."""
+    import torch
+
     from moola.training.device import resolve_device
 
     resolve_device(device)
+    torch.set_num_threads(1)  # the nets are small: waking a second thread costs more than it does
     out = console()
     started = time.perf_counter()
 
