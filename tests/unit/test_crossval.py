@@ -14,6 +14,7 @@ from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import WalkForward
 from moola.errors import DataError
 from moola.evaluation.compare import average_seeds
+from moola.models import get_model
 from moola.training.crossval import (
     Trainee,
     WalkForwardPredictions,
@@ -110,3 +111,16 @@ def test_a_set_without_labels_is_refused(
 def test_class_frequencies_by_hand() -> None:
     found = class_frequencies(np.array([0, 0, 0, 1]), 3)
     assert found.tolist() == pytest.approx([3.5 / 5.5, 1.5 / 5.5, 0.5 / 5.5])
+
+
+def test_a_control_trains_on_every_training_window_though_candidates_stop_early(
+    data: tuple[WindowSet, WalkForward], tmp_path: Path
+) -> None:
+    labeled, folds = data
+    assert labeled.y is not None
+    config = FinetuneConfig(model="logreg", patience=20, device="cpu")
+    found = predict(data, tmp_path, config=config, seeds=(17,))
+    fold = folds.folds[0]
+    whole = get_model("logreg", seed=17).fit(labeled.X_ohlc[fold.train], labeled.y[fold.train])
+    expected = whole.predict_proba(labeled.X_ohlc[fold.val])
+    assert np.allclose(found.proba[: len(fold.val)], expected, atol=1e-9)

@@ -25,6 +25,7 @@ from moola.data.registry import WindowSet
 from moola.data.splits import Split, WalkForward, WindowTimes
 from moola.errors import DataError
 from moola.hashing import atomic_file, sha256_json
+from moola.models import REGISTRY
 from moola.models.checkpoint import read_checkpoint
 from moola.training.finetune import early_stopping_rows, finetune
 from moola.training.launchers import Done, Launcher, LocalLauncher
@@ -132,9 +133,12 @@ def _tasks(
 ) -> Iterator[_Task]:
     encoder = trainee.config.pretrained_encoder
     encoder_sha256 = read_checkpoint(Path(encoder)).sha256 if encoder else None
+    config = trainee.config
+    if not REGISTRY[config.model].is_net:  # nothing to stop early: it trains on every window
+        config = dataclasses.replace(config, patience=0)
     for fold in folds.folds:
         for seed in trainee.seeds:
-            of_task = dataclasses.replace(trainee.config, seed=seed, split=fold.name)
+            of_task = dataclasses.replace(config, seed=seed, split=fold.name)
             values = {k: v for k, v in of_task.to_dict().items() if k != "device"}
             identity = {
                 "config": {**values, "pretrained_encoder": encoder_sha256},
