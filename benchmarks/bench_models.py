@@ -34,8 +34,9 @@ from moola.data.splits import WalkForward
 from moola.evaluation.metrics import metric_intervals
 from moola.models import REGISTRY, ModelRegistry
 from moola.steps.calibrate import block_length_of
-from moola.training.crossval import walk_forward_predictions
+from moola.training.crossval import Trainee, walk_forward_predictions
 from moola.training.finetune import finetune
+from moola.training.launchers import LocalLauncher
 
 MIN_ROC_AUC = 0.76
 METRICS = ("log_loss", "brier", "roc_auc", "balanced_accuracy")
@@ -73,15 +74,16 @@ def quality(
         labeled, folds = data.load_set(labeled_name), data.load_folds(folds_name)
         rows = found.setdefault(labeled_name, {})
         for name in names:
+            seeds = SEEDS[: 1 if name in NO_CHANCE else num_seeds]
+            config = configuration(name, labeled_name, encoder)
             predictions = walk_forward_predictions(
-                configuration(name, labeled_name, encoder),
+                {name: Trainee(config=config, seeds=seeds)},
                 labeled,
                 folds,
-                seeds=SEEDS[: 1 if name in NO_CHANCE else num_seeds],
                 device="cpu",
                 cache=cache,
-                jobs=jobs,
-            )
+                launcher=LocalLauncher(jobs=jobs),
+            )[name]
             block = block_length_of(labeled.meta, len(predictions.y))
             if "prior" not in rows:
                 rows["prior"] = measured(predictions.y, predictions.prior, block)
