@@ -146,6 +146,7 @@ class _Masked:
         train, val = split
         self.model, self.config, self.corpus = model, config, corpus
         self._called = share.wrap(model)
+        self._total = None if share.alone else share.total
         self._rows = corpus.rows(train)
         self._x_val = corpus.windows(torch.from_numpy(val).to(corpus.device))
         fixed = torch.Generator(device=corpus.device).manual_seed(config.seed + 1)
@@ -158,20 +159,24 @@ class _Masked:
 
     def losses(self, draw: torch.Generator, share: Share) -> Iterator[tuple[torch.Tensor, int]]:
         order = epoch_order(self.config, self._rows, self.corpus.window_bars, draw)
-        total = None if share.alone else share.total
         for batch in self.corpus.batches(order, self.config.batch_size, draw, share):
             mask = share.take(self._mask(batch.num_windows, draw))
-            with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
-                reconstruction, states = self._called(batch.x, mask)
-            parts = self.model.compute_loss(
+            yield self._loss(batch.x, mask), batch.num_windows
+
+    def _loss(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return loss and error; here, so that no activation outlives the backward pass."""
+        with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
+            reconstruction, states = self._called(x, mask)
+        return torch.stack(
+            self.model.compute_loss(
                 reconstruction.float(),
-                batch.x,
+                x,
                 mask,
                 states.float(),
                 latent_weight=self.config.latent_weight,
-                total=total,
+                total=self._total,
             )
-            yield torch.stack(parts), batch.num_windows
+        )
 
     @torch.inference_mode()
     def evaluate(self) -> dict[str, float]:

@@ -67,12 +67,16 @@ class _Multitask:
     def losses(self, draw: torch.Generator, share: Share) -> Iterator[tuple[torch.Tensor, int]]:
         order = epoch_order(self.config, self._rows, self.corpus.window_bars, draw)
         for batch in self.corpus.batches(order, self.config.batch_size, draw, share):
-            with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
-                logits = self._called(batch.x)
-            targets = bar_targets(batch.x, self.config.horizon_bars)
-            sums = torch.stack([_summed(logits[t].float(), targets[t]) for t in TASKS])
-            loss, count = share.total(sums).unbind(dim=1)
-            yield self._weighted(loss / count.clamp_min(1)), batch.num_windows
+            yield self._loss(batch.x, share), batch.num_windows
+
+    def _loss(self, x: torch.Tensor, share: Share) -> torch.Tensor:
+        """Return the losses; here, so that no activation outlives the backward pass."""
+        with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
+            logits = self._called(x)
+        targets = bar_targets(x, self.config.horizon_bars)
+        sums = torch.stack([_summed(logits[t].float(), targets[t]) for t in TASKS])
+        loss, count = share.total(sums).unbind(dim=1)
+        return self._weighted(loss / count.clamp_min(1))
 
     @torch.inference_mode()
     def evaluate(self) -> dict[str, float]:
