@@ -87,3 +87,18 @@ def test_pretraining_learns_and_its_encoder_is_the_autoencoders() -> None:
     other = BiLSTMMaskedAutoencoder(hidden_dim=8, num_layers=1).encoder
     assert other.load_state_dict(result.model.encoder.state_dict())
     assert isinstance(result.model, MultiTaskBiLSTM)
+
+
+def test_every_task_is_learned_better_than_its_constant() -> None:
+    from moola.data.windows import normalise
+
+    X = windows(500, 16)
+    config = MultitaskConfig(
+        hidden_dim=16, num_layers=1, epochs=20, batch_size=16, learning_rate=2e-2, horizon_bars=2,
+        patience=20, schedule="onecycle",
+    )  # fmt: skip
+    result = pretrain_multitask(X, config, Session(device="cpu"))
+    held_out = torch.from_numpy(normalise(X[result.val_rows]))
+    last = result.history[result.kept_epoch]
+    for task, share in majority_accuracy(held_out, 2).items():
+        assert last[f"val_{task}_accuracy"] > share + 0.05, task

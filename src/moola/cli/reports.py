@@ -37,7 +37,9 @@ def print_pretrain(summary: PretrainSummary) -> None:
         }
     }
     if summary.quality is not None:
-        sections["HELD OUT"] = {k: f"{v:.4g}" for k, v in summary.quality.figures.items()}
+        scored = {k.removeprefix("val_"): v for k, v in best.items() if k.endswith("_accuracy")}
+        figures = {**scored, **summary.quality.figures}
+        sections["HELD OUT"] = {k: f"{v:.4g}" for k, v in figures.items()}
         if summary.quality.error_rows:
             sections["MASKED ERROR"] = {
                 row["part"]: f"{row['model']:.4f}, linear {row['linear']:.4f}, difference "
