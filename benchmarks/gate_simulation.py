@@ -341,16 +341,16 @@ def render(
         "process(es). Per cent, with the exact 95 % interval of the rate.",
     ]
     for phi in PHIS:
-        for title, rows in ROWS.items():
+        for title, all_rows in ROWS.items():
+            rows = {label: key for label, key in all_rows.items() if part_of(key) in args.parts}
+            if not rows:
+                continue
             lines += ["", f"**{title}**; AR(1) {phi}, blocks of {block_length(phi)}", ""]
             lines += ["| | " + " | ".join(f"n = {n}" for n in args.sizes) + " |"]
             lines += ["|---|" + "---|" * len(args.sizes)]
             for label, key in rows.items():
                 found = [tallies.get((phi, n)) for n in args.sizes]
-                ran = part_of(key) in args.parts
-                cells = [
-                    rate(one[key], args.reps) if ran and one is not None else "" for one in found
-                ]
+                cells = [rate(one[key], args.reps) if one is not None else "" for one in found]
                 lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
