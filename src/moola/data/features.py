@@ -55,9 +55,10 @@ def features20(X_NTC: NDArray[np.float32]) -> NDArray[np.float32]:
     X = np.asarray(X_NTC)
     out = np.empty((len(X), len(FEATURES)), dtype=np.float32)
     for begin in range(0, len(X), _CHUNK_WINDOWS):
-        chunk = X[begin : begin + _CHUNK_WINDOWS].astype(np.float64)
+        chunk = X[begin : begin + _CHUNK_WINDOWS]
+        X_CNT = np.ascontiguousarray(np.moveaxis(chunk, 2, 0), dtype=np.float64)
         out[begin : begin + len(chunk)] = np.column_stack(
-            [*_range_features(chunk), *_shape_features(chunk)]
+            [*_range_features(X_CNT), *_shape_features(X_CNT)]
         )
     return out
 
@@ -79,32 +80,36 @@ def _rolling_range(high: NDArray, low: NDArray, span: int) -> NDArray[np.float64
     return np.asarray(high - low)
 
 
-def _range_features(X: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    high, low = X[..., 1], X[..., 2]
-    T = X.shape[1]
+def _range_features(X_CNT: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    _, high, low, close = X_CNT
+    T = high.shape[1]
     six = min(6, T)
     ranges = _rolling_range(high, low, six)
-    quartile = np.percentile(ranges, [25, 50, 75], axis=1)
-    columns = [contrast(ranges[:, -1], quartile[1])]
-    columns.append(contrast(ranges[:, max(-1 - six, -ranges.shape[1])], quartile[1]))
+    lower, median, upper = np.percentile(ranges, [25, 50, 75], axis=1)
+    pairs = [(ranges[:, -1], median), (ranges[:, max(-1 - six, -ranges.shape[1])], median)]
     for span in (12, 24):
         wide = _rolling_range(high, low, min(span, T))
-        columns.append(contrast(wide[:, -1], np.median(wide, axis=1)))
+        pairs.append((wide[:, -1], np.median(wide, axis=1)))
     for lag in (24, 48, 72, 96):
         begin = min(max(T - lag, 0), ranges.shape[1] - 1)
-        columns.append(contrast(ranges[:, begin], quartile[1]))
+        pairs.append((ranges[:, begin], median))
     bar = high - low
-    columns += [contrast(bar[:, -span:].mean(axis=1), bar.mean(axis=1)) for span in (1, 3, 24)]
+    mean_bar = bar.mean(axis=1)
+    pairs += [(bar[:, -span:].mean(axis=1), mean_bar) for span in (1, 3, 24)]
+    change = np.diff(close, axis=1)
+    size = np.abs(change)
+    pairs.append((size[:, -6:].mean(axis=1), size.mean(axis=1)))
+    pairs.append((change[:, -24:].std(axis=1), change.std(axis=1)))
+    pairs.append((upper, lower))
+    first, second = np.stack(pairs, axis=1)
+    *columns, dispersion = contrast(first, second)
     below = (ranges[:, :-1] < ranges[:, -1:]).mean(axis=1) if ranges.shape[1] > 1 else 0.5
-    rank = np.broadcast_to(2.0 * np.asarray(below) - 1.0, (len(X),))
-    change = np.diff(X[..., 3], axis=1)
-    columns.append(contrast(np.abs(change[:, -6:]).mean(axis=1), np.abs(change).mean(axis=1)))
-    columns.append(contrast(change[:, -24:].std(axis=1), change.std(axis=1)))
-    return [*columns, rank, contrast(quartile[2], quartile[0])]
+    rank = np.broadcast_to(2.0 * np.asarray(below) - 1.0, (len(close),))
+    return [*columns, rank, dispersion]
 
 
-def _shape_features(X: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    open_, high, low, close = (X[..., c] for c in range(4))
+def _shape_features(X_CNT: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    open_, high, low, close = X_CNT
     change = np.diff(close, axis=1)
     size = np.abs(change)
     centred = size - size.mean(axis=1, keepdims=True)

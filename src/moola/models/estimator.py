@@ -171,7 +171,8 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
         """Return logits, shape (n, K), float64."""
         check_is_fitted(self, "net_")
         x, f = self._inputs(X, features)
-        self.net_.eval()
+        if self.net_.training:  # to say so again to every module costs as much as a small layer
+            self.net_.eval()
         logits = [
             self.net_(x[i : i + _PREDICT_BATCH], f[i : i + _PREDICT_BATCH]).float().cpu()
             for i in range(0, len(x), _PREDICT_BATCH)
