@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,24 @@ def test_paths_are_those_of_mlflow(server: tuple[str, int], plain_server: str) -
         page = ours.get("/metrics").body.decode()
     assert 'moola_windows_total{label="expansion",version="1"}' in page
     assert 'moola_requests_total{path="/version",status="200"}' in page
+
+
+def test_spark_answers_the_same(stand: Stand) -> None:
+    sql = pytest.importorskip("pyspark.sql", reason="pyspark is not installed")
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java")
+    builder = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+    spark = builder.config("spark.driver.bindAddress", "127.0.0.1").getOrCreate()
+    try:
+        rows = [(k, x.tolist()) for k, x in enumerate(X)]
+        frame = spark.createDataFrame(rows, "id long, window array<array<float>>")
+        answer = "label long, probability_consolidation double, probability_expansion double"
+        mlflow.set_tracking_uri(stand.uri)
+        score = mlflow.pyfunc.spark_udf(
+            spark, f"models:/{NAME}/1", env_manager="local", result_type=answer
+        )
+        scored = frame.withColumn("p", score(sql.functions.struct("window")))
+        found = scored.select("id", "p.*").orderBy("id").toPandas()
+    finally:
+        spark.stop()
+    np.testing.assert_allclose(found[COLUMNS], expected(stand), atol=1e-6)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from http.client import IncompleteRead
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +43,8 @@ class Load:
     def __init__(self, url: str, num_callers: int = 3):
         self._stop = threading.Event()
         self.answers: list[tuple[float, Reply]] = []
-        self.broken: list[str] = []
+        self.broken: list[str] = []  # never answered
+        self.cut_off: list[str] = []  # answered in part
         self._threads = [
             threading.Thread(target=self._call, args=(url, k)) for k in range(num_callers)
         ]
@@ -52,8 +56,12 @@ class Load:
                 try:
                     reply = call(body, NPZ if seed % 2 else JSON)
                     self.answers.append((time.monotonic(), reply))
+                except IncompleteRead as error:
+                    self.cut_off.append(repr(error))
+                    call.close()
                 except OSError as error:
                     self.broken.append(repr(error))
+                    call.close()
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -211,3 +219,35 @@ def test_the_registry_may_be_away_for_a_while(stand: Stand, tmp_path: Path) -> N
         watched.look()
     assert watched.follower.current.version == "1"
     (own.folder / "mlflow.db").write_bytes(kept)
+
+
+def test_sigterm_under_load_answers_what_it_took(stand: Stand, tmp_path: Path) -> None:
+    own = copy_of(stand, tmp_path)
+    many = random_windows(4000, seed=3)
+    sent, replies = threading.Event(), []
+
+    def ask_for_many() -> None:
+        with calling(url) as call:
+            send = call._connection.send
+
+            def told(data: bytes) -> None:
+                send(data)
+                if len(data) > 1_000_000:  # more than the sockets hold: the server is reading
+                    sent.set()
+
+            call._connection.send = told
+            replies.append(call(npz(many), NPZ))
+
+    with moola_serve(own, "--max-windows", "5000") as (url, pid):
+        slow = threading.Thread(target=ask_for_many)
+        with Load(url, 2) as load:
+            slow.start()
+            assert sent.wait(30)
+            os.kill(pid, signal.SIGTERM)
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            slow.join(10)
+    assert len(replies[0].rows()) == len(many)
+    assert ended.si_status in (0, signal.SIGTERM)
+    assert load.answers
+    assert {reply.status for _, reply in load.answers} == {200}
+    assert load.cut_off == []

@@ -152,13 +152,16 @@ def test_lists_and_tables_become_the_same_windows() -> None:
     assert (from_lists(X.tolist()) == X).all()
     assert (windows_of(table) == X).all()
     assert (windows_of(table[table.columns[::-1]]) == X).all()
+    for cells in (X.tolist(), list(X.reshape(2, -1)), [[list(bar) for bar in x] for x in X]):
+        assert (windows_of(pd.DataFrame({"window": cells})) == X).all()
     assert window_columns(2)[:5] == ["open_0", "high_0", "low_0", "close_0", "open_1"]
 
 
 @pytest.mark.parametrize(
     "values",
     [[], [[]], [[[]]], [[[1, 2, 3, "4"]]], [[[1, 2, 3, None]]], [["abcd"]], "abcd", [1], {"a": 1},
-     [[[1, 2, 3, 4]], [[1, 2, 3, 4]] * 2], [[[1, 2, 3, 10**400]]], [{"a": 1, "b": 2}], None, 7],
+     [[[1, 2, 3, 4]], [[1, 2, 3, 4]] * 2], [[[1, 2, 3, 10**400]]], [{"a": 1, "b": 2}], None, 7,
+     *(pd.DataFrame({"window": [cell]}) for cell in (1.0, "abcd", None, [], [1.0] * 5, ["1"] * 4))],
 )  # fmt: skip
 def test_lists_of_another_form_are_refused(values: object) -> None:
     with pytest.raises(BadInput):

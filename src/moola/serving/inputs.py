@@ -19,6 +19,7 @@ from moola.data.bars import PRICE_COLUMNS
 from moola.errors import BadInput
 
 MAX_WINDOWS = 100_000
+WINDOW_COLUMN = "window"
 _FORM = "numbers of shape (n, T, 4): open, high, low, close"
 _COLUMN = re.compile(r"(open|high|low|close)_(\d{1,6})")
 
@@ -30,7 +31,8 @@ def windows_of(values: Any) -> NDArray[Any]:
     ----------
     values
         Array or nested lists of shape (n, T, 4), or a table with one row a window: columns
-        ``open_0, high_0, low_0, close_0, open_1, ...`` in any order.
+        ``open_0, high_0, low_0, close_0, open_1, ...`` in any order, or one column ``window`` of
+        lists, T bars of 4 prices or 4 T prices bar by bar.
 
     Raises
     ------
@@ -76,12 +78,14 @@ def window_columns(window_bars: int) -> list[str]:
 
 def _from_table(table: pd.DataFrame) -> NDArray[np.float64]:
     names = [str(name) for name in table.columns]
+    if names == [WINDOW_COLUMN]:
+        return from_lists([_bars_of(cell) for cell in table.iloc[:, 0]])
     expected = window_columns(len(names) // 4)
     if not names or len(names) % 4 or sorted(names) != sorted(expected):
         odd = next((n for n in names if not _COLUMN.fullmatch(n)), names[-1] if names else "none")
         raise BadInput(
             f"the table has {len(names)} columns, one of them {odd[:40]!r}",
-            limit="open_0, high_0, low_0, close_0, open_1, ... one row a window",
+            limit="open_0, high_0, low_0, close_0, open_1, ..., or window; one row a window",
         )
     ordered = table.set_axis(names, axis=1)[expected]
     if any(kind.kind not in "fiu" for kind in ordered.dtypes if isinstance(kind, np.dtype)):
@@ -91,6 +95,16 @@ def _from_table(table: pd.DataFrame) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         raise BadInput("the table holds something that is not a number", limit=_FORM) from None
     return prices.reshape(len(table), -1, 4)
+
+
+def _bars_of(cell: Any) -> Any:
+    """Return a cell's bars as lists of 4 prices; what is no list is left to `from_lists`."""
+    values = cell.tolist() if isinstance(cell, np.ndarray) else cell
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        return values
+    if any(not isinstance(value, int | float | np.number) for value in values):
+        return values
+    return [values[i : i + 4] for i in range(0, len(values), 4)]
 
 
 def flag(params: Mapping[str, Any], name: str, *, default: bool) -> bool:
