@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from serve_kit import Stand, make_stand, mlflow_serve, moola_serve
+from services import postgres_or_skip
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,10 @@ def server(stand: Stand) -> Iterator[tuple[str, int]]:
     """`moola serve`: address and process id."""
     with moola_serve(stand, "--max-body-mib", "2", "--max-windows", "1000") as running:
         yield running
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL server of the test's own, its data in a temporary folder."""
+    with postgres_or_skip() as server:
+        yield server.url

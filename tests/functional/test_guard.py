@@ -30,7 +30,6 @@ from promotion_kit import (
     template_store,
     trusting,
 )
-from services import postgres_or_skip
 
 from moola.config.promotion import (
     TAG_EVIDENCE,
@@ -367,13 +366,6 @@ def test_with_log_in(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(TrackingError, match="keeps no ledger for us"):
             RemoteLedger(server.url)
     assert str(before.get_model_version_by_alias(NAME, "production").version) == "1"
-
-
-@pytest.fixture
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server of its own, with its data in a temporary folder."""
-    with postgres_or_skip() as server:
-        yield server.url
 
 
 def agreed(client: MlflowClient, ledger: Ledger) -> str | None:
