@@ -32,6 +32,8 @@ from promotion_kit import (
 )
 
 from moola.config.promotion import (
+    ENV_POLICY,
+    POLICY_FILE,
     TAG_EVIDENCE,
     TAG_PROMOTION_EVIDENCE,
     TRUSTED_FOLDER,
@@ -463,6 +465,11 @@ def test_the_command_says_what_it_enforces_and_refuses_bad_settings(tmp_path: Pa
     assert any("only with signed evidence" in line for line in command.enforces)
     with pytest.raises(ConfigError, match="mysql"):
         server_command(project=tmp_path, backend_store_uri="mysql://x/y")
+    (tmp_path / POLICY_FILE).write_text("required_gates: [0, 1, 2, 6]")
+    command = server_command(project=tmp_path)
+    assert command.env[ENV_POLICY] == str(tmp_path / POLICY_FILE)
+    assert any("0, 1, 2, 6" in line for line in command.enforces)
+    assert PromotionPolicy.in_force(tmp_path).required_gates == (0, 1, 2, 6)
     (tmp_path / "policy.yaml").write_text("requird_gates: [0]")
     with pytest.raises(ConfigError, match="required_gates"):
         server_command(project=tmp_path, policy_file=tmp_path / "policy.yaml")

@@ -26,7 +26,7 @@ from serve_kit import (
 )
 
 from moola.cli import main
-from moola.config.promotion import TRUSTED_FOLDER
+from moola.config.promotion import POLICY_FILE, TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import TrackingError
 from moola.promotion.keys import key_id, revoke
 from moola.promotion.state import clear_production, put_in_production, read_state
@@ -134,7 +134,11 @@ class Watched:
     def __init__(self, stand: Stand):
         self.refused: list[tuple[str, str]] = []
         source = ProductionSource(
-            stand.client, stand.ledger, NAME, trusted_folder=stand.folder / TRUSTED_FOLDER
+            stand.client,
+            stand.ledger,
+            NAME,
+            trusted_folder=stand.folder / TRUSTED_FOLDER,
+            policy=PromotionPolicy.in_force(stand.folder),
         )
         self.follower = Follower(
             source,
@@ -198,6 +202,15 @@ def test_a_version_whose_key_is_revoked_stops_serving(stand: Stand, tmp_path: Pa
     revoke(own.folder / TRUSTED_FOLDER, key_id(own.key.public_key()))
     assert watched.look() is None
     assert "revoked key" in watched.refused[0][1]
+
+
+def test_what_the_projects_policy_asks_for_is_asked_of_what_is_served(
+    stand: Stand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = copy_of(stand, tmp_path)
+    (own.folder / POLICY_FILE).write_text("required_gates: [0, 1, 2, 6]\n")
+    assert start_serve(own) == 1
+    assert "gate 6" in capsys.readouterr().err
 
 
 def test_without_anything_in_production_it_does_not_start(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from moola.config.base import Config, check_count, check_range
 from moola.config.names import ALIAS_PRODUCTION
@@ -17,6 +18,7 @@ KEY_FOLDER = ".moola/keys"
 KEY_FILE = "gate-runner.pem"
 TRUSTED_FOLDER = ".moola/trusted"
 REVOKED_FILE = "revoked"
+POLICY_FILE = ".moola/policy.yaml"
 ENV_SIGNING_KEY = "MOOLA_SIGNING_KEY"
 ENV_SIGNING_KEY_COMMAND = "MOOLA_SIGNING_KEY_COMMAND"
 
@@ -107,6 +109,12 @@ class PromotionPolicy(Config):
         for address in self.webhooks:
             if not address.startswith(("http://", "https://")):
                 raise ConfigError(f"webhooks holds {address!r}", limit="http or https addresses")
+
+    @classmethod
+    def in_force(cls, project: Path) -> PromotionPolicy:
+        """Return the policy of a project's ``.moola/policy.yaml``, or the default without one."""
+        path = Path(project) / POLICY_FILE
+        return cls.from_yaml(path) if path.exists() else cls()
 
     def gates_for(self, *, uses_encoder: bool, uses_synthetic: bool) -> tuple[int, ...]:
         """Return the gates a candidate of this make must have passed, in order."""

@@ -22,6 +22,7 @@ from moola.config.promotion import (
     ENV_TRUSTED,
     ENV_WEBHOOK_SECRET,
     GUARD_LOCK,
+    POLICY_FILE,
     TRUSTED_FOLDER,
     PromotionPolicy,
 )
@@ -76,7 +77,8 @@ def server_command(
     host, port, workers
         As for ``mlflow server``.
     policy_file
-        YAML of a `PromotionPolicy`; None takes the default policy.
+        YAML of a `PromotionPolicy`; None takes the project's ``.moola/policy.yaml``, or the
+        default policy where there is none.
     auth
         Whether users have to log in (MLflow's basic-auth).
 
@@ -86,6 +88,8 @@ def server_command(
         If the database is of another kind, the policy file is wrong, or no key is trusted.
     """
     _check_database(backend_store_uri)
+    if policy_file is None and (Path(project) / POLICY_FILE).exists():
+        policy_file = Path(project) / POLICY_FILE
     policy = _load_policy(policy_file)
     trusted = Path(project).resolve() / TRUSTED_FOLDER
     if not any(trusted.glob("*.pem")):

@@ -88,7 +88,10 @@ def evaluate(
     used = resolve_device(device)
     client = connect()
     candidate = find_candidate(client, name, version)
+    others = [find_candidate(client, name, peer) for peer in peers]
     registry = DataRegistry(data_root)
+    if folds is not None:
+        registry.load_folds(folds)  # a name that is not there is refused before a run is opened
     title = run_name(
         f"gates-{name}-v{candidate.version}",
         candidate.config.labeled,
@@ -117,14 +120,14 @@ def evaluate(
             progress=progress,
         )
         judge = judge_of(candidate=candidate, config=config)
-        others = [find_candidate(client, name, peer) for peer in peers]
         rivals = _claims_of(others, judge, judge_of)
         reports = holm_over_candidates(judge.reports(), rivals, thresholds=limits)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
-        not_run = _required_but_not_run(judge)
+        policy = PromotionPolicy.in_force(project)
+        not_run = _required_but_not_run(judge, policy)
         if not not_run:
-            _sign(run, document, project)
+            _sign(run, document, project, policy)
     return EvaluationSummary(
         run_id=run.run_id,
         candidate=candidate,
@@ -148,14 +151,16 @@ def _claims_of(
     return found
 
 
-def _required_but_not_run(judge: Judge) -> tuple[int, ...]:
-    required = PromotionPolicy().gates_for(
+def _required_but_not_run(judge: Judge, policy: PromotionPolicy) -> tuple[int, ...]:
+    required = policy.gates_for(
         uses_encoder=judge.candidate.uses_encoder, uses_synthetic=judge.candidate.config.augments
     )
     return tuple(gate for gate in required if gate not in judge.gates)
 
 
-def _sign(run: TrackedRun, document: Mapping[str, Any], project: Path) -> None:
+def _sign(
+    run: TrackedRun, document: Mapping[str, Any], project: Path, policy: PromotionPolicy
+) -> None:
     """Sign the gate report and pin it to the version."""
     run.require_store("signing the evidence")
     ensure_signing_key(project)
@@ -163,7 +168,7 @@ def _sign(run: TrackedRun, document: Mapping[str, Any], project: Path) -> None:
     evidence = evidence_from_report(
         document,
         gates_run_id=run.run_id,
-        policy=PromotionPolicy(),
+        policy=policy,
         key=key,
         now=datetime.now(UTC),
     )

@@ -92,7 +92,7 @@ def promote(
                 name=name,
                 version=candidate.version,
                 trusted_keys=load_trusted_keys(project / TRUSTED_FOLDER),
-                policy=PromotionPolicy(),
+                policy=PromotionPolicy.in_force(project),
                 promotion_gate=examiner.judge,
                 who=who or getpass.getuser(),
                 signing_key=signing_key(project),

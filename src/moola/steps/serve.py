@@ -52,12 +52,14 @@ class ProductionSource:
         name: str,
         *,
         trusted_folder: Path,
+        policy: PromotionPolicy,
         device: str = "cpu",
     ):
         self._client = client
         self._ledger = ledger
         self._name = name
         self._trusted_folder = trusted_folder
+        self._policy = policy
         self._device = device
 
     def wanted(self) -> str | None:
@@ -91,7 +93,7 @@ class ProductionSource:
             version=version,
             run_id=run_id,
             model_sha256=digest,
-            policy=PromotionPolicy(),
+            policy=self._policy,
             now=datetime.now(UTC),
         )
         if reasons:
@@ -153,6 +155,7 @@ def make_source(config: ServeConfig) -> ProductionSource | PinnedSource:
         ledger_of(config.ledger_url),
         config.name,
         trusted_folder=Path(config.project) / TRUSTED_FOLDER,
+        policy=PromotionPolicy.in_force(Path(config.project)),
         device=device,
     )
 
