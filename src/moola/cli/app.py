@@ -21,6 +21,7 @@ from moola.cli import (
     registry,
     runs,
     serve,
+    sweep,
     train,
 )
 from moola.errors import MoolaError
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 pretrain.add_commands(app)
 train.add_commands(app)
+sweep.add_commands(app)
 forensics.add_commands(app)
 registry.add_commands(app)
 runs.add_commands(app)

@@ -15,6 +15,7 @@ from moola.cli.options import (
     GpusPerTask,
     Jobs,
     LauncherName,
+    whole_numbers,
 )
 from moola.config import names
 from moola.config import training as defaults
@@ -63,14 +64,9 @@ def ablate(
     Example: `moola ablate --preset compact --epochs 20 --patience 0 --seeds 17,18,19,20,21`
     """
     from moola.config.training import FinetuneConfig
-    from moola.errors import ConfigError
     from moola.steps.ablate import ablate as run_ablation
     from moola.training.launchers import open_launcher
 
-    try:
-        chosen = tuple(int(s) for s in seeds.split(",") if s.strip())
-    except ValueError:
-        raise ConfigError(f"seeds is {seeds!r}", limit="whole numbers, such as 17,18,19") from None
     config = FinetuneConfig(
         preset=preset,
         labeled=dataset,
@@ -87,7 +83,7 @@ def ablate(
     with progress_bars() as progress:
         summary = run_ablation(
             config,
-            seeds=chosen,
+            seeds=whole_numbers("seeds", seeds),
             gradual_after=gradual_after,
             only=experiments,
             folds=folds or None,

@@ -23,3 +23,13 @@ Address = typer.Option(
     "", "--address", help="Of a Ray cluster (host:6379); empty: Ray on this machine."
 )
 GpusPerTask = typer.Option(0.0, "--gpus-per-task", help="Share of a GPU a Ray task asks for.")
+
+
+def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """Read an option such as ``17,18,19``."""
+    from moola.errors import ConfigError
+
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r}", limit="whole numbers, such as 17,18,19") from None

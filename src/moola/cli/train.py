@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from moola.cli.console import console, progress_bars
-from moola.cli.options import Address, DataRoot, Device, GpusPerTask, Jobs, LauncherName
+from moola.cli.options import (
+    Address,
+    DataRoot,
+    Device,
+    GpusPerTask,
+    Jobs,
+    LauncherName,
+    whole_numbers,
+)
 from moola.cli.reports import print_evaluation, print_finetune
 from moola.config import names
 from moola.config import training as defaults
@@ -40,6 +48,7 @@ def train(
     epochs: int = typer.Option(60),
     batch_size: int = typer.Option(32),
     learning_rate: float = typer.Option(5e-4),
+    weight_decay: float = typer.Option(1e-4),
     dropout: float = typer.Option(0.1),
     patience: int = typer.Option(20, help="Early stopping, epochs; 0: train to the end."),
     phases: str = typer.Option("", help="Epochs of each phase for --freeze phases: 30,10,5."),
@@ -76,9 +85,10 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
         dropout=dropout,
         patience=patience,
-        phases=_whole_numbers("phases", phases),
+        phases=whole_numbers("phases", phases),
         unfreeze_lr_factor=unfreeze_lr_factor,
         class_weight=class_weight or None,
         focal_gamma=focal_gamma,
@@ -131,14 +141,9 @@ def evaluate(
     Example: `moola evaluate --version 2 --seeds 17,18 --jobs 2`, `--launcher ray --address auto`
     """
     from moola.config.evaluation import EvaluateConfig, Thresholds
-    from moola.errors import ConfigError
     from moola.steps.evaluate import evaluate as run_gates
     from moola.training.launchers import open_launcher
 
-    try:
-        chosen = tuple(int(s) for s in seeds.split(",") if s.strip())
-    except ValueError:
-        raise ConfigError(f"seeds is {seeds!r}", limit="whole numbers, such as 17,18,19") from None
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     versions = list(dict.fromkeys(v.strip() for v in (version or "newest").split(",")))
     for one in versions:
@@ -148,7 +153,7 @@ def evaluate(
                 peers=[v for v in versions if v != one],
                 name=name,
                 folds=folds or None,
-                config=EvaluateConfig(seeds=chosen, gates=tuple(gate)),
+                config=EvaluateConfig(seeds=whole_numbers("seeds", seeds), gates=tuple(gate)),
                 launcher=where,
                 thresholds=Thresholds.load(thresholds) if thresholds else None,
                 device=device,
@@ -178,12 +183,3 @@ def demo(
 def _unless(value: str, word: str) -> str | None:
     """Return None for an empty value or the word that stands for it, else the value."""
     return None if value in ("", word) else value
-
-
-def _whole_numbers(name: str, text: str) -> tuple[int, ...]:
-    from moola.errors import ConfigError
-
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ConfigError(f"{name} is {text!r}", limit="whole numbers, such as 30,10,5") from None

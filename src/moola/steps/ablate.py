@@ -12,16 +12,15 @@ import pyarrow as pa
 
 from moola.config import names
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry, WindowSet
-from moola.data.splits import WalkForward
+from moola.data.registry import DataRegistry
 from moola.errors import ConfigError
-from moola.evaluation.compare import block_length_from_overlap
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_array, forest_figure
+from moola.steps.calibrate import block_length_of
 from moola.steps.finetune import class_names
-from moola.steps.judge import find_folds
+from moola.steps.folds import audit_folds, find_folds, folds_dataset
 from moola.steps.progress import Progress, silent
-from moola.tracking.lineage import dataset_input, git_state, run_name
+from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
 from moola.training.ablation import (
     BASELINE,
@@ -33,7 +32,6 @@ from moola.training.ablation import (
 )
 from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
 from moola.training.device import describe_device, resolve_device
-from moola.training.finetune import encoder_claim
 from moola.training.launchers import Launcher, LocalLauncher
 
 DEFAULT_CACHE = Path("artifacts/evaluation")
@@ -103,7 +101,8 @@ def ablate(
         params={**params, "device_used": device},
         device=describe_device(device),
     ) as run:
-        run.log_json(names.ARTIFACT_AUDIT, _audit(registry, labeled, found_folds, base))
+        audit = audit_folds(registry, labeled, found_folds, base.pretrained_encoder)
+        run.log_json(names.ARTIFACT_AUDIT, audit)
         run.log_json(names.ARTIFACT_SPLIT, found_folds.to_dict())
         titles = {arm.letter: f"{arm.letter} {arm.title}" for arm in arms}
         predictions = walk_forward_predictions(
@@ -116,46 +115,16 @@ def ablate(
             on_done=lambda letter, done, total: progress(titles[letter], done, total),
         )
         num_windows = len(predictions[BASELINE].y)
-        run.log_inputs([_dataset(labeled, found_folds, num_windows)])
-        finding = judge_ablation(predictions, block_length=_block_length(labeled, num_windows))
+        run.log_inputs([folds_dataset(labeled, found_folds, num_windows)])
+        finding = judge_ablation(
+            predictions, block_length=block_length_of(labeled.meta, num_windows)
+        )
         rows = _rows(arms, predictions, finding)
         _log(run, rows, finding, seeds)
         for arm, row in zip(arms, rows, strict=True):
             _log_arm(run, arm, row, predictions[arm.letter], class_names(labeled.meta))
     return AblationSummary(
         run_id=run.run_id, rows=rows, finding=finding, num_windows=num_windows, seeds=seeds
-    )
-
-
-def _audit(
-    registry: DataRegistry, labeled: WindowSet, folds: WalkForward, base: FinetuneConfig
-) -> dict[str, Any]:
-    """Audit every fold against the encoder's corpus; raises AuditError on the first failure."""
-    claim = encoder_claim(str(base.pretrained_encoder))
-    trails = {}
-    for fold in folds.folds:
-        trail = registry.audit(labeled, fold, corpus=claim)
-        trail.require()
-        trails[fold.name] = trail.to_dict()
-    return trails
-
-
-def _dataset(labeled: WindowSet, folds: WalkForward, num_windows: int) -> Any:
-    return dataset_input(
-        name=f"{labeled.name}@{folds.name}",
-        sha256=labeled.sha256,
-        source=f"bars/{labeled.source}",
-        context="validation",
-        shape=(num_windows, *labeled.X_ohlc.shape[1:]),
-    )
-
-
-def _block_length(labeled: WindowSet, num_windows: int) -> int:
-    return block_length_from_overlap(
-        window_bars=int(labeled.meta["T"]),
-        horizon_bars=int(labeled.meta["horizon_bars"]),
-        step_bars=int(labeled.meta["step_bars"]),
-        num_windows=num_windows,
     )
 
 

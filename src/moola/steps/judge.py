@@ -12,7 +12,7 @@ from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import Split, WalkForward
 from moola.data.synthetic import make_synthetic, synthetic_checks
-from moola.errors import ConfigError, DataError
+from moola.errors import ConfigError
 from moola.evaluation import gates as rules
 from moola.evaluation.gates import GateReport
 from moola.models.augmentation import Augmentation, augment_windows
@@ -21,6 +21,7 @@ from moola.pretraining.masked_lstm_pretrain import split_by_time
 from moola.pretraining.quality import encoder_evidence
 from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import Candidate
+from moola.steps.folds import find_folds
 from moola.steps.progress import Progress
 from moola.steps.rivals import CONTROLS, SIMPLE, Rivals
 from moola.training.finetune import encoder_claim
@@ -274,22 +275,3 @@ def asked_gates(candidate: Candidate, asked: tuple[int, ...]) -> tuple[int, ...]
                 limit=f"one of {', '.join(map(str, possible))}",
             )
     return asked or possible
-
-
-def find_folds(registry: DataRegistry, labeled: str, name: str | None) -> WalkForward:
-    """Return a fold file by name, or the one in the registry that was made for a labelled set."""
-    if name is not None:
-        return registry.load_folds(name)
-    for found in registry.names():
-        if not found.startswith("splits/"):
-            continue
-        try:
-            folds = registry.load_folds(found)
-        except DataError:
-            continue
-        if folds.labeled == labeled:
-            return folds
-    raise DataError(
-        f"no walk-forward folds of {labeled} in {registry.data_root}",
-        remedy="Make them with `moola data build`",
-    )
