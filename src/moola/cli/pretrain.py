@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,31 +78,7 @@ def pretrain_bilstm(
 
     Several processes: `torchrun --nproc-per-node 2 -m moola pretrain-bilstm --device cpu`
     """
-    config = defaults.PretrainConfig(
-        unlabeled=unlabeled,
-        hidden_dim=hidden_dim,
-        num_layers=num_layers,
-        dropout=dropout,
-        mask_ratio=mask_ratio,
-        mask_strategy=mask_strategy,
-        patch_size=patch_size,
-        epochs=epochs,
-        patience=patience,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        reconstruct=reconstruct,
-        latent_weight=latent_weight,
-        augment=augment,
-        num_augmentations=num_augmentations,
-        materialise_augmented=materialise_augmented,
-        sampling=sampling,
-        windows_per_epoch=windows_per_epoch or None,
-        amp=amp,
-        seed=seed,
-        device=device,
-    )
-    _run(config, data_root=data_root, output=output, resume=resume)
+    _run(defaults.PretrainConfig, locals())
 
 
 def pretrain_ts2vec(
@@ -126,23 +104,7 @@ def pretrain_ts2vec(
 
     Example: `moola pretrain-ts2vec --unlabeled unlabeled_windows/v1 --epochs 20`
     """
-    config = defaults.TS2VecConfig(
-        unlabeled=unlabeled,
-        epochs=epochs,
-        patience=patience,
-        hidden_dim=hidden_dim,
-        output_dim=output_dim,
-        depth=depth,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        sampling=sampling,
-        windows_per_epoch=windows_per_epoch or None,
-        amp=amp,
-        seed=seed,
-        device=device,
-    )
-    _run(config, data_root=data_root, output=output, resume=resume)
+    _run(defaults.TS2VecConfig, locals())
 
 
 def pretrain_multitask(
@@ -171,37 +133,26 @@ def pretrain_multitask(
 
     Example: `moola pretrain-multitask --epochs 20 --horizon-bars 6`
     """
-    config = defaults.MultitaskConfig(
-        unlabeled=unlabeled,
-        epochs=epochs,
-        patience=patience,
-        hidden_dim=hidden_dim,
-        num_layers=num_layers,
-        horizon_bars=horizon_bars,
-        direction_weight=direction_weight,
-        swing_weight=swing_weight,
-        candle_weight=candle_weight,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        sampling=sampling,
-        windows_per_epoch=windows_per_epoch or None,
-        amp=amp,
-        seed=seed,
-        device=device,
-    )
-    _run(config, data_root=data_root, output=output, resume=resume)
+    _run(defaults.MultitaskConfig, locals())
 
 
-def _run(config: Any, *, data_root: str, output: Path, resume: bool) -> None:
+def _run(kind: type[defaults.CorpusConfig], options: Mapping[str, Any]) -> None:
+    """Pretrain with a command's options: those that are named as a field of the configuration."""
     from moola.steps.pretrain import pretrain
     from moola.training.device import keep_freed_memory
 
+    fields = {field.name for field in dataclasses.fields(kind)}
+    values = {name: value for name, value in options.items() if name in fields}
+    config = kind(**{**values, "windows_per_epoch": options["windows_per_epoch"] or None})
     keep_freed_memory()
     leads = os.environ.get("RANK", "0") == "0"
     with progress_bars() as progress:
         summary = pretrain(
-            config, data_root=data_root, output=output, resume=resume, progress=progress
+            config,
+            data_root=options["data_root"],
+            output=options["output"],
+            resume=options["resume"],
+            progress=progress,
         )
     if leads:
         print_pretrain(summary)
