@@ -300,6 +300,12 @@ def test_runs_and_show_tell_it_again_from_the_store(
     assert _run(["runs", "--num", "2", "--step", "finetune"]) == 0
     listed = capsys.readouterr().out
     assert listed.index(job["transfer"].run_id[:8]) < listed.index(job["scratch"].run_id[:8])
+    assert _run(["runs", "--num", "2", "--step", "finetune", "--json"]) == 0
+    newest = json.loads(capsys.readouterr().out)[0]
+    assert (newest["run_id"], newest["status"]) == (job["transfer"].run_id, "FINISHED")
+    assert _run(["show", job["judged"][0].run_id, "--json"]) == 0
+    children = json.loads(capsys.readouterr().out)["children"]
+    assert {c["tags"][names.TAG_GATE] for c in children} >= {"0", "1", "2"}
     assert _run(["show", "nothing"]) == 2
     assert "no run answers to 'nothing'" in capsys.readouterr().err
     assert _run(["ui", "gates"]) == 0
@@ -332,12 +338,23 @@ def test_the_served_model_equals_the_trained_one(job: dict, data_root: Path) -> 
             model.predict(bad)
 
 
-def test_a_version_whose_gates_failed_is_refused_and_remembered(job: dict) -> None:
+def test_a_version_whose_gates_failed_is_refused_and_remembered(
+    job: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moola.cli.app import _run
+
     version = job["transfer"].version  # two epochs of pretraining do not pass gate 3
     with pytest.raises(PromotionRefused, match="gate 3 is failed"):
         promote(version=version)
     entry = ledger_of().entries(names.REGISTERED_MODEL)[-1]
     assert (entry.event, entry.version_to) == ("refusal", version)
+    capsys.readouterr()
+    assert _run(["history", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["champion"] is None
+    assert told["entries"][-1]["reason"] == entry.reason
+    assert _run(["verify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == []
     records = list((job["folder"] / "artifacts" / "decisions").glob(f"*-v{version}.md"))
     assert len(records) == 1
     assert "gate 3" in records[0].read_text().lower()

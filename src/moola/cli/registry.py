@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from moola.cli.console import console, progress_bars
-from moola.cli.options import Device, LedgerUrl, Name
+from moola.cli.console import console, print_json, progress_bars
+from moola.cli.options import AsJson, DataRoot, Device, LedgerUrl, Name
 from moola.cli.reports import print_decision
 from moola.config import names
 
 if TYPE_CHECKING:
-    pass
+    from moola.promotion.audit import Audit
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -33,9 +34,8 @@ def promote(
     name: str = Name,
     dry_run: bool = typer.Option(False, help="Check all but the locked test set."),
     ledger: str = LedgerUrl,
-    data_root: str = typer.Option(
-        "data", "--data-root", help="Root of the data registry: folder or URL."
-    ),
+    data_root: str = DataRoot,
+    as_json: bool = AsJson,
 ) -> None:
     """Move Production to a version, if its gates and the locked test set allow it.
 
@@ -53,6 +53,9 @@ def promote(
         ledger_url=ledger or None,
         data_root=data_root,
     )
+    if as_json:
+        print_json({**dataclasses.asdict(summary.decision), "record": summary.record})
+        return
     print_decision(summary.decision, summary.record)
 
 
@@ -93,6 +96,7 @@ def history(
     name: str = Name,
     at: datetime | None = typer.Option(None, help="UTC time: who held Production then?"),
     ledger: str = LedgerUrl,
+    as_json: bool = AsJson,
 ) -> None:
     """Show who held Production when, and every decision; the ledger's chain is checked first.
 
@@ -103,6 +107,10 @@ def history(
     from moola.steps.registry import read_history
 
     found = read_history(name, at=at, ledger_url=ledger or None)
+    if as_json:
+        entries = [dataclasses.asdict(entry) for entry in found.entries]
+        print_json({"champion": found.champion, "at": at, "entries": entries})
+        return
     table = Table(box=None, pad_edge=False)
     for column in ("seq", "time (UTC)", "event", "from", "to", "who", "reason"):
         table.add_column(column, overflow="fold")
@@ -122,7 +130,7 @@ def history(
     out.print(f"In Production {moment}: {found.champion or 'nothing'}")
 
 
-def verify(name: str = Name, ledger: str = LedgerUrl) -> None:
+def verify(name: str = Name, ledger: str = LedgerUrl, as_json: bool = AsJson) -> None:
     """Check the ledger's chain, every promotion's signature and files, and who holds Production.
 
     Example: `moola verify`
@@ -131,14 +139,23 @@ def verify(name: str = Name, ledger: str = LedgerUrl) -> None:
     from moola.steps.registry import verify as check
 
     found = check(name, ledger_url=ledger or None)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        _print_audit(found)
+    if found.findings:
+        raise AuditError(f"{len(found.findings)} findings about {name}")
+
+
+def _print_audit(found: Audit) -> None:
     out = console()
-    out.print(f"{found.num_entries} ledger entries about {name}, head {(found.head or '-')[:16]}")
+    head = (found.head or "-")[:16]
+    out.print(f"{found.num_entries} ledger entries about {found.name}, head {head}")
     out.print(f"In Production: {found.champion or 'nothing'}")
     for finding in found.findings:
         out.print(f"  - {finding}", markup=False)
-    if found.findings:
-        raise AuditError(f"{len(found.findings)} findings about {name}")
-    out.print("chain, signatures, files and stages agree")
+    if not found.findings:
+        out.print("chain, signatures, files and stages agree")
 
 
 def keys(revoke: str = typer.Option("", help="Key id to revoke."), ledger: str = LedgerUrl) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moola.cli.console import console, figure, print_gates, print_report
 from moola.config import names
@@ -139,6 +139,19 @@ def print_evaluation(summary: EvaluationSummary) -> None:
     if summary.not_run:
         missing = ", ".join(map(str, summary.not_run))
         out.print(f"Not signed: promotion needs gates {missing} as well; run without --gate")
+
+
+def evaluation_facts(summary: EvaluationSummary) -> dict[str, Any]:
+    """Return the verdicts of a candidate, JSON-ready."""
+    return {
+        "run_id": summary.run_id,
+        "name": summary.candidate.name,
+        "version": summary.candidate.version,
+        "num_windows": summary.num_windows,
+        "metrics": summary.metrics,
+        "gates": [report.to_dict() for report in summary.reports],
+        "not_run": summary.not_run,
+    }
 
 
 def print_decision(decision: Decision, record: Path | None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
 
-from moola.cli.console import console, figure, print_gates, print_report
+from moola.cli.console import console, figure, print_gates, print_json, print_report
+from moola.cli.options import AsJson
 from moola.cli.reports import print_finetune
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ def add_commands(app: typer.Typer) -> None:
 
 def runs(
     num: int = typer.Option(20, help="How many, newest first."),
-    step: str = typer.Option("", help="pretrain, finetune, ablate, evaluate or promote."),
+    step: str = typer.Option("", help="pretrain, finetune, ablate, sweep, evaluate or promote."),
+    as_json: bool = AsJson,
 ) -> None:
     """List the newest runs of the store.
 
@@ -35,10 +38,14 @@ def runs(
 
     from moola.steps.runs import list_runs
 
+    found = list_runs(num=num, step=step or None)
+    if as_json:
+        print_json([dataclasses.asdict(run) for run in found])
+        return
     table = Table(box=None, pad_edge=False)
     for column in ("run", "step", "started (UTC)", "seconds", "status", "log-loss", "name"):
         table.add_column(column, overflow="fold", no_wrap=column != "name")
-    for run in list_runs(num=num, step=step or None):
+    for run in found:
         style = _STATUS_STYLE.get(run.status, "dim")
         table.add_row(
             run.run_id[:8],
@@ -54,6 +61,7 @@ def runs(
 
 def show(
     run: str = typer.Argument("newest", help="A run's id or the beginning of it, its name, newest"),
+    as_json: bool = AsJson,
 ) -> None:
     """Show what a run did, from the store alone: the status report again, or its gates.
 
@@ -62,6 +70,9 @@ def show(
     from moola.steps.runs import finetune_view, gate_reports, read_run
 
     found = read_run(run)
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
     view = finetune_view(found)
     if view is not None:
         print_finetune(view)

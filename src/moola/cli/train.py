@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from moola.cli.console import console, progress_bars
+from moola.cli.console import console, print_json, progress_bars
 from moola.cli.options import (
     Address,
+    AsJson,
     DataRoot,
     Device,
     GpusPerTask,
@@ -17,12 +17,9 @@ from moola.cli.options import (
     LauncherName,
     whole_numbers,
 )
-from moola.cli.reports import print_evaluation, print_finetune
+from moola.cli.reports import evaluation_facts, print_evaluation, print_finetune
 from moola.config import names
 from moola.config import training as defaults
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -132,6 +129,7 @@ def evaluate(
     gpus_per_task: float = GpusPerTask,
     device: str = Device,
     data_root: str = DataRoot,
+    as_json: bool = AsJson,
 ) -> None:
     """Run the gates for a registered version and sign the verdicts.
 
@@ -146,6 +144,7 @@ def evaluate(
 
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     versions = list(dict.fromkeys(v.strip() for v in (version or "newest").split(",")))
+    found = []
     for one in versions:
         with progress_bars() as progress:
             summary = run_gates(
@@ -160,7 +159,11 @@ def evaluate(
                 data_root=data_root,
                 progress=progress,
             )
-        print_evaluation(summary)
+        found.append(evaluation_facts(summary))
+        if not as_json:
+            print_evaluation(summary)
+    if as_json:
+        print_json(found)
 
 
 def demo(
