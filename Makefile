@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONPATH
 
-.PHONY: demo test test-slow check docs bench server ui clean
+.PHONY: demo test test-slow coverage check docs bench server ui clean
 
 demo: $(VENV)/.installed   ## the whole job once, on the bars in data/bars
 	moola demo
@@ -20,6 +20,10 @@ test: $(VENV)/.installed-test   ## layers, then every test that is not marked sl
 test-slow: $(VENV)/.installed-test   ## the tests that take minutes
 	scripts/install-debian-deps
 	pytest -m slow
+
+coverage: $(VENV)/.installed-test   ## what `make test` runs, with the branches it reaches
+	scripts/install-debian-deps
+	pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term
 
 check: $(VENV)/.installed-test   ## what to run before a commit
 	ruff check .
