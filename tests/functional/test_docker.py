@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from compose_spec import PyCompose
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 KUBERNETES = DOCKER / "kubernetes"
@@ -53,6 +54,19 @@ def test_image_compose_and_tests_start_the_server_by_one_script(compose: dict[st
     assert used - optional <= set(given)
     for name in SCRIPTS:
         assert os.access(DOCKER / name, os.X_OK)
+
+
+def test_the_compose_file_is_what_the_specification_allows(compose: dict[str, Any]) -> None:
+    def read() -> PyCompose:  # anchors and merged keys written out: the parser knows none
+        return PyCompose.from_yaml(yaml.safe_dump(compose))
+
+    read().validate()
+    assert set(read().service_names()) == set(compose["services"])
+    server = compose["services"]["server"]
+    server["portz"] = ["127.0.0.1:5000:5000"]
+    with pytest.raises(ValueError, match="portz"):
+        read()
+    del server["portz"]
 
 
 def test_compose_opens_nothing_beyond_this_machine_and_holds_no_secret(
