@@ -10,12 +10,14 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from guard_attacks import ATTACKS, POLICY, SAYS, World, change_on_disk
 from guard_server import PASSWORD, USER, Server, running
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
 from promotion_kit import (
     NAME,
@@ -473,6 +475,29 @@ def test_the_command_says_what_it_enforces_and_refuses_bad_settings(tmp_path: Pa
     (tmp_path / "policy.yaml").write_text("requird_gates: [0]")
     with pytest.raises(ConfigError, match="required_gates"):
         server_command(project=tmp_path, policy_file=tmp_path / "policy.yaml")
+
+
+def test_clients_that_log_a_new_data_set_in_the_same_moment_all_succeed(
+    tmp_path: Path, postgres: str
+) -> None:
+    with running(tmp_path, backend=postgres) as server:
+        client = server.client()
+        experiment = client.create_experiment("race")
+
+        def log(number: int) -> None:
+            run_id = client.create_run(experiment).info.run_id
+            for digest in range(40):
+                ready.wait()
+                dataset = Dataset(f"d{digest}", "0" * 36, "local", "{}")
+                try:
+                    client.log_inputs(run_id, [DatasetInput(dataset)])
+                except MlflowException:
+                    ready.abort()
+                    raise
+
+        ready = threading.Barrier(4, timeout=60)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(log, range(4)))
 
 
 def test_a_plain_server_keeps_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:

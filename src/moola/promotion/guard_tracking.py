@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from moola.promotion.guard_core import Guard, deny
+from moola.tracking.store import lost_race
 
 _RUN_WRITES = (
     "update_run_info",
@@ -77,6 +79,8 @@ class GuardedTrackingStore(SqlAlchemyStore):
 
 def _guard_run(method: str) -> Any:
     original = getattr(SqlAlchemyStore, method)
+    if method == "log_inputs":
+        original = _again_after_a_race(original)
 
     def guarded(self: GuardedTrackingStore, run_id: str, *args: Any, **kwargs: Any) -> Any:
         if run_id in self.guard.frozen().runs:
@@ -84,6 +88,20 @@ def _guard_run(method: str) -> Any:
         return original(self, run_id, *args, **kwargs)
 
     return guarded
+
+
+def _again_after_a_race(original: Any) -> Any:
+    """Repeat a call that lost a race: of two that log a new data set at once, MLflow fails one."""
+
+    def repeated(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        except MlflowException as error:
+            if not lost_race(error):
+                raise
+            return original(*args, **kwargs)
+
+    return repeated
 
 
 def _guard_model(method: str) -> Any:

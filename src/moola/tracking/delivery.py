@@ -17,7 +17,7 @@ from requests import HTTPError
 
 from moola.config import names
 from moola.tracking.spool import Entry, Spool
-from moola.tracking.store import experiment_id, first_line, is_server
+from moola.tracking.store import experiment_id, first_line, is_server, lost_race
 
 BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS, BATCH_ALL = 1000, 100, 100, 1000  # MLflow's limits
 _REFUSALS = {
@@ -29,10 +29,6 @@ _REFUSALS = {
     "RESOURCE_ALREADY_EXISTS",
     "RESOURCE_DOES_NOT_EXIST",
 }
-
-
-# MLflow's answer where two clients log the same data set first; the second attempt finds it.
-_RACE = ("duplicate key", "UNIQUE constraint failed")
 
 
 class StoreAway(Exception):
@@ -128,8 +124,7 @@ def _judged(client: MlflowClient, error: Exception) -> Exception:
         never = 400 <= status < 500 and status not in (401, 404, 408, 429)
     elif isinstance(error, MlflowException):
         answered = isinstance(error, RestException) or not is_server(client.tracking_uri)
-        raced = any(words in str(error) for words in _RACE)
-        never = answered and error.error_code in _REFUSALS and not raced
+        never = answered and error.error_code in _REFUSALS and not lost_race(error)
     else:
         never = not isinstance(error, OSError)
     return StoreRefuses(reason) if never else StoreAway(reason)

@@ -110,6 +110,11 @@ def experiment_id(client: MlflowClient, name: str, location: str | None) -> str:
         return str(found.experiment_id)
 
 
+def lost_race(error: Exception) -> bool:
+    """Return whether another client logged the same data set first: a second attempt finds it."""
+    return any(w in str(error) for w in ("duplicate key", "UNIQUE constraint failed"))
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message."""
     text = str(error).strip()
