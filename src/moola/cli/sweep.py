@@ -74,7 +74,7 @@ def sweep(
     if fixed:
         base = configured(base, {d.name: d.ends[0] for d in parse_space(fixed, base)})
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
-    with progress_bars() as progress:
+    with progress_bars(quiet=as_json) as progress:
         summary = search(
             base,
             parse_space(space, base),

@@ -146,7 +146,7 @@ def evaluate(
     versions = list(dict.fromkeys(v.strip() for v in (version or "newest").split(",")))
     found = []
     for one in versions:
-        with progress_bars() as progress:
+        with progress_bars(quiet=as_json) as progress:
             summary = run_gates(
                 version=_unless(one, "newest"),
                 peers=[v for v in versions if v != one],
