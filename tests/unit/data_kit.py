@@ -17,7 +17,8 @@ from moola.hashing import sha256_files, sha256_json
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "bars"
 RECIPE = WindowRecipe(source="walk", window_bars=12, step_bars=3, horizon_bars=3)
-SPLIT = SplitRecipe(labeled="labeled_windows/v1")
+SET = "labeled_windows/v1"
+SPLIT = SplitRecipe(labeled=SET)
 
 
 def hours(num: int, start: str = "2020-01-01T00") -> np.ndarray:
@@ -61,7 +62,7 @@ def small_registry(root: Path, num_bars: int = 400, *, swing: float = 0.5) -> Da
     """A registry with one source, one labelled set of about 129 windows and one split."""
     write_bars(root, bars_of(walk(num_bars, swing=swing)))
     registry = DataRegistry(root)
-    registry.build_set("labeled_windows/v1", RECIPE)
+    registry.build_set(SET, RECIPE)
     registry.build_split("fwd", SPLIT)
     return registry
 
