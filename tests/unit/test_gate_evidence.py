@@ -1,0 +1,82 @@
+"""Gates 0 and 3: verdicts on what is known of data, device and encoder; gaps in it are refused."""
+
+import pytest
+from gates_kit import LIMITS
+
+from moola.errors import BadInput
+from moola.evaluation.gates import gate_0_data, gate_3_encoder
+
+CLEAN = {"passed": True, "checks": [{"name": "overlap", "passed": True, "detail": "none"}]}
+ENCODER = {
+    "masked_error": {
+        "model": 0.8,
+        "linear": 1.0,
+        "last_value": 1.5,
+        "delta_low": -0.3,
+        "delta_high": -0.1,
+    },
+    "probe_accuracy": 0.62,
+    "probe_accuracy_random": 0.55,
+    "probe_delta_low": 0.02,
+    "probe_delta_high": 0.12,
+    "latent_std_min": 0.1,
+    "effective_rank": 9.0,
+    "num_dims": 64,
+}
+
+
+def test_data_gate():
+    run = gate_0_data
+    assert run(audit=CLEAN, device_asked="auto", device_used="cpu").verdict == "passed"
+    assert run(audit=CLEAN, device_asked="cuda", device_used="cuda:0").verdict == "passed"
+    found = run(audit=CLEAN, device_asked="cuda", device_used="cpu")
+    assert found.verdict == "failed"
+    assert found.reasons == ("the device asked for was cuda, the run used cpu",)
+    leak = {"passed": False, "checks": [{"name": "bars", "passed": False, "detail": "3 shared"}]}
+    assert (
+        "bars failed: 3 shared"
+        in run(audit=leak, device_asked="auto", device_used="cpu").reasons[0]
+    )
+    lying = {"passed": True, "checks": leak["checks"]}
+    assert run(audit=lying, device_asked="auto", device_used="cpu").verdict == "failed"
+    for bad in ({}, {"passed": True, "checks": []}, {"passed": "yes", "checks": CLEAN["checks"]}):
+        with pytest.raises(BadInput, match="audit lacks"):
+            run(audit=bad, device_asked="auto", device_used="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "text"),
+    [
+        ({}, "passed", "beats linear interpolation"),
+        ({"probe_accuracy": 0.54, "probe_accuracy_random": 0.4}, "failed", "not above 55%"),
+        ({"probe_delta_low": -0.01}, "inconclusive", "not beyond doubt"),
+        ({"probe_accuracy_random": 0.62, "probe_delta_low": -0.05}, "failed", "random encoder"),
+        ({"latent_std_min": 0.001}, "failed", "collapsed"),
+        ({"effective_rank": 1.2}, "failed", "effective rank of 1.20"),
+    ],
+)
+def test_encoder_gate(change, verdict, text):
+    found = gate_3_encoder(ENCODER | change, thresholds=LIMITS)
+    assert found.verdict == verdict
+    assert text in found.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({"delta_high": 0.01}, "inconclusive"),
+        ({"model": 1.2}, "failed"),
+        ({"model": 1.6}, "failed"),
+        ({"last_value": 0.7}, "failed"),
+    ],
+)
+def test_encoder_gate_on_reconstruction(change, verdict):
+    evidence = ENCODER | {"masked_error": ENCODER["masked_error"] | change}
+    assert gate_3_encoder(evidence, thresholds=LIMITS).verdict == verdict
+
+
+def test_encoder_gate_refuses_missing_and_nan():
+    with pytest.raises(BadInput, match="masked_error is None"):
+        gate_3_encoder({k: v for k, v in ENCODER.items() if k != "masked_error"})
+    with pytest.raises(BadInput, match="probe_accuracy in evidence is nan"):
+        gate_3_encoder(ENCODER | {"probe_accuracy": float("nan")})
