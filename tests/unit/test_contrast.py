@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from pretrain_kit import CLAIM, windows
 
 from moola.config.pretraining import TS2VecConfig
-from moola.data.audit import CorpusClaim
 from moola.errors import ConfigError
 from moola.models.pretrained_utils import load_pretrained_strict
 from moola.models.ts2vec import TS2VecEncoder
@@ -27,19 +26,6 @@ from moola.pretraining.ts2vec_pretrain import (
 TINY = TS2VecConfig(
     hidden_dim=6, output_dim=8, depth=2, epochs=2, batch_size=8, windows_per_epoch=32, seed=1
 )
-CLAIM = CorpusClaim(
-    name="unlabeled_windows/v1", sha256="0" * 64, source="walk", source_sha256="1" * 64,
-    first_bar="2020-01-01T00:00:00", last_bar="2020-02-01T00:00:00",
-)  # fmt: skip
-
-
-def windows(num: int = 90, bars: int = 16) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, num + bars)))
-    open_ = np.r_[100.0, close[:-1]]
-    high, low = np.maximum(open_, close) * 1.002, np.minimum(open_, close) * 0.998
-    ohlc = np.column_stack([open_, high, low, close]).astype(np.float32)
-    return np.stack([ohlc[i : i + bars] for i in range(num)])
 
 
 def test_loss_by_hand_of_one_step() -> None:
@@ -79,7 +65,7 @@ def test_views_are_of_the_same_steps() -> None:
 
 
 def test_pretraining_is_deterministic_resumes_and_loads(tmp_path: Path) -> None:
-    X = windows()
+    X = windows(90, 16)
     whole = pretrain_ts2vec(X, TINY, Session(device="cpu"))
     state = tmp_path / "state.safetensors"
 
@@ -104,4 +90,4 @@ def test_pretraining_is_deterministic_resumes_and_loads(tmp_path: Path) -> None:
 
 def test_parts_of_a_batch_are_refused() -> None:
     with pytest.raises(ConfigError, match="2 processes"):
-        pretrain_ts2vec(windows(), TINY, Session(device="cpu", share=Share(rank=0, size=2)))
+        pretrain_ts2vec(windows(90, 16), TINY, Session(device="cpu", share=Share(rank=0, size=2)))

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretrain_kit import windows
 
 from moola.config.pretraining import MultitaskConfig
 from moola.models.multitask_bilstm import MultiTaskBiLSTM
 from moola.pretraining.multitask_pretrain import majority_accuracy, pretrain_multitask
 from moola.pretraining.session import Session
 from moola.pretraining.targets import IGNORED, bar_targets
-
-
-def windows(num: int, bars: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, num + bars)))
-    open_ = np.r_[100.0, close[:-1]]
-    high, low = np.maximum(open_, close) * 1.002, np.minimum(open_, close) * 0.998
-    ohlc = np.column_stack([open_, high, low, close]).astype(np.float32)
-    return np.stack([ohlc[i : i + bars] for i in range(num)])
 
 
 def test_targets_by_hand() -> None:

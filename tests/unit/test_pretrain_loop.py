@@ -7,13 +7,13 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pretrain_kit import windows
 from safetensors.torch import load_file
 
 from moola.config.pretraining import PretrainConfig
@@ -28,15 +28,6 @@ TINY = PretrainConfig(
     hidden_dim=6, num_layers=2, dropout=0.2, epochs=4, batch_size=16, patch_size=3,
     device="cpu", seed=1, learning_rate=1e-2,
 )  # fmt: skip
-
-
-def windows(num: int = 80, bars: int = 12) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, num + bars)))
-    open_ = np.r_[100.0, close[:-1]]
-    high, low = np.maximum(open_, close) * 1.002, np.minimum(open_, close) * 0.998
-    ohlc = np.column_stack([open_, high, low, close]).astype(np.float32)
-    return np.stack([ohlc[i : i + bars] for i in range(num)])
 
 
 def weights(result: object) -> dict[str, torch.Tensor]:
@@ -75,30 +66,35 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, changes: dict
 
 
 CHILD = """
-import sys
+import os, signal, sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from test_pretrain_loop import TINY, windows
+from test_pretrain_loop import LONG, windows
+from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
 from moola.pretraining.masked_lstm_pretrain import MaskedLSTMPretrainer
-from dataclasses import replace
-MaskedLSTMPretrainer(replace(TINY, epochs=60, patience=60)).pretrain(
-    windows(), state_path=Path({state!r}))
+original, calls = BiLSTMMaskedAutoencoder.compute_loss, []
+
+def killed(*args, **options):
+    calls.append(1)
+    if len(calls) == 98:  # the third of five batches of epoch 20
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args, **options)
+
+BiLSTMMaskedAutoencoder.compute_loss = killed
+MaskedLSTMPretrainer(LONG).pretrain(windows(), state_path=Path({state!r}))
 """
+LONG = replace(TINY, epochs=60, patience=60)
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     state = tmp_path / "state.safetensors"
     code = CHILD.format(paths=[str(Path(__file__).parent)], state=str(state))
-    child = subprocess.Popen([sys.executable, "-c", code])
-    while not state.exists() and child.poll() is None:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    config = replace(TINY, epochs=60, patience=60)
-    again = MaskedLSTMPretrainer(config).pretrain(windows(), state_path=state, resume=True)
-    whole = MaskedLSTMPretrainer(config).pretrain(windows())
-    assert again.resumed_at
+    child = subprocess.run([sys.executable, "-c", code], check=False)
+    assert child.returncode == -signal.SIGKILL
+    again = MaskedLSTMPretrainer(LONG).pretrain(windows(), state_path=state, resume=True)
+    whole = MaskedLSTMPretrainer(LONG).pretrain(windows())
+    assert again.resumed_at == 19
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(again)[name]), name
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pretrain_kit import CLAIM, windows
 
 from moola.config.pretraining import PretrainConfig
-from moola.data.audit import CorpusClaim
 from moola.data.windows import normalise
 from moola.errors import CheckpointError, ConfigError, MoolaError
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
@@ -30,19 +30,6 @@ from moola.pretraining.quality import (
 TINY = PretrainConfig(
     hidden_dim=4, num_layers=1, epochs=2, batch_size=16, patch_size=3, device="cpu", seed=1
 )
-CLAIM = CorpusClaim(
-    name="unlabeled_windows/v1", sha256="0" * 64, source="walk", source_sha256="1" * 64,
-    first_bar="2020-01-01T00:00:00", last_bar="2020-02-01T00:00:00",
-)  # fmt: skip
-
-
-def windows(num: int = 80, bars: int = 12, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, num + bars)))
-    open_ = np.r_[100.0, close[:-1]]
-    high, low = np.maximum(open_, close) * 1.002, np.minimum(open_, close) * 0.998
-    ohlc = np.column_stack([open_, high, low, close]).astype(np.float32)
-    return np.stack([ohlc[i : i + bars] for i in range(num)])
 
 
 def generator(seed: int = 0) -> torch.Generator:
