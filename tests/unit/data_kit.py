@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.data.bars import Bars
 from moola.data.registry import DataRegistry
+from moola.data.split_files import WindowTimes
 from moola.hashing import sha256_files, sha256_json
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "bars"
@@ -80,3 +81,14 @@ def edit_json(path: Path, **changes: Any) -> None:
     values = json.loads(path.read_text())
     values.update(changes)
     path.write_text(json.dumps(values))
+
+
+def regular(n: int, *, step: int = 2, T: int = 4, H: int = 2) -> WindowTimes:
+    """Times of `n` windows of `T` bars, `step` bars apart, whose labels look `H` bars on."""
+    first = np.arange(n, dtype=np.int64) * step
+    return WindowTimes(first=first, last=first + T - 1, label_end=first + T + H - 1)
+
+
+def split_recipe(**values: Any) -> SplitRecipe:
+    """The default recipe with some values changed."""
+    return SplitRecipe(**{"labeled": SET, **values})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,24 @@ from data_kit import walk
 from safetensors.torch import save_file
 from torch import nn
 
+from moola.config.training import FinetuneConfig
+from moola.models.callbacks import Callback
+from moola.models.checkpoint import read_checkpoint, save_checkpoint
 from moola.models.enhanced_simple_lstm import EnhancedSimpleLSTM, EnhancedSimpleLSTMModel
+from moola.training.finetune import FinetuneResult, finetune
+from moola.training.forensics import WeightEvolution
+from moola.training.freeze import FreezeSchedule
 
 HIDDEN = 4
+TWO_PHASE = {"unfreeze_after": 2, "num_layers": 2}
+CORPUS = {
+    "name": "unlabeled_windows/v1",
+    "sha256": "0" * 64,
+    "source": "walk",
+    "source_sha256": "0" * 64,
+    "first_bar": "2019-01-01T00:00:00.000000",
+    "last_bar": "2019-06-01T00:00:00.000000",
+}
 
 
 class OneWay(nn.Module):
@@ -92,4 +106,44 @@ def same_weights(first: nn.Module, second: nn.Module) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-Edit = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+def write_encoder(folder: Path, *, num_layers: int = 1, corpus: Any = CORPUS) -> Path:
+    """Write an encoder checkpoint of hidden size 32 that states its corpus."""
+    tensors = prefixed(encoder_tensors(num_layers=num_layers, hidden=32), "encoder.")
+    save_checkpoint(folder, tensors, {"corpus": corpus} if corpus else {})
+    return folder
+
+
+def config(encoder: Path | None = None, **changes: Any) -> FinetuneConfig:
+    """Four short epochs, encoder frozen for two if there is one."""
+    values: dict[str, Any] = {
+        "preset": "compact",
+        "pretrained_encoder": str(encoder) if encoder else None,
+        "unfreeze_after": 2,
+        "epochs": 4,
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "patience": 0,
+        "device": "cpu",
+    }
+    return FinetuneConfig(**{**values, **changes})
+
+
+def run(made: FinetuneConfig, **options: Any) -> FinetuneResult:
+    """Fine-tune on the small windows."""
+    X, y = windows()
+    return finetune(made, X, y, device="cpu", **options)
+
+
+def encoder_change(result: FinetuneResult, encoder: Path) -> float:
+    """Largest distance of the trained encoder from the checkpoint."""
+    own = result.model.net_.state_dict()
+    return max(float((own[k] - v).abs().max()) for k, v in read_checkpoint(encoder).tensors.items())
+
+
+def fit(schedule: FreezeSchedule, freezer: Callback, *more: Callback, **params: Any) -> Any:
+    """Train for four epochs under a schedule; return the estimator and its weight evolution."""
+    X, y = windows()
+    evolution = WeightEvolution(schedule)
+    model = estimator(**{"n_epochs": 4, **params})
+    model.fit(X, y, callbacks=[freezer, *more, evolution])
+    return model, evolution

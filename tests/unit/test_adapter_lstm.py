@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetune_kit import windows
+from finetune_kit import CORPUS, windows
 
 from moola.config.training import FinetuneConfig
 from moola.errors import CheckpointError, ConfigError
@@ -15,15 +15,6 @@ from moola.models.adapter_lstm import AdapterLSTMModel
 from moola.models.checkpoint import save_checkpoint
 from moola.models.ts2vec import TS2VecEncoder
 from moola.training.finetune import build_model, finetune, schedule_of
-
-CORPUS = {
-    "name": "unlabeled_windows/v1",
-    "sha256": "0" * 64,
-    "source": "walk",
-    "source_sha256": "0" * 64,
-    "first_bar": "2019-01-01T00:00:00.000000",
-    "last_bar": "2019-06-01T00:00:00.000000",
-}
 
 
 def encoder(folder: Path, *, prefix: str = "encoder.") -> Path:

@@ -7,30 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetune_kit import encoder_tensors, prefixed, same_weights, windows
+from finetune_kit import encoder_tensors, same_weights, windows, write_encoder
 from sklearn.base import clone
 
 from moola.config.training import ENCODER_MODELS, FinetuneConfig
 from moola.errors import CheckpointError
 from moola.models import REGISTRY
-from moola.models.checkpoint import save_checkpoint
 from moola.models.pretrained_utils import load_pretrained_strict
 from moola.models.simple_lstm import SimpleLSTM, SimpleLSTMModel
 from moola.training.finetune import finetune
-
-
-def encoder(folder: Path, *, num_layers: int = 1) -> Path:
-    tensors = encoder_tensors(num_layers=num_layers, hidden=32)
-    corpus = {
-        "name": "unlabeled_windows/v1",
-        "sha256": "0" * 64,
-        "source": "walk",
-        "source_sha256": "0" * 64,
-        "first_bar": "2019-01-01T00:00:00.000000",
-        "last_bar": "2019-06-01T00:00:00.000000",
-    }
-    save_checkpoint(folder, prefixed(tensors, "encoder."), {"corpus": corpus})
-    return folder
 
 
 def config(path: Path) -> FinetuneConfig:
@@ -62,7 +47,7 @@ def test_a_bar_changed_at_the_end_matters_and_the_features_do_not() -> None:
 
 
 def test_it_takes_the_forward_half_of_a_bidirectional_encoder(tmp_path: Path) -> None:
-    path = encoder(tmp_path / "e")
+    path = write_encoder(tmp_path / "e")
     net = SimpleLSTMModel().build_net(2)
     report = load_pretrained_strict(net, path)
     assert report["num_matched"] == 4
@@ -75,14 +60,14 @@ def test_it_takes_the_forward_half_of_a_bidirectional_encoder(tmp_path: Path) ->
 
 
 def test_one_layer_of_a_two_layer_encoder_is_refused(tmp_path: Path) -> None:
-    path = encoder(tmp_path / "e", num_layers=2)
+    path = write_encoder(tmp_path / "e", num_layers=2)
     with pytest.raises(CheckpointError, match="use num_layers=2"):
         load_pretrained_strict(SimpleLSTMModel().build_net(2), path)
 
 
 def test_fine_tuning_follows_and_proves_the_schedule(tmp_path: Path) -> None:
     X, y = windows()
-    result = finetune(config(encoder(tmp_path / "e")), X, y, device="cpu")
+    result = finetune(config(write_encoder(tmp_path / "e")), X, y, device="cpu")
     assert result.proof is not None
     assert result.proof["proven"]
     assert result.load_report is not None
