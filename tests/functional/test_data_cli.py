@@ -1,3 +1,5 @@
+"""`moola data` from a file of bars to a verified registry, by the command line."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The audit of a split: copies, corpus, order and classes; each refusal names its windows."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Bar files: read, refused where prices or times cannot be, repeated blocks and gaps found."""
+
 from __future__ import annotations
 
 import numpy as np

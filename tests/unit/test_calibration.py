@@ -1,3 +1,5 @@
+"""Calibration: bins, ECE against its null, and the temperature fitted to it."""
+
 import json
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Checkpoints: read back with their digest; pickled code, NaN and broken files are refused."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Paired comparison: intervals, reach, false alarms, McNemar, Holm and the block length."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""Walk-forward predictions: every fold and seed once, finished trainings reused."""
+
 from __future__ import annotations
 
 from dataclasses import replace

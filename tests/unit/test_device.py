@@ -1,3 +1,5 @@
+"""The device asked for is the one used, or the run is refused; nothing falls back."""
+
 from __future__ import annotations
 
 import pytest

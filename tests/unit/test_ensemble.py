@@ -1,3 +1,5 @@
+"""The calibrated ensemble: each fold is scaled by what ended before it began."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Holm over several candidates of one gate: the best of three needs more than the only one."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""The twenty features: by hand, bounded, free of price level, and blind to the future."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The investigation after a control has won: windows in dispute, labels, features."""
+
 from __future__ import annotations
 
 import numpy as np

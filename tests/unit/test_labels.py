@@ -1,3 +1,5 @@
+"""Labels: each rule by hand, its horizon, and a user's labels by file."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Figures: what reliability, confusion and forest plots show, and that they are reproducible."""
+
 import io
 
 import numpy as np

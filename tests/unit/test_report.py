@@ -1,3 +1,5 @@
+"""The report of an evaluation as page and markdown: complete, escaped, offline."""
+
 import base64
 import re
 from dataclasses import replace

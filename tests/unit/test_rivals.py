@@ -1,3 +1,5 @@
+"""The rivals of a candidate: each differs in what its gate asks about, and in nothing else."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""The space of a search as it is written, and the command that trains one point of it."""
+
 import pytest
 
 from moola.cli.sweep import train_command

@@ -1,3 +1,5 @@
+"""Windows cut from bars: no repeated block, no gap, normalised; bad ones and recipes refused."""
+
 from __future__ import annotations
 
 import numpy as np
