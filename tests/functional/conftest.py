@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from promotion_kit import Bench
 from serve_kit import Stand, make_stand, mlflow_serve, moola_serve
 from services import postgres_or_skip
 
@@ -35,3 +36,15 @@ def postgres() -> Iterator[str]:
     """The address of a PostgreSQL server of the test's own, its data in a temporary folder."""
     with postgres_or_skip() as server:
         yield server.url
+
+
+@pytest.fixture
+def bench(template_db: Path, tmp_path: Path) -> Bench:
+    """A plain store with three evaluated versions."""
+    return Bench(template_db, tmp_path)
+
+
+@pytest.fixture
+def quick_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client asks again only once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")

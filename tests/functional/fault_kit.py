@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from mlflow import MlflowClient
+from process_kit import free_port, wait_until_up
 
 from moola.tracking.lineage import dataset_input
 from moola.tracking.mlflow_run import child_run, tracked_run
@@ -37,9 +37,7 @@ class MlflowServer:
     def __init__(self, folder: Path, workers: int = 1):
         self.folder = folder
         self.workers = workers
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.store = f"sqlite:///{folder}/server.db"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,16 +56,7 @@ class MlflowServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                url = f"http://127.0.0.1:{self.port}/health"
-                urllib.request.urlopen(url, timeout=2).close()
-                return
-            except OSError:
-                assert self._process.poll() is None, "the server ended"
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.1)
+        wait_until_up(self._process, f"http://127.0.0.1:{self.port}/health")
 
     def poll(self) -> int | None:
         return None if self._process is not None and self._process.poll() is None else 0

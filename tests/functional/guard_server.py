@@ -6,30 +6,22 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow import MlflowClient
+from process_kit import end_group, free_port, wait_until_up
 
 import moola
 from moola.config.promotion import TRUSTED_FOLDER
 from moola.promotion.guard import server_command
 from moola.promotion.keys import ensure_signing_key, key_id, load_signing_key, revoke, trust
 
-START_SECONDS = 60
 USER, PASSWORD = "admin", "a-long-enough-password"
 ENTRY_POINT = "[mlflow.app]\nmoola = moola.promotion.guard:create_app\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:
@@ -58,7 +50,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        _wait(self._process, self.port, self.folder)
+        wait_until_up(self._process, f"{self.url}/health", log=self.folder / "server.log")
 
     def kill(self) -> None:
         """End the server and its workers at once, as ``kill -9`` does."""
@@ -69,12 +61,7 @@ class Server:
     def stop(self) -> None:
         """End the server's own process group, which nothing else belongs to."""
         assert self._process is not None
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, how)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=20)
-                return
+        end_group(self._process)
 
     @property
     def credentials(self) -> tuple[str, str] | None:
@@ -152,20 +139,3 @@ def running(
         yield server
     finally:
         server.stop()
-
-
-def _wait(process: subprocess.Popen, port: int, folder: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            time.sleep(0.1)
-        finally:
-            connection.close()
-    raise AssertionError("no server:\n" + (folder / "server.log").read_text()[-3000:])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_kit import SHIPPED
+from mlflow import MlflowClient
+from process_kit import free_port, wait_until_up
+
+from moola.config import names
+from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.pretraining import PretrainConfig
 from moola.config.training import FinetuneConfig
+from moola.data.registry import DataRegistry
 
 TINY_ENCODER = PretrainConfig(
     hidden_dim=32, num_layers=1, epochs=2, windows_per_epoch=128, batch_size=64, device="cpu"
@@ -23,6 +28,20 @@ TINY_ENCODER = PretrainConfig(
 TINY = FinetuneConfig(
     preset="compact", epochs=3, unfreeze_after=1, patience=0, learning_rate=2e-3, device="cpu"
 )
+SHORT = {"source": "eurusd_1h", "window_bars": 24, "horizon_bars": 6}
+
+
+def short_project(root: Path, template_db: Path) -> DataRegistry:
+    """Make a project of an empty store, a set of short windows and two walk-forward folds."""
+    shutil.copy(template_db, root / "mlflow.db")
+    (root / "data" / "bars").mkdir(parents=True)
+    shutil.copy(SHIPPED / "eurusd_1h.parquet", root / "data" / "bars")
+    registry = DataRegistry(root / "data")
+    recipe = WindowRecipe(**SHORT, step_bars=12, start="2017-06-01")
+    registry.build_set("labeled_windows/v1", recipe)
+    walk = SplitRecipe(labeled="labeled_windows/v1", strategy="walk_forward", num_folds=2)
+    registry.build_split("walk_forward_v1", walk)
+    return registry
 
 
 @contextmanager
@@ -41,9 +60,7 @@ def server_process(
     `ready` is the path that answers once it is up; ``{port}`` in `words` stands for the port. Its
     output goes to `log`. Yields its address and its process id.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (log or Path(os.devnull)).open("w") as output:
         process = subprocess.Popen(
@@ -55,16 +72,50 @@ def server_process(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}{ready}", timeout=2).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert process.poll() is None, f"the server ended: {log and log.read_text()}"
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.2)
+        wait_until_up(process, f"{url}{ready}", log=log)
         yield url, process.pid
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=20)
+        process.wait(timeout=20)  # a server that does not end by itself fails the test
+
+
+def artifact(client: MlflowClient, run_id: str, path: str) -> Path:
+    """Download an artifact of a run and return its path."""
+    return Path(client.download_artifacts(run_id, path))
+
+
+def rebuilt_from_the_store(client: MlflowClient, run_id: str) -> dict[str, object]:
+    """What a run was, by MlflowClient alone: no file of the project is opened."""
+    run = client.get_run(run_id)
+
+    def read(path: str) -> dict:
+        return json.loads(artifact(client, run_id, path).read_text())
+
+    def context(entry: object) -> str:
+        return next(t.value for t in entry.tags if t.key == "mlflow.data.context")
+
+    data = {
+        context(entry): {
+            "name": entry.dataset.name,
+            "sha256": next(t.value for t in entry.tags if t.key == "moola.sha256"),
+            "uri": json.loads(entry.dataset.source)["uri"],
+            "num_windows": json.loads(entry.dataset.profile)["num_windows"],
+        }
+        for entry in run.inputs.dataset_inputs
+    }
+    found = {"data": data, "split": read(names.ARTIFACT_SPLIT), "tags": run.data.tags}
+    if run.data.tags[names.TAG_STEP] == "finetune":
+        (output,) = run.outputs.model_outputs
+        model = client.get_logged_model(output.model_id)
+        found |= {
+            "load_report": read(names.ARTIFACT_LOAD_REPORT),
+            "freeze": read(names.ARTIFACT_FREEZE_SCHEDULE),
+            "model_links": {
+                m.key: (m.value, m.dataset_name, m.dataset_digest)
+                for m in model.metrics
+                if m.dataset_name
+            },
+            "environment": read("environment.json"),
+        }
+    bins = read(names.ARTIFACT_BINS)
+    return {**found, "bins": bins, "metrics": run.data.metrics, "params": run.data.params}

@@ -8,30 +8,30 @@ import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow import MlflowClient
 
 from moola.config.names import ARTIFACT_GATE_REPORT, TAG_GATES_RUN
 from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
+from moola.promotion.decision import Decision
 from moola.promotion.evidence import SignedEvidence, evidence_from_report, sign, version_digest
 from moola.promotion.keys import TrustedKeys, key_id
+from moola.promotion.ledger import Ledger
+from moola.promotion.promote import promote
+from moola.promotion.rollback import rollback
+from moola.promotion.state import read_state
 
 NAME = "EnhancedSimpleLSTM"
 MLMODEL = "flavors:\n  python_function:\n    loader_module: net\nmodel_uuid: {uuid}\n"
 PASSED = {"gate": "promotion", "verdict": "passed", "figures": {"delta_log_loss": -0.04}}
+KEY = Ed25519PrivateKey.generate()
 FAILED = {"gate": "promotion", "verdict": "inconclusive", "reasons": ["the interval holds 0"]}
 
 
-def template_store(folder: Path) -> Path:
-    """Make an empty MLflow database once; copies of it are stores that cost nothing."""
-    path = folder / "template.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 def copied_client(template: Path, folder: Path) -> MlflowClient:
-    """Return a client of a fresh store with one experiment whose files lie below `folder`."""
+    """Return a client of a copy of an empty store; its one experiment keeps files in `folder`."""
     shutil.copy(template, folder / "mlflow.db")
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     client.create_experiment("work", artifact_location=(folder / "mlartifacts").as_uri())
@@ -177,3 +177,78 @@ def killed(target: Callable[..., None], *args: object) -> int | None:
     process.start()
     process.join(timeout=60)
     return process.exitcode
+
+
+def ask_promotion(
+    client: MlflowClient, ledger: Ledger, key: Ed25519PrivateKey, version: str, **changes: Any
+) -> Decision:
+    """Ask for Production; the promotion gate passes, unless `changes` hold another."""
+    arguments = {
+        "name": NAME,
+        "trusted_keys": trusting(key),
+        "policy": PromotionPolicy(),
+        "promotion_gate": lambda _champion: dict(PASSED),
+        "who": "ann",
+        **changes,
+    }
+    return promote(client=client, ledger=ledger, version=version, **arguments)
+
+
+def ask_rollback(
+    client: MlflowClient, ledger: Ledger, key: Ed25519PrivateKey, **changes: Any
+) -> Decision:
+    """Ask to go back, for a reason."""
+    arguments = {
+        "name": NAME,
+        "trusted_keys": trusting(key),
+        "who": "bob",
+        "reason": "drift",
+        **changes,
+    }
+    return rollback(client=client, ledger=ledger, **arguments)
+
+
+class Bench:
+    """A store, its ledger, and three evaluated versions."""
+
+    def __init__(self, template: Path, folder: Path):
+        self.folder = folder
+        self.client = copied_client(template, folder)
+        self.ledger = Ledger(f"sqlite:///{folder}/mlflow.db")
+        for number in range(3):
+            make_version(self.client, folder, weights=f"w{number}")
+            evaluate(self.client, KEY, str(number + 1))
+
+    def promote(self, version: str, gate: dict = PASSED, **changes: Any) -> Decision:
+        """Promote a version; `asked` holds the champions the promotion gate was asked about."""
+        self.asked: list[str | None] = []
+
+        def promotion_gate(champion: str | None) -> dict:
+            self.asked.append(champion)
+            return dict(gate)
+
+        changes = {"promotion_gate": promotion_gate, **changes}
+        client, ledger = changes.pop("client", self.client), changes.pop("ledger", self.ledger)
+        return ask_promotion(client, ledger, KEY, version, **changes)
+
+    def rollback(self, **changes: Any) -> Decision:
+        return ask_rollback(self.client, self.ledger, KEY, **changes)
+
+    def stages(self) -> dict[str, str]:
+        versions = self.client.search_model_versions(f"name='{NAME}'")
+        return {str(v.version): v.current_stage for v in versions}
+
+    def champion(self) -> str | None:
+        """Return the version in Production; alias, stage and ledger must agree on it."""
+        state = read_state(self.client, NAME)
+        assert state.agrees, state
+        assert state.champion == self.ledger.champion_at(NAME)
+        return state.champion
+
+    def events(self) -> list[str]:
+        return [entry.event for entry in self.ledger.entries(NAME)]
+
+    def change_files(self) -> None:
+        """Change the weights of version 1 on disk."""
+        source = self.client.get_model_version_download_uri(NAME, "1").removeprefix("file://")
+        (Path(source) / "weights.safetensors").write_text("better weights")

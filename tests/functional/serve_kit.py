@@ -20,16 +20,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from job_kit import mlflow_process, server_process
 from mlflow import MlflowClient
 from numpy.typing import NDArray
-from promotion_kit import PASSED, evaluate, trusting
+from promotion_kit import ask_promotion, ask_rollback, evaluate
 
 from moola.config import names
-from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
+from moola.config.promotion import TRUSTED_FOLDER
 from moola.models import get_model
 from moola.promotion.decision import Decision
 from moola.promotion.keys import trust
 from moola.promotion.ledger import Ledger
-from moola.promotion.promote import promote
-from moola.promotion.rollback import rollback
 from moola.serving.pyfunc import log_model
 
 NAME = names.REGISTERED_MODEL
@@ -147,29 +145,10 @@ class Stand:
         return str(version.version)
 
     def promote(self, version: str) -> Decision:
-        return promote(
-            client=self.client,
-            ledger=self.ledger,
-            name=NAME,
-            version=version,
-            trusted_keys=trusting(self.key),
-            policy=PromotionPolicy(),
-            promotion_gate=lambda champion: dict(PASSED),
-            who="ann",
-            signing_key=self.key,
-        )
+        return ask_promotion(self.client, self.ledger, self.key, version, signing_key=self.key)
 
     def rollback(self, to: str) -> Decision:
-        return rollback(
-            client=self.client,
-            ledger=self.ledger,
-            name=NAME,
-            trusted_keys=trusting(self.key),
-            who="bob",
-            reason="drill",
-            to=to,
-            signing_key=self.key,
-        )
+        return ask_rollback(self.client, self.ledger, self.key, to=to, signing_key=self.key)
 
     def weights_of(self, version: str) -> Path:
         """Return the weights file of a version in the store."""

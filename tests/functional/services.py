@@ -9,25 +9,23 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from guard_server import ENTRY_POINT, free_port
+from guard_server import ENTRY_POINT
+from process_kit import end_group, free_port, wait_until_up
 
 import moola
 from moola.promotion.keys import ensure_signing_key
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
-START_SECONDS = 120
 
 
 class Postgres:
@@ -121,29 +119,10 @@ def process(
             start_new_session=True,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _answers(ready):
-            if running.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError("no server:\n" + log.read_text()[-3000:])
-            time.sleep(0.1)
+        wait_until_up(running, ready, log=log)
         yield running
     finally:
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(running.pid, how)
-            with suppress(subprocess.TimeoutExpired):
-                running.wait(timeout=20)
-                break
-
-
-def _answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=2).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
+        end_group(running)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from job_kit import SHORT, short_project
 from mlflow import MlflowClient
 
 from moola.cli import main
@@ -17,7 +18,6 @@ from moola.config import names
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.pretraining import PretrainConfig
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
 from moola.errors import AuditError, CheckpointNotFound, ConfigError
 from moola.steps.ablate import AblationSummary, ablate
 from moola.steps.finetune import finetune
@@ -26,7 +26,6 @@ from moola.steps.pretrain import pretrain
 from moola.training.ablation import experiments, judge_ablation
 from moola.training.crossval import WalkForwardPredictions
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN = {"batch_size": 64, "epochs": 3, "unfreeze_after": 2, "patience": 0, "learning_rate": 3e-3}
 
 
@@ -34,18 +33,10 @@ TRAIN = {"batch_size": 64, "epochs": 3, "unfreeze_after": 2, "patience": 0, "lea
 def place(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Path:
     """A project with short windows, two folds and a little encoder."""
     root: Path = tmp_path_factory.mktemp("ablation")
-    shutil.copy(template_db, root / "mlflow.db")
-    (root / "data" / "bars").mkdir(parents=True)
-    shutil.copy(ROOT / "data" / "bars" / "eurusd_1h.parquet", root / "data" / "bars")
-    registry = DataRegistry(root / "data")
-    short = {"source": "eurusd_1h", "window_bars": 24, "horizon_bars": 6}
-    corpus = WindowRecipe(**short, step_bars=6, label="none", end="2017-05-01")
+    registry = short_project(root, template_db)
+    corpus = WindowRecipe(**SHORT, step_bars=6, label="none", end="2017-05-01")
     registry.build_set("unlabeled_windows/v1", corpus)
-    labeled = WindowRecipe(**short, step_bars=12, start="2017-06-01")
-    registry.build_set("labeled_windows/v1", labeled)
     registry.build_split("fwd_chain_v3", SplitRecipe(labeled="labeled_windows/v1"))
-    walk = SplitRecipe(labeled="labeled_windows/v1", strategy="walk_forward", num_folds=2)
-    registry.build_split("walk_forward_v1", walk)
     return root
 
 

@@ -11,46 +11,25 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from guard_server import Server, running
+from guard_world import honest
 from mlflow import MlflowClient
-from promotion_kit import (
-    NAME,
-    PASSED,
-    copied_client,
-    evaluate,
-    forget_connections,
-    make_version,
-    trusting,
-)
+from promotion_kit import NAME, copied_client, evaluate, forget_connections, make_version, trusting
 
-from moola.config.promotion import PromotionPolicy
 from moola.promotion.audit import audit_registry
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.promotion.ledger import Ledger
-from moola.promotion.promote import promote
 from moola.promotion.remote import RemoteLedger
 
-A_FEW = ("client",) * 5  # that a dying server moves all or nothing, `test_guard.py` tests cheaper
+A_FEW = (
+    "client",
+) * 5  # that a dying server moves all or nothing, `test_guard_store.py` tests cheaper
 MANY = ("client", "server", "client") * 16 + ("client", "server")
-
-
-def ask(server: Server, version: str) -> None:
-    promote(
-        client=MlflowClient(server.url),
-        ledger=RemoteLedger(server.url),
-        name=NAME,
-        version=version,
-        trusted_keys=trusting(server.key),
-        policy=PromotionPolicy(),
-        promotion_gate=lambda _champion: dict(PASSED),
-        who="ann",
-        signing_key=server.key,
-    )
 
 
 def client_process(server: Server, version: str) -> None:
     forget_connections(server.folder)
     try:
-        ask(server, version)
+        honest(server, version, ledger=RemoteLedger(server.url), who="ann")
     except BaseException:
         os._exit(1)
     os._exit(0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import os
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_kit import TINY, TINY_ENCODER
+from job_kit import TINY, TINY_ENCODER, artifact, rebuilt_from_the_store
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -27,19 +29,11 @@ from moola.steps.promote import promote
 from moola.steps.registry import ledger_of
 
 
-def artifact(client: MlflowClient, run_id: str, path: str) -> Path:
-    return Path(client.download_artifacts(run_id, path))
-
-
 @pytest.fixture(scope="module")
 def job(
     tmp_path_factory: pytest.TempPathFactory, template_db: Path, data_root: Path
 ) -> dict[str, object]:
     """Run the whole job once; the tests read what it left."""
-    import os
-    import shutil
-    from dataclasses import replace
-
     folder = tmp_path_factory.mktemp("job")
     shutil.copy(template_db, folder / "mlflow.db")
     (folder / "data").symlink_to(data_root)
@@ -164,43 +158,6 @@ def test_an_evaluation_is_a_parent_with_a_child_a_gate(job: dict) -> None:
         baseline = next(c for c in children if c.data.tags[names.TAG_GATE] == "1")
         for end in ("", "_low", "_high"):
             assert f"delta_log_loss{end}" in baseline.data.metrics
-
-
-def rebuilt_from_the_store(client: MlflowClient, run_id: str) -> dict[str, object]:
-    """What a run was, by MlflowClient alone: no file of the project is opened."""
-    run = client.get_run(run_id)
-
-    def read(path: str) -> dict:
-        return json.loads(artifact(client, run_id, path).read_text())
-
-    def context(entry: object) -> str:
-        return next(t.value for t in entry.tags if t.key == "mlflow.data.context")
-
-    data = {
-        context(entry): {
-            "name": entry.dataset.name,
-            "sha256": next(t.value for t in entry.tags if t.key == "moola.sha256"),
-            "uri": json.loads(entry.dataset.source)["uri"],
-            "num_windows": json.loads(entry.dataset.profile)["num_windows"],
-        }
-        for entry in run.inputs.dataset_inputs
-    }
-    found = {"data": data, "split": read(names.ARTIFACT_SPLIT), "tags": run.data.tags}
-    if run.data.tags[names.TAG_STEP] == "finetune":
-        (output,) = run.outputs.model_outputs
-        model = client.get_logged_model(output.model_id)
-        found |= {
-            "load_report": read(names.ARTIFACT_LOAD_REPORT),
-            "freeze": read(names.ARTIFACT_FREEZE_SCHEDULE),
-            "model_links": {
-                m.key: (m.value, m.dataset_name, m.dataset_digest)
-                for m in model.metrics
-                if m.dataset_name
-            },
-            "environment": read("environment.json"),
-        }
-    bins = read(names.ARTIFACT_BINS)
-    return {**found, "bins": bins, "metrics": run.data.metrics, "params": run.data.params}
 
 
 @pytest.mark.parametrize(
@@ -365,26 +322,3 @@ def test_a_version_whose_gates_failed_is_refused_and_remembered(
     assert "gate 3 is failed" in refused[0].data.tags[names.TAG_REASON]
     with pytest.raises(MlflowException):
         job["client"].get_model_version_by_alias(names.REGISTERED_MODEL, names.ALIAS_PRODUCTION)
-
-
-def test_a_changed_byte_in_a_built_set_ends_the_run_failed(
-    project: Path, data_root: Path, tmp_path: Path
-) -> None:
-    import shutil
-
-    from moola.errors import AuditError
-
-    (project / "data").unlink()
-    shutil.copytree(data_root, project / "data")
-    victim = project / "data" / "labeled_windows" / "v1" / "y.npy"
-    content = bytearray(victim.read_bytes())
-    content[-8] ^= 1
-    victim.write_bytes(bytes(content))
-    with pytest.raises(AuditError, match=r"y\.npy"):
-        finetune(TINY)
-    client = MlflowClient()
-    runs = client.search_runs(
-        [client.get_experiment_by_name(names.EXPERIMENT_FINETUNE).experiment_id]
-    )
-    assert [r.info.status for r in runs] == ["FAILED"]
-    assert "y.npy" in runs[0].data.tags[names.TAG_REASON]

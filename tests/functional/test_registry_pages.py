@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guard_attacks import POLICY, World
-from guard_server import running
-from promotion_kit import NAME, evaluate, template_store
+from guard_world import World, guarded_world
+from promotion_kit import NAME, evaluate
 
 from moola.config.names import ALIAS_PRODUCTION
 
@@ -27,13 +26,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("pages")
-    shutil.copy(template_store(tmp_path_factory.mktemp("template")), folder / "mlflow.db")
-    with running(folder, policy=POLICY) as server:
-        world = World(server)
+def world(template_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with guarded_world(tmp_path_factory.mktemp("pages"), template_db) as world:
         yield world
-        world.engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import time
 from pathlib import Path
 
 import mlflow
 import pytest
+from job_kit import short_project
 from mlflow import MlflowClient
 
 from moola.cli import main
 from moola.config import names
-from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.sweep import parse_space
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
 from moola.steps.sweep import STUDIES, SweepSummary, sweep
 
-ROOT = Path(__file__).resolve().parents[2]
 BASE = FinetuneConfig(
     preset="compact", epochs=2, batch_size=64, patience=0, learning_rate=3e-3, device="cpu"
 )
@@ -32,14 +29,7 @@ SPACE = parse_space(["learning_rate=1e-4:1e-2:log", "dropout=0:0.5"], BASE)
 def place(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Path:
     """A project with short windows and two folds."""
     root: Path = tmp_path_factory.mktemp("sweep")
-    shutil.copy(template_db, root / "mlflow.db")
-    (root / "data" / "bars").mkdir(parents=True)
-    shutil.copy(ROOT / "data" / "bars" / "eurusd_1h.parquet", root / "data" / "bars")
-    registry = DataRegistry(root / "data")
-    recipe = {"source": "eurusd_1h", "window_bars": 24, "horizon_bars": 6, "step_bars": 12}
-    registry.build_set("labeled_windows/v1", WindowRecipe(**recipe, start="2017-06-01"))
-    walk = SplitRecipe(labeled="labeled_windows/v1", strategy="walk_forward", num_folds=2)
-    registry.build_split("walk_forward_v1", walk)
+    short_project(root, template_db)
     return root
 
 

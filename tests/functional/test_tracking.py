@@ -88,11 +88,11 @@ def test_ctrl_c_ends_the_run_killed(project: Path) -> None:
 def test_sigterm_ends_the_run_killed(project: Path) -> None:
     code = textwrap.dedent(
         """
-        import time
+        import signal
         from moola.tracking.mlflow_run import tracked_run
         with tracked_run(step="test", experiment="moola-test", name="term", params={}):
             print("open", flush=True)
-            time.sleep(60)
+            signal.pause()
         """
     )
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
@@ -181,7 +181,7 @@ def test_an_unusable_store_is_one_error(project: Path, uri: str) -> None:
 def test_a_killed_process_leaves_a_run_that_the_next_one_ends(project: Path) -> None:
     code = textwrap.dedent(
         """
-        import os, time
+        import os
         from moola.tracking.mlflow_run import tracked_run
         with tracked_run(step="test", experiment="moola-test", name="gone", params={}) as run:
             run.log_metrics({"loss": 0.5})

@@ -1,0 +1,104 @@
+"""The guarded server on PostgreSQL, and every attack on every database and way of log-in."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from guard_attacks import ATTACKS, attempt, must_be_refused
+from guard_server import PASSWORD, USER, running
+from guard_world import POLICY, World
+from mlflow.entities import Dataset, DatasetInput
+from mlflow.exceptions import MlflowException
+from promotion_kit import NAME
+
+from moola.promotion.ledger import Ledger
+
+pytestmark = pytest.mark.usefixtures("quick_client")
+
+
+# Attacks that every database and every way of log-in has to withstand.
+ESSENTIAL = (
+    "stage Production by api",
+    "alias PRODUCTION by ajax-api",
+    "alias by client",
+    "evidence of another version",
+    "evidence by a stranger",
+    "verdict changed after signing",
+    "compared with no champion",
+    "files changed after signing",
+    "champion spelled 01 to Archived",
+    "rename",
+    "delete the model",
+    "PUT file with %252f by api",
+    "DELETE file by ajax-api",
+    "batch on the run",
+    "artifact_location file:///etc",
+    "ledger: a promotion",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("auth", [False, True], ids=["open", "log-in"])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_every_attack_everywhere(
+    database: str,
+    auth: bool,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    backend = request.getfixturevalue("postgres") if database == "postgresql" else None
+    with running(tmp_path, backend=backend, policy=POLICY, auth=auth) as server:
+        world = World(server)
+        for name in ATTACKS:
+            must_be_refused(world, name)
+        assert world.promote("2").champion_before == "1"
+        world.ledger.verify_chain()
+        world.engine.dispose()
+
+
+def test_on_postgresql(tmp_path: Path, postgres: str) -> None:
+    with running(tmp_path, backend=postgres, policy=POLICY) as server:
+        world = World(server)
+        for name in ESSENTIAL:
+            attempt(world, name)
+        assert world.state() == world.before
+        assert world.promote("2").champion_before == "1"
+        ledger = Ledger(postgres)
+        ledger.verify_chain()
+        assert ledger.champion_at(NAME) == "2"
+        import sqlalchemy as sa
+
+        for change in ("UPDATE moola_ledger SET who='x'", "TRUNCATE moola_ledger"):
+            direct = world.engine.connect()
+            with direct, pytest.raises(sa.exc.DBAPIError, match="append"):
+                direct.execute(sa.text(change))
+        world.engine.dispose()
+
+
+def test_clients_that_log_a_new_data_set_in_the_same_moment_all_succeed(
+    tmp_path: Path, postgres: str
+) -> None:
+    with running(tmp_path, backend=postgres) as server:
+        client = server.client()
+        experiment = client.create_experiment("race")
+
+        def log(number: int) -> None:
+            run_id = client.create_run(experiment).info.run_id
+            for digest in range(40):
+                ready.wait()
+                dataset = Dataset(f"d{digest}", "0" * 36, "local", "{}")
+                try:
+                    client.log_inputs(run_id, [DatasetInput(dataset)])
+                except MlflowException:
+                    ready.abort()
+                    raise
+
+        ready = threading.Barrier(4, timeout=60)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(log, range(4)))
