@@ -88,7 +88,7 @@ def test_clients_that_log_a_new_data_set_in_the_same_moment_all_succeed(
         client = server.client()
         experiment = client.create_experiment("race")
 
-        def log(number: int) -> None:
+        def log(number: int) -> str:
             run_id = client.create_run(experiment).info.run_id
             for digest in range(40):
                 ready.wait()
@@ -98,7 +98,11 @@ def test_clients_that_log_a_new_data_set_in_the_same_moment_all_succeed(
                 except MlflowException:
                     ready.abort()
                     raise
+            return run_id
 
         ready = threading.Barrier(4, timeout=60)
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(log, range(4)))
+            run_ids = list(pool.map(log, range(4)))
+        for run_id in run_ids:
+            logged = {i.dataset.name for i in client.get_run(run_id).inputs.dataset_inputs}
+            assert logged == {f"d{digest}" for digest in range(40)}

@@ -95,11 +95,10 @@ def test_png_and_array_are_of_one_figure_and_reproducible():
 
 
 def test_no_global_figure_is_left():
-    import sys
+    from matplotlib import pyplot
 
     assert isinstance(reliability_figure(*case(), "model"), Figure)
-    if "matplotlib.pyplot" in sys.modules:
-        assert sys.modules["matplotlib.pyplot"].get_fignums() == []
+    assert pyplot.get_fignums() == []
 
 
 def test_refusals():

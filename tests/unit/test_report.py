@@ -78,6 +78,7 @@ def page(evaluation):
 def test_page_is_well_formed_and_offline(page):
     text, reader = page
     assert reader.open == []
+    assert reader.links
     assert all(link.startswith("data:image/png;base64,") for link in reader.links)
     assert "<script" not in text
     assert "http" not in text

@@ -50,6 +50,7 @@ def build(registry, augment=rescale, name="v1_rescale", **values):
 
 def test_a_synthetic_set_is_appended_to_train_only(registry):
     made, checks = build(registry, ratio=0.5)
+    assert checks
     assert all(c.passed for c in checks)
     real = registry.load_labeled("v1", "fwd")
     both = registry.load_labeled("v1", "fwd", True, "v1_rescale")
