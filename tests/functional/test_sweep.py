@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import time
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -18,6 +20,7 @@ from moola.config import names
 from moola.config.sweep import parse_space
 from moola.config.training import FinetuneConfig
 from moola.steps.sweep import STUDIES, SweepSummary, sweep
+from moola.training.launchers import Done, LocalLauncher
 
 BASE = FinetuneConfig(
     preset="compact", epochs=2, batch_size=64, patience=0, learning_rate=3e-3, device="cpu"
@@ -74,30 +77,38 @@ def test_a_search_starts_from_its_base_goes_on_and_logs_every_trial() -> None:
     assert all(run.data.params["learning_rate"] for run in children)
 
 
+finished: list[Done] = []
+
+
+class DiesInTheSecondTrial(LocalLauncher):
+    """Kills its process after three trainings: both folds of the first trial, one of the next."""
+
+    def map(self, *work: Any) -> Iterator[Done]:
+        for done in super().map(*work):
+            yield done
+            finished.append(done)
+            if len(finished) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_killed_search_goes_on_with_the_configuration_it_was_at(place: Path) -> None:
     import optuna
 
     def begin() -> None:
         os.chdir(place)
-        run_sweep(9, studies=place / "killed", cache=place / "killed-cache")
+        launcher = DiesInTheSecondTrial()
+        run_sweep(9, studies=place / "killed", cache=place / "killed-cache", launcher=launcher)
 
     process = multiprocessing.get_context("fork").Process(target=begin)
     process.start()
-    cache = place / "killed-cache" / "tasks.jsonl"
-    deadline = time.monotonic() + 120
-    while not cache.exists() or len(cache.read_text().splitlines()) < 3:  # inside the second trial
-        assert process.is_alive(), "the search ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.join()
+    process.join(timeout=300)
+    assert process.exitcode == -signal.SIGKILL
     storage = f"sqlite:///{next((place / 'killed').glob('*.db'))}"
     before = optuna.load_study(study_name=None, storage=storage).trials
-    left = [t.params for t in before if t.state == optuna.trial.TrialState.RUNNING]
+    (left,) = [t.params for t in before if t.state == optuna.trial.TrialState.RUNNING]
     summary = run_sweep(4, studies=place / "killed", cache=place / "killed-cache")
     assert len(summary.rows) == 4
-    for params in left:
-        assert any({k: row[k] for k in params} == params for row in summary.rows)
+    assert any({k: row[k] for k in left} == left for row in summary.rows)
 
 
 def test_the_command_prints_how_to_train_the_best(capsys: pytest.CaptureFixture[str]) -> None:
