@@ -51,8 +51,9 @@ def bars() -> tuple[np.ndarray, np.ndarray]:
             source="walk", window_bars=12, horizon_bars=3, start="2020-01-03", end="2020-01-25",
             cross_gaps=True,
         ),
+        WindowRecipe(source="walk", window_bars=12, step_bars=31, horizon_bars=3),
     ],
-    ids=["labelled", "unlabelled", "barriers", "between times, across the gap"],
+    ids=["labelled", "unlabelled", "barriers", "between times, across the gap", "wide steps"],
 )  # fmt: skip
 def test_chunks_and_one_file_give_the_same_set(
     tmp_path: Path, bars: Any, recipe: WindowRecipe, chunk_bars: int

@@ -101,18 +101,20 @@ class Corpus:
         """
         span = recipe.window_bars + recipe.label_bars
         time, ohlc = np.empty(0, "datetime64[us]"), np.empty((0, 4))
-        first_row = 0
+        first_row = skipped = 0  # of what is held: its row, and bars before the next window
         for more_time, more_ohlc, last in self._pieces(recipe):
             time, ohlc = np.concatenate([time, more_time]), np.concatenate([ohlc, more_ohlc])
             check_bars(self.name, time, ohlc)
-            if len(time) < span:
+            if len(time) < skipped + span:
                 continue
             if len(time) >= self.chunk_bars or last:
                 bars = Bars(name=self.name, time=time, ohlc=ohlc, sha256="")
-                starts = np.arange(0, len(time) - span + 1, recipe.step_bars, dtype=np.int64)
+                starts = np.arange(skipped, len(time) - span + 1, recipe.step_bars, dtype=np.int64)
                 yield self._cut(bars, starts, recipe, first_row)
-                kept = int(starts[-1]) + recipe.step_bars
-                time, ohlc, first_row = time[kept:], ohlc[kept:], first_row + kept
+                following = int(starts[-1]) + recipe.step_bars
+                dropped = min(following, len(time) - 1)
+                time, ohlc, first_row = time[dropped:], ohlc[dropped:], first_row + dropped
+                skipped = following - dropped
 
     def _cut(
         self, bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe, first_row: int
