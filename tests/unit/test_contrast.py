@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from moola.config.pretraining import TS2VecConfig
-from moola.data.audit import CorpusClaim
+from moola.data.audit_trail import CorpusClaim
 from moola.errors import ConfigError
 from moola.models.pretrained_utils import load_pretrained_strict
 from moola.models.ts2vec import TS2VecEncoder

@@ -20,7 +20,7 @@ from moola.config.training import FinetuneConfig
 from moola.errors import AuditError, CheckpointError, ConfigError, ProofError
 from moola.models.callbacks import FitState
 from moola.models.checkpoint import save_checkpoint
-from moola.models.fit_state import StateFile
+from moola.models.fit_resume import StateFile
 from moola.training import finetune as module
 from moola.training.finetune import (
     FinetuneResult,

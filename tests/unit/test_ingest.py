@@ -10,9 +10,9 @@ import pytest
 from data_kit import SHIPPED, bars_of, hours, walk, write_bars
 
 from moola.data import ingest as module
+from moola.data.bar_quality import assess
 from moola.data.bars import find_repeated_blocks, read_bars
 from moola.data.ingest import IngestOptions, ingest
-from moola.data.quality import assess
 from moola.errors import ConfigError, DataError, MoolaError
 
 # two bars: 2017-01-01 22:00 and 23:00 UTC
@@ -269,9 +269,9 @@ def test_many_chunks_come_out_as_one_in_order(tmp_path, monkeypatch, order):
         lines = text.splitlines()
         body = np.array(lines[1:])[np.random.default_rng(0).permutation(700)]
         text = "\n".join([lines[0], *body]) + "\n"
-    monkeypatch.setattr("moola.data.formats._BLOCK_BYTES", 4096)
-    monkeypatch.setattr("moola.data.spool._BUCKET_ROWS", 90)
-    monkeypatch.setattr("moola.data.quality_scan._BATCH_ROWS", 37)
+    monkeypatch.setattr("moola.data.ingest_formats._BLOCK_BYTES", 4096)
+    monkeypatch.setattr("moola.data.ingest_spool._BUCKET_ROWS", 90)
+    monkeypatch.setattr("moola.data.bar_quality_scan._BATCH_ROWS", 37)
     options = IngestOptions(repairs=("sort",) if order == "shuffled" else ())
     done = ingest(put(tmp_path, text), "x", tmp_path / "bars", options)
     read = read_bars(done.path)
@@ -282,7 +282,7 @@ def test_many_chunks_come_out_as_one_in_order(tmp_path, monkeypatch, order):
 def test_a_duplicate_over_the_border_of_two_chunks_is_found(tmp_path, monkeypatch):
     bars = bars_of(walk(400))
     lines = csv_of(bars).splitlines()
-    monkeypatch.setattr("moola.data.formats._BLOCK_BYTES", 1024)
+    monkeypatch.setattr("moola.data.ingest_formats._BLOCK_BYTES", 1024)
     for k in range(10, 40, 3):
         text = "\n".join([*lines[: k + 1], *lines[k:]]) + "\n"
         with pytest.raises(DataError, match=f"{bars.time[k - 1]} more than once"):
@@ -331,7 +331,7 @@ def test_the_report_by_hand_whatever_the_batches(tmp_path, monkeypatch, batch):
         ohlc[k] = ohlc[k, 3]
     time = np.concatenate([hours(30), hours(30, "2020-01-05T00")])
     path = write_bars(tmp_path, bars_of(ohlc, time=time))
-    monkeypatch.setattr("moola.data.quality_scan._BATCH_ROWS", batch)
+    monkeypatch.setattr("moola.data.bar_quality_scan._BATCH_ROWS", batch)
     report = assess(path, jump_mad=1e9)
     assert report.counts == {
         "gaps": 1, "repeated_blocks": 1, "flat_bars": 5, "flat_runs": 1, "jumps": 0,

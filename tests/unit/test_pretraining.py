@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from moola.config.pretraining import PretrainConfig
-from moola.data.audit import CorpusClaim
+from moola.data.audit_trail import CorpusClaim
 from moola.data.windows import normalise
 from moola.errors import CheckpointError, ConfigError, MoolaError
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder

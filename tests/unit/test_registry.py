@@ -28,7 +28,7 @@ from data_kit import (
 )
 
 from moola.config.data import WindowRecipe, load_recipes
-from moola.data.audit import CorpusClaim
+from moola.data.audit_trail import CorpusClaim
 from moola.data.features import features20
 from moola.data.registry import DataRegistry
 from moola.errors import AuditError, DataError, MoolaError

@@ -12,7 +12,6 @@ from moola.config.data import SplitRecipe
 from moola.data.splits import (
     Split,
     WalkForward,
-    WindowTimes,
     forward_chain,
     from_indices,
     purge,
@@ -20,6 +19,7 @@ from moola.data.splits import (
     walk_forward,
     write_split,
 )
+from moola.data.windows import WindowTimes
 from moola.errors import AuditError, ConfigError, DataError
 
 

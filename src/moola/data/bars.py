@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from moola.errors import DataError
+from moola.errors import DataError, one_line
 from moola.hashing import sha256_file
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
@@ -71,7 +71,7 @@ def read_bars(path: Path) -> Bars:
         ) from None
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(
-            f"bar file {path} cannot be read: {_first_line(error)}",
+            f"bar file {path} cannot be read: {one_line(error)}",
             limit=f"parquet with the columns timestamp, {', '.join(PRICE_COLUMNS)}",
         ) from None
     try:
@@ -81,7 +81,7 @@ def read_bars(path: Path) -> Bars:
         )
     except pa.ArrowException as error:
         raise DataError(
-            f"bar file {path} has a column of the wrong type: {_first_line(error)}"
+            f"bar file {path} has a column of the wrong type: {one_line(error)}"
         ) from None
     check_bars(path.name, time, ohlc)
     return Bars(name=path.stem, time=time, ohlc=ohlc, sha256=sha256_file(path))
@@ -170,7 +170,3 @@ def gap_mask(bars: Bars) -> NDArray[np.bool_]:
     step = np.diff(bars.time)
     usual = np.median(step.astype(np.int64)) if len(step) else 0
     return np.r_[False, step.astype(np.int64) > usual]
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -168,21 +168,6 @@ class WalkForward:
         return walk
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowTimes:
-    """Bars of each window as row numbers of its source, shape (n,), int64.
-
-    `first` and `last` are the window's own bars, `label_end` the last bar its label looks at.
-    """
-
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-    label_end: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-
 def write_split(path: Path, split: Split | WalkForward, created_by: str) -> None:
     """Write a split file with its digest, maker and time.
 

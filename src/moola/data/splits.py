@@ -15,19 +15,18 @@ from moola.data.split_files import (
     PARTS,
     Split,
     WalkForward,
-    WindowTimes,
     read_indices,
     read_split_file,
     refuse_shuffled,
     write_split,
 )
+from moola.data.windows import WindowTimes
 from moola.errors import DataError
 
 __all__ = [
     "PARTS",
     "Split",
     "WalkForward",
-    "WindowTimes",
     "forward_chain",
     "from_indices",
     "purge",

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
 from moola.evaluation.binning import assign_bins, bin_sums, default_num_bins, errors_from_sums
+from moola.evaluation.predictions import clean_predictions
 from moola.evaluation.temperature import apply_temperature, fit_temperature
-from moola.evaluation.validation import clean_predictions
 
 __all__ = [
     "CalibrationBins",

@@ -13,7 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
-from moola.evaluation.comparison import Delta, PairedComparison, holm, mcnemar_exact
+from moola.evaluation.compare_result import Delta, PairedComparison, holm, mcnemar_exact
+from moola.evaluation.predictions import (
+    brier_per_window,
+    clean_predictions,
+    log_loss_per_window,
+)
 from moola.evaluation.resampling import (
     MIN_EFFECTIVE_WINDOWS,
     MIN_WINDOWS,
@@ -21,11 +26,6 @@ from moola.evaluation.resampling import (
     effective_windows,
     interval_from_draws,
     resample_counts,
-)
-from moola.evaluation.validation import (
-    brier_per_window,
-    clean_predictions,
-    log_loss_per_window,
 )
 from moola.evaluation.weighted import calibration_metrics, rank_metrics
 

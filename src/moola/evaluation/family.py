@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
-from moola.evaluation.comparison import holm
+from moola.evaluation.compare_result import holm
 from moola.evaluation.gate_report import Gate, GateReport
 
 CLAIMS: Mapping[Gate, tuple[str, ...]] = {

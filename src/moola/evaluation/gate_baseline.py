@@ -13,7 +13,7 @@ from moola.evaluation.calibration import ece_null
 from moola.evaluation.compare import PairedComparison, paired_comparison
 from moola.evaluation.gate_report import GateReport, report
 from moola.evaluation.metrics import compute_metrics, undefined_reasons
-from moola.evaluation.validation import clean_predictions, log_loss_per_window
+from moola.evaluation.predictions import clean_predictions, log_loss_per_window
 
 COLLAPSE_THRESHOLDS = (
     "min_effective_windows_constant",

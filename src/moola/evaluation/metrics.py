@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moola.evaluation.binning import assign_bins
-from moola.evaluation.resampling import interval_from_draws, resample_counts
-from moola.evaluation.validation import (
+from moola.evaluation.predictions import (
     brier_per_window,
     clean_predictions,
     log_loss_per_window,
     validate_predictions,
 )
+from moola.evaluation.resampling import interval_from_draws, resample_counts
 from moola.evaluation.weighted import calibration_metrics, weighted_metrics
 
 __all__ = [

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
 from moola.evaluation.calibration import CalibrationBins, calibration_bins
-from moola.evaluation.validation import clean_predictions
+from moola.evaluation.predictions import clean_predictions
 
 INK, SOFT, BLUE, RED, PALE = "#1f2933", "#8794a0", "#2b6cb0", "#b5432e", "#d5e3f0"
 _DPI = 110

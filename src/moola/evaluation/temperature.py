@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
+from moola.evaluation.predictions import clean_predictions
 from moola.evaluation.resampling import MIN_WINDOWS
-from moola.evaluation.validation import clean_predictions
 
 _MAX_TEMPERATURE = 20.0
 _FLAT = 1e-12

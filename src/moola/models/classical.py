@@ -18,9 +18,9 @@ from moola.data.features import features20
 from moola.data.windows import check_windows
 from moola.errors import BadInput
 from moola.models.checkpoint import read_checkpoint, save_checkpoint
+from moola.models.class_labels import checked_labels
 from moola.models.folds import forward_chaining_folds
 from moola.models.inputs import MAX_FEATURES, check_features
-from moola.models.labels import checked_labels
 from moola.models.linear_head import LinearHead
 
 Tensors = dict[str, NDArray]

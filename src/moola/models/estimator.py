@@ -22,10 +22,10 @@ from moola.models.augmentation import Augmentation
 from moola.models.batches import TrainSet, TrainSource
 from moola.models.callbacks import Callback
 from moola.models.checkpoint import read_checkpoint, save_checkpoint
+from moola.models.class_labels import checked_labels, held_back, known_labels, softmax
 from moola.models.fit_loop import FitLoop, LoopOptions
-from moola.models.fit_state import StateFile
+from moola.models.fit_resume import StateFile
 from moola.models.inputs import MAX_FEATURES, Inputs, check_input
-from moola.models.labels import checked_labels, held_back, known_labels, softmax
 from moola.models.losses import ClassificationLoss, class_weights
 from moola.models.training_params import TrainingParams
 

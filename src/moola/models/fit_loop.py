@@ -13,7 +13,7 @@ from torch import nn
 from moola.errors import ProofError
 from moola.models.batches import EncoderCache, TrainSet, TrainSource, encoder_is_frozen
 from moola.models.callbacks import Callback, FitState
-from moola.models.fit_state import Progress, StateFile, read_state, write_state
+from moola.models.fit_resume import Progress, StateFile, read_state, write_state
 from moola.models.losses import ClassificationLoss
 
 MAX_GRADIENT_NORM = 1.0

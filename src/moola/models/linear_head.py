@@ -13,8 +13,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from moola.models.class_labels import softmax
 from moola.models.folds import Fold
-from moola.models.labels import softmax
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from torch import nn
 from moola.config.pretraining import CorpusConfig
 from moola.errors import CheckpointError, ProofError
 from moola.models.callbacks import FitState
-from moola.models.fit_state import Progress, StateFile, read_state, write_state
+from moola.models.fit_resume import Progress, StateFile, read_state, write_state
 from moola.pretraining.distributed import ALONE, Share
 
 MAX_GRADIENT_NORM = 1.0

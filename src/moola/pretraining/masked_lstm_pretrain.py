@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moola.config.base import check_count
 from moola.config.pretraining import PretrainConfig
-from moola.data.audit import CorpusClaim
+from moola.data.audit_trail import CorpusClaim
 from moola.errors import CheckpointError
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
 from moola.models.checkpoint import read_checkpoint

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from moola.config.evaluation import EvaluateConfig, Thresholds
+from moola.data.audit_synthetic import synthetic_checks
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import Split, WalkForward
-from moola.data.synthetic import make_synthetic, synthetic_checks
+from moola.data.synthetic import make_synthetic
 from moola.errors import ConfigError
 from moola.evaluation import gates as rules
 from moola.evaluation.gates import GateReport

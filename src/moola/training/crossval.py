@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 import moola
 from moola.config.training import FinetuneConfig
-from moola.data.registry import WindowSet
-from moola.data.splits import Split, WalkForward, WindowTimes
+from moola.data.sets import WindowSet
+from moola.data.splits import Split, WalkForward
+from moola.data.windows import WindowTimes
 from moola.errors import DataError
 from moola.hashing import atomic_file, sha256_json
 from moola.models import REGISTRY

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import moola
 from moola.config.training import FinetuneConfig
-from moola.data.audit import CorpusClaim
+from moola.data.audit_trail import CorpusClaim
 from moola.errors import AuditError
 from moola.hashing import sha256_array, sha256_json
 from moola.models import REGISTRY, get_model
@@ -22,7 +22,7 @@ from moola.models.adapter_lstm import AdapterLSTMModel
 from moola.models.callbacks import Callback, FitState
 from moola.models.checkpoint import read_checkpoint
 from moola.models.enhanced_simple_lstm import PRESETS
-from moola.models.fit_state import StateFile
+from moola.models.fit_resume import StateFile
 from moola.models.pretrained_utils import is_encoder_tensor, load_pretrained_strict
 from moola.training.forensics import WeightEvolution
 from moola.training.freeze import FreezeCallback, FreezeSchedule, make_schedule

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from moola.data.audit_trail import Check, name_windows
 from moola.data.bars import Bars
 from moola.data.build import plan_windows
 from moola.data.features import features20
 from moola.data.sets import WindowSet
-from moola.data.trail import Check, name_windows
 from moola.data.windows import view_windows
 from moola.errors import MoolaError
 
