@@ -13,8 +13,8 @@ from moola.evaluation.metrics import (
     compute_metrics,
     metric_intervals,
     undefined_reasons,
-    validate_predictions,
 )
+from moola.evaluation.predictions import validate_predictions
 from moola.evaluation.resampling import interval_from_draws, resample_counts
 from moola.evaluation.weighted import weighted_metrics
 
