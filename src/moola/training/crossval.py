@@ -93,6 +93,15 @@ def walk_forward_predictions(
         Where the trainings run; the results do not depend on it.
     on_done
         Called with (name, finished, total) for progress.
+    labeled, folds
+        The set, and its folds.
+    device
+        ``cpu`` or ``cuda``, resolved.
+
+    Returns
+    -------
+    dict
+        `WalkForwardPredictions` by name.
 
     Raises
     ------

@@ -77,6 +77,11 @@ def finetune(
     resume
         Go on from that file, if it is there, to the weights an uninterrupted training gives.
 
+    Returns
+    -------
+    FinetuneResult
+        The fitted model, and the proof.
+
     Raises
     ------
     CheckpointError
@@ -205,6 +210,16 @@ def _shape(config: FinetuneConfig) -> dict[str, int]:
 def encoder_claim(path: str | Path) -> CorpusClaim:
     """Return what an encoder's checkpoint says it was trained on.
 
+    Parameters
+    ----------
+    path
+        Of the checkpoint.
+
+    Returns
+    -------
+    CorpusClaim
+        As it stands there.
+
     Raises
     ------
     AuditError
@@ -226,6 +241,15 @@ def early_stopping_rows(
     share: float = 0.15,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cut the latest `share` of the training windows off for early stopping, purged.
+
+    Parameters
+    ----------
+    train
+        Windows in time order, shape (m,).
+    label_end, first
+        Last bar of every window's label and first bar of every window, as rows of the source.
+    share
+        To hold back, above 0 and below 1; at least one window.
 
     Returns
     -------
