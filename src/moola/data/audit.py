@@ -53,6 +53,11 @@ def audit_split(
         What an encoder was pretrained on, and its windows where they are at hand.
     extra
         Further checks to report with these, for example those of `moola.data.audit_lineage`.
+
+    Returns
+    -------
+    AuditTrail
+        Every check with its answer, and the facts a run logs; it raises nothing by itself.
     """
     checks = [_digest_check(split, labeled_name, labeled_sha256), *_index_checks(split, len(times))]
     if all(c.passed for c in checks):

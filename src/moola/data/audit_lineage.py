@@ -37,6 +37,11 @@ def lineage_checks(
         Where label files stand.
     with_features
         Also compute every feature again.
+
+    Returns
+    -------
+    list of Check
+        One a question, in order; the list ends at the first that leaves nothing to compare.
     """
     stated = windows.manifest["sources"].get(bars.name)
     same = stated == bars.sha256

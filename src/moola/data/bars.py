@@ -56,6 +56,16 @@ def read_bars(path: Path) -> Bars:
 
     Parquet with the columns timestamp, open, high, low and close; others are ignored.
 
+    Parameters
+    ----------
+    path
+        Parquet with the columns timestamp, open, high, low and close; others are ignored.
+
+    Returns
+    -------
+    Bars
+        Times in UTC, prices float64; none is NaN.
+
     Raises
     ------
     DataError
@@ -136,6 +146,11 @@ def blocks_of_pairs(position: NDArray[np.int64], pair: NDArray[np.int64]) -> lis
         Row of each pair's first bar, ascending, shape (m,).
     pair
         Number that two pairs share if and only if all their prices agree, shape (m,).
+
+    Returns
+    -------
+    list of RepeatedBlock
+        By first bar, each of 2 bars or more.
     """
     order = np.argsort(pair, kind="stable")
     same = pair[order][1:] == pair[order][:-1]

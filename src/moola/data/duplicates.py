@@ -70,6 +70,11 @@ def same_windows(
     step
         None: equal to the bit. Else windows are normalised and rounded to it first, so
         that copies at another price level (another quote currency, a split) are found too.
+
+    Returns
+    -------
+    list of tuple
+        Empty where no window stands in two parts.
     """
     seen: dict[bytes, tuple[str, int]] = {}
     clashes: list[tuple[str, int, str, int]] = []
@@ -112,6 +117,11 @@ def shifted_copies(
         Shortest stretch that counts.
     min_correlation
         Least correlation of the close-to-close changes of the stretch.
+
+    Returns
+    -------
+    list of ShiftedCopy
+        At most one a window of `b`.
     """
     if not len(a) or not len(b):
         return []

@@ -67,6 +67,11 @@ def ingest(
     report
         Called with the number of rows read so far.
 
+    Returns
+    -------
+    Ingested
+        The paths written, and the report.
+
     Raises
     ------
     DataError

@@ -77,6 +77,11 @@ def detect(path: Path, *, columns: tuple[str, ...] = (), ticker: str | None = No
     ticker
         Which instrument of a file with one group of columns for each.
 
+    Returns
+    -------
+    Format
+        Which column is which; no row has been read yet.
+
     Raises
     ------
     DataError

@@ -40,6 +40,11 @@ def to_utc(values: pa.Array, *, zone: str = "UTC", time_format: str | None = Non
     time_format
         A ``strptime`` format that overrides the guess.
 
+    Returns
+    -------
+    pyarrow array
+        Of type ``timestamp[us, UTC]``, as long as `values`.
+
     Raises
     ------
     DataError

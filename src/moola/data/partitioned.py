@@ -165,6 +165,21 @@ def write_partitioned_set(
 
     `report` is called with the windows written so far, twice: their number is not known before.
 
+    Parameters
+    ----------
+    folder
+        Gets the files; empty.
+    name
+        Of the set.
+    recipe
+        Its label is made by a rule.
+    filesystem, path
+        Where the folder of parquet files stands.
+    chunk_bars
+        Bars held at a time.
+    report
+        Called with the windows written so far, twice: their number is not known before.
+
     Raises
     ------
     DataError

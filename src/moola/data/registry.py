@@ -71,6 +71,11 @@ class DataRegistry(Layout):
             What an encoder that will be used was trained on; the audit checks it against val and
             test.
 
+        Returns
+        -------
+        DataContainer
+            Its parts in price units, and the audit trail.
+
         Raises
         ------
         DataError

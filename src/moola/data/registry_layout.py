@@ -40,6 +40,16 @@ class Layout:
     def load_set(self, name: str) -> WindowSet:
         """Load one set and check every file against its manifest.
 
+        Parameters
+        ----------
+        name
+            For example ``labeled_windows/v1``.
+
+        Returns
+        -------
+        WindowSet
+            Its windows memory-mapped.
+
         Raises
         ------
         DataError

@@ -92,6 +92,18 @@ class WindowSet:
 def read_set(name: str, folder: Path) -> WindowSet:
     """Read one set and check every file against its manifest.
 
+    Parameters
+    ----------
+    name
+        What the set is called, for messages and to be compared with its manifest.
+    folder
+        Where it stands.
+
+    Returns
+    -------
+    WindowSet
+        Its windows memory-mapped; features are finite.
+
     Raises
     ------
     DataError

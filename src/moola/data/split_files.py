@@ -70,6 +70,16 @@ class Split:
     def from_dict(cls, values: Mapping[str, Any]) -> Split:
         """Read a split.
 
+        Parameters
+        ----------
+        values
+            What `to_dict` returned, from JSON.
+
+        Returns
+        -------
+        Split
+            With sorted indices.
+
         Raises
         ------
         DataError
@@ -190,6 +200,16 @@ def write_split(path: Path, split: Split | WalkForward, created_by: str) -> None
 
 def read_split_file(path: Path) -> Split | WalkForward:
     """Read a split or fold file.
+
+    Parameters
+    ----------
+    path
+        JSON, as `write_split` writes it.
+
+    Returns
+    -------
+    Split or WalkForward
+        As its ``strategy`` says.
 
     Raises
     ------

@@ -141,6 +141,11 @@ def make_synthetic(
     random_state
         Seed of the choice of parents and of `augment`.
 
+    Returns
+    -------
+    SyntheticSet
+        Not written yet, with an empty digest.
+
     Raises
     ------
     DataError
@@ -224,6 +229,18 @@ def write_synthetic(folder: Path, made: SyntheticSet) -> None:
 
 def read_synthetic(name: str, folder: Path) -> SyntheticSet:
     """Read a synthetic set and check every file against its manifest.
+
+    Parameters
+    ----------
+    name
+        What the set is called, for messages and to be compared with its manifest.
+    folder
+        Where it stands.
+
+    Returns
+    -------
+    SyntheticSet
+        Its windows memory-mapped.
 
     Raises
     ------

@@ -102,6 +102,11 @@ def compare_samples(
     with_classifier
         Whether to train the classifier, too.
 
+    Returns
+    -------
+    SampleComparison
+        Every feature with its p-value and what could have been seen.
+
     Raises
     ------
     DataError

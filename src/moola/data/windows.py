@@ -120,8 +120,8 @@ def normalise(X_NTC: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Each price is taken relative to the window's last close and divided by the window's mean bar
     range, ``(P / C_T - 1) / mean((high - low) / C_T)``, scaled by 1 / sqrt(T) so that a random walk
-    has values of order one. Only the window's own bars enter. A window without any range (every
-    bar flat) is divided by one ten-thousandth of the price instead of 0.
+    has values of order one. Only the window's own bars enter; they must be finite. A window without
+    any range (every bar flat) is divided by one ten-thousandth of the price instead of 0.
     """
     X = np.asarray(X_NTC, dtype=np.float64)
     close = X[:, -1:, 3:4]
