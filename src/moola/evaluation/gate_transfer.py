@@ -120,13 +120,15 @@ def _load_faults(load_report: Mapping[str, Any], limits: Thresholds) -> list[str
     ratio, mismatched = load_report["match_ratio_encoder"], load_report["num_mismatched"]
     if not (math.isfinite(ratio) and 0 <= ratio <= 1):
         raise BadInput(f"match_ratio_encoder is {ratio}", limit="a number in [0, 1]")
+    if not (math.isfinite(mismatched) and mismatched >= 0):
+        raise BadInput(f"num_mismatched is {mismatched}", limit="a number of at least 0")
     faults = []
-    if not ratio >= limits.min_match_ratio:
+    if ratio < limits.min_match_ratio:
         faults.append(
             f"{ratio:.1%} of the encoder's tensors were loaded, at least "
             f"{limits.min_match_ratio:.0%} are needed"
         )
-    if not mismatched <= limits.max_mismatched:
+    if mismatched > limits.max_mismatched:
         faults.append(f"{mismatched} tensors have another shape than the model's")
     return faults
 
