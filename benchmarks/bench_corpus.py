@@ -54,12 +54,12 @@ def upload(num_bars: int) -> float:
 def build(folder: Path) -> dict[str, float]:
     """Build the set; runs in a process of its own."""
     from moola.config.data import WindowRecipe
-    from moola.data.corpus import write_corpus
+    from moola.data.partitioned import write_partitioned_set
 
     store, before = filesystem(), peak_mib()
     recipe = WindowRecipe(source="walk")
     start = time.perf_counter()
-    write_corpus(folder, "labeled_windows/walk", recipe, store, "moola/data/bars/walk")
+    write_partitioned_set(folder, "labeled_windows/walk", recipe, store, "moola/data/bars/walk")
     seconds = time.perf_counter() - start
     meta = json.loads((folder / "meta.json").read_text())
     size = sum(p.stat().st_size for p in folder.iterdir()) / 2**20

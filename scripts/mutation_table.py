@@ -24,7 +24,8 @@ def table(results: str) -> str:
     lines = ["| module | mutants | caught | of it |", "| --- | ---: | ---: | ---: |"]
     for module, counts in found.items():
         caught = sum(counts[status] for status in _CAUGHT)
-        lines.append(f"| `{module}` | {counts.total()} | {caught} | {caught / counts.total():.1%} |")
+        share = caught / counts.total()
+        lines.append(f"| `{module}` | {counts.total()} | {caught} | {share:.1%} |")
     return "\n".join(lines)
 
 

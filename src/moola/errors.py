@@ -20,6 +20,11 @@ Anything else that escapes is a bug. Every message names the value, the limit an
 from __future__ import annotations
 
 
+def one_line(error: BaseException, *, limit: int = 200) -> str:
+    """Return what an error says, on one line of at most `limit` characters; else its type."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 class MoolaError(Exception):
     """Base of all deliberate errors.
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.data.bars import Bars
 from moola.data.registry import DataRegistry
-from moola.data.split_files import WindowTimes
+from moola.data.windows import WindowTimes
 from moola.hashing import sha256_files, sha256_json
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "bars"

@@ -7,13 +7,9 @@ import pytest
 
 from moola.errors import BadInput
 from moola.evaluation.binning import assign_bins, default_num_bins, errors_from_sums
-from moola.evaluation.calibration import (
-    apply_temperature,
-    calibration_bins,
-    ece_null,
-    fit_temperature,
-)
+from moola.evaluation.calibration import calibration_bins, ece_null
 from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.temperature import apply_temperature, fit_temperature
 
 
 def two_class(p):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from finetune_kit import encoder_tensors
 from safetensors.torch import save_file
 
-from moola.errors import CheckpointError
+from moola.errors import CheckpointError, ConfigError
 from moola.hashing import sha256_file
 from moola.models.checkpoint import read_checkpoint, read_config, save_checkpoint
+from moola.models.classical import LogisticFeaturesModel
+from moola.models.trees import XGBoostModel
 
 
 class Payload:
@@ -139,3 +143,27 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "empty")
     (tmp_path / "empty" / "config.json").write_text(json.dumps({"kind": "x"}))
     assert read_checkpoint(tmp_path / "empty").config == {"kind": "x"}
+
+
+def test_an_error_without_words_still_refuses_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(self: Any, *_: object) -> None:
+        raise ValueError
+
+    X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
+    LogisticFeaturesModel().fit(X, y).save(tmp_path / "c")
+    monkeypatch.setattr(LogisticFeaturesModel, "_restore", silent)
+    with pytest.raises(CheckpointError, match=r"is not a logreg checkpoint: ValueError\.$"):
+        LogisticFeaturesModel.load(tmp_path / "c")
+
+
+def test_a_missing_package_is_not_called_a_bad_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"window_bars": None, "num_features": 2}
+    config = {"params": {}, "classes": [0, 1], "state": state}
+    save_checkpoint(tmp_path / "c", {"booster_ubj": torch.zeros(1, dtype=torch.uint8)}, config)
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    with pytest.raises(ConfigError, match="needs the package xgboost"):
+        XGBoostModel.load(tmp_path / "c")

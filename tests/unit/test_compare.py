@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from moola.errors import BadInput
 from moola.evaluation.compare import (
-    average_seeds,
     block_length_from_overlap,
-    holm,
     mcnemar_exact,
     paired_comparison,
 )
+from moola.evaluation.family import holm
 from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.predictions import mean_proba
 from moola.evaluation.resampling import interval_from_draws, resample_counts
 
 
@@ -189,12 +189,12 @@ def test_block_length_refuses():
         block_length_from_overlap(window_bars=105, horizon_bars=6, step_bars=0, num_windows=9)
 
 
-def test_average_seeds():
-    mean = average_seeds([[[0.2, 0.8]], [[0.4, 0.6]]])
+def test_mean_proba():
+    mean = mean_proba([[[0.2, 0.8]], [[0.4, 0.6]]])
     assert mean.tolist() == [[pytest.approx(0.3), pytest.approx(0.7)]]
     for bad in ([], [[[0.2, 0.8]], [[0.2, 0.3, 0.5]]], [[[np.nan, 0.8]]]):
         with pytest.raises(BadInput):
-            average_seeds(bad)
+            mean_proba(bad)
 
 
 def test_comparison_refuses():

@@ -15,7 +15,7 @@ from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import WalkForward
 from moola.errors import DataError
-from moola.evaluation.compare import average_seeds
+from moola.evaluation.predictions import mean_proba
 from moola.models import get_model
 from moola.training.crossval import (
     Trainee,
@@ -59,7 +59,7 @@ def test_predictions_of_every_fold_and_seed_in_time_order(
     assert found.y.tolist() == labeled.y[rows].tolist()
     assert found.proba_by_seed.shape == (2, len(rows), 2)
     assert np.allclose(found.proba_by_seed.sum(axis=2), 1)
-    assert np.array_equal(found.proba, average_seeds(list(found.proba_by_seed)))
+    assert np.array_equal(found.proba, mean_proba(list(found.proba_by_seed)))
     assert not np.array_equal(found.proba_by_seed[0], found.proba_by_seed[1])
     assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     assert found.load_report is None

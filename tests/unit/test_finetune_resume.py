@@ -16,7 +16,7 @@ from finetune_kit import config, estimator, run, same_weights, windows, write_en
 from moola.config.training import FinetuneConfig
 from moola.errors import CheckpointError, ConfigError, ProofError
 from moola.models.callbacks import FitState
-from moola.models.fit_state import StateFile
+from moola.models.fit_resume import StateFile
 from moola.training import finetune as module
 from moola.training.finetune import FinetuneResult, finetune, resume_path
 from moola.training.freeze import FreezeCallback

@@ -51,6 +51,11 @@ def test_the_silent_transfer_of_44_per_cent_is_refused_though_it_predicts_better
     [
         ({}, PROVEN, "match_ratio_encoder"),
         ({"match_ratio_encoder": float("nan"), "num_mismatched": 0}, PROVEN, "nan"),
+        (
+            {"match_ratio_encoder": 1.0, "num_mismatched": float("nan")},
+            PROVEN,
+            "num_mismatched is nan",
+        ),
         (LOADED, {}, "proven"),
     ],
 )

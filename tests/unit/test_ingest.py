@@ -101,9 +101,9 @@ def test_many_chunks_come_out_as_one_in_order(tmp_path, monkeypatch, order):
         lines = text.splitlines()
         body = np.array(lines[1:])[np.random.default_rng(0).permutation(700)]
         text = "\n".join([lines[0], *body]) + "\n"
-    monkeypatch.setattr("moola.data.formats._BLOCK_BYTES", 4096)
-    monkeypatch.setattr("moola.data.spool._BUCKET_ROWS", 90)
-    monkeypatch.setattr("moola.data.quality_scan._BATCH_ROWS", 37)
+    monkeypatch.setattr("moola.data.ingest_formats._BLOCK_BYTES", 4096)
+    monkeypatch.setattr("moola.data.ingest_spool._BUCKET_ROWS", 90)
+    monkeypatch.setattr("moola.data.bar_quality_scan._BATCH_ROWS", 37)
     options = IngestOptions(repairs=("sort",) if order == "shuffled" else ())
     done = ingest(put(tmp_path, text), "x", tmp_path / "bars", options)
     read = read_bars(done.path)
@@ -114,7 +114,7 @@ def test_many_chunks_come_out_as_one_in_order(tmp_path, monkeypatch, order):
 def test_a_duplicate_over_the_border_of_two_chunks_is_found(tmp_path, monkeypatch):
     bars = bars_of(walk(400))
     lines = csv_of(bars).splitlines()
-    monkeypatch.setattr("moola.data.formats._BLOCK_BYTES", 1024)
+    monkeypatch.setattr("moola.data.ingest_formats._BLOCK_BYTES", 1024)
     for k in range(10, 40, 3):
         text = "\n".join([*lines[: k + 1], *lines[k:]]) + "\n"
         with pytest.raises(DataError, match=f"{bars.time[k - 1]} more than once"):

@@ -7,7 +7,7 @@ import pytest
 from data_kit import bars_of, flat, hours, walk
 
 from moola.config.data import WindowRecipe
-from moola.data.labels import label_windows, make_labels
+from moola.data.labels import label_windows
 from moola.data.user_labels import place_labels, read_label_file
 from moola.errors import DataError
 
@@ -32,7 +32,7 @@ def recipe(**values) -> WindowRecipe:
 )
 def test_expansion_by_hand(ahead, label):
     bars = bars_of(flat([*WINDOW, *ahead], 0.5))
-    assert make_labels(bars, np.array([0]), recipe()).tolist() == [label]
+    assert label_windows(bars, np.array([0]), recipe()).y.tolist() == [label]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_expansion_by_hand(ahead, label):
 def test_expansion_with_direction_by_hand(window, ahead, label):
     bars = bars_of(flat([*window, *ahead], 0.5))
     rule = recipe(label="expansion_direction")
-    assert make_labels(bars, np.array([0]), rule).tolist() == [label]
+    assert label_windows(bars, np.array([0]), rule).y.tolist() == [label]
 
 
 # closes 100 102 100 102: changes .02, -.0196, .02; their standard deviation is s
@@ -116,8 +116,8 @@ def test_labels_do_not_depend_on_how_many_are_made_at_once():
     bars = bars_of(walk(9000))
     starts = np.arange(8900)
     rule = recipe(window_bars=20, horizon_bars=5)
-    whole = make_labels(bars, starts, rule)
-    assert np.array_equal(whole[8150:8250], make_labels(bars, starts[8150:8250], rule))
+    whole = label_windows(bars, starts, rule).y
+    assert np.array_equal(whole[8150:8250], label_windows(bars, starts[8150:8250], rule).y)
 
 
 def own(tmp_path, text: str, **values):

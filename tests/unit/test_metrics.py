@@ -14,8 +14,8 @@ from moola.evaluation.metrics import (
     compute_metrics,
     metric_intervals,
     undefined_reasons,
-    validate_predictions,
 )
+from moola.evaluation.predictions import validate_predictions
 from moola.evaluation.weighted import weighted_metrics
 
 FAST = settings(max_examples=25, deadline=None)

@@ -231,11 +231,11 @@ sys.path[:0] = {[str(Path(__file__).parent)]!r}
 from dataclasses import replace
 from test_pretrain_loop import TINY, windows
 from moola.pretraining.distributed import join_processes
-from moola.pretraining.masked_lstm_pretrain import MaskedLSTMPretrainer
+from moola.pretraining.masked_lstm_pretrain import pretrain_masked
 from moola.pretraining.session import Session
 with join_processes("cpu") as share:
     config = replace(TINY, dropout=0.0, augment=True, num_augmentations=1, amp="fp32")
-    run = MaskedLSTMPretrainer(config).run(windows(), Session(device="cpu", share=share))
+    run = pretrain_masked(windows(), config, Session(device="cpu", share=share))
     if share.leads:
         json.dump([share.size, run.history], open(sys.argv[1], "w"))
 """)

@@ -12,8 +12,8 @@ from finetune_kit import OneWay, bits, encoder_tensors, net, prefixed, write_for
 from torch import nn
 
 from moola.errors import CheckpointError, CheckpointNotFound
+from moola.models.load_report import format_load_report
 from moola.models.pretrained_utils import (
-    format_load_report,
     is_encoder_tensor,
     load_pretrained_strict,
 )

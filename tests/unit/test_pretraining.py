@@ -13,11 +13,11 @@ from moola.config.pretraining import PretrainConfig
 from moola.data.windows import normalise
 from moola.errors import CheckpointError, ConfigError, MoolaError
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
+from moola.pretraining.corpus import split_by_time
 from moola.pretraining.masked_lstm_pretrain import (
+    ENCODER_KIND,
     MaskedLSTMPretrainer,
     load_autoencoder,
-    save_encoder,
-    split_by_time,
 )
 from moola.pretraining.masking import draw_mask
 from moola.pretraining.quality import (
@@ -26,6 +26,7 @@ from moola.pretraining.quality import (
     interpolate_masked,
     masked_errors,
 )
+from moola.pretraining.session import save_pretrained
 
 TINY = PretrainConfig(
     hidden_dim=4, num_layers=1, epochs=2, batch_size=16, patch_size=3, device="cpu", seed=1
@@ -101,7 +102,7 @@ def test_pretraining_learns_is_deterministic_and_reloads(tmp_path: Path) -> None
     history = MaskedLSTMPretrainer(longer, device="cpu").pretrain(X).history
     assert history[-1]["train_recon"] < 0.7 * history[0]["train_recon"]
 
-    save_encoder(tmp_path / "encoder", first, TINY, CLAIM)
+    save_pretrained(tmp_path / "encoder", ENCODER_KIND, first, TINY, CLAIM)
     loaded = load_autoencoder(tmp_path / "encoder")
     x, mask = torch.from_numpy(normalise(X[:4])), torch.zeros(4, 12, dtype=torch.bool)
     assert torch.equal(loaded(x, mask)[0], first.model(x, mask)[0])
@@ -190,7 +191,7 @@ def test_evidence_has_what_gate_3_reads(tmp_path: Path) -> None:
 
     X = windows(120)
     result = MaskedLSTMPretrainer(TINY, device="cpu").pretrain(X)
-    save_encoder(tmp_path / "encoder", result, TINY, CLAIM)
+    save_pretrained(tmp_path / "encoder", ENCODER_KIND, result, TINY, CLAIM)
     y = (np.arange(120) // 5) % 2
     evidence = encoder_evidence(
         tmp_path / "encoder",

@@ -7,9 +7,9 @@ import pytest
 from data_kit import SHIPPED, bars_of, hours, walk, write_bars
 from ingest_kit import HEAD, put, row
 
+from moola.data.bar_quality import assess
 from moola.data.bars import find_repeated_blocks
 from moola.data.ingest import ingest
-from moola.data.quality import assess
 
 
 def test_the_shipped_bars_are_judged_without_being_told(tmp_path):
@@ -48,7 +48,7 @@ def test_the_report_by_hand_whatever_the_batches(tmp_path, monkeypatch, batch):
         ohlc[k] = ohlc[k, 3]
     time = np.concatenate([hours(30), hours(30, "2020-01-05T00")])
     path = write_bars(tmp_path, bars_of(ohlc, time=time))
-    monkeypatch.setattr("moola.data.quality_scan._BATCH_ROWS", batch)
+    monkeypatch.setattr("moola.data.bar_quality_scan._BATCH_ROWS", batch)
     report = assess(path, jump_mad=1e9)
     assert report.counts == {
         "gaps": 1, "repeated_blocks": 1, "flat_bars": 5, "flat_runs": 1, "jumps": 0,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from data_kit import RECIPE, bars_of, hours, walk, write_bars
 
-from moola.data.audit import CorpusClaim
+from moola.data.audit_trail import CorpusClaim
 from moola.errors import AuditError, DataError
 
 

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from data_kit import RECIPE, SPLIT, bars_of, edit_json, reseal, walk, write_bars
 
+from moola.data.audit_synthetic import synthetic_checks, synthetic_quality
 from moola.data.features import FEATURE_NAMES
 from moola.data.registry import DataRegistry
-from moola.data.synthetic import make_synthetic, synthetic_quality
+from moola.data.synthetic import make_synthetic
 from moola.errors import AuditError, DataError
 
 LABELED = "labeled_windows/v1"
@@ -162,8 +163,6 @@ def test_parents_outside_another_splits_train_part_are_refused(registry):
     made, _ = build(registry)
     folds = registry.load_folds("wf")
     labeled = registry.load_set(LABELED)
-    from moola.data.synthetic import synthetic_checks
-
     checks, report = synthetic_checks(made, labeled, folds.folds[0])
     (bad,) = [c for c in checks if not c.passed]
     assert bad.name == "synthetic windows were made from train windows only"

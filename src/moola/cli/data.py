@@ -13,8 +13,8 @@ from moola.cli.ingest import ingest
 from moola.cli.options import AsJson, DataRoot
 
 if TYPE_CHECKING:
+    from moola.data.audit_trail import Check
     from moola.data.registry import DataRegistry
-    from moola.data.trail import Check
 
 app = typer.Typer(no_args_is_help=True, help="Bars, window sets and splits.")
 app.command()(ingest)
@@ -86,7 +86,7 @@ def split(
     Example: `moola data split rolling --labeled v1 --strategy walk_forward --train-blocks 2`
     """
     from moola.config.data import SplitRecipe
-    from moola.data.layout import qualified
+    from moola.data.registry_layout import qualified
     from moola.data.splits import Split, from_indices, read_indices
 
     registry = _registry(data_root)
@@ -137,8 +137,8 @@ def synth(
 
     Example: `moola data synth v1_jitter_r0.5 --ratio 0.5 --set jitter_sigma=0.02`
     """
-    from moola.data.augmenters import load_augmenter
-    from moola.data.layout import qualified
+    from moola.data.registry_layout import qualified
+    from moola.data.synthetic import load_augmenter
 
     registry = _registry(data_root)
     augment, config = load_augmenter(augmenter, setting)
@@ -169,7 +169,7 @@ def verify(
 
     Example: `moola data verify labeled_windows/v1 splits/fwd_chain_v3`
     """
-    from moola.data import review
+    from moola.data.registry_review import verify
     from moola.errors import AuditError, DataError
 
     registry = _registry(data_root)
@@ -180,7 +180,7 @@ def verify(
     with progress_bars(quiet=as_json) as report:
         for k, name in enumerate(wanted):
             try:
-                for trail in review.verify(registry, name):
+                for trail in verify(registry, name):
                     trail.require()
                 refusals[name] = None
             except (AuditError, DataError) as error:
@@ -207,7 +207,7 @@ def show(
 
     Example: `moola data show splits/fwd_chain_v3 --picture audit.png`
     """
-    from moola.data.review import describe
+    from moola.data.registry_review import describe
 
     registry = _registry(data_root)
     facts = describe(registry, name)
@@ -230,7 +230,7 @@ def _registry(data_root: str) -> DataRegistry:
 
 def _write_picture(registry: DataRegistry, name: str | None, picture: Path) -> None:
     from moola.data.audit_plot import audit_figure
-    from moola.data.review import verify
+    from moola.data.registry_review import verify
     from moola.errors import ConfigError
     from moola.hashing import atomic_file
 

@@ -105,7 +105,7 @@ def train(
         )
     print_finetune(summary)
     if log_pretrained_stats and summary.result.load_report:
-        from moola.models.pretrained_utils import format_load_report
+        from moola.models.load_report import format_load_report
 
         console().print(format_load_report(summary.result.load_report))
         for group in ("matched", "missing", "unexpected", "ignored"):

@@ -1,1 +1,24 @@
-"""Bars, windows, labels, features, versioned sets, splits and the audit. No torch, no MLflow."""
+"""Bars to audited window sets. No torch, no MLflow.
+
+Bars
+    `bars` (read, checked), `shipped` (those that come with Moola); `ingest` makes them of any file:
+    `ingest_formats` (which column is which), `ingest_times` (times to UTC), `ingest_rows` (faults
+    and repairs), `ingest_spool` (rows on disk, put into the order of time); `bar_quality` reports
+    what is wrong in them: `bar_quality_scan` (finds it), `bar_quality_page` (shows it).
+Window sets
+    `windows` (where they stand, how a model sees one), `labels` (by a rule), `user_labels` (by
+    file), `features` (the 20), `build` (writes a set), `partitioned` (of more bars than memory
+    holds), `sets` (reads one), `synthetic` (makes, writes and reads synthetic ones), `twosample`
+    (do two samples look alike).
+Splits
+    `splits` (makes them), `split_files` (holds, writes and reads them), `split_fields` (field by
+    field).
+The audit
+    `audit` (of a split), `audit_lineage` (is a set what its bars and recipe give),
+    `audit_synthetic` (may synthetic windows be used), `duplicates` (the same bars twice),
+    `audit_trail` (what is said of it all), `audit_plot` (the same as a picture).
+The registry
+    `registry` (`DataRegistry`: build, load, audit by name), `registry_layout` (names and places),
+    `registry_storage` (a folder or an object store), `registry_review` (verify and describe what
+    stands), `container` (what a run gets to train on).
+"""

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moola.data.audit_trail import NAMED, AuditTrail, Check, CorpusClaim, name_windows
 from moola.data.duplicates import bar_pair_keys, same_windows, shifted_copies
-from moola.data.splits import Split, WindowTimes
-from moola.data.trail import NAMED, AuditTrail, Check, CorpusClaim, name_windows
+from moola.data.splits import Split
+from moola.data.windows import WindowTimes
 
-__all__ = ["AuditTrail", "Check", "CorpusClaim", "audit_split", "bar_pair_keys", "name_windows"]
-_ALL_WINDOWS = (
-    20_000  # up to here every window is searched for copies, above it a cover of the bars
-)
+_ALL_WINDOWS = 20_000  # so many are searched for copies one by one, of more a cover of the bars
+_CORPUS_BLOCK = 20_000
 _STEP = 0.05  # of normalised prices, in the search for windows at another price level
 
 
@@ -53,7 +52,12 @@ def audit_split(
     corpus, X_corpus_NTC
         What an encoder was pretrained on, and its windows where they are at hand.
     extra
-        Further checks to report with these, for example those of `moola.data.lineage`.
+        Further checks to report with these, for example those of `moola.data.audit_lineage`.
+
+    Returns
+    -------
+    AuditTrail
+        Every check with its answer, and the facts a run logs; it raises nothing by itself.
     """
     checks = [_digest_check(split, labeled_name, labeled_sha256), *_index_checks(split, len(times))]
     if all(c.passed for c in checks):
@@ -69,6 +73,17 @@ def audit_split(
         "labeled_version": labeled_name,
         "labeled_sha256": labeled_sha256,
         "source": source,
+        **_split_facts(split),
+        "corpus": corpus.to_dict() if corpus else None,
+    }
+    if all(c.passed for c in checks):
+        facts |= _spans(split, clock)
+    return AuditTrail(checks=tuple(checks), facts=facts)
+
+
+def _split_facts(split: Split) -> dict[str, Any]:
+    """Return what the trail says of the split itself, before synthetic windows are added."""
+    return {
         "split": split.name,
         "split_sha256": split.digest(),
         "counts": {**{p: len(i) for p, i in split.parts.items()}, "purged": len(split.purged)},
@@ -78,11 +93,7 @@ def audit_split(
         "n_synthetic_train": 0,
         "val_synthetic_count": 0,
         "test_synthetic_count": 0,
-        "corpus": corpus.to_dict() if corpus else None,
     }
-    if all(c.passed for c in checks):
-        facts |= _spans(split, clock)
-    return AuditTrail(checks=tuple(checks), facts=facts)
 
 
 def _spans(split: Split, clock: NDArray[np.datetime64]) -> dict[str, Any]:
@@ -174,7 +185,7 @@ def _purge_check(split: Split, times: WindowTimes) -> Check:
 def _duplicate_checks(split: Split, X_NTC: NDArray[np.float32], times: WindowTimes) -> list[Check]:
     parts = split.parts
     exact = same_windows(X_NTC, parts)
-    near = same_windows(X_NTC, parts, digits=_STEP) if not exact else []
+    near = same_windows(X_NTC, parts, step=_STEP) if not exact else []
     checks = [
         _same_check("no window stands in two parts under two ids", exact),
         _same_check("no window stands in two parts at another price level", near),
@@ -259,8 +270,8 @@ def _corpus_bar_checks(
         return []
     held_out = np.concatenate([split.val, split.test])
     known = np.empty(0, dtype=np.uint64)
-    for begin in range(0, len(X_corpus_NTC), _ALL_WINDOWS):
-        block = X_corpus_NTC[begin : begin + _ALL_WINDOWS]
+    for begin in range(0, len(X_corpus_NTC), _CORPUS_BLOCK):
+        block = X_corpus_NTC[begin : begin + _CORPUS_BLOCK]
         known = np.union1d(known, bar_pair_keys(block))
     known = known[known != 0]
     hits = held_out[np.isin(bar_pair_keys(X_NTC[held_out]), known).any(axis=1)]

@@ -47,20 +47,20 @@ def audit_figure(trail: Mapping[str, Any]) -> Figure:
         raise DataError("the audit trail holds no checks", limit="AuditTrail.to_dict()")
     checks = trail["checks"]
     lines = [_line(c) for c in checks]
-    height = 3.2 + 0.19 * sum(line.count("\n") + 1 for line in lines)
-    figure = Figure(figsize=(11.7, max(height, 6.0)))
-    top = figure.add_axes((0.10, 1 - 2.5 / max(height, 6.0), 0.87, 1.8 / max(height, 6.0)))
+    height = max(3.2 + 0.19 * sum(line.count("\n") + 1 for line in lines), 6.0)
+    figure = Figure(figsize=(11.7, height))
+    top = figure.add_axes((0.10, 1 - 2.5 / height, 0.87, 1.8 / height))
     _draw_time_line(top, trail)
     verdict = "passed" if trail["passed"] else "FAILED"
     figure.suptitle(
         f"Audit {verdict}: {trail['labeled_version']} under {trail['split']}",
-        x=0.10, ha="left", y=1 - 0.2 / max(height, 6.0), fontsize=13, weight="bold",
+        x=0.10, ha="left", y=1 - 0.2 / height, fontsize=13, weight="bold",
     )  # fmt: skip
-    y = 1 - 3.0 / max(height, 6.0)
+    y = 1 - 3.0 / height
     for check, line in zip(checks, lines, strict=True):
         colour = "#222222" if check["passed"] else _COLOURS["purged"]
         figure.text(0.10, y, line, fontsize=8, va="top", color=colour, family="monospace")
-        y -= 0.19 * (line.count("\n") + 1) / max(height, 6.0)
+        y -= 0.19 * (line.count("\n") + 1) / height
     return figure
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from moola.errors import DataError
+from moola.errors import DataError, one_line
 from moola.hashing import sha256_file
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
@@ -56,6 +56,16 @@ def read_bars(path: Path) -> Bars:
 
     Parquet with the columns timestamp, open, high, low and close; others are ignored.
 
+    Parameters
+    ----------
+    path
+        Parquet with the columns timestamp, open, high, low and close; others are ignored.
+
+    Returns
+    -------
+    Bars
+        Times in UTC, prices float64; none is NaN.
+
     Raises
     ------
     DataError
@@ -71,7 +81,7 @@ def read_bars(path: Path) -> Bars:
         ) from None
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(
-            f"bar file {path} cannot be read: {_first_line(error)}",
+            f"bar file {path} cannot be read: {one_line(error)}",
             limit=f"parquet with the columns timestamp, {', '.join(PRICE_COLUMNS)}",
         ) from None
     try:
@@ -81,7 +91,7 @@ def read_bars(path: Path) -> Bars:
         )
     except pa.ArrowException as error:
         raise DataError(
-            f"bar file {path} has a column of the wrong type: {_first_line(error)}"
+            f"bar file {path} has a column of the wrong type: {one_line(error)}"
         ) from None
     check_bars(path.name, time, ohlc)
     return Bars(name=path.stem, time=time, ohlc=ohlc, sha256=sha256_file(path))
@@ -136,6 +146,11 @@ def blocks_of_pairs(position: NDArray[np.int64], pair: NDArray[np.int64]) -> lis
         Row of each pair's first bar, ascending, shape (m,).
     pair
         Number that two pairs share if and only if all their prices agree, shape (m,).
+
+    Returns
+    -------
+    list of RepeatedBlock
+        By first bar, each of 2 bars or more.
     """
     order = np.argsort(pair, kind="stable")
     same = pair[order][1:] == pair[order][:-1]
@@ -170,7 +185,3 @@ def gap_mask(bars: Bars) -> NDArray[np.bool_]:
     step = np.diff(bars.time)
     usual = np.median(step.astype(np.int64)) if len(step) else 0
     return np.r_[False, step.astype(np.int64) > usual]
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

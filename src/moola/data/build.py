@@ -1,13 +1,14 @@
-"""Building a set: the same bars and the same recipe give the same bytes."""
+"""Building a set: which windows, which labels, which files; same bars and recipe, same bytes."""
 
 from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +20,12 @@ from moola.config.data import WindowRecipe
 from moola.data.bars import Bars
 from moola.data.features import FEATURE_NAMES, features20
 from moola.data.labels import class_names, label_windows
-from moola.data.splits import WindowTimes
 from moola.data.user_labels import place_labels, read_label_file
-from moola.data.windows import may_be_used, view_windows, window_starts
+from moola.data.windows import WindowTimes, may_be_used, view_windows, window_starts
 from moola.errors import DataError
 from moola.hashing import sha256_files, sha256_json, write_json
 
-_CHUNK_WINDOWS = 4096
+_SLICE_WINDOWS = 4096
 Progress = Callable[[int, int], None]
 
 
@@ -90,62 +90,105 @@ def write_set(
     `report` is called with the windows done and their number.
     """
     plan = plan_windows(bars, recipe, labels_folder)
-    write_windows(folder, bars, plan.times.first, recipe, report)
-    if plan.y is not None:
-        np.save(folder / "y.npy", plan.y, allow_pickle=False)
-    write_times(folder / "times.parquet", bars, plan.times)
     own = {"num_dropped": plan.num_dropped} if recipe.label == "file" else {}
-    tally = np.bincount(plan.y if plan.y is not None else [], minlength=recipe.num_classes)
-    meta = set_meta(
-        recipe,
-        source=bars.name,
-        source_sha256=bars.sha256,
-        tally=tally,
-        num_windows=len(plan.times),
-        **own,
-    )
-    write_json(folder / "meta.json", meta)
+    with SetWriter(folder, recipe) as writer:
+        writer.append(Chunk(bars=bars, first_row=0, times=plan.times, y=plan.y), report=report)
+        writer.finish(source_sha256=bars.sha256, **own)
     write_manifest(folder, name, recipe=recipe.to_dict(), sources=plan.sources)
 
 
-def write_windows(
-    folder: Path,
-    bars: Bars,
-    starts: NDArray[np.int64],
-    recipe: WindowRecipe,
-    report: Progress,
-) -> None:
-    """Write ``X_ohlc.npy`` and, for a labelled set, ``X_feats20.npy``; memory stays one chunk."""
-    T, n = recipe.window_bars, len(starts)
-    view = view_windows(bars.ohlc.astype(np.float32), T)
-    with (folder / "X_ohlc.npy").open("wb") as ohlc:
-        npy_header(ohlc, (n, T, 4))
-        for begin in range(0, n, _CHUNK_WINDOWS):
-            chunk = view[starts[begin : begin + _CHUNK_WINDOWS]]
-            ohlc.write(np.ascontiguousarray(chunk).data)
-    if not recipe.num_classes:
-        report(n, n)
-        return
-    with (folder / "X_feats20.npy").open("wb") as feats:
-        npy_header(feats, (n, len(FEATURE_NAMES)))
-        for begin in range(0, n, _CHUNK_WINDOWS):
-            feats.write(features20(view[starts[begin : begin + _CHUNK_WINDOWS]]).data)
-            report(min(begin + _CHUNK_WINDOWS, n), n)
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some windows of a set: their bars, and rows and labels counted within those bars.
+
+    `first_row` is the row of the source at which `bars` begin; `y` is None where the recipe has no
+    label.
+    """
+
+    bars: Bars
+    first_row: int
+    times: WindowTimes
+    y: NDArray[np.int64] | None
 
 
-def write_times(path: Path, bars: Bars, times: WindowTimes) -> None:
-    """Write rows and UTC times of each window's first bar, last bar and label end."""
-    pq.write_table(times_table(bars.time, times), path, compression="zstd")
+class SetWriter(ExitStack):
+    """The files of a set while they grow, chunk by chunk in time order; memory stays one slice."""
+
+    def __init__(self, folder: Path, recipe: WindowRecipe):
+        super().__init__()
+        self.num_windows = 0
+        self._folder, self._recipe = folder, recipe
+        self._tally = np.zeros(recipe.num_classes, dtype=np.int64)
+        self._arrays: dict[str, tuple[str, tuple[int, ...]]] = {
+            "X_ohlc.npy": ("<f4", (recipe.window_bars, 4))
+        }
+        if recipe.num_classes:
+            self._arrays["X_feats20.npy"] = ("<f4", (len(FEATURE_NAMES),))
+            self._arrays["y.npy"] = ("<i8", ())
+        self._handles = {n: self.enter_context((folder / n).open("wb")) for n in self._arrays}
+        self._write_heads()
+        self._times: Any = None
+
+    def append(self, chunk: Chunk, *, report: Progress = lambda done, total: None) -> None:
+        """Write a chunk's windows, features, labels and times.
+
+        `report` is called with the windows of the chunk that are done and their number.
+        """
+        view = view_windows(chunk.bars.ohlc.astype(np.float32), self._recipe.window_bars)
+        starts = chunk.times.first
+        for begin in range(0, len(starts), _SLICE_WINDOWS):
+            X = np.ascontiguousarray(view[starts[begin : begin + _SLICE_WINDOWS]])
+            self._handles["X_ohlc.npy"].write(X.data)
+            if self._recipe.num_classes:
+                self._handles["X_feats20.npy"].write(features20(X).data)
+            report(begin + len(X), len(starts))
+        if chunk.y is not None:
+            self._handles["y.npy"].write(chunk.y.data)
+            self._tally += np.bincount(chunk.y, minlength=len(self._tally))
+        table = _times_table(chunk)
+        if self._times is None:
+            path = self._folder / "times.parquet"
+            writer = pq.ParquetWriter(path, table.schema, compression="zstd")
+            self._times = self.enter_context(writer)
+        self._times.write_table(table)
+        self.num_windows += len(starts)
+
+    def finish(self, *, source_sha256: str, **own: Any) -> None:
+        """Write the number of windows into the heads of the arrays, and ``meta.json``."""
+        self._write_heads()
+        recipe = self._recipe
+        counts = dict(zip(class_names(recipe), self._tally.tolist(), strict=True))
+        meta = {
+            "T": recipe.window_bars,
+            "D_ohlc": 4,
+            "D_feats": len(FEATURE_NAMES) if recipe.num_classes else 0,
+            "K": recipe.num_classes,
+            "num_windows": self.num_windows,
+            "class_distribution": counts,
+            "feature_names": list(FEATURE_NAMES) if recipe.num_classes else [],
+            "horizon_bars": recipe.label_bars,
+            "step_bars": recipe.step_bars,
+            "source": recipe.source,
+            "source_sha256": source_sha256,
+            **own,
+        }
+        write_json(self._folder / "meta.json", meta)
+
+    def _write_heads(self) -> None:
+        """Write the heads; their length does not depend on the number of windows."""
+        for name, (kind, shape) in self._arrays.items():
+            header = {"descr": kind, "fortran_order": False, "shape": (self.num_windows, *shape)}
+            self._handles[name].seek(0)
+            np.lib.format.write_array_header_1_0(self._handles[name], header)
 
 
-def times_table(
-    time: NDArray[np.datetime64], times: WindowTimes, *, first_row: int = 0
-) -> pa.Table:
-    """Return rows and UTC times of windows; row 0 of `time` is row `first_row` of the source."""
+def _times_table(chunk: Chunk) -> pa.Table:
+    """Return rows and UTC times of each window's first bar, last bar and label end."""
+    times = chunk.times
     rows = {"first": times.first, "last": times.last, "label_end": times.label_end}
-    columns = {f"{k}_row": pa.array(v + first_row) for k, v in rows.items()}
+    columns = {f"{k}_row": pa.array(v + chunk.first_row) for k, v in rows.items()}
     for column, key in (("first_bar", "first"), ("last_bar", "last"), ("label_end", "label_end")):
-        columns[column] = pa.array(time[rows[key]])
+        columns[column] = pa.array(chunk.bars.time[rows[key]])
     return pa.table(columns)
 
 
@@ -170,36 +213,3 @@ def user_name() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
-
-
-def set_meta(
-    recipe: WindowRecipe,
-    *,
-    source: str,
-    source_sha256: str,
-    tally: NDArray[np.int64],
-    num_windows: int,
-    **own: Any,
-) -> dict[str, Any]:
-    """Return ``meta.json`` of a set; `tally` counts its classes, empty for an unlabelled one."""
-    counts = dict(zip(class_names(recipe), tally.tolist(), strict=True)) if len(tally) else {}
-    return {
-        "T": recipe.window_bars,
-        "D_ohlc": 4,
-        "D_feats": len(FEATURE_NAMES) if recipe.num_classes else 0,
-        "K": recipe.num_classes,
-        "num_windows": num_windows,
-        "class_distribution": counts,
-        "feature_names": list(FEATURE_NAMES) if recipe.num_classes else [],
-        "horizon_bars": recipe.label_bars,
-        "step_bars": recipe.step_bars,
-        "source": source,
-        "source_sha256": source_sha256,
-        **own,
-    }
-
-
-def npy_header(handle: IO[bytes], shape: tuple[int, ...], kind: str = "<f4") -> None:
-    """Write the head of an array file; its length does not depend on the number of rows."""
-    header = {"descr": kind, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(handle, header)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moola.data.audit_synthetic import synthetic_checks
+from moola.data.audit_trail import AuditTrail
 from moola.data.sets import WindowSet
 from moola.data.splits import Split
-from moola.data.synthetic import SyntheticSet, synthetic_checks
-from moola.data.trail import AuditTrail
+from moola.data.synthetic import SyntheticSet
 
 
 @dataclass(frozen=True, kw_only=True)

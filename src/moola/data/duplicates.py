@@ -57,7 +57,7 @@ def row_keys(rows: NDArray[np.float64]) -> NDArray[np.uint64]:
 
 
 def same_windows(
-    X_NTC: NDArray[np.float32], parts: dict[str, NDArray[np.int64]], *, digits: float | None = None
+    X_NTC: NDArray[np.float32], parts: dict[str, NDArray[np.int64]], *, step: float | None = None
 ) -> list[tuple[str, int, str, int]]:
     """Return windows that stand in two parts, as (part, window, other part, window).
 
@@ -67,9 +67,14 @@ def same_windows(
         Windows of the set, shape (n, T, 4), in price units.
     parts
         Windows by part.
-    digits
-        None: equal to the bit. Else windows are normalised and rounded to this step first, so
+    step
+        None: equal to the bit. Else windows are normalised and rounded to it first, so
         that copies at another price level (another quote currency, a split) are found too.
+
+    Returns
+    -------
+    list of tuple
+        Empty where no window stands in two parts.
     """
     seen: dict[bytes, tuple[str, int]] = {}
     clashes: list[tuple[str, int, str, int]] = []
@@ -77,8 +82,8 @@ def same_windows(
         for begin in range(0, len(rows), 4096):
             block = rows[begin : begin + 4096]
             X = np.asarray(X_NTC[block], dtype=np.float32)
-            if digits is not None:
-                X = np.rint(normalise(X) / np.float32(digits))
+            if step is not None:
+                X = np.rint(normalise(X) / np.float32(step))
                 X += np.float32(0.0)  # -0 becomes 0
             for row, window in zip(block.tolist(), X, strict=True):
                 key = hashlib.blake2b(np.ascontiguousarray(window).data, digest_size=16).digest()
@@ -112,6 +117,11 @@ def shifted_copies(
         Shortest stretch that counts.
     min_correlation
         Least correlation of the close-to-close changes of the stretch.
+
+    Returns
+    -------
+    list of ShiftedCopy
+        At most one a window of `b`.
     """
     if not len(a) or not len(b):
         return []

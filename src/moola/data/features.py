@@ -45,8 +45,8 @@ def features20(X_NTC: NDArray[np.float32]) -> NDArray[np.float32]:
     Parameters
     ----------
     X_NTC
-        OHLC windows in price units, shape (n, T, 4), T >= 2. Spans longer than the window are cut
-        to it.
+        OHLC windows in price units, shape (n, T, 4), T >= 2, as `check_windows` lets them pass:
+        NaN is not looked for here. Spans longer than the window are cut to it.
 
     Returns
     -------

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moola.config.data import check_name
-from moola.data.formats import detect
+from moola.data.bar_quality import QualityReport, assess
+from moola.data.bar_quality_page import quality_page
+from moola.data.ingest_formats import detect
 from moola.data.ingest_rows import REPAIRS, IngestOptions, Tally, read_rows
-from moola.data.quality import QualityReport, assess
-from moola.data.quality_page import quality_page
-from moola.data.spool import Spool
+from moola.data.ingest_spool import Spool
 from moola.errors import DataError
 from moola.hashing import atomic_file, sha256_file, write_json
 
@@ -66,6 +66,11 @@ def ingest(
         How to read and to mend it.
     report
         Called with the number of rows read so far.
+
+    Returns
+    -------
+    Ingested
+        The paths written, and the report.
 
     Raises
     ------

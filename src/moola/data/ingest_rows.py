@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from moola.data.formats import PRICES, Format, read_chunks
-from moola.data.source_times import to_utc
+from moola.data.bars import PRICE_COLUMNS
+from moola.data.ingest_formats import Format, read_chunks
+from moola.data.ingest_times import to_utc
 from moola.errors import ConfigError, DataError
 
 REPAIRS = {
@@ -107,7 +108,9 @@ def read_rows(
         tally.naive_times |= _is_naive(time)
         prices = np.column_stack([_price(batch[p], form.fixed_point) for p in form.prices])
         keep = _check(clock, prices, options, tally, first_row)
-        columns = {"timestamp": clock} | {p: pa.array(prices[:, k]) for k, p in enumerate(PRICES)}
+        columns = {"timestamp": clock} | {
+            p: pa.array(prices[:, k]) for k, p in enumerate(PRICE_COLUMNS)
+        }
         if form.volume is not None:
             columns["volume"] = batch[form.volume].cast(pa.float64())
         checked = pa.RecordBatch.from_pydict(columns)

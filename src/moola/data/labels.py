@@ -34,11 +34,6 @@ def class_names(recipe: WindowRecipe) -> tuple[str, ...]:
     return CLASS_NAMES.get(recipe.label, recipe.class_names)
 
 
-def make_labels(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> NDArray[np.int64]:
-    """Return the label of each window, shape (n,), by the rule that `recipe.label` names."""
-    return label_windows(bars, starts, recipe).y
-
-
 def label_windows(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> Labels:
     """Label windows by the rule that `recipe.label` names.
 

@@ -10,13 +10,16 @@ import numpy as np
 
 from moola.config.data import SplitRecipe, WindowRecipe, load_recipes
 from moola.data.audit import audit_split
+from moola.data.audit_lineage import lineage_checks
+from moola.data.audit_synthetic import synthetic_checks
+from moola.data.audit_trail import AuditTrail, Check, CorpusClaim
 from moola.data.build import Progress, user_name, write_set
 from moola.data.container import DataContainer, with_synthetic
-from moola.data.corpus import write_corpus
-from moola.data.layout import Layout, qualified
-from moola.data.lineage import lineage_checks
+from moola.data.partitioned import write_partitioned_set
+from moola.data.registry_layout import Layout, qualified
 from moola.data.sets import WindowSet
 from moola.data.splits import (
+    PARTS,
     Split,
     WalkForward,
     forward_chain,
@@ -27,15 +30,12 @@ from moola.data.synthetic import (
     Augmenter,
     SyntheticSet,
     make_synthetic,
-    synthetic_checks,
     write_synthetic,
 )
-from moola.data.trail import AuditTrail, Check, CorpusClaim
 from moola.errors import AuditError, DataError
 from moola.hashing import atomic_folder
 
 __all__ = ["DataContainer", "DataRegistry", "WindowSet"]
-_PARTS = ("train", "val", "test")
 
 
 class DataRegistry(Layout):
@@ -71,6 +71,11 @@ class DataRegistry(Layout):
             What an encoder that will be used was trained on; the audit checks it against val and
             test.
 
+        Returns
+        -------
+        DataContainer
+            Its parts in price units, and the audit trail.
+
         Raises
         ------
         DataError
@@ -88,9 +93,9 @@ class DataRegistry(Layout):
         audit.require()
         assert labeled.y is not None
         arrays: dict[str, Any] = {
-            f"X_{p}": np.asarray(labeled.X_ohlc[getattr(split, p)]) for p in _PARTS
+            f"X_{p}": np.asarray(labeled.X_ohlc[getattr(split, p)]) for p in PARTS
         }
-        arrays |= {f"y_{p}": labeled.y[getattr(split, p)] for p in _PARTS}
+        arrays |= {f"y_{p}": labeled.y[getattr(split, p)] for p in PARTS}
         flags = np.zeros(len(split.train), dtype=bool)
         if made is not None:
             arrays["X_train"] = np.concatenate([arrays["X_train"], made.X_ohlc])
@@ -153,7 +158,7 @@ class DataRegistry(Layout):
         )
 
     def lineage(self, windows: WindowSet, *, with_features: bool = False) -> list[Check]:
-        """Derive a set again from its source's bars and compare (see `moola.data.lineage`)."""
+        """Derive a set again from its source's bars and compare (see `lineage_checks`)."""
         self._root.fetch(f"bars/{windows.source}.parquet", required=False)
         if not (self.data_root / "bars" / f"{windows.source}.parquet").exists():
             detail = f"not compared: bars/{windows.source}.parquet is not in this registry"
@@ -218,7 +223,7 @@ class DataRegistry(Layout):
         partitions = self._root.partitions(f"bars/{recipe.source}")
         if partitions is not None:
             with atomic_folder(folder) as temporary:
-                write_corpus(temporary, name, recipe, *partitions, report=report)
+                write_partitioned_set(temporary, name, recipe, *partitions, report=report)
             return
         bars = self.load_bars(recipe.source)
         if recipe.label_file:

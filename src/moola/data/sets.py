@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from moola.config.data import WindowRecipe
+from moola.data.audit_trail import CorpusClaim
 from moola.data.labels import class_names
-from moola.data.splits import WindowTimes
-from moola.data.trail import CorpusClaim
-from moola.errors import AuditError, DataError
+from moola.data.windows import WindowTimes
+from moola.errors import AuditError, DataError, one_line
 from moola.hashing import sha256_file, sha256_json
 
 _AGAIN = "Remove the set and run `moola data build` again"
@@ -91,6 +91,18 @@ class WindowSet:
 
 def read_set(name: str, folder: Path) -> WindowSet:
     """Read one set and check every file against its manifest.
+
+    Parameters
+    ----------
+    name
+        What the set is called, for messages and to be compared with its manifest.
+    folder
+        Where it stands.
+
+    Returns
+    -------
+    WindowSet
+        Its windows memory-mapped; features are finite.
 
     Raises
     ------
@@ -206,7 +218,7 @@ def read_times(name: str, path: Path, n: int) -> tuple[WindowTimes, NDArray[np.d
             kind = pa.timestamp("us") if key in _CLOCK else pa.int64()
             columns[key] = table[key].cast(kind).to_numpy()
     except (OSError, KeyError, pa.ArrowException) as error:
-        _unfit(name, f"times.parquet cannot be read: {str(error).splitlines()[0]}")
+        _unfit(name, f"times.parquet cannot be read: {one_line(error)}")
     if table.num_columns != 6 or len(table) != n:
         _unfit(name, f"times.parquet has {len(table)} rows", f"{n}, six columns each")
     if any(table[c].null_count for c in table.column_names):

@@ -14,6 +14,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def shipped_bars() -> tuple[Path, ...]:
     """Return the bar files that ship with Moola, by name.
 
+    Returns
+    -------
+    tuple of Path
+        At least one, sorted.
+
     Raises
     ------
     DataError
@@ -30,6 +35,16 @@ def copy_shipped_bars(data_root: Path | str) -> tuple[Path, ...]:
     """Copy the shipped bars into ``bars/`` below a local root and return those it had to copy.
 
     A file of the same content is left alone.
+
+    Parameters
+    ----------
+    data_root
+        A local registry; ``bars/`` is made where it is missing.
+
+    Returns
+    -------
+    tuple of Path
+        The copies made now.
 
     Raises
     ------

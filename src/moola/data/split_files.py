@@ -70,6 +70,16 @@ class Split:
     def from_dict(cls, values: Mapping[str, Any]) -> Split:
         """Read a split.
 
+        Parameters
+        ----------
+        values
+            What `to_dict` returned, from JSON.
+
+        Returns
+        -------
+        Split
+            With sorted indices.
+
         Raises
         ------
         DataError
@@ -168,21 +178,6 @@ class WalkForward:
         return walk
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowTimes:
-    """Bars of each window as row numbers of its source, shape (n,), int64.
-
-    `first` and `last` are the window's own bars, `label_end` the last bar its label looks at.
-    """
-
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-    label_end: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-
 def write_split(path: Path, split: Split | WalkForward, created_by: str) -> None:
     """Write a split file with its digest, maker and time.
 
@@ -205,6 +200,16 @@ def write_split(path: Path, split: Split | WalkForward, created_by: str) -> None
 
 def read_split_file(path: Path) -> Split | WalkForward:
     """Read a split or fold file.
+
+    Parameters
+    ----------
+    path
+        JSON, as `write_split` writes it.
+
+    Returns
+    -------
+    Split or WalkForward
+        As its ``strategy`` says.
 
     Raises
     ------

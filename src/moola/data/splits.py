@@ -15,19 +15,18 @@ from moola.data.split_files import (
     PARTS,
     Split,
     WalkForward,
-    WindowTimes,
     read_indices,
     read_split_file,
     refuse_shuffled,
     write_split,
 )
+from moola.data.windows import WindowTimes
 from moola.errors import DataError
 
 __all__ = [
     "PARTS",
     "Split",
     "WalkForward",
-    "WindowTimes",
     "forward_chain",
     "from_indices",
     "purge",
@@ -53,6 +52,11 @@ def purge(
         Windows of two parts, shape (m,) and (k,), int64; an empty `later` purges nothing.
     embargo_bars
         Bars that must lie between the end of a label and the first bar of `later`.
+
+    Returns
+    -------
+    ndarray
+        Shape (j,), int64, j at most m, in the order given.
     """
     if not len(later):
         return earlier
@@ -125,6 +129,24 @@ def from_indices(
     embargo_bars: int = 0,
 ) -> Split:
     """Make a split of given indices: forward in time or refused, then purged.
+
+    Parameters
+    ----------
+    name
+        Of the split.
+    labeled, labeled_sha256
+        The set it divides, and its digest.
+    times
+        Bars of every window of the set.
+    train, val, test
+        Windows of each part, shape (m,), int64.
+    embargo_bars
+        Bars between the end of a label and the next part, see `purge`.
+
+    Returns
+    -------
+    Split
+        Its train and val purged; what was left out is listed.
 
     Raises
     ------

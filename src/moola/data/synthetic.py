@@ -1,8 +1,9 @@
-"""Synthetic windows: made from the train part only, stored with how, tested before every use."""
+"""Synthetic windows: made from the train part only, stored with how they were made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,19 +11,17 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from numpy.typing import NDArray
 
 from moola.data.build import write_manifest
-from moola.data.features import FEATURE_NAMES, features20
+from moola.data.features import features20
 from moola.data.sets import WindowSet, check_digests, check_meta, load_array, read_json
 from moola.data.splits import Split
-from moola.data.trail import Check, name_windows
-from moola.data.twosample import QualityReport, compare_samples
 from moola.data.windows import check_windows
-from moola.errors import BadInput, DataError
+from moola.errors import BadInput, ConfigError, DataError
 from moola.hashing import canonical_json, write_json
 
-MIN_P = 0.1
 FILES = (
     "X_feats20.npy",
     "X_ohlc.npy",
@@ -39,6 +38,46 @@ class Augmenter(Protocol):
     def __call__(self, X_NTC: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """Return the new windows, shape (n, T, 4), in price units."""
         ...
+
+
+def load_augmenter(spec: str, settings: Sequence[str]) -> tuple[Augmenter, dict[str, Any]]:
+    """Load an augmenter and say exactly how it was made.
+
+    Parameters
+    ----------
+    spec
+        ``module:object``. A class is called with the settings; the result, or the object itself,
+        is called as ``augmenter(X_NTC, rng)``, or has a method ``augment`` that is.
+    settings
+        ``name=value`` pairs, values in YAML.
+
+    Returns
+    -------
+    The callable, and its configuration: `spec`, the settings and, where the object has a mapping
+    ``settings``, everything in it (defaults included).
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be loaded, made or called.
+    """
+    pairs = [s.partition("=") for s in settings]
+    if any(not sep or not name for name, sep, _ in pairs):
+        raise ConfigError(f"settings are {list(settings)!r}", limit="name=value")
+    module, _, attribute = spec.partition(":")
+    try:
+        values = {name: yaml.safe_load(value) for name, _, value in pairs}
+        found = getattr(importlib.import_module(module), attribute)
+        made = found(**values) if isinstance(found, type) else found
+    except (ImportError, AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"augmenter {spec!r} cannot be used: {error}", limit="module:class or module:function"
+        ) from None
+    augment = made if callable(made) else getattr(made, "augment", None)
+    if augment is None:
+        raise ConfigError(f"augmenter {spec!r} cannot be called", limit="augmenter(X, rng)")
+    stated = getattr(made, "settings", None)
+    return augment, {"augmenter": spec, **values, **(stated if isinstance(stated, dict) else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +141,11 @@ def make_synthetic(
     random_state
         Seed of the choice of parents and of `augment`.
 
+    Returns
+    -------
+    SyntheticSet
+        Not written yet, with an empty digest.
+
     Raises
     ------
     DataError
@@ -113,16 +157,7 @@ def make_synthetic(
         raise DataError(f"ratio of synthetic windows is {ratio!r}", limit="above 0 and below 1")
     rng = np.random.default_rng(random_state)
     parent = _draw_parents(split.train, ratio, rng)
-    X = augment(np.array(labeled.X_ohlc[parent]), rng)
-    if np.shape(X) != (len(parent), *labeled.X_ohlc.shape[1:]):
-        raise DataError(
-            f"the augmenter returned shape {np.shape(X)}",
-            limit=f"{(len(parent), *labeled.X_ohlc.shape[1:])}, a window of each given one",
-        )
-    try:
-        X = np.ascontiguousarray(check_windows(X))
-    except BadInput as error:
-        raise DataError(f"the augmenter broke its windows: {error}") from None
+    X = _augmented(augment, np.array(labeled.X_ohlc[parent]), rng)
     try:
         canonical_json(dict(config))
     except (TypeError, ValueError) as error:
@@ -141,6 +176,23 @@ def make_synthetic(
         config={**full, "split_sha256": split.digest()},
         sha256="",
     )
+
+
+def _augmented(
+    augment: Augmenter, X_NTC: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return what the augmenter makes of windows, or raise DataError if that cannot be used."""
+    shape = X_NTC.shape
+    made = augment(X_NTC, rng)
+    if np.shape(made) != shape:
+        raise DataError(
+            f"the augmenter returned shape {np.shape(made)}",
+            limit=f"{shape}, a window of each given one",
+        )
+    try:
+        return np.ascontiguousarray(check_windows(made))
+    except BadInput as error:
+        raise DataError(f"the augmenter broke its windows: {error}") from None
 
 
 def _draw_parents(
@@ -178,6 +230,18 @@ def write_synthetic(folder: Path, made: SyntheticSet) -> None:
 def read_synthetic(name: str, folder: Path) -> SyntheticSet:
     """Read a synthetic set and check every file against its manifest.
 
+    Parameters
+    ----------
+    name
+        What the set is called, for messages and to be compared with its manifest.
+    folder
+        Where it stands.
+
+    Returns
+    -------
+    SyntheticSet
+        Its windows memory-mapped.
+
     Raises
     ------
     DataError
@@ -208,92 +272,3 @@ def read_synthetic(name: str, folder: Path) -> SyntheticSet:
         config=read_json(folder / "augmentation_config.json"),
         sha256=str(manifest["sha256"]),
     )
-
-
-def synthetic_quality(
-    made: SyntheticSet,
-    labeled: WindowSet,
-    train: NDArray[np.int64],
-    *,
-    num_permutations: int = 999,
-    random_state: int = 0,
-) -> QualityReport:
-    """Test synthetic windows against the real train windows, feature by feature.
-
-    Features of both are computed from the windows, never read from a file. A block is a stretch of
-    the time line as long as a window with its label horizon; a synthetic window belongs to the
-    block of its parent. Raises DataError where train holds too few blocks.
-    """
-    first = labeled.times.first
-    span = int((labeled.times.label_end - first).max()) + 1
-    return compare_samples(
-        features20(labeled.X_ohlc[train]),
-        features20(made.X_ohlc),
-        real_block=first[train] // span,
-        synthetic_block=first[made.parent] // span,
-        names=FEATURE_NAMES,
-        num_permutations=num_permutations,
-        random_state=random_state,
-    )
-
-
-def synthetic_checks(
-    made: SyntheticSet, labeled: WindowSet, split: Split
-) -> tuple[list[Check], QualityReport | None]:
-    """Check that a synthetic set may be appended to the train part of a split.
-
-    The quality is tested only if everything else holds; p below 0.1 fails.
-    """
-    outside = np.setdiff1d(made.parent, split.train)
-    exists = made.parent[(made.parent >= 0) & (made.parent < len(labeled))]
-    same = (made.labeled, made.labeled_sha256) == (labeled.name, labeled.sha256)
-    faults = _content_faults(made, labeled) if same and len(exists) == len(made) else []
-    checks = [
-        Check(
-            name="synthetic windows were made from this set",
-            passed=same,
-            detail=f"{made.name} was made from {made.labeled} {made.labeled_sha256[:12]}, "
-            f"the set is {labeled.name} {labeled.sha256[:12]}",
-        ),
-        Check(
-            name="synthetic windows were made from train windows only",
-            passed=not len(outside),
-            detail=name_windows(outside, f"{len(made)} windows, all parents in train"),
-        ),
-        Check(
-            name="synthetic windows are valid and labelled as their parents",
-            passed=not faults,
-            detail="; ".join(faults) or f"{len(made)} windows",
-        ),
-    ]
-    if not all(c.passed for c in checks):
-        return checks, None
-    report = synthetic_quality(made, labeled, split.train)
-    worst = min(report.features, key=lambda f: f.p_holm)
-    checks.append(
-        Check(
-            name=f"synthetic windows look like real ones (p of at least {MIN_P:g})",
-            passed=report.p_value >= MIN_P,
-            detail=f"smallest Holm-corrected p is {report.p_value:.3f} ({worst.name}, KS "
-            f"{worst.ks:.3f}, effect {worst.effect:+.2f}), classifier AUC {report.auc:.3f}; "
-            f"{report.can_detect()}",
-        )
-    )
-    return checks, report
-
-
-def _content_faults(made: SyntheticSet, labeled: WindowSet) -> list[str]:
-    faults = []
-    if made.X_ohlc.shape[1:] != labeled.X_ohlc.shape[1:]:
-        return [f"windows of shape {made.X_ohlc.shape[1:]}, real {labeled.X_ohlc.shape[1:]}"]
-    try:
-        check_windows(made.X_ohlc)
-    except BadInput as error:
-        faults.append(str(error))
-    assert labeled.y is not None
-    wrong = np.flatnonzero(made.y != labeled.y[made.parent])
-    if len(wrong):
-        faults.append(name_windows(wrong, "") + " have another label than their parents")
-    if not faults and not np.array_equal(made.X_feats20, features20(made.X_ohlc)):
-        faults.append("stored features are not those of the windows")
-    return faults

@@ -19,7 +19,7 @@ _GRID = 1024  # values at which large samples are compared; smaller ones at all 
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureQuality:
+class FeatureComparison:
     """One feature of two samples.
 
     Attributes
@@ -43,7 +43,7 @@ class FeatureQuality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QualityReport:
+class SampleComparison:
     """How far a synthetic sample is from the real one, and how far the test can see.
 
     `p_value` is the smallest Holm-corrected p-value; `auc` that of a cross-validated classifier
@@ -51,7 +51,7 @@ class QualityReport:
     not asked for.
     """
 
-    features: tuple[FeatureQuality, ...]
+    features: tuple[FeatureComparison, ...]
     p_value: float
     auc: float | None
     num_real: int
@@ -84,7 +84,7 @@ def compare_samples(
     num_permutations: int = 999,
     random_state: int = 0,
     with_classifier: bool = True,
-) -> QualityReport:
+) -> SampleComparison:
     """Test whether two samples of features have one distribution.
 
     Parameters
@@ -101,6 +101,11 @@ def compare_samples(
         Seed of the exchanges.
     with_classifier
         Whether to train the classifier, too.
+
+    Returns
+    -------
+    SampleComparison
+        Every feature with its p-value and what could have been seen.
 
     Raises
     ------
@@ -124,7 +129,7 @@ def compare_samples(
         num_real=len(real),
         names=names,
     )
-    return QualityReport(
+    return SampleComparison(
         features=features,
         p_value=min(f.p_holm for f in features),
         auc=classifier_auc(real, synthetic, real_block, synthetic_block)
@@ -144,14 +149,14 @@ def _test_features(
     *,
     num_real: int,
     names: tuple[str, ...],
-) -> tuple[FeatureQuality, ...]:
+) -> tuple[FeatureComparison, ...]:
     weight = chosen @ np.bincount(unit).astype(np.float64)
     distances = np.column_stack(
         [_distances(column, unit, chosen, weight) for column in pooled.T]
     )  # (1 + permutations, features)
     p = (distances >= distances[0] - 1e-12).mean(axis=0)
     return tuple(
-        FeatureQuality(
+        FeatureComparison(
             name=name,
             ks=float(distance[0]),
             p=float(raw),

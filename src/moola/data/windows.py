@@ -1,14 +1,31 @@
-"""Windows: which stretches of bars may be used, and how a model sees one."""
+"""Windows: which stretches of bars may be used, where they stand, and how a model sees one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from moola.config.data import WindowRecipe, parse_utc
 from moola.data.bars import Bars, gap_mask, repeated_mask
 from moola.errors import BadInput, DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowTimes:
+    """Bars of each window as row numbers of its source, shape (n,), int64.
+
+    `first` and `last` are the window's own bars, `label_end` the last bar its label looks at.
+    """
+
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    label_end: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.first)
 
 
 def window_starts(bars: Bars, recipe: WindowRecipe) -> NDArray[np.int64]:
@@ -54,14 +71,8 @@ def view_windows(ohlc: NDArray[np.float32], window_bars: int) -> NDArray[np.floa
 
     Nothing is copied: neighbouring windows share their memory.
     """
-    ohlc = np.ascontiguousarray(ohlc)
-    rows, columns = ohlc.strides
-    return as_strided(
-        ohlc,
-        (len(ohlc) - window_bars + 1, window_bars, ohlc.shape[1]),
-        (rows, rows, columns),
-        writeable=False,
-    )
+    view = sliding_window_view(np.ascontiguousarray(ohlc), window_bars, axis=0)
+    return view.transpose(0, 2, 1)
 
 
 def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[np.float32]:
@@ -109,8 +120,8 @@ def normalise(X_NTC: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Each price is taken relative to the window's last close and divided by the window's mean bar
     range, ``(P / C_T - 1) / mean((high - low) / C_T)``, scaled by 1 / sqrt(T) so that a random walk
-    has values of order one. Only the window's own bars enter. A window without any range (every
-    bar flat) is divided by one ten-thousandth of the price instead of 0.
+    has values of order one. Only the window's own bars enter; they must be finite. A window without
+    any range (every bar flat) is divided by one ten-thousandth of the price instead of 0.
     """
     X = np.asarray(X_NTC, dtype=np.float64)
     close = X[:, -1:, 3:4]

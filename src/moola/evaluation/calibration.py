@@ -1,4 +1,4 @@
-"""Is a probability of 0.7 right seven times in ten? Bins, null distributions, temperature."""
+"""Is a probability of 0.7 right seven times in ten? Bins, and what chance alone would show."""
 
 from __future__ import annotations
 
@@ -10,17 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
 from moola.evaluation.binning import assign_bins, bin_sums, default_num_bins, errors_from_sums
-from moola.evaluation.temperature import apply_temperature, fit_temperature
-from moola.evaluation.validation import clean_predictions
-
-__all__ = [
-    "CalibrationBins",
-    "EceNull",
-    "apply_temperature",
-    "calibration_bins",
-    "ece_null",
-    "fit_temperature",
-]
+from moola.evaluation.predictions import clean_predictions, clean_probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +116,11 @@ def calibration_bins(
     num_simulations, seed
         Label sets drawn for the band.
 
+    Returns
+    -------
+    CalibrationBins
+        Empty bins are left out.
+
     Raises
     ------
     BadInput
@@ -184,15 +179,17 @@ def ece_null(
     num_simulations, seed
         Label sets drawn.
 
+    Returns
+    -------
+    EceNull
+        Mean and 95 % quantile over the simulations.
+
     Raises
     ------
     BadInput
         On probabilities no metric should be computed from.
     """
-    matrix = np.asarray(proba)
-    rows = matrix.shape[0] if matrix.ndim else 0
-    labels, clean = clean_predictions(np.zeros(rows, dtype=int), matrix)
-    confidence, _ = _forecast(labels, clean, None)
+    confidence = clean_probabilities(proba).max(axis=1)
     asked = default_num_bins(confidence.size) if num_bins is None else num_bins
     bins, _ = assign_bins(confidence, num_bins=asked)
     member = np.eye(int(bins.max()) + 1)[bins]

@@ -7,13 +7,18 @@ difference speaks for the candidate; for accuracy and PR-AUC a positive one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
-from moola.evaluation.comparison import Delta, PairedComparison, holm, mcnemar_exact
+from moola.evaluation.compare_result import Delta, PairedComparison
+from moola.evaluation.predictions import (
+    brier_per_window,
+    clean_predictions,
+    log_loss_per_window,
+)
 from moola.evaluation.resampling import (
     MIN_EFFECTIVE_WINDOWS,
     MIN_WINDOWS,
@@ -22,23 +27,7 @@ from moola.evaluation.resampling import (
     interval_from_draws,
     resample_counts,
 )
-from moola.evaluation.validation import (
-    brier_per_window,
-    clean_predictions,
-    log_loss_per_window,
-)
 from moola.evaluation.weighted import calibration_metrics, rank_metrics
-
-__all__ = [
-    "DEFAULT_MARGINS",
-    "Delta",
-    "PairedComparison",
-    "average_seeds",
-    "block_length_from_overlap",
-    "holm",
-    "mcnemar_exact",
-    "paired_comparison",
-]
 
 DEFAULT_MARGINS: Mapping[str, float] = {
     "log_loss": 0.02,
@@ -68,6 +57,20 @@ def block_length_from_overlap(
     but at least the cube root of `num_windows` (the usual rate, for dependence that outlives the
     overlap, such as volatility's) and at most `num_windows`.
 
+    Parameters
+    ----------
+    window_bars, horizon_bars
+        Bars of a window, and of its label behind it.
+    step_bars
+        Bars between the starts of two windows.
+    num_windows
+        n.
+
+    Returns
+    -------
+    int
+        At least 1.
+
     Raises
     ------
     BadInput
@@ -80,26 +83,6 @@ def block_length_from_overlap(
             raise BadInput(f"{name} is {value}", limit=f"at least {low}")
     overlap = math.ceil((window_bars + horizon_bars) / step_bars)
     return min(num_windows, max(overlap, round(num_windows ** (1 / 3))))
-
-
-def average_seeds(probas: Sequence[ArrayLike]) -> NDArray[np.float64]:
-    """Return the mean over seeds of probabilities of the same windows, shape (n, K).
-
-    Raises
-    ------
-    BadInput
-        If there are none, or their shapes differ, or a value is not finite.
-    """
-    arrays = [np.asarray(proba, dtype=np.float64) for proba in probas]
-    if not arrays:
-        raise BadInput("there are no predictions to average", limit="at least one seed")
-    shapes = {array.shape for array in arrays}
-    if len(shapes) > 1:
-        raise BadInput(f"the seeds' predictions have shapes {sorted(shapes)}", limit="one shape")
-    mean: NDArray[np.float64] = np.mean(arrays, axis=0)
-    if not np.isfinite(mean).all():
-        raise BadInput("a seed's predictions hold NaN or infinity", limit="finite numbers")
-    return mean
 
 
 def paired_comparison(
@@ -123,7 +106,7 @@ def paired_comparison(
         Class indices, shape (n,), in time order.
     proba_candidate, proba_baseline
         Probabilities, shape (n, K), of the same windows in the same order; average several seeds
-        first (`average_seeds`).
+        first (`moola.evaluation.predictions.mean_proba`).
     block_length
         Windows per block; see `block_length_from_overlap`.
     num_resamples, seed
@@ -170,10 +153,10 @@ def paired_comparison(
                 skewed=skewed and name in _SKEWED,
             )
         deltas[name] = _delta(name, found, margins[name])
-    right_candidate = candidate.argmax(axis=1) == labels
-    right_baseline = baseline.argmax(axis=1) == labels
-    only_candidate = int((right_candidate & ~right_baseline).sum())
-    only_baseline = int((~right_candidate & right_baseline).sum())
+    answers = candidate.argmax(axis=1), baseline.argmax(axis=1)
+    right, right_baseline = (answer == labels for answer in answers)
+    only_candidate = int((right & ~right_baseline).sum())
+    only_baseline = int((~right & right_baseline).sum())
     return PairedComparison(
         num_windows=labels.size,
         block_length=block_length,
@@ -184,8 +167,18 @@ def paired_comparison(
         num_only_candidate=only_candidate,
         num_only_baseline=only_baseline,
         identical_predictions=bool(np.abs(candidate - baseline).max() <= _SAME),
-        identical_labels=bool((candidate.argmax(axis=1) == baseline.argmax(axis=1)).all()),
+        identical_labels=bool((answers[0] == answers[1]).all()),
     )
+
+
+def mcnemar_exact(num_only_first: int, num_only_second: int) -> float:
+    """Return the two-sided exact McNemar p-value (binomial, 1/2); 1 without discordant windows."""
+    from scipy.stats import binomtest
+
+    discordant = num_only_first + num_only_second
+    if discordant == 0:
+        return 1.0
+    return float(binomtest(num_only_first, discordant, 0.5).pvalue)
 
 
 def _checked_pair(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
-from moola.evaluation.plots import BLUE, INK, RED, SOFT
-
-_DPI = 110
+from moola.evaluation.plots import BLUE, INK, RED, SOFT, blank_figure
 
 
 def most_disagreed(
@@ -26,6 +23,11 @@ def most_disagreed(
         How many at most.
     apart
         Windows between two that are returned, at least: neighbours show the same bars.
+
+    Returns
+    -------
+    ndarray
+        Rows, shape (j,), j at most `num`.
 
     Raises
     ------
@@ -50,6 +52,18 @@ def most_disagreed(
 def candles_figure(window_TC: ArrayLike, title: str) -> Figure:
     """Draw one OHLC window as candles: body from open to close, wick from low to high.
 
+    Parameters
+    ----------
+    window_TC
+        Shape (T, 4), any units.
+    title
+        Above the figure.
+
+    Returns
+    -------
+    Figure
+        Of a few inches.
+
     Raises
     ------
     BadInput
@@ -59,8 +73,7 @@ def candles_figure(window_TC: ArrayLike, title: str) -> Figure:
     if bars.ndim != 2 or bars.shape[1] != 4:
         raise BadInput(f"the window has shape {bars.shape}", limit="(T, 4): open, high, low, close")
     open_, high, low, close = bars.T
-    figure = Figure(figsize=(4.2, 2.4), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(4.2, 2.4)
     axes = figure.add_subplot()
     x = np.arange(len(bars))
     colours = np.where(close >= open_, BLUE, RED)

@@ -86,6 +86,15 @@ def drift_report(
         Names of the d columns.
     block_length
         How many neighbouring windows may depend on each other.
+    num_permutations
+        Exchanges of whole blocks, at least d / 0.05.
+    random_state
+        Seed of the exchanges.
+
+    Returns
+    -------
+    DriftReport
+        One row a column.
 
     Raises
     ------

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
-from moola.evaluation.compare import average_seeds
+from moola.evaluation.predictions import mean_proba
 from moola.evaluation.temperature import apply_temperature, fit_temperature
 
 
@@ -54,12 +54,17 @@ def calibrated_ensemble(
         Rows of a window's first bar and of the end of its label's horizon, shape (n,). A window
         whose label ends after a fold's first bar is not used to fit that fold's temperature.
 
+    Returns
+    -------
+    Ensemble
+        Before and after calibration.
+
     Raises
     ------
     BadInput
         If there are no members, or their shapes differ, or a value is not finite.
     """
-    mean = average_seeds(members)
+    mean = mean_proba(members)
     labels, part = np.asarray(y), np.asarray(fold)
     first, end = np.asarray(first_bar), np.asarray(label_end)
     proba, temperatures = mean.copy(), []

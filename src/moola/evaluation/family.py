@@ -1,13 +1,15 @@
-"""Several candidates in one evaluation: what is claimed of one must hold among all (Holm)."""
+"""Several comparisons at once: what is claimed of one must hold among all (Holm)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from moola.config.evaluation import Thresholds
+from moola.data.twosample import holm as holm_adjusted
 from moola.errors import BadInput
-from moola.evaluation.comparison import holm
 from moola.evaluation.gate_report import Gate, GateReport
 
 CLAIMS: Mapping[Gate, tuple[str, ...]] = {
@@ -15,6 +17,31 @@ CLAIMS: Mapping[Gate, tuple[str, ...]] = {
     4: ("log_loss", "brier"),
     6: ("log_loss",),
 }
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Return Holm's (1979) adjusted p-values, under the same names.
+
+    Parameters
+    ----------
+    p_values
+        By name; may be empty.
+
+    Returns
+    -------
+    dict
+        Each at least its own p-value and at most 1.
+
+    Raises
+    ------
+    BadInput
+        If a p-value is not in [0, 1] (NaN is not).
+    """
+    for name, value in p_values.items():
+        if not 0.0 <= value <= 1.0:
+            raise BadInput(f"the p-value of {name!r} is {value}", limit="a number in [0, 1]")
+    adjusted = holm_adjusted(np.array(list(p_values.values()), dtype=np.float64))
+    return dict(zip(p_values, adjusted.tolist(), strict=True))
 
 
 def holm_over_candidates(

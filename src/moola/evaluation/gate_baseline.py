@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import entropy
 
 from moola.config.evaluation import Thresholds
 from moola.evaluation.calibration import ece_null
-from moola.evaluation.compare import PairedComparison, paired_comparison
+from moola.evaluation.gate_comparison import (
+    compare,
+    comparison_figures,
+    reach,
+    signed,
+    thresholds_used,
+)
 from moola.evaluation.gate_report import GateReport, report
 from moola.evaluation.metrics import compute_metrics, undefined_reasons
-from moola.evaluation.validation import clean_predictions, log_loss_per_window
+from moola.evaluation.predictions import clean_predictions, log_loss_per_window
 
 COLLAPSE_THRESHOLDS = (
     "min_effective_windows_constant",
@@ -106,6 +110,13 @@ def collapse_reasons(
     prior
         Class frequencies, shape (n, K). Windows with equal rows belong to one fold; a model that
         is constant within each fold is a constant too. None: one fold.
+    thresholds
+        Moola's own where None.
+
+    Returns
+    -------
+    tuple of str
+        Sentences, the gravest first.
 
     Notes
     -----
@@ -137,84 +148,6 @@ def collapse_reasons(
     if support.all() and not balanced > chance:
         reasons.append(f"balanced accuracy {balanced:.1%} is not above chance ({chance:.1%})")
     return tuple(reasons)
-
-
-def compare(
-    y: ArrayLike,
-    candidate: ArrayLike,
-    baseline: ArrayLike,
-    *,
-    block_length: int,
-    thresholds: Thresholds,
-    confidence: float | None = None,
-    skewed: bool = False,
-) -> PairedComparison:
-    """Return the paired comparison under the thresholds' resamples, confidence and margins.
-
-    `skewed` says that the baseline is a constant: the intervals are corrected for skewness, and
-    more effective windows are needed.
-    """
-    least = thresholds.min_effective_windows
-    if skewed:
-        least = max(least, thresholds.min_effective_windows_constant)
-    return paired_comparison(
-        y,
-        candidate,
-        baseline,
-        block_length=block_length,
-        num_resamples=thresholds.num_resamples,
-        confidence=thresholds.confidence if confidence is None else confidence,
-        margin={
-            "log_loss": thresholds.margin_log_loss,
-            "accuracy": thresholds.max_accuracy_loss,
-        },
-        min_effective_windows=least,
-        skewed=skewed,
-    )
-
-
-def comparison_figures(comparison: PairedComparison) -> dict[str, Any]:
-    """Return a comparison's figures as a gate report holds them."""
-    figures: dict[str, Any] = {
-        "num_windows": comparison.num_windows,
-        "block_length": comparison.block_length,
-        "effective_windows": comparison.effective_windows,
-        "confidence": comparison.confidence,
-        "mcnemar_p": comparison.mcnemar_p,
-        "identical_predictions": comparison.identical_predictions,
-        "minimum_detectable": comparison.minimum_detectable,
-        "p_values": {name: delta.p_value for name, delta in comparison.deltas.items()},
-    }
-    return figures | {
-        f"delta_{name}": delta.interval() for name, delta in comparison.deltas.items()
-    }
-
-
-def thresholds_used(limits: Thresholds, *names: str) -> dict[str, Any]:
-    """Return the thresholds named, and those every comparison rests on."""
-    common = ("confidence", "num_resamples", "min_effective_windows")
-    return {name: getattr(limits, name) for name in (*common, *names)}
-
-
-def signed(comparison: PairedComparison, metric: str) -> str:
-    """Return ``-0.040 [-0.070, -0.015]``, or the difference and why it has no interval."""
-    delta = comparison.deltas[metric]
-    if delta.estimate is None:
-        return f"undefined ({delta.reason})"
-    if delta.low is None or delta.high is None:
-        return f"{delta.estimate:+.4f}, no interval: {delta.reason}"
-    return f"{delta.estimate:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
-
-
-def reach(comparison: PairedComparison, metric: str) -> str:
-    """Say how many windows the verdict rests on and how small a difference they can show."""
-    detectable = comparison.minimum_detectable[metric]
-    smallest = f"{detectable:.3g}" if detectable else "unknown"
-    name = metric.replace("_", "-")
-    return (
-        f"{comparison.num_windows} windows, worth about {comparison.effective_windows:.0f} "
-        f"independent ones; smallest {name} difference found with 80 % power: {smallest}"
-    )
 
 
 def _constant_sentence(labels: NDArray[np.intp], matrix: NDArray[np.float64], answer: int) -> str:

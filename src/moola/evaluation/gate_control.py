@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
-from moola.evaluation.compare import PairedComparison, holm
-from moola.evaluation.gate_baseline import (
+from moola.evaluation.compare_result import PairedComparison
+from moola.evaluation.family import holm
+from moola.evaluation.gate_comparison import (
     compare,
     comparison_figures,
     reach,
@@ -18,8 +19,6 @@ from moola.evaluation.gate_baseline import (
     thresholds_used,
 )
 from moola.evaluation.gate_report import GateReport, report
-
-_VALIDATION = "validation"
 
 
 def gate_2_control(

@@ -40,6 +40,11 @@ def gate_0_data(
     thresholds
         Taken for the sake of one signature; this gate has none.
 
+    Returns
+    -------
+    GateReport
+        ``passed`` or ``failed``.
+
     Raises
     ------
     BadInput
@@ -86,6 +91,13 @@ def gate_3_encoder(
         linear probe on this and on a random encoder, with the paired interval
         ``probe_delta_low``, ``probe_delta_high``. ``latent_std_min``, ``effective_rank``,
         ``num_dims``: of the latent vectors.
+    thresholds
+        Moola's own where None.
+
+    Returns
+    -------
+    GateReport
+        ``failed`` if one finding is, else ``inconclusive`` if one is, else ``passed``.
 
     Raises
     ------

@@ -9,11 +9,13 @@ from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
-from moola.evaluation.compare import PairedComparison
+from moola.evaluation.compare_result import PairedComparison
 from moola.evaluation.gate_baseline import (
     COLLAPSE_THRESHOLDS,
     best_constant_loss,
     collapse_reasons,
+)
+from moola.evaluation.gate_comparison import (
     compare,
     comparison_figures,
     reach,
@@ -130,10 +132,10 @@ def gate_promotion(
     first = compute_metrics(y_test, proba_candidate)
     second = compute_metrics(y_test, proba_champion)
     prior_loss = _prior_loss(y_test, proba_champion, prior, champion_name)
-    refusals = [*collapse_reasons(y_test, proba_candidate, thresholds=limits)]
-    loss = first["log_loss"]
-    if loss is None or not loss < prior_loss:
-        refusals.insert(0, f"log-loss {loss:.4f} is not below the class prior's {prior_loss:.4f}")
+    refusals = [
+        *_prior_refusal(first["log_loss"], prior_loss),
+        *collapse_reasons(y_test, proba_candidate, thresholds=limits),
+    ]
     verdict, sentence = _decide(comparison, champion_name)
     if refusals:
         verdict = "failed"
@@ -176,6 +178,15 @@ def _prior_loss(
         return best_constant_loss(np.asarray(y, dtype=np.intp), num_classes)
     given = proba_champion if prior is None else prior
     return float(compute_metrics(y, given)["log_loss"] or 0.0)
+
+
+def _prior_refusal(loss: float | None, prior_loss: float) -> list[str]:
+    if loss is not None and loss < prior_loss:
+        return []
+    return [
+        f"log-loss {loss if loss is None else f'{loss:.4f}'} is not below the class prior's "
+        f"{prior_loss:.4f}"
+    ]
 
 
 def _looks(num_looks: int, confidence: float) -> str:

@@ -111,6 +111,16 @@ class GateReport:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote.
 
+        Parameters
+        ----------
+        values
+            As read from JSON.
+
+        Returns
+        -------
+        Self
+            Checked as any new one.
+
         Raises
         ------
         BadInput
@@ -160,6 +170,11 @@ def blocked(gate: Gate, reason: str) -> GateReport:
 def deferred(gate: Gate, reason: str) -> GateReport:
     """Return the report of a gate whose time has not come."""
     return report(gate, "deferred", (reason,))
+
+
+def sentence(reason: str) -> str:
+    """Return a reason with a capital at its beginning and a full stop at its end."""
+    return reason[:1].upper() + reason[1:] + ("" if reason.endswith(".") else ".")
 
 
 def need(values: Mapping[str, Any], keys: tuple[str, ...], name: str) -> None:

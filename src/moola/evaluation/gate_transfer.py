@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
 from moola.evaluation.calibration import ece_null
-from moola.evaluation.compare import PairedComparison
-from moola.evaluation.gate_baseline import (
+from moola.evaluation.compare_result import PairedComparison
+from moola.evaluation.gate_comparison import (
     compare,
     comparison_figures,
     reach,
@@ -21,8 +21,6 @@ from moola.evaluation.gate_baseline import (
 )
 from moola.evaluation.gate_report import GateReport, need, report
 from moola.evaluation.metrics import compute_metrics
-
-_VALIDATION = "validation"
 
 
 def gate_4_transfer(
@@ -122,6 +120,8 @@ def _load_faults(load_report: Mapping[str, Any], limits: Thresholds) -> list[str
     ratio, mismatched = load_report["match_ratio_encoder"], load_report["num_mismatched"]
     if not (math.isfinite(ratio) and 0 <= ratio <= 1):
         raise BadInput(f"match_ratio_encoder is {ratio}", limit="a number in [0, 1]")
+    if not (math.isfinite(mismatched) and mismatched >= 0):
+        raise BadInput(f"num_mismatched is {mismatched}", limit="a number of at least 0")
     faults = []
     if ratio < limits.min_match_ratio:
         faults.append(

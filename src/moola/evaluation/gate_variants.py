@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
-from moola.evaluation.gate_baseline import (
+from moola.evaluation.gate_comparison import (
     compare,
     comparison_figures,
     reach,
@@ -98,6 +98,20 @@ def gate_6_simple(
 ) -> GateReport:
     """Gate 6 (warns): the candidate's log-loss is significantly below SimpleLSTM's.
 
+    Parameters
+    ----------
+    y
+        Labels, shape (n,).
+    proba, proba_simple
+        Probabilities of the candidate and of SimpleLSTM, shape (n, K).
+    block_length, thresholds
+        As `gate_1_baseline`.
+
+    Returns
+    -------
+    GateReport
+        ``passed``, ``failed`` where SimpleLSTM is significantly better, else ``inconclusive``.
+
     Raises
     ------
     BadInput
@@ -142,6 +156,11 @@ def gate_7_ensemble(
         One a fold, for the report.
     block_length, thresholds
         As `gate_1_baseline`.
+
+    Returns
+    -------
+    GateReport
+        ``passed`` where the whole interval of the log-loss difference lies below the margin.
 
     Raises
     ------

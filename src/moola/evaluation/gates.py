@@ -77,6 +77,22 @@ def deferral_reason(
 ) -> str | None:
     """Return why a TS2Vec or adapter run must wait; None where it need not.
 
+    Parameters
+    ----------
+    num_labelled_windows
+        Of the candidate's set.
+    uses_adapter
+        Whether it is a TS2Vec or adapter run.
+    verdicts
+        Of the gates run so far.
+    thresholds
+        Moola's own where None.
+
+    Returns
+    -------
+    str or None
+        A sentence.
+
     Raises
     ------
     BadInput
@@ -113,6 +129,11 @@ def run_order(
         `deferral_reason` says. The adapter's own Gate 4 counts.
     thresholds
         Moola's own where None.
+
+    Returns
+    -------
+    tuple of GateReport
+        As many as were given.
 
     Raises
     ------

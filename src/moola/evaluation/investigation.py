@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
-from moola.evaluation.gate_report import GateReport
+from moola.evaluation.gate_report import GateReport, sentence
 
 _PERIODS = 8
 
@@ -48,6 +48,11 @@ def label_balance(
     num_periods
         Stretches, as many as there are windows at most.
 
+    Returns
+    -------
+    tuple of Period
+        At most `num_periods`.
+
     Raises
     ------
     BadInput
@@ -81,6 +86,13 @@ def shuffled_importance(
         Windows the model was not fitted on: shape (n, d) and (n,).
     names
         Of the d features.
+    seed
+        Of the shuffling.
+
+    Returns
+    -------
+    tuple of Importance
+        One a feature.
     """
     from sklearn.inspection import permutation_importance
 
@@ -120,10 +132,15 @@ def investigation_markdown(
         ``{"passed", "checks"}`` of the audit made again.
     importance
         From `shuffled_importance`.
+
+    Returns
+    -------
+    str
+        Markdown, with a final newline.
     """
     sections = [
         f"# Investigation: a control beats {title}",
-        "\n".join(f"- {_sentence(reason)}" for reason in control.reasons),
+        "\n".join(f"- {sentence(reason)}" for reason in control.reasons),
         "## Labels by time\n\n" + _balance(balance, class_names),
         "## Windows disagreed on most\n\n"
         + "\n\n".join(f"![candles]({path})\n\n{text}" for text, path in pictures.items()),
@@ -176,7 +193,3 @@ def _questions(balance: Sequence[Period], audit: Mapping[str, Any]) -> str:
     if not audit["passed"]:
         lines.insert(0, "Mend the failed audit checks first: no figure stands until then.")
     return "\n".join(f"{n}. {line}" for n, line in enumerate(lines, 1))
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

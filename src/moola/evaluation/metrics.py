@@ -13,25 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moola.evaluation.binning import assign_bins
-from moola.evaluation.resampling import interval_from_draws, resample_counts
-from moola.evaluation.validation import (
+from moola.evaluation.binning import assign_bins, bin_sums
+from moola.evaluation.predictions import (
     brier_per_window,
     clean_predictions,
     log_loss_per_window,
-    validate_predictions,
 )
+from moola.evaluation.resampling import interval_from_draws, resample_counts
 from moola.evaluation.weighted import calibration_metrics, weighted_metrics
-
-__all__ = [
-    "BrierDecomposition",
-    "Interval",
-    "brier_decomposition",
-    "compute_metrics",
-    "metric_intervals",
-    "undefined_reasons",
-    "validate_predictions",
-]
 
 _NON_NEGATIVE = ("brier", "log_loss")
 
@@ -113,7 +102,7 @@ def compute_metrics(y: ArrayLike, proba: ArrayLike) -> dict[str, float | None]:
     Raises
     ------
     BadInput
-        As `validate_predictions`.
+        As `moola.evaluation.predictions.validate_predictions`.
     """
     labels, matrix = clean_predictions(y, proba)
     values = _defined_metrics(labels, matrix)
@@ -176,7 +165,7 @@ def metric_intervals(
     Raises
     ------
     BadInput
-        As `validate_predictions`, or if n is below 10.
+        As `moola.evaluation.predictions.validate_predictions`, or if n is below 10.
     """
     labels, matrix = clean_predictions(y, proba)
     counts = resample_counts(
@@ -211,20 +200,31 @@ def brier_decomposition(
     returned too (Stephenson, Coelho and Jolliffe 2008), so that the parts always add up to
     ``brier`` exactly.
 
+    Parameters
+    ----------
+    y, proba
+        As `compute_metrics`.
+    num_bins
+        Equal-mass bins of each class; ties may leave fewer.
+
+    Returns
+    -------
+    BrierDecomposition
+        Each part summed over classes.
+
     Raises
     ------
     BadInput
-        As `validate_predictions`, or if `num_bins` is below 1.
+        As `moola.evaluation.predictions.validate_predictions`, or if `num_bins` is below 1.
     """
     labels, matrix = clean_predictions(y, proba)
     reliability = resolution = uncertainty = 0.0
     for k in range(matrix.shape[1]):
         event = (labels == k).astype(np.float64)
         bins, _ = assign_bins(matrix[:, k], num_bins=num_bins)
-        count = np.bincount(bins).astype(np.float64)
+        count, observed, predicted = bin_sums(bins, event, matrix[:, k])
         count[count == 0] = np.nan
-        rate = np.bincount(bins, event) / count
-        forecast = np.bincount(bins, matrix[:, k]) / count
+        rate, forecast = observed / count, predicted / count
         share = count / labels.size
         reliability += float(np.nansum(share * (forecast - rate) ** 2))
         resolution += float(np.nansum(share * (rate - event.mean()) ** 2))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
 from moola.evaluation.calibration import CalibrationBins, calibration_bins
-from moola.evaluation.validation import clean_predictions
+from moola.evaluation.predictions import clean_predictions
 
 INK, SOFT, BLUE, RED, PALE = "#1f2933", "#8794a0", "#2b6cb0", "#b5432e", "#d5e3f0"
 _DPI = 110
@@ -36,6 +36,11 @@ def reliability_figure(
     per_class
         Whether to draw the classes' own diagrams.
 
+    Returns
+    -------
+    Figure
+        Laid out, ready to be drawn.
+
     Raises
     ------
     BadInput
@@ -43,8 +48,7 @@ def reliability_figure(
     """
     labels, matrix = clean_predictions(y, proba)
     num_classes = matrix.shape[1] if per_class else 0
-    figure = Figure(figsize=(2.6 * num_classes + 4.0, 4.4), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(2.6 * num_classes + 4.0, 4.4)
     ratios = [1.5] + [1.0] * num_classes
     grid = figure.add_gridspec(2, num_classes + 1, width_ratios=ratios, height_ratios=[4, 1])
     for column, class_index in enumerate([None, *range(num_classes)]):
@@ -54,13 +58,27 @@ def reliability_figure(
         _draw_reliability(axes, bins, first=column == 0)
         _draw_histogram(figure.add_subplot(grid[1, column], sharex=axes), forecast)
     figure.suptitle(f"{title} (n = {labels.size})", fontsize=11, color=INK, x=0.01, ha="left")
-    return _settled(figure)
+    return settled(figure)
 
 
 def confusion_figure(
     y: ArrayLike, proba: ArrayLike, class_names: Sequence[str], title: str
 ) -> Figure:
     """Draw the confusion matrix: counts, coloured by the share of the true class.
+
+    Parameters
+    ----------
+    y, proba
+        Labels, shape (n,), and probabilities, shape (n, K).
+    class_names
+        K names.
+    title
+        Above the figure.
+
+    Returns
+    -------
+    Figure
+        Laid out, ready to be drawn.
 
     Raises
     ------
@@ -76,8 +94,7 @@ def confusion_figure(
     counts = confusion_matrix(labels, matrix.argmax(axis=1), labels=range(num_classes))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 1.0 * num_classes + 1.9
-    figure = Figure(figsize=(side, side), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(side, side)
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0)
     for row, column in np.ndindex(num_classes, num_classes):
@@ -100,7 +117,7 @@ def confusion_figure(
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
-    return _settled(figure)
+    return settled(figure)
 
 
 def forest_figure(
@@ -124,6 +141,11 @@ def forest_figure(
     unit
         Label of the axis.
 
+    Returns
+    -------
+    Figure
+        Laid out, ready to be drawn.
+
     Raises
     ------
     BadInput
@@ -133,8 +155,7 @@ def forest_figure(
         raise BadInput("there are no intervals to draw", limit="at least one")
     if better not in ("left", "right"):
         raise BadInput(f"better is {better!r}", limit="'left' or 'right'")
-    figure = Figure(figsize=(5.4, 0.34 * len(intervals) + 1.3), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(5.4, 0.34 * len(intervals) + 1.3)
     axes = figure.add_subplot()
     axes.axvline(0.0, color=SOFT, linewidth=1)
     for position, interval in enumerate(intervals.values()):
@@ -147,7 +168,21 @@ def forest_figure(
     side = "below" if better == "left" else "above"
     axes.set_xlabel(f"{unit}; {side} 0 the candidate is better", fontsize=8, color=INK)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
-    return _settled(figure)
+    return settled(figure)
+
+
+def blank_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches, with a canvas of its own."""
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def settled(figure: Figure) -> Figure:
+    """Lay the figure out once and for all: laid out anew, every drawing moves by a pixel."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
 
 
 def figure_to_png(figure: Figure) -> bytes:
@@ -163,13 +198,6 @@ def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
     canvas.draw()
     pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)[..., :3].copy()
     return pixels
-
-
-def _settled(figure: Figure) -> Figure:
-    """Lay the figure out once and for all: laid out anew, every drawing moves by a pixel."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure
 
 
 def _draw_reliability(axes: Any, bins: CalibrationBins, *, first: bool) -> None:

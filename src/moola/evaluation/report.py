@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from moola.errors import BadInput
 from moola.evaluation.compare import HIGHER_IS_BETTER
-from moola.evaluation.gate_report import GateReport
+from moola.evaluation.gate_report import GateReport, sentence
 from moola.evaluation.metrics import Interval, metric_intervals
 from moola.evaluation.plots import (
     confusion_figure,
@@ -79,6 +79,11 @@ def html_report(
     examples
         PNG images by caption, such as the windows most disagreed on.
 
+    Returns
+    -------
+    str
+        One HTML document.
+
     Raises
     ------
     BadInput
@@ -112,6 +117,16 @@ def html_report(
 
 def verdict_markdown(reports: Sequence[GateReport]) -> str:
     """Return one paragraph and a table of verdicts, for ``mlflow.note.content``.
+
+    Parameters
+    ----------
+    reports
+        In the order to show; at least one.
+
+    Returns
+    -------
+    str
+        Markdown, with a final newline.
 
     Raises
     ------
@@ -149,12 +164,12 @@ def _lead(reports: Sequence[GateReport]) -> str:
             "passed": "May replace Production",
             "inconclusive": "Production stays: no verdict at this number of windows",
         }.get(promotion.verdict, f"Production stays: promotion {promotion.verdict}")
-        return f"{start}. {_sentence(promotion.reasons[0])}"
+        return f"{start}. {sentence(promotion.reasons[0])}"
     stopper = next((r for r in reports if r.verdict in _STOPPERS and not r.advisory), None)
     if stopper is None:
         names = ", ".join(str(r.gate) for r in reports)
         return f"No gate stands in the way (gates run: {names}). Promotion was not asked for."
-    return f"Gate {_gate(stopper)}: {stopper.verdict}. {_sentence(stopper.reasons[0])}"
+    return f"Gate {_gate(stopper)}: {stopper.verdict}. {sentence(stopper.reasons[0])}"
 
 
 def _verdict_table(reports: Sequence[GateReport]) -> str:
@@ -166,7 +181,7 @@ def _verdict_table(reports: Sequence[GateReport]) -> str:
         rows.append(
             f"<tr><th>{escape(_gate(found))}{note}</th><td>{escape(found.question)}</td>"
             f'<td><span class="badge {found.verdict}">{found.verdict}</span></td>'
-            f"<td><p>{escape(_sentence(found.reasons[0]))}</p>{more}</td></tr>"
+            f"<td><p>{escape(sentence(found.reasons[0]))}</p>{more}</td></tr>"
         )
     head = "<tr><th>gate</th><th>question</th><th>verdict</th><th>why</th></tr>"
     return f'<h2>Verdicts</h2><div class="wide"><table>{head}{"".join(rows)}</table></div>'
@@ -243,10 +258,6 @@ def _figure(image: Figure | bytes, caption: str) -> str:
 
 def _gate(found: GateReport) -> str:
     return found.name if found.gate == "promotion" else f"{found.gate} {found.name}"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def _label(metric: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 
 from moola.errors import BadInput
+from moola.evaluation.predictions import clean_predictions, clean_probabilities
 from moola.evaluation.resampling import MIN_WINDOWS
-from moola.evaluation.validation import clean_predictions
 
 _MAX_TEMPERATURE = 20.0
 _FLAT = 1e-12
@@ -41,7 +42,6 @@ def fit_temperature(y_val: ArrayLike, proba_val: ArrayLike) -> float:
     its slope is found.
     """
     from scipy.optimize import brentq
-    from scipy.special import softmax
 
     labels, matrix = clean_predictions(y_val, proba_val)
     if labels.size < MIN_WINDOWS or np.unique(labels).size < 2:
@@ -76,6 +76,18 @@ def fit_temperature(y_val: ArrayLike, proba_val: ArrayLike) -> float:
 def apply_temperature(proba: ArrayLike, temperature: float) -> NDArray[np.float64]:
     """Return softmax(ln p / temperature), shape (n, K); a probability of 0 stays (almost) 0.
 
+    Parameters
+    ----------
+    proba
+        Shape (n, K).
+    temperature
+        Above 1: more modest; below 1: bolder.
+
+    Returns
+    -------
+    ndarray
+        Rows summing to 1.
+
     Raises
     ------
     BadInput
@@ -83,14 +95,5 @@ def apply_temperature(proba: ArrayLike, temperature: float) -> NDArray[np.float6
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise BadInput(f"temperature is {temperature}", limit="a finite number above 0")
-    matrix = np.asarray(proba)
-    rows = matrix.shape[0] if matrix.ndim else 0
-    _, clean = clean_predictions(np.zeros(rows, dtype=int), matrix)
-    return _scaled(clean, temperature)
-
-
-def _scaled(matrix: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    from scipy.special import softmax
-
-    scaled: NDArray[np.float64] = softmax(np.log(np.maximum(matrix, _TINY)) / temperature, axis=1)
-    return scaled
+    scores = np.log(np.maximum(clean_probabilities(proba), _TINY))
+    return np.asarray(softmax(scores / temperature, axis=1))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moola.evaluation.binning import assign_bins, default_num_bins, errors_from_sums
+from moola.evaluation.predictions import brier_per_window, log_loss_per_window
 
 _CHUNK_ELEMENTS = 400_000
 Floats = NDArray[np.float64]
@@ -36,12 +37,9 @@ def weighted_metrics(labels: NDArray[np.intp], matrix: Floats, counts: Floats) -
     confusion = _confusion(labels, matrix, counts)
     values = _from_confusion(confusion)
     values |= rank_metrics(labels, matrix, counts)
-    target = np.eye(matrix.shape[1])[labels]
-    eps = np.finfo(np.float64).eps
-    chosen = np.clip(matrix[np.arange(labels.size), labels], eps, 1.0 - eps)
     total = counts.sum(axis=1)
-    values["brier"] = counts @ ((matrix - target) ** 2).sum(axis=1) / total
-    values["log_loss"] = counts @ -np.log(chosen) / total
+    values["brier"] = counts @ brier_per_window(labels, matrix) / total
+    values["log_loss"] = counts @ log_loss_per_window(labels, matrix) / total
     return values | calibration_metrics(labels, matrix, counts)
 
 

@@ -29,6 +29,8 @@ class AdapterLSTM(nn.Module):
         Its parameters are named ``encoder.*``, for strict loading and freeze schedules.
     adapter_hidden, hidden_size
         Units of the adapter and of the LSTM.
+    dropout
+        Between adapter and LSTM.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class AdapterLSTMModel(TorchWindowClassifier):
         Of the adapter and the LSTM.
     encoder_hidden, encoder_output, encoder_depth
         Shape of the TS2Vec encoder, see `encoder_shape`.
+    **training
+        See :class:`~moola.models.training_params.TrainingParams`.
     """
 
     model_name = "adapter_lstm"
@@ -102,6 +106,16 @@ class AdapterLSTMModel(TorchWindowClassifier):
     @staticmethod
     def encoder_shape(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
         """Return the three `encoder_*` arguments that fit the tensors of a TS2Vec encoder.
+
+        Parameters
+        ----------
+        tensors
+            Of a checkpoint, by name, with or without the prefix ``encoder.``.
+
+        Returns
+        -------
+        dict
+            ``encoder_hidden``, ``encoder_output``, ``encoder_depth``.
 
         Raises
         ------

@@ -82,6 +82,15 @@ def augment_windows(
     A warp reads the window at uneven times, between two bars by linear interpolation of both; its
     first and last bar stay. A jitter multiplies all four prices of a bar by one number.
 
+    Parameters
+    ----------
+    X_NTC
+        Shape (n, T, 4), finite, positive.
+    config
+        How often and how strong.
+    rng
+        All randomness comes from it.
+
     Returns
     -------
     ndarray of shape (n, T, 4), float32, positive.

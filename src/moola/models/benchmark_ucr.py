@@ -78,6 +78,22 @@ def bench_ucr(
 ) -> tuple[UcrResult, ...]:
     """Train MiniRocket on the train part of each set and score it on the test part.
 
+    Parameters
+    ----------
+    names
+        Sets that ship with sktime.
+    seeds
+        One training each.
+    num_kernels
+        Of MiniRocket.
+    on_done
+        Called with a set, the seeds done and their number.
+
+    Returns
+    -------
+    tuple of UcrResult
+        In the order of `names`.
+
     Raises
     ------
     ConfigError

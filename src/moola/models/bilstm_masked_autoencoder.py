@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-LATENT_WEIGHT = 0.1
+from moola.config.pretraining import MASKED_LSTM_LATENT_WEIGHT
+from moola.models.encoder import lstm_encoder
 
 
 class BiLSTMMaskedAutoencoder(nn.Module):
@@ -44,14 +45,7 @@ class BiLSTMMaskedAutoencoder(nn.Module):
         super().__init__()
         self.bridge = bridge
         self.mask_token = nn.Parameter(torch.zeros(input_dim))
-        self.encoder = nn.LSTM(
-            input_dim,
-            hidden_dim,
-            num_layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=dropout if num_layers > 1 else 0.0,
-        )
+        self.encoder = lstm_encoder(input_dim, hidden_dim, num_layers, dropout=dropout)
         self.decoder = nn.Sequential(
             nn.Linear(2 * hidden_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, input_dim)
         )
@@ -60,6 +54,13 @@ class BiLSTMMaskedAutoencoder(nn.Module):
         self, x_NTC: torch.Tensor, mask_NT: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Hide the masked bars, encode and decode.
+
+        Parameters
+        ----------
+        x_NTC
+            Normalised windows, shape (n, T, 4), finite.
+        mask_NT
+            True where a bar is hidden, shape (n, T).
 
         Returns
         -------
@@ -77,16 +78,15 @@ class BiLSTMMaskedAutoencoder(nn.Module):
         mask_NT: torch.Tensor,
         states_NTH: torch.Tensor,
         *,
-        latent_weight: float = LATENT_WEIGHT,
+        latent_weight: float = MASKED_LSTM_LATENT_WEIGHT,
         total: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the training loss and its reconstruction part, both scalars.
 
-        Reconstruction: mean squared error over masked bars. Collapse term:
-        ``latent_weight * mean(relu(1 - std))`` over the standard deviation of each state
-        dimension. Where
-        several processes hold a part of the batch each, `total` sums a tensor over them and the
-        loss is that of the whole batch.
+        Reconstruction: mean squared error over masked bars. Collapse term: ``latent_weight *
+        mean(relu(1 - std))`` over the standard deviation of each state dimension. Where several
+        processes hold a part of the batch each, `total` sums a tensor over them and the loss is
+        that of the whole batch.
         """
         weight = mask_NT[..., None].to(x_NTC.dtype)
         squared = ((reconstruction_NTC - x_NTC).square() * weight).sum()

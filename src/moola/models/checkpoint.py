@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from moola.errors import CheckpointError, CheckpointNotFound
+from moola.errors import CheckpointError, CheckpointNotFound, one_line
 from moola.hashing import atomic_folder, sha256_file, write_json
 
 WEIGHTS = "model.safetensors"
@@ -40,6 +40,15 @@ def save_checkpoint(
     folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]
 ) -> str:
     """Write a checkpoint folder, whole or not at all, replacing what stood there.
+
+    Parameters
+    ----------
+    folder
+        Gets ``model.safetensors`` and ``config.json``.
+    tensors
+        By name, on any device.
+    config
+        JSON-ready; the digest of the weights is added.
 
     Returns
     -------
@@ -77,6 +86,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Accepted ``.pt`` contents: a dict with ``model_state_dict``, ``state_dict`` or
     ``encoder_state_dict``, or a state dict itself.
+
+    Parameters
+    ----------
+    path
+        A folder or a file.
+
+    Returns
+    -------
+    Checkpoint
+        Tensors on the CPU, all finite.
 
     Raises
     ------
@@ -160,10 +179,9 @@ def _read_torch(path: Path) -> Checkpoint:
 
 
 def _no_checkpoint(path: Path, error: Exception) -> CheckpointError:
-    lines = str(error).strip().splitlines()
-    found = lines[0][:120] if lines else type(error).__name__
     return CheckpointError(
-        f"{path} is not a checkpoint: {found}", limit="a file that torch.save or safetensors wrote"
+        f"{path} is not a checkpoint: {one_line(error, limit=120)}",
+        limit="a file that torch.save or safetensors wrote",
     )
 
 

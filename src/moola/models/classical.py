@@ -10,35 +10,29 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from moola.data.features import features20
 from moola.data.windows import check_windows
 from moola.errors import BadInput
-from moola.models.checkpoint import read_checkpoint, save_checkpoint
+from moola.models.base import WindowClassifier
+from moola.models.checkpoint import save_checkpoint
+from moola.models.class_labels import checked_labels
 from moola.models.folds import forward_chaining_folds
 from moola.models.inputs import MAX_FEATURES, check_features
-from moola.models.labels import checked_labels
 from moola.models.linear_head import LinearHead
 
 Tensors = dict[str, NDArray]
 
 
-class ClassicalClassifier(ClassifierMixin, BaseEstimator):
+class ClassicalClassifier(WindowClassifier, BaseEstimator):
     """Base of the models that are not nets: ``fit``, ``predict_proba``, ``save`` and ``load``.
 
     A subclass turns what it is given into a checked matrix (`_matrix`), fits it (`_fit_matrix`),
     and gives and takes back its state as arrays.
-
-    Attributes
-    ----------
-    classes_
-        Labels in sorted order, shape (K,).
     """
-
-    model_name: ClassVar[str]
 
     @abstractmethod
     def _matrix(self, X: NDArray, features: NDArray | None, *, fit: bool) -> NDArray:
@@ -63,32 +57,36 @@ class ClassicalClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: NDArray, y: NDArray, *, features: NDArray | None = None) -> Self:
         """Train; see the class for the shapes of X. `features` take the place of the 20 computed.
 
+        Parameters
+        ----------
+        X
+            Windows, or a matrix of features.
+        y
+            Any sortable labels, shape (n,).
+        features
+            Shape (n, F), F at most 20, beside windows.
+
+        Returns
+        -------
+        Self
+            The estimator.
+
         Raises
         ------
         BadInput
             If shapes, values, labels or parameters cannot be used; the estimator is then what it
             was before.
         """
-        before = dict(self.__dict__)
-        try:
+        with self._as_before_on_failure():
             matrix = self._matrix(X, features, fit=True)
             self.classes_, target = checked_labels(matrix, _labels(y))
             self._fit_matrix(matrix, target)
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
         return self
 
     def predict_proba(self, X: NDArray, *, features: NDArray | None = None) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K), columns as ``classes_``."""
         check_is_fitted(self, "classes_")
         return self._proba(self._matrix(X, features, fit=False))
-
-    def predict(self, X: NDArray, *, features: NDArray | None = None) -> NDArray:
-        """Return the most probable label of each window, shape (n,)."""
-        best = self.predict_proba(X, features=features).argmax(axis=1)
-        return np.asarray(self.classes_[best])
 
     def save(self, folder: Path, *, extra: dict[str, Any] | None = None) -> str:
         """Write ``model.safetensors`` and ``config.json``; return the weights' SHA-256."""
@@ -106,19 +104,15 @@ class ClassicalClassifier(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> Self:
-        """Read what ``save`` wrote; raises BadInput if it does not fit. `device` is the CPU."""
-        checkpoint = read_checkpoint(folder)
-        config = checkpoint.config
-        try:
-            params = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()
-            }
+        """Read what ``save`` wrote; raises CheckpointError if it does not fit.
+
+        `device` is there for the nets' sake: these models run on the CPU.
+        """
+        with cls._reading(folder) as (checkpoint, params):
             model = cls(**params)
-            model.classes_ = np.asarray(config["classes"])
-            model._restore({k: t.numpy() for k, t in checkpoint.tensors.items()}, config["state"])
-        except (KeyError, TypeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise BadInput(f"{folder} is not a {cls.model_name} checkpoint: {first}") from None
+            model.classes_ = np.asarray(checkpoint.config["classes"])
+            tensors = {k: t.numpy() for k, t in checkpoint.tensors.items()}
+            model._restore(tensors, checkpoint.config["state"])
         return model
 
 

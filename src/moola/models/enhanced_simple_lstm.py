@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from moola.errors import ConfigError
+from moola.models.encoder import lstm_encoder
 from moola.models.estimator import TorchWindowClassifier
 
 PRESETS: dict[str, dict[str, int]] = {
@@ -35,6 +36,13 @@ class EnhancedSimpleLSTM(nn.Module):
         Attention heads; must divide ``2 * hidden_size``.
     feature_mlp_hidden
         Widths of the features' MLP.
+    dropout
+        In the attention, the MLP, the classifier and between LSTM layers.
+
+    Raises
+    ------
+    ConfigError
+        If `num_heads` does not divide the width.
     """
 
     def __init__(
@@ -53,14 +61,7 @@ class EnhancedSimpleLSTM(nn.Module):
         width = 2 * hidden_size
         if width % num_heads:
             raise ConfigError(f"num_heads is {num_heads}", limit=f"a divisor of {width}")
-        self.encoder = nn.LSTM(
-            input_dim,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=dropout if num_layers > 1 else 0.0,
-        )
+        self.encoder = lstm_encoder(input_dim, hidden_size, num_layers, dropout=dropout)
         self.attention = nn.MultiheadAttention(width, num_heads, dropout=dropout, batch_first=True)
         self.norm = nn.LayerNorm(width)
         layers: list[nn.Module] = []

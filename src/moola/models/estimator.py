@@ -8,31 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin
+from scipy.special import softmax
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from moola.errors import BadInput, ConfigError
+from moola.errors import ConfigError
 from moola.models.augmentation import Augmentation
+from moola.models.base import WindowClassifier
 from moola.models.batches import TrainSet, TrainSource
 from moola.models.callbacks import Callback
-from moola.models.checkpoint import read_checkpoint, save_checkpoint
+from moola.models.checkpoint import save_checkpoint
+from moola.models.class_labels import checked_labels, held_back, known_labels
 from moola.models.fit_loop import FitLoop, LoopOptions
-from moola.models.fit_state import StateFile
+from moola.models.fit_resume import StateFile
 from moola.models.inputs import MAX_FEATURES, Inputs, check_input
-from moola.models.labels import checked_labels, held_back, known_labels, softmax
 from moola.models.losses import ClassificationLoss, class_weights
 from moola.models.training_params import TrainingParams
 
 _PREDICT_BATCH = 1024
 
 
-class TorchWindowClassifier(ClassifierMixin, TrainingParams):
+class TorchWindowClassifier(WindowClassifier, TrainingParams):
     """Base of the torch classifiers.
 
     Parameters
@@ -55,8 +56,6 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
     resumed_at_
         The epoch a resumed fit went on with, None for one of a piece.
     """
-
-    model_name: ClassVar[str]
 
     def build_net(self, num_classes: int) -> nn.Module:
         """Return a freshly initialised network for K classes."""
@@ -92,6 +91,11 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
             Where the state is kept after every epoch, and whether to go on from it: a fit that
             was killed ends with the weights it would have had.
 
+        Returns
+        -------
+        Self
+            The estimator.
+
         Raises
         ------
         BadInput
@@ -100,8 +104,7 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
             If the loss becomes NaN, or a callback finds that the run breaks its word. Whatever is
             raised, the estimator is what it was before.
         """
-        before = dict(self.__dict__)
-        try:
+        with self._as_before_on_failure():
             return self._fit(
                 X,
                 y,
@@ -110,10 +113,6 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
                 callbacks=callbacks,
                 state_file=state_file,
             )
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
     def _fit(
         self,
@@ -157,12 +156,7 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
 
     def predict_proba(self, X: NDArray, *, features: NDArray | None = None) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K), rows summing to 1, columns as ``classes_``."""
-        return softmax(self.decision_function(X, features=features))
-
-    def predict(self, X: NDArray, *, features: NDArray | None = None) -> NDArray:
-        """Return the most probable label of each window, shape (n,)."""
-        best = self.predict_proba(X, features=features).argmax(axis=1)
-        return np.asarray(self.classes_[best])
+        return np.asarray(softmax(self.decision_function(X, features=features), axis=1))
 
     @torch.inference_mode()
     def decision_function(
@@ -201,12 +195,8 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> Self:
         """Read what ``save`` wrote; raises CheckpointError if it does not fit."""
-        checkpoint = read_checkpoint(folder)
-        config = checkpoint.config
-        try:
-            params: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()
-            }
+        with cls._reading(folder) as (checkpoint, params):
+            config = checkpoint.config
             model = cls(**{**params, "device": device})
             model.classes_ = np.asarray(config["classes"])
             model.inputs_ = Inputs.from_dict(config, kind=model.input_kind)
@@ -214,9 +204,6 @@ class TorchWindowClassifier(ClassifierMixin, TrainingParams):
             model.n_features_in_ = model.inputs_.num_channels
             model.net_ = model.build_net(len(model.classes_)).to(device)
             model.net_.load_state_dict(dict(checkpoint.tensors))
-        except (KeyError, TypeError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise BadInput(f"{folder} is not a {cls.model_name} checkpoint: {first}") from None
         return model
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from torch import nn
 from moola.errors import ProofError
 from moola.models.batches import EncoderCache, TrainSet, TrainSource, encoder_is_frozen
 from moola.models.callbacks import Callback, FitState
-from moola.models.fit_state import Progress, StateFile, read_state, write_state
+from moola.models.early_stopping import EarlyStopping
+from moola.models.fit_resume import StateFile, read_state, write_state
 from moola.models.losses import ClassificationLoss
 
 MAX_GRADIENT_NORM = 1.0
@@ -49,6 +49,10 @@ class FitLoop:
         For early stopping; None trains to the end.
     loss
         Of training; validation is measured by its class-weighted cross-entropy.
+    options
+        What the loop needs to know of the estimator.
+    callbacks
+        Called in this order.
     """
 
     def __init__(
@@ -70,6 +74,16 @@ class FitLoop:
     def run(self, state_file: StateFile | None = None) -> FitState:
         """Train; the net holds the kept weights afterwards.
 
+        Parameters
+        ----------
+        state_file
+            Keeps the state after every epoch; None keeps none.
+
+        Returns
+        -------
+        FitState
+            As the last epoch left it.
+
         Raises
         ------
         ProofError
@@ -82,22 +96,22 @@ class FitLoop:
         state = FitState(net=self.net, optimizer=optimizer, num_epochs=options.num_epochs)
         for callback in self.callbacks:
             callback.on_fit_begin(state)
-        progress = Progress()
+        stopping = EarlyStopping()
         if state_file is not None:
             found = read_state(state_file, state, order=self._order, callbacks=self.callbacks)
-            progress = found or progress
+            stopping = found or stopping
         first = state.resumed_at or 0
         state.epoch = max(first - 1, 0)
-        for state.epoch in range(first, first if progress.stopped else options.num_epochs):
+        for state.epoch in range(first, first if stopping.stopped else options.num_epochs):
             self._epoch(state)
-            self._stop_early(state, progress)
+            self._stop_early(state, stopping)
             if state_file is not None:
                 write_state(
-                    state_file, state, progress, order=self._order, callbacks=self.callbacks
+                    state_file, state, stopping, order=self._order, callbacks=self.callbacks
                 )
-            if progress.stopped:
+            if stopping.stopped:
                 break
-        return self._finish(state, progress)
+        return self._finish(state, stopping)
 
     def _epoch(self, state: FitState) -> None:
         self.net.train()
@@ -167,21 +181,14 @@ class FitLoop:
                     remedy=f"Lower the learning rate ({self.options.learning_rate:g})",
                 )
 
-    def _stop_early(self, state: FitState, progress: Progress) -> None:
+    def _stop_early(self, state: FitState, stopping: EarlyStopping) -> None:
         if self.validation is None or state.epoch < state.first_epoch_to_keep:
             return
-        loss = state.history[-1]["val_loss"]
-        if progress.best_loss is None or loss < progress.best_loss:
-            progress.best_loss, progress.since_best = loss, 0
-            progress.best_weights = copy.deepcopy(self.net.state_dict())
-            state.kept_epoch = state.epoch
-        else:
-            progress.since_best += 1
-            progress.stopped = progress.since_best >= self.options.patience
+        stopping.note(state.history[-1]["val_loss"], state, patience=self.options.patience)
 
-    def _finish(self, state: FitState, progress: Progress) -> FitState:
-        if progress.best_weights is not None:
-            self.net.load_state_dict(progress.best_weights)
+    def _finish(self, state: FitState, stopping: EarlyStopping) -> FitState:
+        if stopping.best_weights is not None:
+            self.net.load_state_dict(stopping.best_weights)
         else:
             state.kept_epoch = state.epoch
         self.net.eval()

@@ -58,6 +58,20 @@ class Inputs:
     ) -> tuple[Self, NDArray[np.float32], NDArray[np.float32]]:
         """Check training inputs; return their figures, the windows and the features.
 
+        Parameters
+        ----------
+        X
+            Windows, shape (n, T, C).
+        features
+            Shape (n, F), F at most 20; None: computed of bars, none of other series.
+        kind
+            ``ohlc`` or ``series``.
+
+        Returns
+        -------
+        tuple
+            The figures, the windows as float32, and the features, shape (n, F), float32.
+
         Raises
         ------
         BadInput

@@ -8,13 +8,13 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from moola.models.folds import Fold
-from moola.models.labels import softmax
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class LinearHead:
     def proba(self, matrix: NDArray) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K)."""
         scaled = (np.asarray(matrix, dtype=np.float64) - self.mean) / self.scale
-        return softmax(scaled @ self.weight + self.bias)
+        return np.asarray(softmax(scaled @ self.weight + self.bias, axis=1))
 
     @property
     def num_parameters(self) -> int:

@@ -63,6 +63,11 @@ def layer_diagnosis(of_model: int, of_file: int, *, num_taken: int, num_given: i
         LSTM layers of the model and of the checkpoint.
     num_taken, num_given
         Encoder tensors the model takes, and those the checkpoint has.
+
+    Returns
+    -------
+    str or None
+        A sentence with the remedy.
     """
     if not of_model or not of_file or of_model == of_file:
         return None
@@ -111,6 +116,11 @@ def format_load_report(report: Mapping[str, Any]) -> str:
     ----------
     report
         ``LoadReport.to_dict()``, or what ``load_pretrained_strict`` returned.
+
+    Returns
+    -------
+    str
+        Several lines, between two rules.
     """
     total = report["num_matched"] + report["num_missing"] + report["num_mismatched"]
     share = report["num_matched"] / total if total else 0.0

@@ -24,6 +24,11 @@ def class_weights(spec: str | None, target: NDArray[np.int64]) -> torch.Tensor |
     target
         Class indices of the training windows, shape (n,); each of the K classes occurs.
 
+    Returns
+    -------
+    Tensor or None
+        float32; None where `spec` is.
+
     Raises
     ------
     BadInput
@@ -58,6 +63,11 @@ class ClassificationLoss:
         Of each class, shape (K,), or None.
     focal_gamma
         At least 0; the larger, the less the easy windows count.
+
+    Raises
+    ------
+    BadInput
+        If `focal_gamma` is negative or not a number.
     """
 
     def __init__(self, weight: torch.Tensor | None = None, focal_gamma: float = 0.0):

@@ -35,6 +35,10 @@ class MiniRocketModel(ClassicalClassifier):
 
     Parameters
     ----------
+    seed
+        Of everything drawn at random.
+    gap_windows
+        Windows left out between the train and the validation part of a fold.
     num_kernels
         Numbers a window is turned into, rounded down to a multiple of 84.
     input_kind

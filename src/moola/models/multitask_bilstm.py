@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from moola.models.encoder import lstm_encoder
+
 
 class MultiTaskBiLSTM(nn.Module):
     """Encoder as the masked autoencoder's, so that it loads into the same models.
@@ -31,17 +33,10 @@ class MultiTaskBiLSTM(nn.Module):
         hidden_dim: int = 128,
         num_layers: int = 2,
         dropout: float = 0.2,
-        num_classes: tuple[int, int, int] = (2, 3, 4),
+        num_classes: tuple[int, int, int],
     ):
         super().__init__()
-        self.encoder = nn.LSTM(
-            input_dim,
-            hidden_dim,
-            num_layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=dropout if num_layers > 1 else 0.0,
-        )
+        self.encoder = lstm_encoder(input_dim, hidden_dim, num_layers, dropout=dropout)
         direction, swing, candle = num_classes
         self.direction_head = nn.Linear(2 * hidden_dim, direction)
         self.swing_head = nn.Linear(2 * hidden_dim, swing)

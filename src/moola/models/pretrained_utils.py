@@ -14,20 +14,11 @@ from torch import nn
 from moola.config.base import check_choice, check_range
 from moola.errors import CheckpointError
 from moola.models.checkpoint import Checkpoint, read_checkpoint
-from moola.models.load_report import LoadReport, format_load_report, refusal
-
-__all__ = [
-    "ENCODER_PREFIXES",
-    "LoadReport",
-    "canonical_name",
-    "format_load_report",
-    "is_encoder_tensor",
-    "load_pretrained_strict",
-]
+from moola.models.load_report import LoadReport, refusal
 
 ENCODER_PREFIXES = ("encoder_lstm.", "encoder.", "lstm.")
 _WRAPPERS = ("module.", "_orig_mod.")
-_LSTM_TENSOR = re.compile(r"(weight|bias)_(ih|hh)_l\d+(_reverse)?")
+LSTM_TENSOR = re.compile(r"(weight|bias)_(ih|hh)_l\d+(_reverse)?")
 
 
 def load_pretrained_strict(
@@ -102,7 +93,7 @@ def _canonical(name: str) -> tuple[str, bool]:
         bare = bare.removeprefix(prefix)
     if bare != name:
         return bare, True
-    return name, _LSTM_TENSOR.fullmatch(name) is not None
+    return name, LSTM_TENSOR.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

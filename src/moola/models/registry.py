@@ -151,6 +151,11 @@ class ModelRegistry:
         config
             Its parameters.
 
+        Returns
+        -------
+        estimator
+            With ``fit``, ``predict``, ``predict_proba``, ``save`` and ``load``.
+
         Raises
         ------
         ConfigError

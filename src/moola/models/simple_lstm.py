@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from moola.models.encoder import lstm_encoder
 from moola.models.estimator import TorchWindowClassifier
 
 
@@ -35,12 +36,8 @@ class SimpleLSTM(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        self.encoder = nn.LSTM(
-            input_dim,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            dropout=dropout if num_layers > 1 else 0.0,
+        self.encoder = lstm_encoder(
+            input_dim, hidden_size, num_layers, dropout=dropout, bidirectional=False
         )
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden_size, num_classes))
 

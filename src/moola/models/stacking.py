@@ -30,6 +30,10 @@ class StackingModel(FlatClassifier):
 
     Parameters
     ----------
+    seed
+        Of everything drawn at random.
+    gap_windows
+        Windows left out between the train and the validation part of a fold.
     members
         Names of flat models, at least two of ``logreg``, ``rf`` and ``xgb``.
     """

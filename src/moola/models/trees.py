@@ -76,6 +76,8 @@ class RandomForestModel(FlatClassifier):
 
     Parameters
     ----------
+    seed
+        Of the bootstrap samples and the features tried.
     num_trees, min_leaf_windows
         Trees, and the fewest training windows of a leaf: small leaves give probabilities of 0 and
         1 that few labels do not justify.
@@ -117,6 +119,8 @@ class XGBoostModel(FlatClassifier):
 
     Parameters
     ----------
+    seed
+        Of the rows drawn for each tree.
     num_trees, max_depth, learning_rate, subsample, min_child_weight
         As xgboost's own, with defaults for a thousand windows: shallow trees, slow steps.
     """

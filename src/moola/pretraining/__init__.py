@@ -1,1 +1,14 @@
-"""Self-supervised pretraining of encoders, and the measure of what they learned."""
+"""Self-supervised pretraining of encoders, and the measure of what they learned.
+
+The three kinds
+    `masked_lstm_pretrain` (hide bars, reconstruct them; `masking` draws which),
+    `multitask_pretrain` (tasks that `targets` makes of the bars), `ts2vec_pretrain` (views and loss
+    of `contrast`); `kinds` puts one face on them.
+What they share
+    `session` (from windows to a result and its checkpoint), `objective` (batches, held-out windows,
+    precision), `loop` (epochs), `corpus` (the unlabelled windows on the device that trains),
+    `data_augmentation` (augmented copies of them, also an augmenter of synthetic sets),
+    `distributed` (several processes).
+What was learned
+    `quality` (masked error, probe, collapse), `plots`.
+"""

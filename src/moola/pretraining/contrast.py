@@ -25,6 +25,11 @@ def hierarchical_loss(
         Shape (n, T, D).
     instance_weight
         Share of the instance-wise part; the rest is the temporal one.
+
+    Returns
+    -------
+    Tensor
+        A scalar; 0 where no step and no series can be mistaken for another.
     """
     total = first_NTD.new_zeros(())
     scales = 0

@@ -89,6 +89,11 @@ class TimeSeriesAugmenter(Config):
         num_drawn, take
             Where the windows are a part of a batch that several processes share: the size of the
             whole batch, and what picks the part, so that each process draws the same.
+
+        Returns
+        -------
+        Tensor
+            Shape (n, T, 4), price units, float32; positive where the windows are.
         """
         num, bars = num_drawn or len(X_NTC), X_NTC.shape[1]
         device = X_NTC.device

@@ -80,6 +80,8 @@ def join_processes(device: str, environ: Mapping[str, str] = os.environ) -> Iter
     ----------
     device
         ``cpu`` meets over gloo; ``cuda`` over nccl, process i on GPU i.
+    environ
+        Where ``WORLD_SIZE`` and ``LOCAL_RANK`` stand.
     """
     size = int(environ.get("WORLD_SIZE", "1"))
     if size == 1:

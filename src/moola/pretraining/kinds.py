@@ -61,10 +61,6 @@ class Kind:
     measure: Callable[[Any, NDArray, Any, int], Quality]
 
 
-def _pretrain_masked(X: NDArray, config: PretrainConfig, session: Session) -> PretrainResult[Any]:
-    return masked.MaskedLSTMPretrainer(config, device=session.device).run(X, session)
-
-
 def _measure_masked(model: Any, X: NDArray, config: PretrainConfig, block: int) -> Quality:
     model = model.cpu()
     made = reconstruct(model, X, config.to_dict(), seed=0)
@@ -108,7 +104,7 @@ KINDS: Mapping[type, Kind] = {
         run_name="bilstm-encoder",
         monitor="val_recon",
         curves=("train_recon", "val_recon"),
-        pretrain=_pretrain_masked,
+        pretrain=masked.pretrain_masked,
         measure=_measure_masked,
     ),
     TS2VecConfig: Kind(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from moola.config.pretraining import CorpusConfig
-from moola.errors import CheckpointError, ProofError
+from moola.errors import CheckpointError, ProofError, one_line
 from moola.models.callbacks import FitState
-from moola.models.fit_state import Progress, StateFile, read_state, write_state
+from moola.models.early_stopping import EarlyStopping
+from moola.models.fit_resume import StateFile, read_state, write_state
 from moola.pretraining.distributed import ALONE, Share
 
 MAX_GRADIENT_NORM = 1.0
@@ -31,7 +31,8 @@ class Objective(Protocol):
     Attributes
     ----------
     monitor
-        The figure of ``evaluate`` by which the best epoch is kept: the smallest.
+        The figure by which the best epoch is kept, the smallest; the first that ``evaluate``
+        returns.
     """
 
     monitor: str
@@ -78,6 +79,26 @@ def run_epochs(
     alone, so a run that was killed goes on to the same weights. Nothing inside an epoch waits for
     the device.
 
+    Parameters
+    ----------
+    objective
+        What is trained; its model is on `device`.
+    config
+        Epochs, rate, schedule, patience and seed.
+    device
+        ``cpu`` or ``cuda``.
+    on_epoch
+        Called with each epoch's row and the number of epochs.
+    state_file
+        Keeps the state after every epoch; None keeps none.
+    share
+        This process's part of every batch.
+
+    Returns
+    -------
+    LoopResult
+        The history; the best weights are in the model.
+
     Raises
     ------
     ProofError
@@ -91,25 +112,25 @@ def run_epochs(
     )
     state = FitState(net=model, optimizer=optimizer, num_epochs=config.epochs)
     draw = torch.Generator(device=device)
-    progress = Progress()
+    stopping = EarlyStopping()
     if state_file is not None:
-        progress = read_state(state_file, state, order=draw, callbacks=()) or progress
+        stopping = read_state(state_file, state, order=draw, callbacks=()) or stopping
     first = state.resumed_at or 0
-    for state.epoch in range(first, first if progress.stopped else config.epochs):
+    for state.epoch in range(first, first if stopping.stopped else config.epochs):
         _seed_epoch(config.seed, state.epoch, share, draw)
         row = _train_epoch(objective, config, state, draw, share)
         row |= _measure(objective, device, share)
         _require_finite(row, config)
         state.history.append(row)
-        _keep_best(objective, config, state, progress)
+        stopping.note(row[objective.monitor], state, patience=config.patience)
         if state_file is not None and share.leads:
-            _write(state_file, state, progress, draw)
+            _write(state_file, state, stopping, draw)
         if on_epoch is not None:
             on_epoch(row, config.epochs)
-        if progress.stopped:
+        if stopping.stopped:
             break
-    assert progress.best_weights is not None
-    model.load_state_dict(progress.best_weights)
+    assert stopping.best_weights is not None
+    model.load_state_dict(stopping.best_weights)
     model.eval()
     return LoopResult(
         history=tuple(state.history), kept_epoch=state.kept_epoch, resumed_at=state.resumed_at
@@ -177,19 +198,6 @@ def _measure(objective: Objective, device: str, share: Share) -> dict[str, float
     return {objective.monitor if i == 0 else f"val_{i}": v for i, v in enumerate(agreed)}
 
 
-def _keep_best(
-    objective: Objective, config: CorpusConfig, state: FitState, progress: Progress
-) -> None:
-    figure = state.history[-1][objective.monitor]
-    if progress.best_loss is None or figure < progress.best_loss:
-        progress.best_loss, progress.since_best = figure, 0
-        progress.best_weights = copy.deepcopy(objective.model.state_dict())
-        state.kept_epoch = state.epoch
-    else:
-        progress.since_best += 1
-        progress.stopped = progress.since_best >= config.patience
-
-
 def _require_finite(row: dict[str, float], config: CorpusConfig) -> None:
     bad = [k for k, v in row.items() if not math.isfinite(v)]
     if bad:
@@ -201,13 +209,14 @@ def _require_finite(row: dict[str, float], config: CorpusConfig) -> None:
         )
 
 
-def _write(file: StateFile, state: FitState, progress: Progress, draw: torch.Generator) -> None:
+def _write(
+    file: StateFile, state: FitState, stopping: EarlyStopping, draw: torch.Generator
+) -> None:
     try:
-        write_state(file, state, progress, order=draw, callbacks=())
+        write_state(file, state, stopping, order=draw, callbacks=())
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"the state after epoch {state.epoch + 1} cannot be written: "
-            f"{str(error).splitlines()[0]}",
+            f"the state after epoch {state.epoch + 1} cannot be written: {one_line(error)}",
             limit=f"room for {file.path.name} in {file.path.parent}",
             remedy="Make room and go on with --resume; the state of the epoch before is intact",
         ) from None

@@ -13,34 +13,24 @@ from numpy.typing import NDArray
 
 from moola.config.base import check_count
 from moola.config.pretraining import PretrainConfig
-from moola.data.audit import CorpusClaim
 from moola.errors import CheckpointError
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
 from moola.models.checkpoint import read_checkpoint
-from moola.pretraining.corpus import Corpus, epoch_length, epoch_order, split_by_time
+from moola.pretraining.corpus import Corpus
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 from moola.pretraining.distributed import Share
 from moola.pretraining.loop import OnEpoch
 from moola.pretraining.masking import draw_mask
+from moola.pretraining.objective import CorpusObjective
 from moola.pretraining.session import (
     PretrainResult,
     Session,
     export_pt,
     run_session,
-    save_pretrained,
 )
-from moola.training.device import use_bf16
 
 ENCODER_KIND = "bilstm_masked_autoencoder"
 _EVALUATE_BATCH = 512
-
-__all__ = [
-    "MaskedLSTMPretrainer",
-    "PretrainResult",
-    "load_autoencoder",
-    "save_encoder",
-    "split_by_time",
-]
 
 
 class MaskedLSTMPretrainer:
@@ -57,7 +47,7 @@ class MaskedLSTMPretrainer:
         ``cpu`` or ``cuda``, resolved.
     input_dim
         Channels of a bar: 4.
-    options
+    **options
         Fields of the configuration to set, such as ``hidden_dim=64``.
     """
 
@@ -86,8 +76,12 @@ class MaskedLSTMPretrainer:
     ) -> PretrainResult[BiLSTMMaskedAutoencoder]:
         """Train on windows in price units, shape (n, T, 4), in time order.
 
+        Raises what ``run_session`` raises.
+
         Parameters
         ----------
+        X
+            Windows.
         n_epochs
             In place of the configuration's.
         save_path
@@ -97,39 +91,35 @@ class MaskedLSTMPretrainer:
         state_path, resume
             File that holds the state after every epoch, and whether to go on from it.
 
-        Raises
-        ------
-        ConfigError
-            If too few windows are left beside the held-out ones, or the state is another run's.
-        ProofError
-            If the loss becomes NaN.
-        CheckpointError, DeviceError
-            If the state cannot be written; if memory runs out.
+        Returns
+        -------
+        PretrainResult
+            The autoencoder with the weights of its best epoch.
         """
         config = replace(self.config, epochs=n_epochs) if n_epochs else self.config
         session = Session(
             device=self.device, on_epoch=on_epoch, state_path=state_path, resume=resume
         )
-        result = MaskedLSTMPretrainer(config, device=self.device).run(X, session)
+        result = pretrain_masked(X, config, session)
         if save_path is not None:
             export_pt(save_path, result.model, config)
         return result
 
-    def run(self, X: NDArray, session: Session) -> PretrainResult[BiLSTMMaskedAutoencoder]:
-        """Train as the session says; see ``pretrain``."""
-        config, share = self.config, session.share
-        corpus = _corpus(X, config, session.device)
 
-        def make(train: NDArray[np.int64], val: NDArray[np.int64]) -> _Masked:
-            model = BiLSTMMaskedAutoencoder(input_dim=4, **config.encoder_shape())
-            objective = _Masked(model.to(session.device), config, corpus, (train, val), share)
-            share.check_batches(objective.num_windows, config.batch_size)
-            return objective
+def pretrain_masked(
+    X_NTC: NDArray, config: PretrainConfig, session: Session
+) -> PretrainResult[BiLSTMMaskedAutoencoder]:
+    """Train on windows in price units, in time order; raises what ``run_session`` raises."""
+    corpus = _corpus(X_NTC, config, session.device)
 
-        return run_session(make, X, config, session)
+    def make(train: NDArray[np.int64], val: NDArray[np.int64]) -> _Masked:
+        model = BiLSTMMaskedAutoencoder(**config.encoder_shape()).to(session.device)
+        return _Masked(model, config, corpus, train, val, share=session.share)
+
+    return run_session(make, X_NTC, config, session)
 
 
-class _Masked:
+class _Masked(CorpusObjective[BiLSTMMaskedAutoencoder, PretrainConfig]):
     """The objective: mean squared error on masked bars, and the term against collapse."""
 
     parts = ("loss", "recon")
@@ -140,32 +130,24 @@ class _Masked:
         model: BiLSTMMaskedAutoencoder,
         config: PretrainConfig,
         corpus: Corpus,
-        split: tuple[NDArray[np.int64], NDArray[np.int64]],
+        train: NDArray[np.int64],
+        val: NDArray[np.int64],
+        *,
         share: Share,
     ):
-        train, val = split
-        self.model, self.config, self.corpus = model, config, corpus
-        self._called = share.wrap(model)
+        super().__init__(model, config, corpus, train, val, share=share)
         self._total = None if share.alone else share.total
-        self._rows = corpus.rows(train)
-        self._x_val = corpus.windows(torch.from_numpy(val).to(corpus.device))
         fixed = torch.Generator(device=corpus.device).manual_seed(config.seed + 1)
         self._mask_val = self._mask(len(val), fixed)
-        self._bf16 = use_bf16(config.amp, corpus.device)
-        self.num_windows = epoch_length(config, len(self._rows), corpus.window_bars)
-
-    def num_batches(self) -> int:
-        return -(-self.num_windows // self.config.batch_size)
 
     def losses(self, draw: torch.Generator, share: Share) -> Iterator[tuple[torch.Tensor, int]]:
-        order = epoch_order(self.config, self._rows, self.corpus.window_bars, draw)
-        for batch in self.corpus.batches(order, self.config.batch_size, draw, share):
+        for batch in self._batches(draw, share):
             mask = share.take(self._mask(batch.num_windows, draw))
             yield self._loss(batch.x, mask), batch.num_windows
 
     def _loss(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return loss and error; here, so that no activation outlives the backward pass."""
-        with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
+        with self._autocast():
             reconstruction, states = self._called(x, mask)
         return torch.stack(
             self.model.compute_loss(
@@ -214,23 +196,11 @@ def _corpus(X: NDArray, config: PretrainConfig, device: str) -> Corpus:
     )
 
 
-def save_encoder(
-    folder: Path, result: PretrainResult, config: PretrainConfig, corpus: CorpusClaim
-) -> str:
-    """Write the encoder's checkpoint with the statement of what it was trained on.
-
-    Returns
-    -------
-    SHA-256 of the weights file.
-    """
-    return save_pretrained(folder, ENCODER_KIND, result, config, corpus)
-
-
 def load_autoencoder(folder: Path, *, device: str = "cpu") -> BiLSTMMaskedAutoencoder:
-    """Read back what ``save_encoder`` wrote, decoder included."""
+    """Read back what ``save_pretrained`` wrote, decoder included."""
     checkpoint = read_checkpoint(folder)
     if checkpoint.config.get("kind") != ENCODER_KIND:
         raise CheckpointError(f"{folder} is not a masked autoencoder", limit=f"kind {ENCODER_KIND}")
-    model = BiLSTMMaskedAutoencoder(input_dim=4, **checkpoint.config["shape"])
+    model = BiLSTMMaskedAutoencoder(**checkpoint.config["shape"])
     model.load_state_dict(dict(checkpoint.tensors))
     return model.to(device).eval()

@@ -27,6 +27,19 @@ def draw_mask(
     strategy
         ``random``: bars anywhere (BERT); ``block``: one contiguous stretch; ``patch``: whole
         patches of `patch_size` bars on a fixed grid (PatchTST).
+    num_windows, num_bars
+        n and T.
+    ratio
+        Share of bars to hide, above 0 and below 1.
+    patch_size
+        Bars of a patch, for ``patch`` alone.
+    generator
+        All randomness comes from it.
+
+    Returns
+    -------
+    Tensor
+        True where a bar is hidden.
     """
     check_choice("mask_strategy", strategy, MASK_STRATEGIES)
     check_range("mask_ratio", ratio, low=0, high=1, open_low=True, open_high=True)

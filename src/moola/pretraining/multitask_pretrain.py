@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from moola.config.pretraining import MultitaskConfig
 from moola.models.multitask_bilstm import MultiTaskBiLSTM
-from moola.pretraining.corpus import Corpus, epoch_length, epoch_order
+from moola.pretraining.corpus import Corpus
 from moola.pretraining.distributed import Share
+from moola.pretraining.objective import CorpusObjective
 from moola.pretraining.session import PretrainResult, Session, run_session
-from moola.pretraining.targets import IGNORED, bar_targets
-from moola.training.device import use_bf16
+from moola.pretraining.targets import IGNORED, NUM_CLASSES, bar_targets
 
 ENCODER_KIND = "multitask_bilstm"
 TASKS = ("direction", "swing", "candle")
@@ -29,49 +29,25 @@ def pretrain_multitask(
     corpus = Corpus(X_NTC, device=session.device, max_resident_mb=config.max_resident_mb)
 
     def make(train: NDArray[np.int64], val: NDArray[np.int64]) -> _Multitask:
-        model = MultiTaskBiLSTM(input_dim=4, **config.encoder_shape())
-        objective = _Multitask(
-            model.to(session.device), config, corpus, (train, val), session.share
-        )
-        session.share.check_batches(objective.num_windows, config.batch_size)
-        return objective
+        model = MultiTaskBiLSTM(num_classes=NUM_CLASSES, **config.encoder_shape())
+        return _Multitask(model.to(session.device), config, corpus, train, val, share=session.share)
 
     return run_session(make, X_NTC, config, session)
 
 
-class _Multitask:
+class _Multitask(CorpusObjective[MultiTaskBiLSTM, MultitaskConfig]):
     """The objective: cross-entropies of the three tasks, weighted."""
 
     parts = ("loss", *(f"{task}_loss" for task in TASKS))
     monitor = "val_loss"
 
-    def __init__(
-        self,
-        model: MultiTaskBiLSTM,
-        config: MultitaskConfig,
-        corpus: Corpus,
-        split: tuple[NDArray[np.int64], NDArray[np.int64]],
-        share: Share,
-    ):
-        train, val = split
-        self.model, self.config, self.corpus = model, config, corpus
-        self._called = share.wrap(model)
-        self._rows = corpus.rows(train)
-        self._x_val = corpus.windows(torch.from_numpy(val).to(corpus.device))
-        self._bf16 = use_bf16(config.amp, corpus.device)
-        self.num_windows = epoch_length(config, len(self._rows), corpus.window_bars)
-
-    def num_batches(self) -> int:
-        return -(-self.num_windows // self.config.batch_size)
-
     def losses(self, draw: torch.Generator, share: Share) -> Iterator[tuple[torch.Tensor, int]]:
-        order = epoch_order(self.config, self._rows, self.corpus.window_bars, draw)
-        for batch in self.corpus.batches(order, self.config.batch_size, draw, share):
+        for batch in self._batches(draw, share):
             yield self._loss(batch.x, share), batch.num_windows
 
     def _loss(self, x: torch.Tensor, share: Share) -> torch.Tensor:
         """Return the losses; here, so that no activation outlives the backward pass."""
-        with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
+        with self._autocast():
             logits = self._called(x)
         targets = bar_targets(x, self.config.horizon_bars)
         sums = torch.stack([_summed(logits[t].float(), targets[t]) for t in TASKS])

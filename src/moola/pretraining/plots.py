@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moola.evaluation.plots import BLUE, INK, PALE, RED, SOFT
+from moola.evaluation.plots import BLUE, INK, PALE, RED, SOFT, blank_figure
 from moola.pretraining.quality import Reconstruction
-
-_DPI = 110
 
 
 def reconstruction_figure(made: Reconstruction, windows: Sequence[int]) -> Figure:
@@ -65,8 +62,7 @@ def spectrum_figure(share_D: NDArray[np.float64], effective_rank: float) -> Figu
 
 
 def _panels(count: int, *, height: float) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(7.2, height * count + 0.4), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(7.2, height * count + 0.4)
     axes = [figure.add_subplot(count, 1, i + 1) for i in range(count)]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

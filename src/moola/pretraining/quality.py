@@ -45,6 +45,8 @@ def encoder_evidence(
         ``X_fit, y_fit, X_eval, y_eval`` for a logistic regression on the mean encoder state.
     corpus_block, probe_block
         Neighbouring windows that share bars, in `X_heldout` and in the probe's windows.
+    seed
+        Of the masks and of the random encoder.
 
     Returns
     -------

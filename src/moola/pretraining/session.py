@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from moola.config.pretraining import CorpusConfig
-from moola.data.audit import CorpusClaim
+from moola.data.audit_trail import CorpusClaim
 from moola.errors import DeviceError
 from moola.hashing import atomic_file, sha256_array, sha256_json
 from moola.models.checkpoint import save_checkpoint
-from moola.models.fit_state import StateFile
+from moola.models.fit_resume import StateFile
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.distributed import ALONE, Share
 from moola.pretraining.loop import Objective, OnEpoch, run_epochs
@@ -73,6 +73,17 @@ def run_session(
     make
         Builds the objective from the windows to train on and those held out; random numbers come
         from the configuration's seed.
+    X_NTC
+        Shape (n, T, 4).
+    config
+        Of the pretraining.
+    session
+        Where it runs, who listens, where its state is kept.
+
+    Returns
+    -------
+    PretrainResult
+        The model with the weights of its best epoch.
 
     Raises
     ------
@@ -134,6 +145,19 @@ def save_pretrained(
     folder: Path, kind: str, result: PretrainResult[Any], config: Any, corpus: CorpusClaim
 ) -> str:
     """Write the model's checkpoint with the statement of what it was trained on.
+
+    Parameters
+    ----------
+    folder
+        Is replaced whole.
+    kind
+        ``Kind.name``.
+    result
+        Of the pretraining.
+    config
+        Its configuration; ``encoder_shape`` rebuilds the model.
+    corpus
+        Which bars it saw.
 
     Returns
     -------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 IGNORED = -100
-NUM_DIRECTIONS, NUM_SWINGS, NUM_CANDLES = 2, 3, 4
+NUM_CLASSES = (2, 3, 4)  # of direction, swing and candle
 _DOJI_SHARE, _STRONG_SHARE = 0.1, 0.6
 
 

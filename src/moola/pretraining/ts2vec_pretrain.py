@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,14 +10,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from moola.config.pretraining import TS2VecConfig
-from moola.errors import CheckpointError, ConfigError
-from moola.models.checkpoint import read_checkpoint
+from moola.errors import ConfigError
 from moola.models.ts2vec import TS2VecEncoder
 from moola.pretraining.contrast import hierarchical_loss, two_views
-from moola.pretraining.corpus import Corpus, epoch_length, epoch_order
+from moola.pretraining.corpus import Corpus
 from moola.pretraining.distributed import Share
+from moola.pretraining.objective import CorpusObjective
 from moola.pretraining.session import PretrainResult, Session, run_session
-from moola.training.device import use_bf16
 
 ENCODER_KIND = "ts2vec"
 _MAX_VALIDATION = 512
@@ -45,40 +43,23 @@ def pretrain_ts2vec(
     corpus = Corpus(X_NTC, device=session.device, max_resident_mb=config.max_resident_mb)
 
     def make(train: NDArray[np.int64], val: NDArray[np.int64]) -> _Contrastive:
-        model = TS2VecModel(input_dim=4, **config.encoder_shape())
-        return _Contrastive(model.to(session.device), config, corpus, train, val)
+        model = TS2VecModel(**config.encoder_shape()).to(session.device)
+        num_held = min(len(val), _MAX_VALIDATION)
+        spread = np.unique(np.linspace(0, len(val) - 1, num_held).astype(int))
+        return _Contrastive(model, config, corpus, train, val[spread], share=session.share)
 
     return run_session(make, X_NTC, config, session)
 
 
-class _Contrastive:
+class _Contrastive(CorpusObjective[TS2VecModel, TS2VecConfig]):
     """The objective; what is held out is measured on the same crops every epoch."""
 
     parts = ("loss",)
     monitor = "val_loss"
 
-    def __init__(
-        self,
-        model: TS2VecModel,
-        config: TS2VecConfig,
-        corpus: Corpus,
-        train: NDArray[np.int64],
-        val: NDArray[np.int64],
-    ):
-        self.model, self.config, self.corpus = model, config, corpus
-        self._rows = corpus.rows(train)
-        spread = np.unique(np.linspace(0, len(val) - 1, min(len(val), _MAX_VALIDATION)).astype(int))
-        self._x_val = corpus.windows(torch.from_numpy(val[spread]).to(corpus.device))
-        self._bf16 = use_bf16(config.amp, corpus.device)
-        self._num_windows = epoch_length(config, len(self._rows), corpus.window_bars)
-
-    def num_batches(self) -> int:
-        return -(-self._num_windows // self.config.batch_size)
-
     def losses(self, draw: torch.Generator, share: Share) -> Iterator[tuple[torch.Tensor, int]]:
-        order = epoch_order(self.config, self._rows, self.corpus.window_bars, draw)
         crops = torch.Generator().manual_seed(draw.initial_seed())
-        for batch in self.corpus.batches(order, self.config.batch_size, draw, share):
+        for batch in self._batches(draw, share):
             yield self._loss(batch.x, crops).reshape(1), batch.num_windows
 
     @torch.inference_mode()
@@ -89,18 +70,8 @@ class _Contrastive:
         return {"val_loss": float(total) / len(self._x_val)}
 
     def _loss(self, x: torch.Tensor, crops: torch.Generator) -> torch.Tensor:
-        with torch.autocast(self.corpus.device, torch.bfloat16, enabled=self._bf16):
+        with self._autocast():
             first, second = two_views(self.model.encoder, x, crops)
         return hierarchical_loss(
             first.float(), second.float(), instance_weight=self.config.instance_weight
         )
-
-
-def load_ts2vec(folder: Path, *, device: str = "cpu") -> TS2VecEncoder:
-    """Read back the encoder of a checkpoint that a TS2Vec pretraining wrote."""
-    checkpoint = read_checkpoint(folder)
-    if checkpoint.config.get("kind") != ENCODER_KIND:
-        raise CheckpointError(f"{folder} is not a TS2Vec encoder", limit=f"kind {ENCODER_KIND}")
-    model = TS2VecModel(input_dim=4, **checkpoint.config["shape"])
-    model.load_state_dict(dict(checkpoint.tensors))
-    return model.encoder.to(device).eval()

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from moola.config.evaluation import EvaluateConfig, Thresholds
+from moola.data.audit_synthetic import synthetic_checks
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import Split, WalkForward
-from moola.data.synthetic import make_synthetic, synthetic_checks
+from moola.data.synthetic import make_synthetic
 from moola.errors import ConfigError
 from moola.evaluation import gates as rules
 from moola.evaluation.gates import GateReport
 from moola.models.augmentation import Augmentation, augment_windows
 from moola.models.checkpoint import read_config
-from moola.pretraining.masked_lstm_pretrain import split_by_time
+from moola.pretraining.corpus import split_by_time
 from moola.pretraining.quality import encoder_evidence
 from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import Candidate

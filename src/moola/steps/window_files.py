@@ -13,7 +13,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from moola.data.formats import PRICES, detect, is_parquet
+from moola.data.bars import PRICE_COLUMNS
+from moola.data.ingest_formats import detect, is_parquet
 from moola.data.ingest_rows import IngestOptions, Tally, read_rows
 from moola.data.windows import view_windows
 from moola.errors import BadInput, DataError
@@ -135,12 +136,12 @@ def _table_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, int]]:
 def _bar_windows(path: Path, window_bars: int, step: int, cross_gaps: bool) -> Iterator[Chunk]:
     form, tally = detect(path), Tally()
     held_time = np.empty(0, dtype="datetime64[us]")
-    held = np.empty((0, len(PRICES)), dtype=np.float32)
+    held = np.empty((0, len(PRICE_COLUMNS)), dtype=np.float32)
     first_row, usual = 0, None
     for batch in read_rows(path, form, IngestOptions(), tally):
         _refuse_faults(path, tally)
         time = np.r_[held_time, batch["timestamp"].to_numpy(zero_copy_only=False)]
-        prices = np.column_stack([batch[p].to_numpy() for p in PRICES]).astype(np.float32)
+        prices = np.column_stack([batch[p].to_numpy() for p in PRICE_COLUMNS]).astype(np.float32)
         ohlc = np.concatenate([held, prices])
         distance = np.diff(time.astype(np.int64))
         if (distance <= 0).any():

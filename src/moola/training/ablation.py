@@ -10,7 +10,9 @@ import numpy as np
 
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError
-from moola.evaluation.compare import PairedComparison, holm, paired_comparison
+from moola.evaluation.compare import paired_comparison
+from moola.evaluation.compare_result import PairedComparison
+from moola.evaluation.family import holm
 from moola.training.crossval import WalkForwardPredictions
 
 BASELINE = "A"
@@ -87,6 +89,20 @@ def experiments(
     ``base.unfreeze_after`` epochs (``two_phase``). E: every `gradual_after` epochs one more layer
     trains (``gradual``).
 
+    Parameters
+    ----------
+    base
+        Of the arms with an encoder; A drops it.
+    gradual_after
+        Epochs a layer, for E.
+    only
+        Letters of the arms to return.
+
+    Returns
+    -------
+    tuple of Experiment
+        In the order of their letters.
+
     Raises
     ------
     ConfigError
@@ -129,6 +145,11 @@ def judge_ablation(
         By letter; the baseline's under ``A``. All on the same folds and seeds.
     block_length
         Windows a bootstrap block holds.
+
+    Returns
+    -------
+    AblationFinding
+        Signs: arm minus baseline.
     """
     baseline = predictions[BASELINE]
     comparisons = {

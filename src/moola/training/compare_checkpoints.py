@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,10 +11,9 @@ import torch
 
 from moola.models.checkpoint import Checkpoint
 from moola.models.load_report import layer_diagnosis, num_layers
-from moola.models.pretrained_utils import canonical_name, is_encoder_tensor
+from moola.models.pretrained_utils import LSTM_TENSOR, canonical_name, is_encoder_tensor
 
-AS_INITIALISED, TRAINED, UNKNOWN = "as initialised", "trained", "unknown"
-_LSTM = re.compile(r"(weight|bias)_(ih|hh)_l\d+(_reverse)?")
+AS_INITIALISED, TRAINED = "as initialised", "trained"
 _Z_LIMIT = 4.0
 _UNIFORM_KURTOSIS = 1.8
 
@@ -101,6 +99,11 @@ def compare_checkpoints(
         As read by ``read_checkpoint``; `first` is the older one, such as the encoder.
     names
         What to call them.
+
+    Returns
+    -------
+    CheckpointComparison
+        By bare names, in the order of the first.
     """
     a, b = _bare(first), _bare(second)
     pairs = [
@@ -121,7 +124,7 @@ def compare_checkpoints(
 
 def init_signal(name: str, tensor: torch.Tensor) -> InitSignal | None:
     """Return how like its initialiser an LSTM tensor looks; None for any other tensor."""
-    if not _LSTM.fullmatch(name) or not tensor.is_floating_point() or tensor.numel() < 2:
+    if not LSTM_TENSOR.fullmatch(name) or not tensor.is_floating_point() or tensor.numel() < 2:
         return None
     values = tensor.detach().double()
     bound = 1.0 / math.sqrt(values.shape[0] // 4)
@@ -152,7 +155,7 @@ def _bare(checkpoint: Checkpoint) -> dict[str, tuple[torch.Tensor, bool]]:
 
 
 def _lstm(names: Iterable[str]) -> list[str]:
-    return [n for n in names if _LSTM.fullmatch(n)]
+    return [n for n in names if LSTM_TENSOR.fullmatch(n)]
 
 
 def _pair(name: str, a: torch.Tensor, b: torch.Tensor, *, is_encoder: bool) -> TensorPair:

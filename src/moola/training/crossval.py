@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 import moola
 from moola.config.training import FinetuneConfig
-from moola.data.registry import WindowSet
-from moola.data.splits import Split, WalkForward, WindowTimes
+from moola.data.sets import WindowSet
+from moola.data.splits import Split, WalkForward
+from moola.data.windows import WindowTimes
 from moola.errors import DataError
 from moola.hashing import atomic_file, sha256_json
 from moola.models import REGISTRY
@@ -92,6 +93,15 @@ def walk_forward_predictions(
         Where the trainings run; the results do not depend on it.
     on_done
         Called with (name, finished, total) for progress.
+    labeled, folds
+        The set, and its folds.
+    device
+        ``cpu`` or ``cuda``, resolved.
+
+    Returns
+    -------
+    dict
+        `WalkForwardPredictions` by name.
 
     Raises
     ------

@@ -19,6 +19,18 @@ def resolve_device(asked: str, environ: Mapping[str, str] = os.environ) -> str:
     ``auto`` takes the GPU if there is one; on a machine that says it is a GPU pod
     (``RUNPOD_POD_ID`` is set) and has none, it refuses.
 
+    Parameters
+    ----------
+    asked
+        ``auto``, ``cpu`` or ``cuda``.
+    environ
+        Where ``RUNPOD_POD_ID`` would stand.
+
+    Returns
+    -------
+    str
+        The device to compute on.
+
     Raises
     ------
     DeviceError

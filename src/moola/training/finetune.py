@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import moola
 from moola.config.training import FinetuneConfig
-from moola.data.audit import CorpusClaim
+from moola.data.audit_trail import CorpusClaim
 from moola.errors import AuditError
 from moola.hashing import sha256_array, sha256_json
 from moola.models import REGISTRY, get_model
@@ -22,7 +22,7 @@ from moola.models.adapter_lstm import AdapterLSTMModel
 from moola.models.callbacks import Callback, FitState
 from moola.models.checkpoint import read_checkpoint
 from moola.models.enhanced_simple_lstm import PRESETS
-from moola.models.fit_state import StateFile
+from moola.models.fit_resume import StateFile
 from moola.models.pretrained_utils import is_encoder_tensor, load_pretrained_strict
 from moola.training.forensics import WeightEvolution
 from moola.training.freeze import FreezeCallback, FreezeSchedule, make_schedule
@@ -76,6 +76,11 @@ def finetune(
         the caller to remove when the model is safe.
     resume
         Go on from that file, if it is there, to the weights an uninterrupted training gives.
+
+    Returns
+    -------
+    FinetuneResult
+        The fitted model, and the proof.
 
     Raises
     ------
@@ -205,6 +210,16 @@ def _shape(config: FinetuneConfig) -> dict[str, int]:
 def encoder_claim(path: str | Path) -> CorpusClaim:
     """Return what an encoder's checkpoint says it was trained on.
 
+    Parameters
+    ----------
+    path
+        Of the checkpoint.
+
+    Returns
+    -------
+    CorpusClaim
+        As it stands there.
+
     Raises
     ------
     AuditError
@@ -226,6 +241,15 @@ def early_stopping_rows(
     share: float = 0.15,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cut the latest `share` of the training windows off for early stopping, purged.
+
+    Parameters
+    ----------
+    train
+        Windows in time order, shape (m,).
+    label_end, first
+        Last bar of every window's label and first bar of every window, as rows of the source.
+    share
+        To hold back, above 0 and below 1; at least one window.
 
     Returns
     -------

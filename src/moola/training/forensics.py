@@ -35,6 +35,11 @@ class WeightEvolution(Callback):
     before clipping; `change_since_load` is ``|w - w0| / |w0|`` against the weights at the start of
     training (a tensor that starts at 0 has changed by 1 as soon as it moves).
 
+    Parameters
+    ----------
+    schedule
+        What the run said it would do.
+
     Raises
     ------
     ProofError

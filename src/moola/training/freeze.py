@@ -80,6 +80,11 @@ def make_schedule(
     layers
         Patterns of each layer's tensors, from the bottom; None: those of an LSTM of `num_layers`.
 
+    Returns
+    -------
+    FreezeSchedule
+        Its first phase begins with epoch 0.
+
     Raises
     ------
     ConfigError

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from moola.errors import BadInput
+from moola.evaluation.plots import INK, RED, blank_figure, settled
 
-_INK, _FROZEN, _STILL = "#1f2933", "#e4e8ec", "#b5432e"
-_DPI = 110
+_FROZEN = "#e4e8ec"
 _FLOOR = 1e-4
 
 
@@ -28,6 +27,11 @@ def evolution_figure(evolution: pa.Table, title: str) -> Figure:
         change_since_load``.
     title
         Above the figure.
+
+    Returns
+    -------
+    Figure
+        One page, the higher the more tensors.
 
     Raises
     ------
@@ -49,14 +53,11 @@ def evolution_figure(evolution: pa.Table, title: str) -> Figure:
             change[cell] = max(row["change_since_load"], _FLOOR)
             still[cell] = not row["moved_in_epoch"]
     height = 0.17 * len(tensors) + 1.4
-    figure = Figure(figsize=(7.2, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(7.2, height)
     _draw(figure, change, still, tensors)
-    figure.axes[0].axhline(list(parts.values()).count("encoder") - 0.5, color=_INK, linewidth=1)
-    figure.axes[0].set_title(title, fontsize=10, loc="left", color=_INK)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure
+    figure.axes[0].axhline(list(parts.values()).count("encoder") - 0.5, color=INK, linewidth=1)
+    figure.axes[0].set_title(title, fontsize=10, loc="left", color=INK)
+    return settled(figure)
 
 
 def _draw(figure: Figure, change: np.ndarray, still: np.ndarray, tensors: list[str]) -> None:
@@ -71,7 +72,7 @@ def _draw(figure: Figure, change: np.ndarray, still: np.ndarray, tensors: list[s
         norm=LogNorm(vmin=_FLOOR, vmax=max(float(top), 10 * _FLOOR)),
     )
     for row, column in np.argwhere(still):
-        axes.plot(column, row, "s", color=_STILL, markersize=3)
+        axes.plot(column, row, "s", color=RED, markersize=3)
     axes.set_yticks(range(len(tensors)), tensors, fontsize=6)
     last = change.shape[1]
     step = max(1, last // 12)

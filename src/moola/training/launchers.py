@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from moola.config.base import check_choice, check_count, check_range
-from moola.errors import ConfigError, LauncherError, MoolaError
+from moola.errors import ConfigError, LauncherError, MoolaError, one_line
 
 LAUNCHERS = ("local", "ray")
 _ANSWER_SECONDS = 3.0
@@ -57,6 +57,11 @@ class Launcher(Protocol):
         tasks
             Small values, the longest first.
 
+        Returns
+        -------
+        iterator of Done
+            As many as there are tasks.
+
         Raises
         ------
         LauncherError
@@ -89,9 +94,7 @@ class LocalLauncher:
         try:
             yield from pool(delayed(run_one)(function, shared, i, t) for i, t in enumerate(tasks))
         except TerminatedWorkerError as error:
-            raise LauncherError(
-                f"a worker process died: {' '.join(str(error).split())[:200]}", remedy=_KEPT
-            ) from None
+            raise LauncherError(f"a worker process died: {one_line(error)}", remedy=_KEPT) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +166,7 @@ class RayLauncher:
             ) from None
         except ray.exceptions.RayError as error:
             raise LauncherError(
-                f"a Ray task was lost: {' '.join(str(error).split())[:200]}",
+                f"a Ray task was lost: {one_line(error)}",
                 limit=f"at most {self.retries} deaths of its worker",
                 remedy=_KEPT,
             ) from None
@@ -194,7 +197,7 @@ class RayLauncher:
         try:
             ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            raise _unreachable(self.address, " ".join(str(error).split())[:200]) from None
+            raise _unreachable(self.address, one_line(error)) from None
         try:
             yield
         finally:
@@ -225,6 +228,22 @@ def open_launcher(
     name: str, *, jobs: int = 0, address: str | None = None, gpus_per_task: float = 0.0
 ) -> Launcher:
     """Return the launcher that a command's options describe; `jobs` 0 leaves the number to it.
+
+    Parameters
+    ----------
+    name
+        ``local`` or ``ray``.
+    jobs
+        Tasks at the same time.
+    address
+        Of a running Ray cluster.
+    gpus_per_task
+        Share of a GPU a Ray task asks for.
+
+    Returns
+    -------
+    Launcher
+        Not connected yet.
 
     Raises
     ------

@@ -1,13 +1,15 @@
-"""What the attention models share: the sinusoidal code of time, and the encoder layers."""
+"""What the attention models share: code of time, encoder layers, and the estimator's arguments."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from moola.errors import ConfigError
+from moola.models.estimator import TorchWindowClassifier
 
 
 def sinusoidal_positions(num_steps: int, width: int) -> torch.Tensor:
@@ -32,3 +34,43 @@ def transformer(width: int, *, num_heads: int, num_layers: int, dropout: float) 
         width, num_heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
     )
     return nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+
+
+class AttentionClassifier(TorchWindowClassifier):
+    """Scikit-learn estimator around a net of `width` channels with transformer layers.
+
+    Parameters
+    ----------
+    width, num_heads, num_layers, dropout
+        Arguments of the net.
+    **training
+        See :class:`~moola.models.training_params.TrainingParams`.
+    """
+
+    net_type: ClassVar[type[nn.Module]]
+
+    def __init__(
+        self,
+        *,
+        width: int = 32,
+        num_heads: int = 2,
+        num_layers: int = 2,
+        dropout: float = 0.1,
+        **training: Any,
+    ):
+        super().__init__(**training)
+        self.width = width
+        self.num_heads = num_heads
+        self.num_layers = num_layers
+        self.dropout = dropout
+
+    def build_net(self, num_classes: int) -> nn.Module:
+        """Return a freshly initialised network for K classes."""
+        return self.net_type(
+            num_classes=num_classes,
+            input_dim=self.net_inputs["input_dim"],
+            width=self.width,
+            num_heads=self.num_heads,
+            num_layers=self.num_layers,
+            dropout=self.dropout,
+        )

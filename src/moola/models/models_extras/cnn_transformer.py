@@ -7,13 +7,14 @@ al. (2017).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from moola.models.estimator import TorchWindowClassifier
-from moola.models.models_extras.attention import sinusoidal_positions, transformer
+from moola.models.models_extras.attention import (
+    AttentionClassifier,
+    sinusoidal_positions,
+    transformer,
+)
 
 
 class CNNTransformer(nn.Module):
@@ -62,33 +63,8 @@ class CNNTransformer(nn.Module):
         return self.classifier(self.layers(states_NTD + code).mean(dim=1))
 
 
-class CNNTransformerModel(TorchWindowClassifier):
+class CNNTransformerModel(AttentionClassifier):
     """Scikit-learn estimator around :class:`CNNTransformer`."""
 
     model_name = "moola.models.models_extras.cnn_transformer.CNNTransformerModel"
-
-    def __init__(
-        self,
-        *,
-        width: int = 32,
-        num_heads: int = 2,
-        num_layers: int = 2,
-        dropout: float = 0.1,
-        **training: Any,
-    ):
-        super().__init__(**training)
-        self.width = width
-        self.num_heads = num_heads
-        self.num_layers = num_layers
-        self.dropout = dropout
-
-    def build_net(self, num_classes: int) -> nn.Module:
-        """Return a freshly initialised network for K classes."""
-        return CNNTransformer(
-            num_classes=num_classes,
-            input_dim=self.net_inputs["input_dim"],
-            width=self.width,
-            num_heads=self.num_heads,
-            num_layers=self.num_layers,
-            dropout=self.dropout,
-        )
+    net_type = CNNTransformer

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from moola.models.estimator import TorchWindowClassifier
-from moola.models.models_extras.attention import transformer
+from moola.models.models_extras.attention import AttentionClassifier, transformer
 
 
 class TransformerLSTM(nn.Module):
@@ -58,33 +57,11 @@ class TransformerLSTM(nn.Module):
         return self.classifier(self.layers(states_NTH).mean(dim=1))
 
 
-class TransformerLSTMModel(TorchWindowClassifier):
-    """Scikit-learn estimator around :class:`TransformerLSTM`."""
+class TransformerLSTMModel(AttentionClassifier):
+    """Scikit-learn estimator around :class:`TransformerLSTM`, with one layer as default."""
 
     model_name = "moola.models.models_extras.transformer_lstm.TransformerLSTMModel"
+    net_type = TransformerLSTM
 
-    def __init__(
-        self,
-        *,
-        width: int = 32,
-        num_heads: int = 2,
-        num_layers: int = 1,
-        dropout: float = 0.1,
-        **training: Any,
-    ):
-        super().__init__(**training)
-        self.width = width
-        self.num_heads = num_heads
-        self.num_layers = num_layers
-        self.dropout = dropout
-
-    def build_net(self, num_classes: int) -> nn.Module:
-        """Return a freshly initialised network for K classes."""
-        return TransformerLSTM(
-            num_classes=num_classes,
-            input_dim=self.net_inputs["input_dim"],
-            width=self.width,
-            num_heads=self.num_heads,
-            num_layers=self.num_layers,
-            dropout=self.dropout,
-        )
+    def __init__(self, *, num_layers: int = 1, **params: Any):
+        super().__init__(num_layers=num_layers, **params)

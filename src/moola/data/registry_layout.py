@@ -6,9 +6,9 @@ from pathlib import Path
 
 from moola.config.data import check_name
 from moola.data.bars import Bars, read_bars
+from moola.data.registry_storage import Root, open_root
 from moola.data.sets import WindowSet, read_set
 from moola.data.splits import Split, WalkForward, read_split_file
-from moola.data.storage import Root, open_root
 from moola.data.synthetic import SyntheticSet, read_synthetic
 from moola.errors import AuditError, ConfigError, DataError
 
@@ -39,6 +39,16 @@ class Layout:
 
     def load_set(self, name: str) -> WindowSet:
         """Load one set and check every file against its manifest.
+
+        Parameters
+        ----------
+        name
+            For example ``labeled_windows/v1``.
+
+        Returns
+        -------
+        WindowSet
+            Its windows memory-mapped.
 
         Raises
         ------

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from moola.errors import DataError
+from moola.errors import DataError, one_line
 from moola.hashing import atomic_file, sha256_file, write_json
 
 _CHUNK_BYTES = 1 << 20
@@ -182,9 +182,8 @@ class RemoteRoot(Root):
         try:
             return function(*arguments)
         except (OSError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())[:300]
             raise DataError(
-                f"registry {self._base} cannot be used: {reason}",
+                f"registry {self._base} cannot be used: {one_line(error)}",
                 remedy="Check the URL, the credentials and the network",
             ) from None
 
@@ -201,7 +200,7 @@ def open_root(root: Path | str) -> Root:
         filesystem, base = fs.FileSystem.from_uri(root)
     except (ValueError, OSError, ImportError, pa.ArrowException) as error:
         raise DataError(
-            f"data root {root!r} cannot be opened: {' '.join(str(error).split())[:300]}",
+            f"data root {root!r} cannot be opened: {one_line(error)}",
             limit="a folder, or a URL such as s3://bucket/moola or fsspec+memory://moola",
         ) from None
     cache = Path(os.environ.get("MOOLA_CACHE", Path.home() / ".cache" / "moola"))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
-
-from moola.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,32 +99,3 @@ class PairedComparison:
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values."""
         return asdict(self)
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Return Holm's (1979) adjusted p-values, under the same names.
-
-    Raises
-    ------
-    BadInput
-        If a p-value is not in [0, 1] (NaN is not).
-    """
-    for name, value in p_values.items():
-        if not 0.0 <= value <= 1.0:
-            raise BadInput(f"the p-value of {name!r} is {value}", limit="a number in [0, 1]")
-    adjusted: dict[str, float] = {}
-    highest = 0.0
-    for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = highest
-    return {name: adjusted[name] for name in p_values}
-
-
-def mcnemar_exact(num_only_first: int, num_only_second: int) -> float:
-    """Return the two-sided exact McNemar p-value (binomial, 1/2); 1 without discordant windows."""
-    from scipy.stats import binomtest
-
-    discordant = num_only_first + num_only_second
-    if discordant == 0:
-        return 1.0
-    return float(binomtest(num_only_first, discordant, 0.5).pvalue)

@@ -1,4 +1,4 @@
-"""Labels and probabilities: from any sortable labels to class indices, from logits to shares."""
+"""Class labels: any sortable labels as class indices, checked; how many are left to train on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from moola.errors import BadInput
 
 def checked_labels(X: NDArray, y: NDArray) -> tuple[NDArray, NDArray[np.int64]]:
     """Return the classes in sorted order, shape (K,), and each window's class index, shape (n,).
+
+    Parameters
+    ----------
+    X
+        As long as `y`; not looked at otherwise.
+    y
+        Any sortable labels.
+
+    Returns
+    -------
+    tuple
+        Classes, shape (K,), and class indices, shape (n,), int64.
 
     Raises
     ------
@@ -66,9 +78,3 @@ def held_back(target: NDArray[np.int64], share: float) -> int:
             remedy="Lower val_split",
         )
     return cut
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return shares of shape (n, K), rows summing to 1."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

@@ -19,6 +19,11 @@ _NOTHING = np.iinfo(np.int64).min
 class Spool:
     """Record batches with a ``timestamp`` column, kept in an Arrow file.
 
+    Parameters
+    ----------
+    path
+        The Arrow file, written anew.
+
     Attributes
     ----------
     num_rows

@@ -1,4 +1,4 @@
-"""Sets from more bars than memory holds: partitioned parquet, read and cut chunk by chunk.
+"""Sets of partitioned bars, more than memory holds: a folder of parquet, cut chunk by chunk.
 
 The source is a folder of parquet files (``bars/<source>/year=2017/...``) on any file system that
 pyarrow knows. Its files, in the order of their paths, hold the bars in time order. What comes out
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +16,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from moola.config.data import WindowRecipe, parse_utc
 from moola.data.bars import PRICE_COLUMNS, Bars, check_bars
-from moola.data.build import Progress, npy_header, set_meta, times_table, write_manifest
-from moola.data.features import FEATURE_NAMES, features20
+from moola.data.build import Chunk, Progress, SetWriter, write_manifest
 from moola.data.labels import label_windows
-from moola.data.splits import WindowTimes
-from moola.data.windows import may_be_used, view_windows
-from moola.errors import DataError
-from moola.hashing import write_json
+from moola.data.windows import WindowTimes, may_be_used
+from moola.errors import DataError, one_line
 
 CHUNK_BARS = 1 << 18
-_SLICE_WINDOWS = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """Some windows of a corpus: their bars, and rows and labels counted within those bars.
-
-    `first_row` is the row at which `bars` begin, counted from the recipe's `start`; `y` is None
-    where the recipe has no label.
-    """
-
-    bars: Bars
-    first_row: int
-    times: WindowTimes
-    y: NDArray[np.int64] | None
-
-
-class Corpus:
+class PartitionedBars:
     """Partitioned bars, read once from the first to the last.
 
     Parameters
@@ -75,9 +54,7 @@ class Corpus:
         try:
             found = ds.dataset(path, filesystem=filesystem, format="parquet", partitioning="hive")
         except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"bars {name} at {path} cannot be read: {' '.join(str(error).split())[:200]}"
-            ) from None
+            raise DataError(f"bars {name} at {path} cannot be read: {one_line(error)}") from None
         wanted = ("timestamp", *PRICE_COLUMNS)
         absent = [c for c in wanted if c not in found.schema.names]
         if absent:
@@ -90,7 +67,7 @@ class Corpus:
 
     @property
     def sha256(self) -> str:
-        """Digest over the times and prices read so far; the whole corpus's once it is read."""
+        """Digest over the times and prices read so far; all of them once the bars are read."""
         return self._digest.hexdigest()
 
     def chunks(self, recipe: WindowRecipe) -> Iterator[Chunk]:
@@ -101,18 +78,20 @@ class Corpus:
         """
         span = recipe.window_bars + recipe.label_bars
         time, ohlc = np.empty(0, "datetime64[us]"), np.empty((0, 4))
-        first_row = 0
+        first_row = skipped = 0  # of what is held: its row, and bars before the next window
         for more_time, more_ohlc, last in self._pieces(recipe):
             time, ohlc = np.concatenate([time, more_time]), np.concatenate([ohlc, more_ohlc])
             check_bars(self.name, time, ohlc)
-            if len(time) < span:
+            if len(time) < skipped + span:
                 continue
             if len(time) >= self.chunk_bars or last:
                 bars = Bars(name=self.name, time=time, ohlc=ohlc, sha256="")
-                starts = np.arange(0, len(time) - span + 1, recipe.step_bars, dtype=np.int64)
+                starts = np.arange(skipped, len(time) - span + 1, recipe.step_bars, dtype=np.int64)
                 yield self._cut(bars, starts, recipe, first_row)
-                kept = int(starts[-1]) + recipe.step_bars
-                time, ohlc, first_row = time[kept:], ohlc[kept:], first_row + kept
+                following = int(starts[-1]) + recipe.step_bars
+                dropped = min(following, len(time) - 1)
+                time, ohlc, first_row = time[dropped:], ohlc[dropped:], first_row + dropped
+                skipped = following - dropped
 
     def _cut(
         self, bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe, first_row: int
@@ -168,11 +147,11 @@ class Corpus:
                         yield pa.Table.from_batches([batch]).combine_chunks()
             except (OSError, pa.ArrowException) as error:
                 raise DataError(
-                    f"bar file {fragment.path} cannot be read: {' '.join(str(error).split())[:200]}"
+                    f"bar file {fragment.path} cannot be read: {one_line(error)}"
                 ) from None
 
 
-def write_corpus(
+def write_partitioned_set(
     folder: Path,
     name: str,
     recipe: WindowRecipe,
@@ -186,6 +165,21 @@ def write_corpus(
 
     `report` is called with the windows written so far, twice: their number is not known before.
 
+    Parameters
+    ----------
+    folder
+        Gets the files; empty.
+    name
+        Of the set.
+    recipe
+        Its label is made by a rule.
+    filesystem, path
+        Where the folder of parquet files stands.
+    chunk_bars
+        Bars held at a time.
+    report
+        Called with the windows written so far, twice: their number is not known before.
+
     Raises
     ------
     DataError
@@ -197,69 +191,16 @@ def write_corpus(
             f"source {recipe.source} is partitioned, and its labels come from a file",
             limit="a label made by a rule, or a bar file",
         )
-    corpus = Corpus(recipe.source, filesystem, path, chunk_bars=chunk_bars)
-    num, tally = 0, np.zeros(recipe.num_classes, dtype=np.int64)
-    with _Files(folder, recipe) as files:
-        for chunk in corpus.chunks(recipe):
-            if not len(chunk.times):
-                continue
-            files.append(chunk)
-            num += len(chunk.times)
-            if chunk.y is not None:
-                tally += np.bincount(chunk.y, minlength=recipe.num_classes)
-            report(num, num)
-        if not num:
+    source = PartitionedBars(recipe.source, filesystem, path, chunk_bars=chunk_bars)
+    with SetWriter(folder, recipe) as writer:
+        for chunk in source.chunks(recipe):
+            if len(chunk.times):
+                writer.append(chunk)
+                report(writer.num_windows, writer.num_windows)
+        if not writer.num_windows:
             raise DataError(
-                f"no window fits into {recipe.source} ({corpus.num_bars} bars)",
+                f"no window fits into {recipe.source} ({source.num_bars} bars)",
                 remedy="Widen start and end, shorten window_bars, or allow cross_gaps",
             )
-        files.finish(num)
-    meta = set_meta(
-        recipe, source=recipe.source, source_sha256=corpus.sha256, tally=tally, num_windows=num
-    )
-    write_json(folder / "meta.json", meta)
-    write_manifest(folder, name, recipe=recipe.to_dict(), sources={recipe.source: corpus.sha256})
-
-
-class _Files(ExitStack):
-    """The array files of a set while they grow."""
-
-    def __init__(self, folder: Path, recipe: WindowRecipe):
-        super().__init__()
-        self.folder, self.recipe = folder, recipe
-        self.kinds: dict[str, tuple[str, tuple[int, ...]]] = {
-            "X_ohlc.npy": ("<f4", (recipe.window_bars, 4))
-        }
-        if recipe.num_classes:
-            self.kinds["X_feats20.npy"] = ("<f4", (len(FEATURE_NAMES),))
-            self.kinds["y.npy"] = ("<i8", ())
-        self.handles = {n: self.enter_context((folder / n).open("wb")) for n in self.kinds}
-        self._head(0)
-        self.times: Any = None
-
-    def append(self, chunk: Chunk) -> None:
-        """Write a chunk's windows, features, labels and times, a slice at a time."""
-        view = view_windows(chunk.bars.ohlc.astype(np.float32), self.recipe.window_bars)
-        starts = chunk.times.first
-        for begin in range(0, len(starts), _SLICE_WINDOWS):
-            X = np.ascontiguousarray(view[starts[begin : begin + _SLICE_WINDOWS]])
-            self.handles["X_ohlc.npy"].write(X.data)
-            if self.recipe.num_classes:
-                self.handles["X_feats20.npy"].write(features20(X).data)
-        if chunk.y is not None:
-            self.handles["y.npy"].write(chunk.y.data)
-        table = times_table(chunk.bars.time, chunk.times, first_row=chunk.first_row)
-        if self.times is None:
-            path = self.folder / "times.parquet"
-            writer = pq.ParquetWriter(path, table.schema, compression="zstd")
-            self.times = self.enter_context(writer)
-        self.times.write_table(table)
-
-    def finish(self, num_windows: int) -> None:
-        """Write the number of windows into the heads."""
-        self._head(num_windows)
-
-    def _head(self, num_windows: int) -> None:
-        for name, (kind, shape) in self.kinds.items():
-            self.handles[name].seek(0)
-            npy_header(self.handles[name], (num_windows, *shape), kind)
+        writer.finish(source_sha256=source.sha256)
+    write_manifest(folder, name, recipe=recipe.to_dict(), sources={recipe.source: source.sha256})

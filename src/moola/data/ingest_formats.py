@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from moola.errors import DataError
+from moola.data.bars import PRICE_COLUMNS
+from moola.errors import DataError, one_line
 
-PRICES = ("open", "high", "low", "close")
 _BLOCK_BYTES = 8 << 20
 _BATCH_ROWS = 1 << 17
 _BINANCE = (
@@ -77,6 +77,11 @@ def detect(path: Path, *, columns: tuple[str, ...] = (), ticker: str | None = No
     ticker
         Which instrument of a file with one group of columns for each.
 
+    Returns
+    -------
+    Format
+        Which column is which; no row has been read yet.
+
     Raises
     ------
     DataError
@@ -90,9 +95,11 @@ def detect(path: Path, *, columns: tuple[str, ...] = (), ticker: str | None = No
         try:
             schema = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"file {path} cannot be read: {_line(error)}") from None
+            raise DataError(f"file {path} cannot be read: {one_line(error)}") from None
         integer = all(
-            pa.types.is_integer(schema.field(n).type) for n in schema.names if n.lower() in PRICES
+            pa.types.is_integer(schema.field(n).type)
+            for n in schema.names
+            if n.lower() in PRICE_COLUMNS
         )
         return _assign("parquet", path, tuple(schema.names), ticker, integer=integer)
     return _detect_csv(path, columns, ticker)
@@ -137,7 +144,7 @@ def read_chunks(path: Path, form: Format) -> Iterator[pa.RecordBatch]:
             )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"file {path} ({form.name}) cannot be read: {_line(error)}",
+            f"file {path} ({form.name}) cannot be read: {one_line(error)}",
             limit=f"numbers in {', '.join(form.prices)}",
         ) from None
 
@@ -169,7 +176,7 @@ def _detect_csv(path: Path, columns: tuple[str, ...], ticker: str | None) -> For
     if not _is_value(first[0]):
         names = tuple(f.strip("<>") for f in first)
         sample = dict(zip(names, rows[1] if len(rows) > 1 else [], strict=False))
-        whole = all(sample.get(n, "").isdigit() for n in names if n.lower() in PRICES)
+        whole = all(sample.get(n, "").isdigit() for n in names if n.lower() in PRICE_COLUMNS)
         form = _assign(_known(names, lines), path, names, ticker, integer=whole)
         return _csv(form, names, skip + 1, delimiter=delimiter, path=path)
     known = {12: ("Binance klines", _BINANCE), 7: ("MetaTrader 4", _METATRADER_4)}
@@ -207,7 +214,7 @@ def _assign(
         mine = [(p, n) for (p, _), n in zip(split, names, strict=True)]
     plain = dict(reversed(mine))
     time = next((plain[t] for t in _TIME if t in plain), None)
-    absent = [p for p in PRICES if p not in plain] + ([] if time else ["a time"])
+    absent = [p for p in PRICE_COLUMNS if p not in plain] + ([] if time else ["a time"])
     if absent or time is None:
         raise DataError(
             f"file {path} has the columns {', '.join(names[:20])}; missing: {', '.join(absent)}",
@@ -221,7 +228,7 @@ def _assign(
     return Format(
         name="Databento" if databento else name,
         time=(plain["date"], plain["time"]) if pair else (time,),
-        prices=tuple(plain[p] for p in PRICES),
+        prices=tuple(plain[p] for p in PRICE_COLUMNS),
         volume=volume,
         symbol=symbol,
         fixed_point=databento and integer,
@@ -252,7 +259,7 @@ def _head(path: Path) -> list[str]:
         with pa.input_stream(str(path), compression="detect") as stream:
             text = stream.read(1 << 16).decode("utf-8-sig", errors="replace")
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"file {path} cannot be read: {_line(error)}") from None
+        raise DataError(f"file {path} cannot be read: {one_line(error)}") from None
     if "\0" in text:
         raise DataError(f"file {path} is no text", limit="CSV in UTF-8, or parquet")
     return text.splitlines()[:8]
@@ -265,7 +272,3 @@ def _is_comment(line: str) -> bool:
 
 def _is_value(text: str) -> bool:
     return bool(re.match(r"^\d", text))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -1,7 +1,8 @@
-"""Which predictions may be scored at all, and the per-window scores."""
+"""Predictions: which may be scored at all, and the score of each window."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,43 @@ def clean_predictions(
     total = matrix.sum(axis=1, keepdims=True)
     exact = np.abs(total - 1.0) <= _ROUNDING
     return np.asarray(y).astype(np.intp), matrix / np.where(exact, 1.0, total)
+
+
+def clean_probabilities(proba: ArrayLike) -> NDArray[np.float64]:
+    """Validate probabilities that come without labels, and clean them as `clean_predictions`."""
+    matrix = np.asarray(proba)
+    rows = matrix.shape[0] if matrix.ndim else 0
+    return clean_predictions(np.zeros(rows, dtype=int), matrix)[1]
+
+
+def mean_proba(probas: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """Return the mean of several models' (or seeds') probabilities of the same windows, (n, K).
+
+    Parameters
+    ----------
+    probas
+        Shape (n, K) each; at least one.
+
+    Returns
+    -------
+    ndarray
+        Shape (n, K), finite.
+
+    Raises
+    ------
+    BadInput
+        If there are none, or their shapes differ, or a value is not finite.
+    """
+    arrays = [np.asarray(proba, dtype=np.float64) for proba in probas]
+    if not arrays:
+        raise BadInput("there are no predictions to average", limit="at least one (n, K)")
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        raise BadInput(f"the predictions have shapes {sorted(shapes)}", limit="one shape")
+    mean: NDArray[np.float64] = np.mean(arrays, axis=0)
+    if not np.isfinite(mean).all():
+        raise BadInput("the predictions hold NaN or infinity", limit="finite numbers")
+    return mean
 
 
 def _check_shapes(labels: NDArray[Any], matrix: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The state of a running fit on disk: one file, replaced whole after every epoch.
+"""What a fit is resumed from: its state on disk, one file replaced whole after every epoch.
 
 A safetensors file: weights, the best weights so far, the optimiser's moments and the states of the
 random generators are tensors; everything else is JSON in its header. No pickle.
@@ -16,9 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from moola.errors import CheckpointError, ConfigError
+from moola.errors import CheckpointError, ConfigError, one_line
 from moola.hashing import atomic_file
 from moola.models.callbacks import Callback, FitState
+from moola.models.early_stopping import EarlyStopping
 
 _FORMAT = "moola-fit-1"
 
@@ -42,20 +43,10 @@ class StateFile:
     resume: bool = False
 
 
-@dataclass(kw_only=True)
-class Progress:
-    """How far early stopping is: the best validation loss, its weights, epochs since, ended."""
-
-    best_loss: float | None = None
-    best_weights: dict[str, torch.Tensor] | None = None
-    since_best: int = 0
-    stopped: bool = False
-
-
 def write_state(
     file: StateFile,
     state: FitState,
-    progress: Progress,
+    stopping: EarlyStopping,
     *,
     order: torch.Generator,
     callbacks: Sequence[Callback],
@@ -63,7 +54,7 @@ def write_state(
     """Write the state after an epoch, whole or not at all."""
     names = {id(p): n for n, p in state.net.named_parameters()}
     tensors = {f"net/{k}": v for k, v in state.net.state_dict().items()}
-    tensors |= {f"best/{k}": v for k, v in (progress.best_weights or {}).items()}
+    tensors |= {f"best/{k}": v for k, v in (stopping.best_weights or {}).items()}
     for parameter, moments in state.optimizer.state.items():
         tensors |= {f"optimizer/{names[id(parameter)]}/{k}": v for k, v in moments.items()}
     tensors |= {"random/cpu": torch.get_rng_state(), "random/order": order.get_state()}
@@ -75,9 +66,9 @@ def write_state(
         "epoch": state.epoch,
         "history": state.history,
         "kept_epoch": state.kept_epoch,
-        "best_loss": progress.best_loss,
-        "since_best": progress.since_best,
-        "stopped": progress.stopped,
+        "best_loss": stopping.best_loss,
+        "since_best": stopping.since_best,
+        "stopped": stopping.stopped,
         "callbacks": [callback.state() for callback in _with_state(callbacks)],
     }
     copied = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
@@ -91,8 +82,24 @@ def read_state(
     *,
     order: torch.Generator,
     callbacks: Sequence[Callback],
-) -> Progress | None:
+) -> EarlyStopping | None:
     """Take up a state; None where there is none or none is asked for.
+
+    Parameters
+    ----------
+    file
+        Where it lies, and whose it must be.
+    state
+        Its net, optimiser and history are overwritten.
+    order
+        Generator of the batches, put where it was.
+    callbacks
+        Those that keep a state get it back.
+
+    Returns
+    -------
+    EarlyStopping or None
+        How far it was.
 
     Raises
     ------
@@ -126,7 +133,7 @@ def read_state(
     state.kept_epoch, state.resumed_at = header["kept_epoch"], header["epoch"] + 1
     for callback, values in zip(stateful, header["callbacks"], strict=True):
         callback.load_state(values)
-    return Progress(
+    return EarlyStopping(
         best_loss=header["best_loss"],
         best_weights=_group(tensors, "best") or None,
         since_best=header["since_best"],
@@ -147,7 +154,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             raise ValueError(header["format"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is not the state of a run: {str(error).splitlines()[0]}",
+            f"{path} is not the state of a run: {one_line(error)}",
             limit=f"a file of format {_FORMAT}",
             remedy="Begin anew without --resume",
         ) from None

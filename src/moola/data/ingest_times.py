@@ -7,7 +7,7 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from moola.errors import DataError
+from moola.errors import DataError, one_line
 
 UTC = pa.timestamp("us", tz="UTC")
 _NAIVE = pa.timestamp("us")
@@ -40,6 +40,11 @@ def to_utc(values: pa.Array, *, zone: str = "UTC", time_format: str | None = Non
     time_format
         A ``strptime`` format that overrides the guess.
 
+    Returns
+    -------
+    pyarrow array
+        Of type ``timestamp[us, UTC]``, as long as `values`.
+
     Raises
     ------
     DataError
@@ -49,7 +54,7 @@ def to_utc(values: pa.Array, *, zone: str = "UTC", time_format: str | None = Non
         return _localise(_parse(values, time_format), zone)
     except pa.ArrowException as error:
         raise DataError(
-            f"a time cannot be read: {str(error).splitlines()[0]}",
+            f"a time cannot be read: {one_line(error)}",
             remedy="Say how with --time-format or --timezone",
         ) from None
 

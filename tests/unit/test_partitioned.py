@@ -13,7 +13,7 @@ from data_kit import bars_of, hours, walk, write_bars
 from pyarrow import fs
 
 from moola.config.data import WindowRecipe
-from moola.data.corpus import Corpus, write_corpus
+from moola.data.partitioned import PartitionedBars, write_partitioned_set
 from moola.data.registry import DataRegistry
 from moola.errors import DataError
 
@@ -51,8 +51,9 @@ def bars() -> tuple[np.ndarray, np.ndarray]:
             source="walk", window_bars=12, horizon_bars=3, start="2020-01-03", end="2020-01-25",
             cross_gaps=True,
         ),
+        WindowRecipe(source="walk", window_bars=12, step_bars=31, horizon_bars=3),
     ],
-    ids=["labelled", "unlabelled", "barriers", "between times, across the gap"],
+    ids=["labelled", "unlabelled", "barriers", "between times, across the gap", "wide steps"],
 )  # fmt: skip
 def test_chunks_and_one_file_give_the_same_set(
     tmp_path: Path, bars: Any, recipe: WindowRecipe, chunk_bars: int
@@ -64,7 +65,7 @@ def test_chunks_and_one_file_give_the_same_set(
     partition(tmp_path / "parts", time, ohlc, [250, 51, 399])
     target = tmp_path / "many" / kind / "v1"
     target.mkdir(parents=True)
-    write_corpus(
+    write_partitioned_set(
         target, f"{kind}/v1", recipe, LOCAL, str(tmp_path / "parts"), chunk_bars=chunk_bars
     )
     loaded = DataRegistry(tmp_path / "many").load_set(f"{kind}/v1")
@@ -91,12 +92,12 @@ def test_bars_out_of_order_or_missing_are_named(tmp_path: Path, bars: Any) -> No
     target = tmp_path / "set"
     target.mkdir()
     with pytest.raises(DataError, match="walk has a time not after the one before"):
-        write_corpus(target, "labeled_windows/v1", RECIPE, LOCAL, str(tmp_path / "parts"))
+        write_partitioned_set(target, "labeled_windows/v1", RECIPE, LOCAL, str(tmp_path / "parts"))
     pq.write_table(pa.table({"open": [1.0]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="lack timestamp, high, low, close"):
-        Corpus("x", LOCAL, str(tmp_path / "other.parquet"))
+        PartitionedBars("x", LOCAL, str(tmp_path / "other.parquet"))
     with pytest.raises(DataError, match="cannot be read"):
-        Corpus("x", LOCAL, str(tmp_path / "absent"))
+        PartitionedBars("x", LOCAL, str(tmp_path / "absent"))
 
 
 def test_a_corpus_in_which_no_window_fits_is_refused(tmp_path: Path) -> None:
@@ -104,4 +105,4 @@ def test_a_corpus_in_which_no_window_fits_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "set"
     target.mkdir()
     with pytest.raises(DataError, match=r"no window fits into walk \(10 bars\)"):
-        write_corpus(target, "labeled_windows/v1", RECIPE, LOCAL, str(tmp_path / "parts"))
+        write_partitioned_set(target, "labeled_windows/v1", RECIPE, LOCAL, str(tmp_path / "parts"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moola.data.quality import Finding, QualityReport
+from moola.data.bar_quality import Finding, QualityReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from moola.data.audit_trail import Check, name_windows
 from moola.data.bars import Bars
 from moola.data.build import plan_windows
 from moola.data.features import features20
 from moola.data.sets import WindowSet
-from moola.data.trail import Check, name_windows
 from moola.data.windows import view_windows
 from moola.errors import MoolaError
 
@@ -37,6 +37,11 @@ def lineage_checks(
         Where label files stand.
     with_features
         Also compute every feature again.
+
+    Returns
+    -------
+    list of Check
+        One a question, in order; the list ends at the first that leaves nothing to compare.
     """
     stated = windows.manifest["sources"].get(bars.name)
     same = stated == bars.sha256

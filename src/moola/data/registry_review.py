@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moola.data.audit_synthetic import synthetic_checks
+from moola.data.audit_trail import AuditTrail, Check, name_windows
 from moola.data.splits import Split, WalkForward
-from moola.data.synthetic import synthetic_checks
-from moola.data.trail import AuditTrail, Check, name_windows
 from moola.errors import DataError
 
 if TYPE_CHECKING:

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moola.data.bars import PRICE_COLUMNS, RepeatedBlock, blocks_of_pairs
-from moola.data.duplicates import row_keys
-from moola.data.quality_scan import (
+from moola.data.bar_quality_scan import (
     LISTED,
     Finding,
     chunks,
@@ -25,6 +23,8 @@ from moola.data.quality_scan import (
     largest,
     time_line,
 )
+from moola.data.bars import PRICE_COLUMNS, RepeatedBlock, blocks_of_pairs
+from moola.data.duplicates import row_keys
 from moola.hashing import sha256_file
 
 __all__ = ["Finding", "QualityReport", "assess"]

@@ -1,0 +1,89 @@
+"""What the gates share: a comparison under their thresholds, its figures, its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from moola.config.evaluation import Thresholds
+from moola.evaluation.compare import paired_comparison
+from moola.evaluation.compare_result import PairedComparison
+
+
+def compare(
+    y: ArrayLike,
+    candidate: ArrayLike,
+    baseline: ArrayLike,
+    *,
+    block_length: int,
+    thresholds: Thresholds,
+    confidence: float | None = None,
+    skewed: bool = False,
+) -> PairedComparison:
+    """Return the paired comparison under the thresholds' resamples, confidence and margins.
+
+    `skewed` says that the baseline is a constant: the intervals are corrected for skewness, and
+    more effective windows are needed.
+    """
+    least = thresholds.min_effective_windows
+    if skewed:
+        least = max(least, thresholds.min_effective_windows_constant)
+    return paired_comparison(
+        y,
+        candidate,
+        baseline,
+        block_length=block_length,
+        num_resamples=thresholds.num_resamples,
+        confidence=thresholds.confidence if confidence is None else confidence,
+        margin={
+            "log_loss": thresholds.margin_log_loss,
+            "accuracy": thresholds.max_accuracy_loss,
+        },
+        min_effective_windows=least,
+        skewed=skewed,
+    )
+
+
+def comparison_figures(comparison: PairedComparison) -> dict[str, Any]:
+    """Return a comparison's figures as a gate report holds them."""
+    figures: dict[str, Any] = {
+        "num_windows": comparison.num_windows,
+        "block_length": comparison.block_length,
+        "effective_windows": comparison.effective_windows,
+        "confidence": comparison.confidence,
+        "mcnemar_p": comparison.mcnemar_p,
+        "identical_predictions": comparison.identical_predictions,
+        "minimum_detectable": comparison.minimum_detectable,
+        "p_values": {name: delta.p_value for name, delta in comparison.deltas.items()},
+    }
+    return figures | {
+        f"delta_{name}": delta.interval() for name, delta in comparison.deltas.items()
+    }
+
+
+def thresholds_used(limits: Thresholds, *names: str) -> dict[str, Any]:
+    """Return the thresholds named, and those every comparison rests on."""
+    common = ("confidence", "num_resamples", "min_effective_windows")
+    return {name: getattr(limits, name) for name in (*common, *names)}
+
+
+def signed(comparison: PairedComparison, metric: str) -> str:
+    """Return ``-0.040 [-0.070, -0.015]``, or the difference and why it has no interval."""
+    delta = comparison.deltas[metric]
+    if delta.estimate is None:
+        return f"undefined ({delta.reason})"
+    if delta.low is None or delta.high is None:
+        return f"{delta.estimate:+.4f}, no interval: {delta.reason}"
+    return f"{delta.estimate:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
+
+
+def reach(comparison: PairedComparison, metric: str) -> str:
+    """Say how many windows the verdict rests on and how small a difference they can show."""
+    detectable = comparison.minimum_detectable[metric]
+    smallest = f"{detectable:.3g}" if detectable else "unknown"
+    name = metric.replace("_", "-")
+    return (
+        f"{comparison.num_windows} windows, worth about {comparison.effective_windows:.0f} "
+        f"independent ones; smallest {name} difference found with 80 % power: {smallest}"
+    )
