@@ -22,7 +22,8 @@ from mlflow.exceptions import MlflowException
 from promotion_kit import NAME, PASSED, evaluate, make_version, trusting
 
 from moola.config.promotion import TAG_EVIDENCE, TAG_PROMOTION_EVIDENCE, PromotionPolicy
-from moola.promotion.evidence import Evidence, SignedEvidence, model_files_digest, sign, verify
+from moola.promotion.digest import model_files_digest
+from moola.promotion.evidence import Evidence, SignedEvidence, sign, verify
 from moola.promotion.keys import key_id
 from moola.promotion.ledger import Draft
 from moola.promotion.promote import promote
