@@ -81,6 +81,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes the name only if the block succeeds.
 
+    Parameters
+    ----------
+    path
+        The name it takes.
+    overwrite
+        Whether a folder of this name is replaced.
+
+    Yields
+    ------
+    Path
+        The temporary folder.
+
     Raises
     ------
     FileExistsError

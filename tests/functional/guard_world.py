@@ -25,7 +25,8 @@ from moola.config.promotion import (
     PromotionPolicy,
 )
 from moola.promotion.decision import Decision
-from moola.promotion.evidence import Evidence, SignedEvidence, model_files_digest, sign, verify
+from moola.promotion.digest import model_files_digest
+from moola.promotion.evidence import Evidence, SignedEvidence, sign, verify
 from moola.promotion.guard_core import Guard
 from moola.promotion.keys import key_id
 from moola.promotion.ledger import Draft, Ledger

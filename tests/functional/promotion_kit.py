@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 from moola.config.names import ARTIFACT_GATE_REPORT, TAG_GATES_RUN
 from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
 from moola.promotion.decision import Decision
-from moola.promotion.evidence import SignedEvidence, evidence_from_report, sign, version_digest
+from moola.promotion.digest import version_digest
+from moola.promotion.evidence import SignedEvidence, evidence_from_report, sign
 from moola.promotion.keys import TrustedKeys, key_id
 from moola.promotion.ledger import Ledger
 from moola.promotion.promote import promote

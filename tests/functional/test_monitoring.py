@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from serve_kit import NAME, Stand, in_folder
@@ -47,13 +48,20 @@ def test_served_windows_are_compared_with_the_training_set(
     kept = read_kept(tmp_path / "same")
     assert len(kept) == 600
     assert not {"open_0", "X"} & set(kept.columns)
+    written = next((tmp_path / "same").glob("*.parquet"))
+    other = pq.read_table(written).slice(0, 20)  # of a version of three classes
+    other = other.drop(["model_version"]).append_column("model_version", [["9"] * 20])
+    other = other.append_column("probability_third", [[0.2] * 20])
+    pq.write_table(other, tmp_path / "same" / "predictions-0.parquet")
     labels = kept[["request_id", "row"]].assign(label=y[-600:])
     labels.iloc[:400].to_csv(tmp_path / "labels.csv", index=False)
     flat = X[-600:].copy()
     flat[:, -6:] = flat[:, -6:, 3:4]  # the last six bars stand still
     serve_windows(tmp_path / "flat", flat)
     with in_folder(tmp_path):
-        found = drift(tmp_path / "same", labels=tmp_path / "labels.csv", data_root=data_root)
+        found = drift(
+            tmp_path / "same", version="1", labels=tmp_path / "labels.csv", data_root=data_root
+        )
         moved = drift(tmp_path / "flat", data_root=data_root)
     assert found.num_labelled == 400
     assert 0 < found.labelled["log_loss"] < 2

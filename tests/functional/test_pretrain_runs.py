@@ -9,10 +9,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from moola.config import names
 from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConfig
 from moola.errors import ConfigError
 from moola.models.checkpoint import read_checkpoint, read_config
-from moola.steps import pretrain as step
 from moola.steps.pretrain import pretrain
 
 MASKED = PretrainConfig(
@@ -67,7 +67,7 @@ def test_a_stopped_run_is_taken_up_again(project: Path, monkeypatch: pytest.Monk
 
     with pytest.raises(KeyboardInterrupt):
         pretrain(MASKED, progress=stop)
-    (state,) = step.RESUME_FOLDER.iterdir()
+    (state,) = Path(names.RESUME_FOLDER).iterdir()
     summary = pretrain(MASKED, resume=True)
     assert summary.result.resumed_at == 1
     assert not state.exists()

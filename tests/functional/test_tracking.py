@@ -274,3 +274,25 @@ def test_outside_a_project_a_plain_run_gets_no_such_tags(
     assert not MoolaContext().in_context()
     (tmp_path / ".moola").mkdir()
     assert MoolaContext().in_context()
+
+
+def test_the_newest_run_is_found_behind_its_children(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search has a child run a configuration, all younger than itself."""
+    from moola.steps import runs
+
+    monkeypatch.setattr(runs, "_PAGE_RUNS", 5)
+    tags = {names.TAG_STEP: "sweep"}
+    for step, experiment in (("drift", "MONITORING"), ("sweep", "FINETUNE")):
+        opened = tracked_run(
+            step=step, experiment=getattr(names, f"EXPERIMENT_{experiment}"), name=step, params={}
+        )
+        with opened as run:
+            for k in range(12 if step == "sweep" else 0):
+                with child_run(run, f"trial-{k}", tags=tags, metrics={}):
+                    pass
+    assert [run.name for run in runs.list_runs(num=5)] == ["sweep", "drift"]
+    assert runs.read_run("newest").name == "sweep"
+    assert len(runs.read_run("newest").children) == 12
+    assert [run.name for run in runs.list_runs(step="drift")] == ["drift"]

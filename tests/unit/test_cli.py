@@ -6,12 +6,17 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
-from moola.cli.app import _run
+from moola.cli.app import _run, _usage_message, app
+from moola.cli.console import print_gates, print_report, print_table, progress_bars
 
 COMMANDS = (
     "demo",
@@ -79,8 +84,9 @@ def _cpu_seconds(command: list[str]) -> float:
         (["train", "--split", "random"], 2, "split is 'random'"),
         (["train", "--split", "stratified"], 2, "future bars"),
         (["train", "--split", "nowhere"], 2, "'nowhere' does not exist"),
+        (["train", "--labeled", "labeled_windows/v9"], 2, "labeled_windows/v9 does not exist"),
         (["train", "--dataset", "labeled_windows/v9"], 2, "labeled_windows/v9 does not exist"),
-        (["train", "--dataset", "../../etc"], 2, "set name"),
+        (["train", "--labeled", "../../etc"], 2, "set name"),
         (["train", "--preset", "huge"], 2, "preset is 'huge'"),
         (["train", "--model", "logreg"], 2, "cannot be registered"),
         (["train", "--pretrained-encoder", "absent"], 2, "checkpoint absent does not exist"),
@@ -91,6 +97,9 @@ def _cpu_seconds(command: list[str]) -> float:
         (["evaluate"], 2, "has no version"),
         (["promote", "--version", "7"], 2, "cannot be read"),
         (["nonsense"], 2, "nonsense"),
+        (["verify", "--x"], 2, "The nearest is --"),
+        (["runs", "--step", "train"], 2, "step is 'train'; expected one of pretrain"),
+        (["runs", "--num", "0"], 2, "num is 0"),
     ],
 )
 def test_bad_input_is_one_line_with_the_right_code(
@@ -105,6 +114,97 @@ def test_bad_input_is_one_line_with_the_right_code(
     assert words in err
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+def test_an_unknown_option_of_a_command_without_options_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bare = typer.Typer()
+    bare.command()(lambda: None)
+    node = typer.main.get_command(bare)
+    with pytest.raises(Exception, match="No such option") as caught:
+        node.make_context("bare", ["--x"])
+    assert "The nearest is --" in _usage_message(caught.value, "No such option: --x", ["--x"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["data"]], ids=["moola", "moola data"])
+def test_without_a_command_the_help_is_shown_and_nothing_else(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(arguments) == 2
+    shown = capsys.readouterr()
+    assert "Usage: moola" in shown.out
+    assert shown.err == ""
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if not hasattr(node, "commands"):
+        yield path, node
+        return
+    for name, child in node.commands.items():
+        yield from _leaves(child, f"{path} {name}")
+
+
+LEAVES = list(_leaves(typer.main.get_command(app), "moola"))
+
+
+@pytest.mark.parametrize(("path", "node"), LEAVES, ids=[path for path, _ in LEAVES])
+def test_every_command_teaches(path: str, node: Any) -> None:
+    """An example, words for each option and argument, and panels where there are many."""
+    assert f"Example: `{path}" in " ".join(node.help.split())
+    assert [p.name for p in node.params if not p.help] == []
+    panels = {getattr(p, "rich_help_panel", None) for p in node.params}
+    assert len(node.params) <= 12 or len(panels) > 1
+
+
+@pytest.mark.parametrize(
+    "path", sorted({path for path, _ in LEAVES} - {"moola demo", "moola bench", "moola serve",
+                                                   "moola server"})
+)  # fmt: skip
+def test_results_are_there_for_scripts(path: str) -> None:
+    node = dict(LEAVES)[path]
+    assert "--json" in {o for p in node.params for o in p.opts}
+
+
+def test_one_name_for_one_thing() -> None:
+    """An option's first spelling is that of the configuration's field, in every command."""
+    spelled: dict[str, set[str]] = {}
+    for _, node in LEAVES:
+        for parameter in node.params:
+            if parameter.param_type_name == "option":
+                for other in parameter.opts:
+                    spelled.setdefault(other, set()).add(parameter.opts[0])
+    assert spelled["--dataset"] == spelled["--labeled"] == {"--labeled"}
+    assert spelled["--unlabeled"] == {"--unlabeled"}
+    assert spelled["--num-folds"] == {"--num-folds"}
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("moola data show splits/fwd_chain_v2", {"splits/fwd_chain_v2_eurusd"}),
+        ("moola train --labeled labeled_windows/v3", {"labeled_windows/v3"}),
+        ("moola train --freeze two", {"two_phase"}),
+    ],
+)
+def test_a_shell_completes_names(words: str, completed: set[str], project: Path) -> None:
+    line = {"_MOOLA_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    done = run(cwd=project, **line, COMP_CWORD=str(len(words.split()) - 1))
+    assert set(done.stdout.split()) == completed
+
+
+def test_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets and colons in names and reasons are text: neither markup nor emoji."""
+    odd = "[/red] [bold]x :smile:"
+    print_report(odd, {"A": {"name": odd}})
+    print_table([{"name": odd}])
+    print_gates([SimpleNamespace(gate=1, name="a", verdict="passed", reasons=(odd, "more"))])
+    with progress_bars() as report:
+        report(odd, 1, 1, odd)
+    shown = capsys.readouterr().out
+    assert shown.count(odd) == 6
+    assert "more" in shown
+    assert "\x1b" not in shown
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="this machine has a GPU")

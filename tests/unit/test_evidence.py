@@ -22,11 +22,11 @@ from moola.config.promotion import (
 )
 from moola.errors import ConfigError, PromotionRefused
 from moola.promotion.checks import check_evidence
+from moola.promotion.digest import model_files_digest
 from moola.promotion.evidence import (
     Evidence,
     SignedEvidence,
     evidence_from_report,
-    model_files_digest,
     sign,
     verify,
 )
@@ -161,6 +161,9 @@ def test_policy_of_thresholds_and_age() -> None:
     "values",
     [
         {"required_gates": []},
+        {"required_gates": 0},
+        {"models": "EnhancedSimpleLSTM"},  # taken letter by letter, it would guard no model
+        {"promoters": "alice"},
         {"required_gates": [9]},
         {"thresholds_sha256": ["abc"]},
         {"protected_aliases": ["champion"]},
@@ -172,6 +175,11 @@ def test_policy_of_thresholds_and_age() -> None:
 def test_a_bad_policy_is_refused(values: dict) -> None:
     with pytest.raises(ConfigError):
         PromotionPolicy.from_mapping(values)
+
+
+def test_a_policy_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        PromotionPolicy.from_yaml(tmp_path)
 
 
 def test_aliases_are_protected_in_any_case() -> None:

@@ -8,9 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
+from mlflow.server import handlers
 
+from moola.config.promotion import PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
+from moola.promotion.guard_core import Guard
 from moola.promotion.ledger import GENESIS, Draft, Ledger, open_intent
+from moola.promotion.page import _client_draft
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -151,3 +157,36 @@ def test_processes_create_and_append_at_once(tmp_path: Path) -> None:
     ledger = Ledger(url)
     assert [entry.seq for entry in ledger.entries()] == list(range(1, 61))
     ledger.verify_chain()
+
+
+def test_a_client_says_who_asks_and_why() -> None:
+    values = {"event": "refusal", "who": "ann", "name": "M", "reason": "why"}
+    assert _client_draft(values).who == "ann (server)"
+    for field in ("who", "name", "reason"):
+        with pytest.raises(ValueError, match=f"{field} must be given"):
+            _client_draft({**values, field: None})
+
+
+def test_what_cannot_be_asked_counts_as_frozen(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry that fails for a moment must not thaw the files of what held Production."""
+    ledger.append(draft("promotion", version_to="1"))
+    guard = Guard(
+        policy=PromotionPolicy(), trusted_folder=tmp_path, ledger=ledger,
+        artifacts_destination=str(tmp_path), artifact_root=str(tmp_path),
+        lock_file=tmp_path / "lock",
+    )  # fmt: skip
+
+    class Registry:
+        code = TEMPORARILY_UNAVAILABLE
+
+        def get_model_version(self, name: str, version: str) -> None:
+            raise MlflowException("no answer", error_code=self.code)
+
+    monkeypatch.setattr(handlers, "_get_model_registry_store", Registry)
+    for _ in range(2):
+        with pytest.raises(MlflowException, match="no answer"):
+            guard.frozen()
+    Registry.code = RESOURCE_DOES_NOT_EXIST  # deleted: nothing is left to freeze
+    assert guard.frozen().places == frozenset()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from data_kit import SPLIT, small_registry
 
 from moola.config.training import FinetuneConfig
-from moola.errors import ConfigError
+from moola.errors import ConfigError, DataError
 from moola.steps.candidate import Candidate
+from moola.steps.folds import find_folds
 from moola.steps.judge import asked_gates
 from moola.steps.rivals import rival_config
 
@@ -47,3 +50,16 @@ def test_gates_that_ask_about_nothing_are_left_out_or_refused() -> None:
         asked_gates(candidate(PLAIN), (0, 4))
     with pytest.raises(ConfigError, match="bigger than SimpleLSTM"):
         asked_gates(simple, (6,))
+
+
+def test_folds_are_found_by_their_set_only_where_there_is_no_choice(tmp_path: Path) -> None:
+    registry = small_registry(tmp_path)
+    with pytest.raises(DataError, match="no walk-forward folds of labeled_windows/v1"):
+        find_folds(registry, "labeled_windows/v1", None)
+    walk = replace(SPLIT, strategy="walk_forward", num_folds=2)
+    registry.build_split("two", walk)
+    assert find_folds(registry, "labeled_windows/v1", None).name == "two"
+    registry.build_split("another", replace(walk, num_folds=3))
+    with pytest.raises(DataError, match="several walk-forward folds: splits/another, splits/two"):
+        find_folds(registry, "labeled_windows/v1", None)
+    assert find_folds(registry, "labeled_windows/v1", "two").name == "two"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from moola.evaluation.conformal import conformal_threshold
 from moola.serving.batching import Batcher, Overloaded
 from moola.serving.follow import Follower, Served
 from moola.serving.inputs import from_lists, window_columns, windows_of
+from moola.serving.kept import Answered, PredictionLog
 from moola.serving.replies import MESSAGE_LIMIT, error_body
 
 
@@ -204,3 +207,13 @@ def test_conformal_sets_cover_exchangeable_windows() -> None:
 def test_settings_are_checked(wrong: dict) -> None:
     with pytest.raises(ConfigError):
         ServeConfig(**wrong)
+
+
+def test_an_answer_that_cannot_be_kept_does_not_end_the_keeping(tmp_path: Path) -> None:
+    X = np.full((2, 12, 4), 100.0, dtype=np.float32)
+    log = PredictionLog(tmp_path)
+    log.add(Answered(request_id="odd", X=X, columns={"label": [0]}))  # one label, two windows
+    log.add(Answered(request_id="good", X=X, columns={"label": [0, 1]}))
+    log.close()
+    (written,) = tmp_path.glob("predictions-*.parquet")
+    assert pq.read_table(written).column("request_id").to_pylist() == ["good", "good"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 import moola
 from moola.cli import (
@@ -16,7 +17,6 @@ from moola.cli import (
     data,
     forensics,
     models,
-    monitor,
     pretrain,
     registry,
     runs,
@@ -26,27 +26,66 @@ from moola.cli import (
 )
 from moola.errors import MoolaError
 
+_WAY = "The way of a model"
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    _WAY: (
+        train.demo,
+        pretrain.pretrain_bilstm,
+        pretrain.pretrain_ts2vec,
+        pretrain.pretrain_multitask,
+        train.train,
+        train.evaluate,
+        registry.promote,
+    ),
+    "Is it worth it?": (
+        sweep.sweep,
+        forensics.ablate,
+        forensics.forensics,
+        models.models,
+        bench.bench,
+    ),
+    "Production": (
+        registry.rollback,
+        registry.challenger,
+        registry.history,
+        registry.verify,
+        registry.keys,
+    ),
+    "A version at work": (serve.serve, serve.predict, serve.drift),
+    "Runs": (runs.runs, runs.show, runs.sync, runs.server, runs.ui),
+}
+
+
+class _DataFirst(TyperGroup):
+    """Lists `data` before the commands: it is the first step."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: name != "data")
+
+
 app = typer.Typer(
     name="moola",
+    cls=_DataFirst,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Train small classifiers of OHLC windows, prove what each run did, and let only what is "
-    "proven reach Production.\n\nThe way: `moola data build` -> `moola pretrain-bilstm` -> "
-    "`moola train` -> `moola evaluate` -> `moola promote`. `moola demo` walks it once.\n\n"
-    "Exit codes: 0 done, 1 refused by a gate or guard, 2 bad arguments.",
+    "proven reach Production.\n\n"
+    "The way, which `moola demo` walks once:\n\n"
+    "1. `moola data build`: window sets and splits from bars\n\n"
+    "2. `moola pretrain-bilstm`: an encoder of unlabelled windows (may be left out)\n\n"
+    "3. `moola train`: a candidate, registered as a version\n\n"
+    "4. `moola evaluate`: its gates, signed\n\n"
+    "5. `moola promote`: into Production, if gates and locked test set allow it",
+    epilog="Each command says more: `moola train --help`. Exit codes: 0 done, 1 refused by a gate "
+    "or guard, 2 bad arguments. `moola --install-completion` completes commands, options and names "
+    "of sets and splits.",
 )
-app.add_typer(data.app, name="data")
-pretrain.add_commands(app)
-train.add_commands(app)
-sweep.add_commands(app)
-forensics.add_commands(app)
-registry.add_commands(app)
-runs.add_commands(app)
-serve.add_commands(app)
-monitor.add_commands(app)
-bench.add_commands(app)
-models.add_commands(app)
+app.add_typer(data.app, name="data", rich_help_panel=_WAY)
+for _panel, _commands in _COMMANDS.items():
+    for _command in _commands:
+        _settings = bench.SETTINGS if _command is bench.bench else None
+        app.command(rich_help_panel=_panel, context_settings=_settings)(_command)
 
 
 def _print_version(asked: bool) -> None:
@@ -88,7 +127,8 @@ def _run(arguments: list[str]) -> int:
         return _report(str(error), error.exit_code)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the parser
-            return _report(_usage_message(error, arguments), 2)
+            message = str(error.format_message()).rstrip(".")
+            return _report(_usage_message(error, message, arguments), 2) if message else 2
         if "--traceback" not in arguments and _is_tracking_error(error):
             return _report(f"the tracking store refused: {str(error).splitlines()[0]}", 2)
         raise
@@ -105,9 +145,8 @@ def _report(message: str, code: int) -> int:
     return code
 
 
-def _usage_message(error: Any, arguments: list[str]) -> str:
+def _usage_message(error: Any, message: str, arguments: list[str]) -> str:
     """Return the parser's message: a bad value in full, an unknown option with the nearest one."""
-    message = str(error.format_message()).rstrip(".")
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     if parameter is not None:
         for option in parameter.opts:
@@ -115,7 +154,8 @@ def _usage_message(error: Any, arguments: list[str]) -> str:
                 return f"{option} is {arguments[arguments.index(option) + 1]!r}. {message}."
     if context is None or not hasattr(error, "possibilities"):
         return f"{message}."
-    known = [o for p in context.command.params for o in p.opts if o.startswith("--")]
+    parameters = context.command.get_params(context)
+    known = [o for p in parameters for o in p.opts if o.startswith("--")]
     near = difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.0)
     return f"No such option: {error.option_name}. The nearest is {near[0]}."
 

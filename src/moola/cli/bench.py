@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 from pathlib import Path
 
 import typer
 
-from moola.cli.console import console, progress_bars
+from moola.cli.console import console, progress_bars, table
+from moola.cli.options import one_of
 from moola.errors import ConfigError, Refused
 
 BENCHES = {
@@ -29,15 +29,14 @@ BENCHES = {
 UCR = "ucr"
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to the tree."""
-    settings = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command("bench", context_settings=settings)(bench)
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def bench(
     context: typer.Context,
-    name: str = typer.Argument(..., help=f"One of {', '.join([*BENCHES, UCR])}."),
+    name: str = typer.Argument(
+        ..., help=f"One of {', '.join([*BENCHES, UCR])}.", autocompletion=one_of(*BENCHES, UCR)
+    ),
     folder: Path = typer.Option(Path("benchmarks"), help="The project's benchmarks."),
 ) -> None:
     """Measure; figures are ratios inside one run. What follows the name goes to the measurement.
@@ -50,6 +49,8 @@ def bench(
     if name == UCR:
         _bench_ucr(tuple(context.args))
         return
+    import runpy
+
     script = folder / BENCHES.get(name, "")
     if name not in BENCHES:
         raise ConfigError(f"bench is {name!r}", limit=f"one of {', '.join([*BENCHES, UCR])}")
@@ -63,23 +64,28 @@ def bench(
 
 
 def _bench_ucr(names: tuple[str, ...]) -> None:
-    from rich.table import Table
-
     from moola.models.benchmark_ucr import PUBLISHED, TOLERANCE, bench_ucr
 
     with progress_bars() as progress:
         results = bench_ucr(names or tuple(PUBLISHED), on_done=progress)
-    table = Table(box=None, pad_edge=False)
-    headings = ("train", "test", "classes", "bars", "accuracy", "lowest", "highest", "published")
-    table.add_column("set", no_wrap=True)
-    for column in headings:
-        table.add_column(column, justify="right")
+    rows = table("set")
+    for column in (
+        "train",
+        "test",
+        "classes",
+        "bars",
+        "accuracy",
+        "lowest",
+        "highest",
+        "published",
+    ):
+        rows.add_column(column, justify="right")
     for found in results:
         sizes = (found.num_train, found.num_test, found.num_classes, found.num_bars)
         figures = (found.accuracy, min(found.accuracies), max(found.accuracies), found.published)
         cells = ["-" if f is None else f"{f:.4f}" for f in figures]
-        table.add_row(found.name, *(str(s) for s in sizes), *cells)
-    console().print(table)
+        rows.add_row(found.name, *(str(s) for s in sizes), *cells)
+    console().print(rows)
     missed = [found.name for found in results if not found.holds]
     if missed:
         raise Refused(

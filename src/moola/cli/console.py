@@ -1,4 +1,4 @@
-"""What the terminal shows: progress bars and the status report."""
+"""How results are printed: reports, tables, JSON, and bars while something runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,27 @@ _VERDICT_STYLE = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
 
 
 def console() -> Any:
-    """Return a console that writes plain text where there is no terminal."""
+    """Return a console that writes text as it is: no markup, no colour but on a terminal."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def styled(text: str, style: str) -> Any:
+    """Return a text in a style, for a line or a cell of a table."""
+    from rich.text import Text
+
+    return Text(text, style=style)
+
+
+def table(*columns: str) -> Any:
+    """Return an empty table without rules."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
 
 
 @contextmanager
@@ -37,11 +54,11 @@ def progress_bars(*, quiet: bool = False) -> Iterator[Progress]:
 
     out = console()
     bars = Progress(
-        TextColumn("{task.description:<26}"),
+        TextColumn("{task.description:<26}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=out,
         disable=quiet or not out.is_terminal,
     )
@@ -72,35 +89,24 @@ def print_report(title: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def print_gates(reports: Sequence[Any]) -> None:
-    """Print one line a gate with its first reason."""
-    from rich.table import Table
-
-    out = console()
-    table = Table(box=None, pad_edge=False)
-    for column in ("gate", "verdict", "reason"):
-        table.add_column(column, overflow="fold")
+    """Print the verdict of each gate and its reasons."""
+    rows = table("gate", "verdict", "reason")
     for report in reports:
-        style = _VERDICT_STYLE.get(report.verdict, "dim")
-        for row, reason in enumerate(report.reasons):
-            first = row == 0
-            table.add_row(
-                f"{report.gate} {report.name}" if first else "",
-                f"[{style}]{report.verdict}[/]" if first else "",
-                reason.replace("[", r"\["),
-            )
-    out.print(table)
+        verdict = styled(report.verdict, _VERDICT_STYLE.get(report.verdict, "dim"))
+        first, *others = report.reasons
+        rows.add_row(f"{report.gate} {report.name}", verdict, first)
+        for reason in others:
+            rows.add_row("", "", reason)
+    console().print(rows)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows of the same keys as a table."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in rows[0] if rows else ("nothing stands here yet",):
-        table.add_column(str(column).replace("_", " "), overflow="fold")
+    names = list(rows[0]) if rows else ["nothing stands here yet"]
+    made = table(*(str(name).replace("_", " ") for name in names))
     for row in rows:
-        table.add_row(*(words(v) for v in row.values()))
-    console().print(table)
+        made.add_row(*(words(v) for v in row.values()))
+    console().print(made)
 
 
 def print_json(value: Any) -> None:

@@ -8,22 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from moola.cli.console import console, print_json, print_report, print_table, progress_bars, words
+from moola.cli.console import (
+    console,
+    print_json,
+    print_report,
+    print_table,
+    progress_bars,
+    styled,
+    words,
+)
 from moola.cli.ingest import ingest
-from moola.cli.options import AsJson, DataRoot
+from moola.cli.options import AsJson, DataRoot, Labeled, Split, one_of, stored
+from moola.config.data import STRATEGIES, SplitRecipe
 
 if TYPE_CHECKING:
     from moola.data.audit_trail import Check
     from moola.data.registry import DataRegistry
 
-app = typer.Typer(no_args_is_help=True, help="Bars, window sets and splits.")
+app = typer.Typer(no_args_is_help=True, help="Bars in, window sets and splits out.")
 app.command()(ingest)
 
+_DEFAULTS = SplitRecipe(labeled="")
+_SETS = ("labeled_windows", "unlabeled_windows", "synthetic_cache", "splits")
 _AUGMENTER = "moola.pretraining.data_augmentation:TimeSeriesAugmenter"
 
 
 @app.command()
-def init(data_root: str = DataRoot) -> None:
+def init(data_root: str = DataRoot, as_json: bool = AsJson) -> None:
     """Put the bars that ship with Moola into the data folder.
 
     Example: `moola data init`
@@ -31,9 +42,14 @@ def init(data_root: str = DataRoot) -> None:
     from moola.data.shipped import copy_shipped_bars, shipped_bars
 
     copied = {path.name for path in copy_shipped_bars(data_root)}
-    for path in shipped_bars():
-        state = "copied" if path.name in copied else "stands already"
-        console().print(f"{data_root}/bars/{path.name:<24}{state}")
+    states = {
+        path.name: "copied" if path.name in copied else "stands already" for path in shipped_bars()
+    }
+    if as_json:
+        print_json(states)
+        return
+    for name, state in states.items():
+        console().print(f"{data_root}/bars/{name:<24}{state}")
 
 
 @app.command()
@@ -66,11 +82,21 @@ def build(
 @app.command()
 def split(
     name: str = typer.Argument(help="Name of the split, for example fwd_chain_v4."),
-    labeled: str = typer.Option("labeled_windows/v1", "--labeled", "--dataset", help="The set."),
-    strategy: str = typer.Option("forward_chaining", help="forward_chaining or walk_forward."),
-    train_fraction: float = typer.Option(0.60),
-    val_fraction: float = typer.Option(0.15),
-    num_folds: int = typer.Option(5, "--folds", help="Folds of walk_forward."),
+    labeled: str = Labeled,
+    strategy: str = typer.Option(
+        _DEFAULTS.strategy,
+        help="forward_chaining or walk_forward.",
+        autocompletion=one_of(*STRATEGIES),
+    ),
+    train_fraction: float = typer.Option(
+        _DEFAULTS.train_fraction, help="Share of the set, the earliest, to train on."
+    ),
+    val_fraction: float = typer.Option(
+        _DEFAULTS.val_fraction, help="Share to validate on; the rest is the locked test part."
+    ),
+    num_folds: int = typer.Option(
+        _DEFAULTS.num_folds, "--num-folds", "--folds", help="Folds of walk_forward."
+    ),
     train_blocks: int | None = typer.Option(
         None, help="walk_forward: train on the latest blocks only (rolling)."
     ),
@@ -85,7 +111,6 @@ def split(
 
     Example: `moola data split rolling --labeled v1 --strategy walk_forward --train-blocks 2`
     """
-    from moola.config.data import SplitRecipe
     from moola.data.registry_layout import qualified
     from moola.data.splits import Split, from_indices, read_indices
 
@@ -124,10 +149,10 @@ def split(
 @app.command()
 def synth(
     name: str = typer.Argument(help="Name of the synthetic set, for example v1_jitter_r0.5."),
-    labeled: str = typer.Option("labeled_windows/v1", "--labeled", "--dataset", help="The set."),
-    split_name: str = typer.Option("splits/fwd_chain_v3.json", "--split", help="Its split."),
+    labeled: str = Labeled,
+    split_name: str = Split,
     ratio: float = typer.Option(0.5, help="Share of synthetic windows in train."),
-    seed: int = typer.Option(0),
+    seed: int = typer.Option(0, help="Of the augmenter's draws."),
     augmenter: str = typer.Option(_AUGMENTER, help="module:object; settings go to it by name."),
     setting: list[str] = typer.Option([], "--set", help="name=value for the augmenter."),
     data_root: str = DataRoot,
@@ -161,7 +186,9 @@ def synth(
 
 @app.command()
 def verify(
-    names: list[str] = typer.Argument(None, help="Sets and splits; default: all there are."),
+    names: list[str] = typer.Argument(
+        None, help="Sets and splits; default: all there are.", autocompletion=stored(*_SETS)
+    ),
     data_root: str = DataRoot,
     as_json: bool = AsJson,
 ) -> None:
@@ -190,7 +217,7 @@ def verify(
         print_json(refusals)
     else:
         for name, refusal in refusals.items():
-            console().print(f"{name:<36}{refusal or 'as it was built'}", markup=False)
+            console().print(f"{name:<36}{refusal or 'as it was built'}")
     bad = [n for n, refusal in refusals.items() if refusal]
     if bad:
         raise AuditError(f"{len(bad)} of {len(wanted)} must not be believed: {', '.join(bad)}")
@@ -198,7 +225,11 @@ def verify(
 
 @app.command()
 def show(
-    name: str | None = typer.Argument(None, help="A set, a split (splits/...) or bars (bars/...)."),
+    name: str | None = typer.Argument(
+        None,
+        help="A set, a split (splits/...) or bars (bars/...).",
+        autocompletion=stored(*_SETS, "bars"),
+    ),
     picture: Path | None = typer.Option(None, help="Write a split's audit as a PNG."),
     data_root: str = DataRoot,
     as_json: bool = AsJson,
@@ -242,6 +273,8 @@ def _write_picture(registry: DataRegistry, name: str | None, picture: Path) -> N
 
 
 def _print_checks(checks: list[Check]) -> None:
+    out = console()
     for check in checks:
-        mark = "[green]ok[/]     " if check.passed else "[red]refused[/]"
-        console().print(f"{mark} {check.name}: {check.detail}")
+        mark = styled("ok", "green") if check.passed else styled("refused", "red")
+        out.print(mark, end=" " * (8 - len(mark)))
+        out.print(f"{check.name}: {check.detail}")

@@ -11,6 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ def run_demo(*, device: str, data_root: str, jobs: int) -> None:
     started = time.perf_counter()
 
     def heading(text: str) -> None:
-        out.print(f"\n[bold cyan]{time.perf_counter() - started:5.0f} s  {text}[/]")
+        out.print(f"\n{time.perf_counter() - started:5.0f} s  {text}", style="bold cyan")
 
     heading("1  Build the window sets from the bars that ship with Moola, and audit them")
     _build(data_root)
@@ -70,7 +72,7 @@ def run_demo(*, device: str, data_root: str, jobs: int) -> None:
     _serve(data_root)
     heading("Done")
     for version, what in candidates.items():
-        out.print(f"  version {version} ({what}): {outcome[version]}", markup=False)
+        out.print(f"  version {version} ({what}): {outcome[version]}")
     out.print("\nLook at the runs: `make ui`, then open http://127.0.0.1:5000")
 
 
@@ -145,7 +147,7 @@ def _promote(version: str, data_root: str) -> str:
     try:
         summary = promote(version=version, data_root=data_root)
     except PromotionRefused as refusal:
-        console().print(f"  refused: {refusal}", markup=False)
+        console().print(f"  refused: {refusal}")
         return f"refused. {refusal}"
     print_decision(summary.decision, summary.record)
     return "in Production"
@@ -171,61 +173,57 @@ def _serve(data_root: str) -> None:
         out.print(f"  mlflow models serve -m {uri} --env-manager local  (127.0.0.1:{port})")
         answer = _ask(port, {"inputs": windows})
     for row in answer["predictions"]:
-        out.print(f"  {json.dumps(row)}", markup=False)
+        out.print(f"  {json.dumps(row)}")
 
 
-class _mlflow_server:  # noqa: N801  used as a function
-    """Run `mlflow models serve` on a free local port for the length of a block."""
+@contextmanager
+def _mlflow_server(uri: str) -> Iterator[int]:
+    """Run `mlflow models serve` on a free local port, yielded, for the length of the block."""
+    import mlflow
 
-    def __init__(self, uri: str):
-        self.uri = uri
-
-    def __enter__(self) -> int:
-        import mlflow
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        command = [
-            sys.executable, "-m", "mlflow", "models", "serve", "-m", self.uri,
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "models", "serve", "-m", uri,
             "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port),
-        ]  # fmt: skip
-        self._process = subprocess.Popen(
-            command,
-            env={
-                **os.environ,
-                "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._wait(port)
-        return port
+        ],
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        _wait_for(process, port)
+        yield port
+    finally:
+        _stop(process)
 
-    def __exit__(self, *_: Any) -> None:
-        self._stop()
 
-    def _wait(self, port: int) -> None:
-        deadline = time.monotonic() + _SERVE_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.2)
-        self._stop()
-        raise RuntimeError(f"mlflow models serve did not answer within {_SERVE_SECONDS:g} s")
+def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _SERVE_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"mlflow models serve did not answer within {_SERVE_SECONDS:g} s")
 
-    def _stop(self) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            try:
-                self._process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _ask(port: int, body: Any) -> Any:

@@ -6,55 +6,63 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from moola.cli.console import console, figure, print_json, print_report, progress_bars
+from moola.cli.console import console, figure, print_json, print_report, progress_bars, table
 from moola.cli.options import (
+    ENCODER,
     Address,
     AsJson,
+    BatchSize,
     DataRoot,
     Device,
+    Epochs,
+    Folds,
     GpusPerTask,
     Jobs,
+    Labeled,
     LauncherName,
+    LearningRate,
+    Patience,
+    Preset,
+    config_of,
     whole_numbers,
 )
 from moola.config import names
-from moola.config import training as defaults
+from moola.config.training import FinetuneConfig
 
 if TYPE_CHECKING:
     from moola.steps.ablate import AblationSummary
     from moola.steps.forensics import ForensicsSummary
 
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to the tree."""
-    app.command("ablate")(ablate)
-    app.command("forensics")(forensics)
+_DEFAULTS = FinetuneConfig()
 
 
 def ablate(
     pretrained_encoder: str = typer.Option(names.DEFAULT_ENCODER, help="Checkpoint of an encoder."),
-    preset: str = typer.Option("matched", help="matched (128 x 2) or compact (32 x 1)."),
-    dataset: str = typer.Option(names.DEFAULT_LABELED, help="Labelled window set."),
-    folds: str = typer.Option("", help="Walk-forward folds; empty: those of the set."),
+    preset: str = Preset,
+    labeled: str = Labeled,
+    folds: str = Folds,
     seeds: str = typer.Option("17,18,19,20,21", help="Training seeds, averaged per window."),
     experiments: str = typer.Option("ABCDE", help="Arms to run; A, the baseline, among them."),
-    epochs: int = typer.Option(60),
+    epochs: int = Epochs(_DEFAULTS.epochs),
     unfreeze_after: int = typer.Option(
-        defaults.MASKED_LSTM_FREEZE_EPOCHS, help="Frozen epochs of arm D."
+        _DEFAULTS.unfreeze_after, help="Frozen epochs of arm D.", rich_help_panel=ENCODER
     ),
-    gradual_after: int = typer.Option(5, help="Epochs a layer of arm E."),
+    gradual_after: int = typer.Option(5, help="Epochs a layer of arm E.", rich_help_panel=ENCODER),
     unfreeze_lr_factor: float = typer.Option(
-        defaults.MASKED_LSTM_UNFREEZE_LR_REDUCTION, help="Rate after unfreezing: 0.5, 0.3 or 0.1."
+        _DEFAULTS.unfreeze_lr_factor,
+        help="Rate after unfreezing, as a share of that before: 0.5, 0.3 or 0.1.",
+        rich_help_panel=ENCODER,
     ),
-    batch_size: int = typer.Option(32),
-    learning_rate: float = typer.Option(5e-4),
-    patience: int = typer.Option(20, help="Early stopping, epochs; 0: train to the end."),
+    batch_size: int = BatchSize(_DEFAULTS.batch_size),
+    learning_rate: float = LearningRate(_DEFAULTS.learning_rate),
+    patience: int = Patience(_DEFAULTS.patience),
     jobs: int = Jobs,
     launcher: str = LauncherName,
     address: str = Address,
     gpus_per_task: float = GpusPerTask,
     device: str = Device,
     data_root: str = DataRoot,
+    as_json: bool = AsJson,
 ) -> None:
     """Measure what an encoder and each freeze schedule are worth, over folds and seeds.
 
@@ -63,24 +71,12 @@ def ablate(
 
     Example: `moola ablate --preset compact --epochs 20 --patience 0 --seeds 17,18,19,20,21`
     """
-    from moola.config.training import FinetuneConfig
     from moola.steps.ablate import ablate as run_ablation
     from moola.training.launchers import open_launcher
 
-    config = FinetuneConfig(
-        preset=preset,
-        labeled=dataset,
-        pretrained_encoder=pretrained_encoder,
-        unfreeze_after=unfreeze_after,
-        unfreeze_lr_factor=unfreeze_lr_factor,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        patience=patience,
-        device=device,
-    )
+    config = config_of(FinetuneConfig, locals())
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
-    with progress_bars() as progress:
+    with progress_bars(quiet=as_json) as progress:
         summary = run_ablation(
             config,
             seeds=whole_numbers("seeds", seeds),
@@ -91,6 +87,17 @@ def ablate(
             data_root=data_root,
             progress=progress,
         )
+    if as_json:
+        print_json(
+            {
+                "run_id": summary.run_id,
+                "num_windows": summary.num_windows,
+                "seeds": summary.seeds,
+                "experiments": summary.rows,
+                "flags": summary.finding.flags(),
+            }
+        )
+        return
     print_ablation(summary)
 
 
@@ -115,15 +122,11 @@ def forensics(
 
 def print_ablation(summary: AblationSummary) -> None:
     """Print the arms, their figures and what can be said of them."""
-    from rich.table import Table
-
     out = console()
-    table = Table(box=None, pad_edge=False)
-    for column in ("experiment", "log-loss", "Brier", "accuracy", "ROC-AUC", "against A"):
-        table.add_column(column, overflow="fold")
+    rows = table("experiment", "log-loss", "Brier", "accuracy", "ROC-AUC", "against A")
     for row in summary.rows:
         values = (figure(row[k]) for k in ("log_loss", "brier", "accuracy", "roc_auc"))
-        table.add_row(row["experiment"], *values, str(row["against_a"]).replace("[", r"\["))
+        rows.add_row(row["experiment"], *values, str(row["against_a"]))
     print_report(
         "ABLATION",
         {
@@ -134,7 +137,7 @@ def print_ablation(summary: AblationSummary) -> None:
             }
         },
     )
-    out.print(table)
+    out.print(rows)
     for flag in summary.finding.flags():
         out.print(f"RED FLAG: {flag}", style="red")
 
@@ -163,21 +166,17 @@ def print_forensics(summary: ForensicsSummary, *, tensors: bool) -> None:
 
 
 def _print_tensors(summary: ForensicsSummary) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("tensor", "change", "std A", "std B", "initialiser", "A", "B"):
-        table.add_column(column)
+    rows = table("tensor", "change", "std A", "std B", "initialiser", "A", "B")
     for pair in summary.comparison.pairs:
         a, b = pair.signal_a, pair.signal_b
         change = "shape" if pair.shape_a != pair.shape_b else "equal" if pair.equal else "new"
         if pair.relative_change:
             change = f"{pair.relative_change:.2%}"
-        table.add_row(
+        rows.add_row(
             pair.name,
             change,
             *(f"{s.std:.4f}" if s else "" for s in (a, b)),
             f"{a.expected_std:.4f}" if a else "",
             *(s.verdict if s else "" for s in (a, b)),
         )
-    console().print(table)
+    console().print(rows)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from moola.cli.console import console
+from moola.cli.console import console, print_json, table
+from moola.cli.options import AsJson
 
 if TYPE_CHECKING:
     from moola.models.registry import ModelEntry
@@ -15,29 +13,17 @@ if TYPE_CHECKING:
 _GROUPS = ("active", "classical", "legacy")
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to the tree."""
-    app.command("models")(models)
-
-
-def models(
-    as_json: bool = typer.Option(False, "--json", help="Print JSON and nothing else."),
-) -> None:
+def models(as_json: bool = AsJson) -> None:
     """List the models with role, inputs and parameters, counted for 20 features and two classes.
 
     Example: `moola models`
     """
     rows = model_rows()
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return
-    from rich.table import Table
-
-    facts, purposes = Table(box=None, pad_edge=False), Table(box=None, pad_edge=False)
-    for column in ("model", "role", "inputs", "encoder", "parameters"):
-        facts.add_column(column, justify="right" if column == "parameters" else "left")
-    purposes.add_column("model")
-    purposes.add_column("for", overflow="fold")
+    facts, purposes = table("model", "role", "inputs", "encoder"), table("model", "for")
+    facts.add_column("parameters", justify="right")
     for row in rows:
         style = "dim" if row["group"] == "legacy" else None
         size = "as trained" if row["parameters"] is None else f"{row['parameters']:,}"

@@ -1,32 +1,22 @@
-"""Commands about versions: promote, rollback, challenger, history, verify, keys, predict."""
+"""Commands about versions: promote, rollback, challenger, history, verify, keys."""
 
 from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from moola.cli.console import console, print_json, progress_bars
-from moola.cli.options import AsJson, DataRoot, Device, LedgerUrl, Name
+from moola.cli.console import console, print_json, table
+from moola.cli.options import AsJson, DataRoot, LedgerUrl, Name
 from moola.cli.reports import print_decision
-from moola.config import names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from moola.promotion.audit import Audit
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to the tree."""
-    app.command("promote")(promote)
-    app.command("rollback")(rollback)
-    app.command("challenger")(challenger)
-    app.command("history")(history)
-    app.command("verify")(verify)
-    app.command("keys")(keys)
-    app.command("predict")(predict)
+    from moola.promotion.decision import Decision
 
 
 def promote(
@@ -53,10 +43,7 @@ def promote(
         ledger_url=ledger or None,
         data_root=data_root,
     )
-    if as_json:
-        print_json({**dataclasses.asdict(summary.decision), "record": summary.record})
-        return
-    print_decision(summary.decision, summary.record)
+    _tell(summary.decision, as_json=as_json, record=summary.record)
 
 
 def rollback(
@@ -65,6 +52,7 @@ def rollback(
     name: str = Name,
     dry_run: bool = typer.Option(False, help="Verify, and change nothing."),
     ledger: str = LedgerUrl,
+    as_json: bool = AsJson,
 ) -> None:
     """Put back a version that held Production before, after verifying it again.
 
@@ -75,13 +63,14 @@ def rollback(
     decision = go_back(
         name=name, to=to or None, reason=reason, ledger_url=ledger or None, dry_run=dry_run
     )
-    print_decision(decision, None)
+    _tell(decision, as_json=as_json)
 
 
 def challenger(
     version: str = typer.Option(..., help="Version that shall challenge the champion."),
     name: str = Name,
     ledger: str = LedgerUrl,
+    as_json: bool = AsJson,
 ) -> None:
     """Give alias `challenger` and stage `Staging` to a version.
 
@@ -89,7 +78,8 @@ def challenger(
     """
     from moola.steps.registry import challenge
 
-    print_decision(challenge(name=name, version=version, ledger_url=ledger or None), None)
+    decision = challenge(name=name, version=version, ledger_url=ledger or None)
+    _tell(decision, as_json=as_json)
 
 
 def history(
@@ -102,8 +92,6 @@ def history(
 
     Example: `moola history --at 2026-01-31`
     """
-    from rich.table import Table
-
     from moola.steps.registry import read_history
 
     found = read_history(name, at=at, ledger_url=ledger or None)
@@ -111,21 +99,19 @@ def history(
         entries = [dataclasses.asdict(entry) for entry in found.entries]
         print_json({"champion": found.champion, "at": at, "entries": entries})
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("seq", "time (UTC)", "event", "from", "to", "who", "reason"):
-        table.add_column(column, overflow="fold")
+    rows = table("seq", "time (UTC)", "event", "from", "to", "who", "reason")
     for entry in found.entries:
-        table.add_row(
+        rows.add_row(
             str(entry.seq),
             entry.at[:19],
             entry.event,
             entry.version_from or "-",
             entry.version_to or "-",
             entry.who,
-            entry.reason.replace("[", r"\["),
+            entry.reason,
         )
     out = console()
-    out.print(table)
+    out.print(rows)
     moment = f"at {at:%Y-%m-%d %H:%M}" if at else "now"
     out.print(f"In Production {moment}: {found.champion or 'nothing'}")
 
@@ -153,53 +139,33 @@ def _print_audit(found: Audit) -> None:
     out.print(f"{found.num_entries} ledger entries about {found.name}, head {head}")
     out.print(f"In Production: {found.champion or 'nothing'}")
     for finding in found.findings:
-        out.print(f"  - {finding}", markup=False)
+        out.print(f"  - {finding}")
     if not found.findings:
         out.print("chain, signatures, files and stages agree")
 
 
-def keys(revoke: str = typer.Option("", help="Key id to revoke."), ledger: str = LedgerUrl) -> None:
+def keys(
+    revoke: str = typer.Option("", help="Key id to revoke: nothing it signed counts any more."),
+    ledger: str = LedgerUrl,
+    as_json: bool = AsJson,
+) -> None:
     """Show the keys whose signature counts; make the gate runner's if there is none.
 
     Example: `moola keys --revoke 1f0c...`
     """
     from moola.steps.registry import make_key, revoke_key
 
-    if revoke:
-        revoke_key(revoke, ledger_url=ledger or None)
+    url = ledger or None
+    trusted = revoke_key(revoke, ledger_url=url) if revoke else make_key(ledger_url=url)
+    if as_json:
+        print_json({"trusted": trusted})
+        return
+    for identity in trusted:
+        console().print(identity)
+
+
+def _tell(decision: Decision, *, as_json: bool, record: Path | None = None) -> None:
+    if as_json:
+        print_json({**dataclasses.asdict(decision), "record": record})
     else:
-        for identity in make_key(ledger_url=ledger or None):
-            console().print(identity)
-
-
-def predict(
-    file: Path = typer.Argument(
-        ..., help="Bars (CSV, parquet) or windows (CSV, parquet, .npy), in price units."
-    ),
-    output: Path = typer.Option(Path("predictions.parquet"), help="Parquet file to write."),
-    model: str = typer.Option(
-        f"models:/{names.REGISTERED_MODEL}@{names.ALIAS_PRODUCTION}", help="Model URI."
-    ),
-    step: int = typer.Option(1, help="Bars between the starts of two windows."),
-    cross_gaps: bool = typer.Option(False, help="Windows may span gaps in the time line."),
-    device: str = Device,
-) -> None:
-    """Score a file with a registered version, one row a window; memory does not grow with the file.
-
-    Example: `moola predict data/bars/eurusd_1h.parquet --step 6 --output scores.parquet`
-    """
-    from moola.steps.predict import predict as score
-
-    with progress_bars() as progress:
-        done = score(
-            file,
-            output=output,
-            model_uri=model,
-            step=step,
-            cross_gaps=cross_gaps,
-            device=device,
-            progress=progress,
-        )
-    console().print(
-        f"{done.num_windows:,} windows scored by {model} (version {done.version}) -> {done.path}"
-    )
+        print_decision(decision, record)

@@ -8,6 +8,7 @@ from moola.cli.console import console, figure, print_gates, print_report
 from moola.config import names
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from moola.promotion.decision import Decision
@@ -49,32 +50,49 @@ def print_pretrain(summary: PretrainSummary) -> None:
     print_report(summary.title.upper(), sections)
 
 
+def pretrain_facts(summary: PretrainSummary) -> dict[str, Any]:
+    """Return what a pretraining run made, JSON-ready."""
+    result = summary.result
+    return {
+        "run_id": summary.run_id,
+        "encoder": summary.encoder,
+        "encoder_sha256": summary.encoder_sha256,
+        "device": summary.device,
+        "num_windows": {"train": len(result.train_rows), "val": len(result.val_rows)},
+        "num_epochs": len(result.history),
+        "kept_epoch": result.kept_epoch,
+        "kept": result.history[result.kept_epoch],
+        "quality": summary.quality.figures if summary.quality else None,
+        "seconds": summary.seconds,
+    }
+
+
+def finetune_facts(summary: FinetuneSummary) -> dict[str, Any]:
+    """Return what a training run made, JSON-ready."""
+    return {
+        "run_id": summary.run_id,
+        "run_name": summary.run_name,
+        "name": summary.registered_as,
+        "version": summary.version,
+        "git": summary.git,
+        "device": summary.device,
+        "config": summary.config.to_dict(),
+        "num_parameters": summary.num_parameters,
+        "num_epochs": len(summary.result.history),
+        "load_report": summary.result.load_report,
+        "freeze_proof": summary.result.proof,
+        "temperature": summary.calibration.temperature,
+        "metrics": summary.metrics,
+        "seconds": summary.seconds,
+    }
+
+
 def print_finetune(summary: FinetuneSummary) -> None:
     """Print the status report of a training run."""
-    config, audit, load = summary.config, summary.audit, summary.result.load_report
+    config, audit = summary.config, summary.audit
     counts = audit["counts"]
     proof = summary.result.proof or {}
     version = f"{summary.registered_as} version {summary.version}" if summary.version else "no"
-    pretrained = {"Encoder": "none (from scratch)"}
-    if load:
-        total = load["num_matched"] + load["num_missing"] + load["num_mismatched"]
-        pretrained = {
-            "Encoder": config.pretrained_encoder or "",
-            "Tensors matched": f"{load['num_matched']}/{total} "
-            f"({load['match_ratio_encoder']:.0%} of the encoder, "
-            f"{load['match_ratio_model']:.0%} of the model)",
-            "Shape mismatches": str(load["num_mismatched"]),
-            "Not the encoder's": f"{load['num_ignored']} tensors left out (decoder, mask token)",
-            "SHA-256": load["checkpoint_sha256"][:16],
-        }
-    freeze = {"Schedule": config.schedule}
-    for phase in proof.get("phases", []):
-        first, last = phase["epochs"]
-        freeze[f"Epochs {first + 1}-{last + 1}"] = (
-            f"{phase['encoder_tensors_frozen']} encoder tensors frozen, "
-            f"{phase['encoder_tensors_moved']} moved"
-        )
-    freeze["Proven"] = "yes, tensor by tensor" if proof.get("proven") else "NO"
     metrics = {k: figure(v) for k, v in summary.metrics.items() if not k.startswith("f1_class")}
     print_report(
         "MOOLA TRAINING RUN",
@@ -99,8 +117,8 @@ def print_finetune(summary: FinetuneSummary) -> None:
                 },
                 "Audit": f"{len(audit['checks'])} checks passed",
             },
-            "PRETRAINED LOAD": pretrained,
-            "FREEZE": freeze,
+            "PRETRAINED LOAD": _load_rows(config.pretrained_encoder, summary.result.load_report),
+            "FREEZE": _freeze_rows(config.schedule, proof),
             "HYPERPARAMETERS": {
                 "Epochs": f"{len(summary.result.history)} of {config.epochs}, kept "
                 f"{proof.get('kept_epoch', 0) + 1}",
@@ -112,6 +130,32 @@ def print_finetune(summary: FinetuneSummary) -> None:
             "REGISTERED": {"Version": version, "Seconds": f"{summary.seconds:.1f}"},
         },
     )
+
+
+def _load_rows(encoder: str | None, load: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not load:
+        return {"Encoder": "none (from scratch)"}
+    total = load["num_matched"] + load["num_missing"] + load["num_mismatched"]
+    return {
+        "Encoder": encoder or "",
+        "Tensors matched": f"{load['num_matched']}/{total} "
+        f"({load['match_ratio_encoder']:.0%} of the encoder, "
+        f"{load['match_ratio_model']:.0%} of the model)",
+        "Shape mismatches": load["num_mismatched"],
+        "Not the encoder's": f"{load['num_ignored']} tensors left out (decoder, mask token)",
+        "SHA-256": load["checkpoint_sha256"][:16],
+    }
+
+
+def _freeze_rows(schedule: str, proof: Mapping[str, Any]) -> dict[str, Any]:
+    rows = {"Schedule": schedule}
+    for phase in proof.get("phases", []):
+        first, last = phase["epochs"]
+        rows[f"Epochs {first + 1}-{last + 1}"] = (
+            f"{phase['encoder_tensors_frozen']} encoder tensors frozen, "
+            f"{phase['encoder_tensors_moved']} moved"
+        )
+    return {**rows, "Proven": "yes, tensor by tensor" if proof.get("proven") else "NO"}
 
 
 def print_evaluation(summary: EvaluationSummary) -> None:

@@ -1,16 +1,28 @@
-"""Commands about runs: runs, show, sync."""
+"""Commands about runs and where they are looked at: runs, show, sync, server, ui."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from moola.cli.console import console, figure, print_gates, print_json, print_report
-from moola.cli.options import AsJson
+from moola.cli.console import (
+    console,
+    figure,
+    print_gates,
+    print_json,
+    print_report,
+    styled,
+    table,
+)
+from moola.cli.options import AsJson, one_of
 from moola.cli.reports import print_finetune
+from moola.config import names
 
 if TYPE_CHECKING:
     from moola.steps.runs import StoredRun
@@ -18,45 +30,39 @@ if TYPE_CHECKING:
 _STATUS_STYLE = {"FINISHED": "green", "FAILED": "red", "KILLED": "yellow"}
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to the tree."""
-    app.command("runs")(runs)
-    app.command("show")(show)
-    app.command("sync")(sync)
-
-
 def runs(
     num: int = typer.Option(20, help="How many, newest first."),
-    step: str = typer.Option("", help="pretrain, finetune, ablate, sweep, evaluate or promote."),
+    step: str = typer.Option(
+        "",
+        help=f"Of one step only: {', '.join(names.STEPS)}; empty: of any.",
+        autocompletion=one_of(*names.STEPS),
+    ),
     as_json: bool = AsJson,
 ) -> None:
     """List the newest runs of the store.
 
     Example: `moola runs --step finetune`
     """
-    from rich.table import Table
-
     from moola.steps.runs import list_runs
 
     found = list_runs(num=num, step=step or None)
     if as_json:
         print_json([dataclasses.asdict(run) for run in found])
         return
-    table = Table(box=None, pad_edge=False)
+    rows = table()
     for column in ("run", "step", "started (UTC)", "seconds", "status", "log-loss", "name"):
-        table.add_column(column, overflow="fold", no_wrap=column != "name")
+        rows.add_column(column, overflow="fold", no_wrap=column != "name")
     for run in found:
-        style = _STATUS_STYLE.get(run.status, "dim")
-        table.add_row(
+        rows.add_row(
             run.run_id[:8],
             run.step,
             _time(run.started_ms),
             "" if run.seconds is None else f"{run.seconds:.1f}",
-            f"[{style}]{run.status}[/]",
+            styled(run.status, _STATUS_STYLE.get(run.status, "dim")),
             figure(run.metrics["log_loss"]) if "log_loss" in run.metrics else "",
             run.name,
         )
-    console().print(table)
+    console().print(rows)
 
 
 def show(
@@ -82,7 +88,7 @@ def show(
         print_gates(reports)
 
 
-def sync() -> None:
+def sync(as_json: bool = AsJson) -> None:
     """Send what runs left in the spool while their tracking server was away.
 
     The next run does this by itself. Exit code 1: something still waits, or was refused.
@@ -92,21 +98,88 @@ def sync() -> None:
     from moola.errors import Refused
     from moola.tracking.sync import sync as send
 
-    open_ends = []
-    num_spools = 0
+    reports, open_ends = [], []
     for report in send():
-        num_spools += 1
-        line = f"  {report.folder.name}: {report.num_sent} entries sent to {report.store}"
-        if report.runs:
-            line += f", runs {', '.join(run[:8] for run in report.runs)}"
-        console().print(line if report.store else f"  {report.folder.name}", markup=False)
+        reports.append(dataclasses.asdict(report))
+        if not as_json:
+            line = f"  {report.folder.name}"
+            if report.store:
+                line += f": {report.num_sent} entries sent to {report.store}"
+            if report.runs:
+                line += f", runs {', '.join(run[:8] for run in report.runs)}"
+            console().print(line)
         if report.trouble:
             open_ends.append(f"{report.num_waiting} entries wait: {report.trouble}")
         if report.refused:
             open_ends.append(f"the store refused {'; '.join(report.refused)}")
+    if as_json:
+        print_json(reports)
     if open_ends:
         raise Refused("; ".join(dict.fromkeys(open_ends)))
-    console().print("nothing was waiting" if not num_spools else "everything is in the store")
+    if not as_json:
+        console().print("everything is in the store" if reports else "nothing was waiting")
+
+
+def server(
+    backend_store_uri: str = typer.Option(
+        names.DEFAULT_TRACKING_URI, help="SQLite or PostgreSQL: runs, registry and ledger."
+    ),
+    artifacts_destination: str = typer.Option(names.ARTIFACT_ROOT, help="Folder or bucket."),
+    host: str = typer.Option("127.0.0.1", help="Address to listen on."),
+    port: int = typer.Option(5000, help="Port to listen on."),
+    workers: int = typer.Option(1, help="Processes."),
+    policy: Path | None = typer.Option(None, help="YAML of the promotion policy."),
+    auth: bool = typer.Option(False, help="Users must log in (MLflow's basic-auth)."),
+) -> None:
+    """Start MLflow's server with the guard: nothing unproven reaches Production.
+
+    Example: `moola server --backend-store-uri postgresql://moola@127.0.0.1/moola`
+    """
+    from moola.promotion.guard import server_command
+
+    command = server_command(
+        project=Path(),
+        backend_store_uri=backend_store_uri,
+        artifacts_destination=artifacts_destination,
+        host=host,
+        port=port,
+        workers=workers,
+        policy_file=policy,
+        auth=auth,
+    )
+    console().print(f"Guarded MLflow server on http://{host}:{port}, with its history at /moola")
+    for rule in command.enforces:
+        console().print(f"  - {rule}")
+    os.execve(command.argv[0], list(command.argv), {**os.environ, **command.env})
+
+
+def ui(
+    page: str = typer.Argument("gates", help="gates: where the gates of evaluations are compared."),
+    as_json: bool = AsJson,
+) -> None:
+    """Print the addresses of the pages where gates are compared, and open the newest in a browser.
+
+    The browser is opened from a terminal only. The page needs `make ui` or `moola server` running,
+    or a tracking server.
+
+    Example: `moola ui gates`
+    """
+    import webbrowser
+
+    from moola.errors import ConfigError
+    from moola.steps.pages import gate_pages
+
+    if page != "gates":
+        raise ConfigError(f"page is {page!r}", limit="gates")
+    pages = gate_pages()
+    if as_json:
+        print_json([{"title": title, "url": url} for title, url in pages])
+        return
+    for title, url in pages:
+        console().print(f"{title:<30} {url}")
+    if sys.stdout.isatty():
+        newest = next(url for title, url in pages if title.startswith("gates of"))
+        webbrowser.open(newest)
 
 
 def _print_run(run: StoredRun) -> None:
@@ -117,17 +190,17 @@ def _print_run(run: StoredRun) -> None:
         "Status": run.status,
         "Started (UTC)": _time(run.started_ms),
         "Seconds": "" if run.seconds is None else f"{run.seconds:.1f}",
-        "Git": run.tags.get("mlflow.source.git.commit", "nogit")[:7],
+        "Git": run.tags.get(names.TAG_GIT_COMMIT, "nogit")[:7],
     }
-    if reason := run.tags.get("moola.reason"):
+    if reason := run.tags.get(names.TAG_REASON):
         rows["Reason"] = reason
-    if note := run.tags.get("mlflow.note.content"):
+    if note := run.tags.get(names.TAG_NOTE):
         rows["Verdict"] = note.strip().splitlines()[0]
     sections = {
         "RUN": rows,
         "PARAMETERS": dict(sorted(run.params.items())),
         "RESULTS": {k: figure(v) for k, v in sorted(run.metrics.items())},
-        "CHILD RUNS": {c.name: c.tags.get("moola.verdict", c.status) for c in run.children},
+        "CHILD RUNS": {c.name: c.tags.get(names.TAG_VERDICT, c.status) for c in run.children},
     }
     print_report(f"RUN {run.name}", {k: v for k, v in sections.items() if v})
 

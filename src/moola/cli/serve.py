@@ -1,25 +1,24 @@
-"""Commands that serve: serve (the model), server (guarded MLflow) and ui."""
+"""Commands about a version at work: serve, predict, drift."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from moola.cli.console import console
-from moola.cli.options import Device, LedgerUrl, Name
+from moola.cli.console import console, figure, print_json, progress_bars, styled, table
+from moola.cli.options import AsJson, DataRoot, Device, LedgerUrl, Name
 from moola.config import names
 from moola.config.serving import ENV_TOKEN, ServeConfig
 
+if TYPE_CHECKING:
+    from moola.steps.drift import DriftSummary
+
 _DEFAULTS = ServeConfig()
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to the tree."""
-    app.command("serve")(serve)
-    app.command("server")(server)
-    app.command("ui")(ui)
+_LIMITS = "Limits"
 
 
 def serve(
@@ -28,13 +27,19 @@ def serve(
         "", help="Serve this version, unproven, instead of the one in Production."
     ),
     host: str = typer.Option(_DEFAULTS.host, help="Address to listen on."),
-    port: int = typer.Option(_DEFAULTS.port),
+    port: int = typer.Option(_DEFAULTS.port, help="Port to listen on."),
     workers: int = typer.Option(_DEFAULTS.workers, help="Processes."),
     device: str = Device,
     threads: int = typer.Option(_DEFAULTS.threads, help="Threads of torch in each process."),
-    max_body_mib: float = typer.Option(_DEFAULTS.max_body_mib, help="Larger: 413."),
-    max_windows: int = typer.Option(_DEFAULTS.max_windows, help="Most windows a request."),
-    timeout: float = typer.Option(_DEFAULTS.timeout_seconds, help="Seconds a request may take."),
+    max_body_mib: float = typer.Option(
+        _DEFAULTS.max_body_mib, help="A larger body is answered 413.", rich_help_panel=_LIMITS
+    ),
+    max_windows: int = typer.Option(
+        _DEFAULTS.max_windows, help="Most windows a request.", rich_help_panel=_LIMITS
+    ),
+    timeout: float = typer.Option(
+        _DEFAULTS.timeout_seconds, help="Seconds a request may take.", rich_help_panel=_LIMITS
+    ),
     poll: float = typer.Option(_DEFAULTS.poll_seconds, help="Seconds between looks at Production."),
     log_predictions: Path | None = typer.Option(
         None, help="Folder to keep answers and features in, for `moola drift`."
@@ -71,60 +76,87 @@ def serve(
     run(config)
 
 
-def server(
-    backend_store_uri: str = typer.Option(
-        names.DEFAULT_TRACKING_URI, help="SQLite or PostgreSQL: runs, registry and ledger."
+def predict(
+    file: Path = typer.Argument(
+        ..., help="Bars (CSV, parquet) or windows (CSV, parquet, .npy), in price units."
     ),
-    artifacts_destination: str = typer.Option(names.ARTIFACT_ROOT, help="Folder or bucket."),
-    host: str = typer.Option("127.0.0.1", help="Address to listen on."),
-    port: int = typer.Option(5000),
-    workers: int = typer.Option(1),
-    policy: Path | None = typer.Option(None, help="YAML of the promotion policy."),
-    auth: bool = typer.Option(False, help="Users must log in (MLflow's basic-auth)."),
+    output: Path = typer.Option(Path("predictions.parquet"), help="Parquet file to write."),
+    model: str = typer.Option(
+        f"models:/{names.REGISTERED_MODEL}@{names.ALIAS_PRODUCTION}", help="Model URI."
+    ),
+    step: int = typer.Option(1, help="Bars between the starts of two windows."),
+    cross_gaps: bool = typer.Option(False, help="Windows may span gaps in the time line."),
+    device: str = Device,
+    as_json: bool = AsJson,
 ) -> None:
-    """Start MLflow's server with the guard: nothing unproven reaches Production.
+    """Score a file with a registered version, one row a window; memory does not grow with the file.
 
-    Example: `moola server --backend-store-uri postgresql://moola@127.0.0.1/moola`
+    Example: `moola predict data/bars/eurusd_1h.parquet --step 6 --output scores.parquet`
     """
-    from moola.promotion.guard import server_command
+    from moola.steps.predict import predict as score
 
-    command = server_command(
-        project=Path(),
-        backend_store_uri=backend_store_uri,
-        artifacts_destination=artifacts_destination,
-        host=host,
-        port=port,
-        workers=workers,
-        policy_file=policy,
-        auth=auth,
+    with progress_bars(quiet=as_json) as progress:
+        done = score(
+            file,
+            output=output,
+            model_uri=model,
+            step=step,
+            cross_gaps=cross_gaps,
+            device=device,
+            progress=progress,
+        )
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    console().print(
+        f"{done.num_windows:,} windows scored by {model} (version {done.version}) -> {done.path}"
     )
-    console().print(f"Guarded MLflow server on http://{host}:{port}, with its history at /moola")
-    for rule in command.enforces:
-        console().print(f"  - {rule}", markup=False)
-    os.execve(command.argv[0], list(command.argv), {**os.environ, **command.env})
 
 
-def ui(
-    page: str = typer.Argument("gates", help="gates: where the gates of evaluations are compared."),
+def drift(
+    folder: Path = typer.Argument(..., help="What `moola serve --log-predictions` wrote."),
+    name: str = Name,
+    version: str = typer.Option("", help="Version; empty: the one that answered last."),
+    labels: Path | None = typer.Option(None, help="Labels by now: request_id, row, label."),
+    data_root: str = DataRoot,
+    as_json: bool = AsJson,
 ) -> None:
-    """Print the addresses of the pages where gates are compared, and open the newest in a browser.
+    """Compare served windows and scores with the training set; log a run about it.
 
-    The browser is opened from a terminal only. The page needs `make ui` or `moola server` running,
-    or a tracking server.
-
-    Example: `moola ui gates`
+    Example: `moola drift served --labels labels.csv`
     """
-    import sys
-    import webbrowser
+    from moola.steps.drift import drift as compare
 
-    from moola.errors import ConfigError
-    from moola.steps.pages import gate_pages
+    found = compare(folder, name=name, version=version or None, labels=labels, data_root=data_root)
+    if as_json:
+        print_json(drift_facts(found))
+        return
+    rows = table("", "PSI", "noise", "KS", "p (Holm)", "effect", "")
+    for row in found.report.rows:
+        figures = (row.psi, row.psi_noise, row.ks, row.p_holm, row.effect)
+        mark = styled("drift", "red") if row.drifted else ""
+        rows.add_row(row.name, *(f"{value:.3f}" for value in figures), mark)
+    out = console()
+    out.print(rows)
+    labelled = found.labelled or {}
+    for metric in (m for m in ("log_loss", "brier", "ece", "accuracy") if m in labelled):
+        out.print(f"{metric} of {found.num_labelled} labelled: {figure(labelled[metric])}")
+    blocks = found.report.num_blocks
+    out.print(
+        f"version {found.version}: {found.report.num_served:,} served windows ({blocks[1]} blocks) "
+        f"beside {found.report.num_train:,} ({blocks[0]} blocks); run {found.run_id}"
+    )
+    out.print(f"drifted: {', '.join(found.report.drifted) or 'nothing'}")
 
-    if page != "gates":
-        raise ConfigError(f"page is {page!r}", limit="gates")
-    pages = gate_pages()
-    for title, url in pages:
-        console().print(f"{title:<30} {url}", markup=False)
-    if sys.stdout.isatty():
-        newest = next(url for title, url in pages if title.startswith("gates of"))
-        webbrowser.open(newest)
+
+def drift_facts(found: DriftSummary) -> dict[str, Any]:
+    """Return what drift was seen, JSON-ready."""
+    return {
+        "run_id": found.run_id,
+        "name": found.name,
+        "version": found.version,
+        "drifted": found.report.drifted,
+        "num_labelled": found.num_labelled,
+        "labelled": found.labelled,
+        "report": found.report.to_dict(),
+    }

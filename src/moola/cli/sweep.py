@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from moola.cli.console import console, figure, print_json, print_report, progress_bars
+from moola.cli.console import console, figure, print_json, print_report, progress_bars, table
 from moola.cli.options import (
     Address,
     AsJson,
     DataRoot,
     Device,
+    Folds,
     GpusPerTask,
     Jobs,
+    Labeled,
     LauncherName,
+    Split,
     whole_numbers,
 )
 from moola.config import names
@@ -25,12 +28,6 @@ if TYPE_CHECKING:
     from moola.steps.sweep import SweepSummary
 
 _SHOWN = 10
-_SPELLED = {"labeled": "dataset"}  # where `moola train` has another name
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to the tree."""
-    app.command("sweep")(sweep)
 
 
 def sweep(
@@ -43,10 +40,10 @@ def sweep(
     fixed: list[str] = typer.Option(
         [], "--set", help="NAME=VALUE of what is not searched over. May be repeated."
     ),
-    dataset: str = typer.Option(names.DEFAULT_LABELED, help="Labelled window set."),
-    split: str = typer.Option(names.DEFAULT_SPLIT, help="Split of the `moola train` that follows."),
+    labeled: str = Labeled,
+    split: str = Split,
     pretrained_encoder: str = typer.Option("", help="Checkpoint of an encoder; empty: scratch."),
-    folds: str = typer.Option("", help="Walk-forward folds; empty: those of the set."),
+    folds: str = Folds,
     seeds: str = typer.Option("17", help="Training seeds, averaged per window."),
     jobs: int = Jobs,
     launcher: str = LauncherName,
@@ -58,7 +55,8 @@ def sweep(
 ) -> None:
     """Search hyper-parameters by log-loss on walk-forward validation windows.
 
-    The same command goes on where it stopped. It ends with the `moola train` that trains the best.
+    The same command goes on where it stopped. It ends with the `moola train` that trains the best
+    on `--split`.
 
     Example: `moola sweep --space learning_rate=1e-4:1e-2:log --space dropout=0:0.5 --set
     preset=compact --trials 20 --jobs 2`
@@ -69,7 +67,7 @@ def sweep(
     from moola.training.launchers import open_launcher
 
     base = FinetuneConfig(
-        labeled=dataset, split=split, pretrained_encoder=pretrained_encoder or None, device=device
+        labeled=labeled, split=split, pretrained_encoder=pretrained_encoder or None, device=device
     )
     if fixed:
         base = configured(base, {d.name: d.ends[0] for d in parse_space(fixed, base)})
@@ -101,7 +99,7 @@ def train_command(config: FinetuneConfig) -> str:
         value = getattr(config, field.name)
         if value == getattr(plain, field.name):
             continue
-        option = f"--{_SPELLED.get(field.name, field.name).replace('_', '-')}"
+        option = f"--{field.name.replace('_', '-')}"
         words.append(option if value is True else f"{option} {_written(value)}")
     return " ".join(words)
 
@@ -112,8 +110,6 @@ def _written(value: Any) -> str:
 
 def print_sweep(summary: SweepSummary, command: str) -> None:
     """Print the best configurations, what to make of them, and how to train the first."""
-    from rich.table import Table
-
     against = summary.against_start
     told = "outside the space"
     if against is not None:
@@ -127,18 +123,16 @@ def print_sweep(summary: SweepSummary, command: str) -> None:
                 "Study": summary.study,
                 "Windows": f"{summary.num_windows} walk-forward validation windows",
                 "Seeds": f"{len(summary.seeds)}, averaged per window",
-                "Best less start": told.replace("[", r"\["),
+                "Best less start": told,
             }
         },
     )
     out = console()
-    table = Table(box=None, pad_edge=False)
-    for column in summary.rows[0]:
-        table.add_column(column.replace("_", "-"), overflow="fold")
+    rows = table(*(column.replace("_", "-") for column in summary.rows[0]))
     for row in summary.rows[:_SHOWN]:
-        table.add_row(*(_written(value) for value in row.values()))
-    out.print(table)
+        rows.add_row(*(_written(value) for value in row.values()))
+    out.print(rows)
     if len(summary.rows) > _SHOWN:
         out.print(f"(all {len(summary.rows)} stand in the run's {names.ARTIFACT_SWEEP_TABLE})")
     out.print(f"{summary.warning}.")
-    out.print(command, soft_wrap=True)
+    out.print(command)

@@ -1,4 +1,4 @@
-"""Commands that train and judge: train, evaluate, demo."""
+"""Commands that train and judge: demo, train, evaluate."""
 
 from __future__ import annotations
 
@@ -8,94 +8,130 @@ import typer
 
 from moola.cli.console import console, print_json, progress_bars
 from moola.cli.options import (
+    AUGMENTATION,
+    ENCODER,
+    MODEL,
     Address,
     AsJson,
+    BatchSize,
     DataRoot,
     Device,
+    Dropout,
+    Epochs,
+    Folds,
     GpusPerTask,
     Jobs,
+    Labeled,
     LauncherName,
+    LearningRate,
+    Name,
+    Patience,
+    Preset,
+    Resume,
+    Seed,
+    Split,
+    WeightDecay,
+    config_of,
+    one_of,
     whole_numbers,
 )
-from moola.cli.reports import evaluation_facts, print_evaluation, print_finetune
+from moola.cli.reports import evaluation_facts, finetune_facts, print_evaluation, print_finetune
 from moola.config import names
-from moola.config import training as defaults
+from moola.config.training import ENCODER_MODELS, FREEZE_SCHEDULES, FinetuneConfig
 
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to the tree."""
-    app.command("train")(train)
-    app.command("evaluate")(evaluate)
-    app.command("demo")(demo)
+_DEFAULTS = FinetuneConfig()
 
 
 def train(
-    model: str = typer.Option("enhanced_simple_lstm", help="A model that can be served."),
-    preset: str = typer.Option("matched", help="matched (128 x 2) or compact (32 x 1)."),
-    dataset: str = typer.Option(names.DEFAULT_LABELED, help="Labelled window set."),
-    split: str = typer.Option(names.DEFAULT_SPLIT, help="A forward-chaining split."),
+    labeled: str = Labeled,
+    split: str = Split,
     pretrained_encoder: str = typer.Option("none", help="Checkpoint of an encoder; none: scratch."),
-    freeze_encoder: bool = typer.Option(
-        True, "--freeze-encoder/--no-freeze-encoder", help="Follow --freeze, or train all at once."
-    ),
-    freeze: str = typer.Option("two_phase", help="none, frozen, two_phase, gradual or phases."),
-    unfreeze_after: int = typer.Option(
-        defaults.MASKED_LSTM_FREEZE_EPOCHS, help="Epochs; 0: the encoder starts unfrozen."
-    ),
-    epochs: int = typer.Option(60),
-    batch_size: int = typer.Option(32),
-    learning_rate: float = typer.Option(5e-4),
-    weight_decay: float = typer.Option(1e-4),
-    dropout: float = typer.Option(0.1),
-    patience: int = typer.Option(20, help="Early stopping, epochs; 0: train to the end."),
-    phases: str = typer.Option("", help="Epochs of each phase for --freeze phases: 30,10,5."),
-    unfreeze_lr_factor: float = typer.Option(
-        defaults.MASKED_LSTM_UNFREEZE_LR_REDUCTION, help="Rate after unfreezing: 0.5, 0.3 or 0.1."
-    ),
-    class_weight: str = typer.Option("", help="balanced, or a weight a class: 1,2.5."),
-    focal_gamma: float = typer.Option(0.0, help="Of the focal loss; 0: cross-entropy."),
-    use_temporal_aug: bool = typer.Option(False, help="Warp and jitter training windows."),
-    mixup_alpha: float = typer.Option(0.0, help="Mix training windows; 0: off."),
-    cutmix_alpha: float = typer.Option(0.0, help="Cut and mix training windows; 0: off."),
-    resume: bool = typer.Option(False, "--resume", help="Go on where a killed run stopped."),
-    seed: int = typer.Option(17),
+    epochs: int = Epochs(_DEFAULTS.epochs),
+    resume: bool = Resume,
+    seed: int = Seed,
     device: str = Device,
-    register_as: str = typer.Option(names.REGISTERED_MODEL, help="Registered model, or none."),
-    log_pretrained_stats: bool = typer.Option(False, help="Print every tensor of the load."),
+    register_as: str = typer.Option(
+        names.REGISTERED_MODEL, help="Registered model that gets a new version; none: no version."
+    ),
     data_root: str = DataRoot,
+    as_json: bool = AsJson,
+    model: str = typer.Option(
+        _DEFAULTS.model,
+        help=f"{', '.join(ENCODER_MODELS)}: those that can be served.",
+        autocompletion=one_of(*ENCODER_MODELS),
+        rich_help_panel=MODEL,
+    ),
+    preset: str = Preset,
+    dropout: float = Dropout(_DEFAULTS.dropout),
+    freeze_encoder: bool = typer.Option(
+        True,
+        "--freeze-encoder/--no-freeze-encoder",
+        help="Follow --freeze, or train all at once.",
+        rich_help_panel=ENCODER,
+    ),
+    freeze: str = typer.Option(
+        _DEFAULTS.freeze,
+        help="none, frozen, two_phase, gradual or phases.",
+        autocompletion=one_of(*FREEZE_SCHEDULES),
+        rich_help_panel=ENCODER,
+    ),
+    unfreeze_after: int = typer.Option(
+        _DEFAULTS.unfreeze_after,
+        help="Epochs the encoder stays frozen (gradual: epochs a layer); 0: it starts unfrozen.",
+        rich_help_panel=ENCODER,
+    ),
+    phases: str = typer.Option(
+        "", help="Epochs of each phase for --freeze phases: 30,10,5.", rich_help_panel=ENCODER
+    ),
+    unfreeze_lr_factor: float = typer.Option(
+        _DEFAULTS.unfreeze_lr_factor,
+        help="Rate after unfreezing, as a share of that before: 0.5, 0.3 or 0.1.",
+        rich_help_panel=ENCODER,
+    ),
+    log_pretrained_stats: bool = typer.Option(
+        False, help="Print every tensor of the load.", rich_help_panel=ENCODER
+    ),
+    batch_size: int = BatchSize(_DEFAULTS.batch_size),
+    learning_rate: float = LearningRate(_DEFAULTS.learning_rate),
+    weight_decay: float = WeightDecay(_DEFAULTS.weight_decay),
+    patience: int = Patience(_DEFAULTS.patience),
+    class_weight: str = typer.Option(
+        "",
+        help="balanced, or a weight a class: 1,2.5; empty: none.",
+        rich_help_panel=AUGMENTATION,
+    ),
+    focal_gamma: float = typer.Option(
+        _DEFAULTS.focal_gamma,
+        help="Of the focal loss; 0: cross-entropy.",
+        rich_help_panel=AUGMENTATION,
+    ),
+    use_temporal_aug: bool = typer.Option(
+        False, help="Warp and jitter training windows.", rich_help_panel=AUGMENTATION
+    ),
+    mixup_alpha: float = typer.Option(
+        _DEFAULTS.mixup_alpha, help="Mix training windows; 0: off.", rich_help_panel=AUGMENTATION
+    ),
+    cutmix_alpha: float = typer.Option(
+        _DEFAULTS.cutmix_alpha,
+        help="Cut and mix training windows; 0: off.",
+        rich_help_panel=AUGMENTATION,
+    ),
 ) -> None:
     """Train a classifier, from scratch or from an encoder, and register it as a version.
 
     Example: `moola train --preset matched --pretrained-encoder artifacts/pretrained/bilstm_encoder`
     """
-    from moola.config.training import FinetuneConfig
     from moola.steps.finetune import finetune
 
-    config = FinetuneConfig(
-        model=model,
-        preset=preset,
-        labeled=dataset,
-        split=split,
+    config = config_of(
+        FinetuneConfig,
+        locals(),
         pretrained_encoder=_unless(pretrained_encoder, "none"),
         freeze=freeze if freeze_encoder else "none",
-        unfreeze_after=unfreeze_after,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        dropout=dropout,
-        patience=patience,
         phases=whole_numbers("phases", phases),
-        unfreeze_lr_factor=unfreeze_lr_factor,
         class_weight=class_weight or None,
-        focal_gamma=focal_gamma,
-        use_temporal_aug=use_temporal_aug,
-        mixup_alpha=mixup_alpha,
-        cutmix_alpha=cutmix_alpha,
-        seed=seed,
-        device=device,
     )
-    with progress_bars() as progress:
+    with progress_bars(quiet=as_json) as progress:
         summary = finetune(
             config,
             data_root=data_root,
@@ -103,6 +139,9 @@ def train(
             resume=resume,
             progress=progress,
         )
+    if as_json:
+        print_json(finetune_facts(summary))
+        return
     print_finetune(summary)
     if log_pretrained_stats and summary.result.load_report:
         from moola.models.load_report import format_load_report
@@ -116,8 +155,8 @@ def evaluate(
     version: str = typer.Option(
         "newest", help="Version to judge; several (1,2,3) compete, and Holm's correction holds."
     ),
-    name: str = typer.Option(names.REGISTERED_MODEL, help="Registered model."),
-    folds: str = typer.Option("", help="Walk-forward folds; empty: those of the version's set."),
+    name: str = Name,
+    folds: str = Folds,
     seeds: str = typer.Option("17,18,19", help="Training seeds, averaged per window."),
     gate: list[int] = typer.Option(
         [], help="Run this gate only (may be repeated); nothing is signed if one is missing."

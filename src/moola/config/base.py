@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,19 +34,46 @@ class Config:
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
         """Build from a YAML file."""
-        try:
-            values = yaml.safe_load(Path(path).read_text())
-        except FileNotFoundError:
-            raise ConfigError(f"configuration file {path} does not exist") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"{path} holds {type(values).__name__}", limit="a mapping")
-        return cls.from_mapping(values)
+        return cls.from_mapping(read_mapping(path, "configuration"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values."""
         return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping; `what` names the file in a message.
+
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        What it is, for the message: ``thresholds``, ``recipe``.
+
+    Returns
+    -------
+    dict
+        What it holds.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, is not YAML, or holds something else.
+    """
+    try:
+        text = Path(path).read_text()
+    except FileNotFoundError:
+        raise ConfigError(f"{what} file {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what} file {path} cannot be read: {error}") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}", limit="a mapping")
+    return values
 
 
 def check_range(
@@ -79,6 +106,21 @@ def check_count(name: str, value: int, *, low: int = 1, high: int | None = None)
     if not whole or value < low or (high is not None and value > high):
         top = f" and at most {high}" if high is not None else ""
         raise ConfigError(f"{name} is {value!r}", limit=f"a whole number of at least {low}{top}")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ConfigError unless there is at least one seed, all whole numbers and distinct."""
+    for seed in seeds:
+        check_count("seeds", seed, low=0)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds is {list(seeds)}", limit="at least one, all distinct")
+
+
+def check_list(name: str, value: Any) -> tuple[Any, ...]:
+    """Return a list's values; raise ConfigError for anything else, as a text is no list."""
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{name} is {value!r}", limit="a list")
+    return tuple(value)
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from moola.config.base import Config, check_choice, check_count, check_range
+from moola.config.base import (
+    Config,
+    check_choice,
+    check_count,
+    check_list,
+    check_range,
+    read_mapping,
+)
 from moola.errors import ConfigError
 
 LABELS = ("none", "expansion", "expansion_direction", "triple_barrier", "file")
@@ -76,9 +82,8 @@ class WindowRecipe(Config):
         self._check_own_labels()
 
     def _check_own_labels(self) -> None:
-        if not isinstance(self.class_names, list | tuple):
-            raise ConfigError(f"class_names is {self.class_names!r}", limit="a list of names")
-        object.__setattr__(self, "class_names", tuple(str(c) for c in self.class_names))
+        class_names = check_list("class_names", self.class_names)
+        object.__setattr__(self, "class_names", tuple(str(c) for c in class_names))
         if self.label != "file":
             if self.label_file is not None or self.class_names:
                 raise ConfigError(
@@ -180,19 +185,13 @@ def load_recipes(
 ) -> tuple[dict[str, WindowRecipe], dict[str, SplitRecipe]]:
     """Read window sets and splits from a YAML file (default: the recipes that ship with Moola)."""
     if path is None:
+        from importlib import resources  # slow to import, and `moola --help` imports this module
+
         text = resources.files("moola.config").joinpath("recipes.yaml").read_text()
+        values = yaml.safe_load(text)
     else:
-        try:
-            text = Path(path).read_text()
-        except FileNotFoundError:
-            raise ConfigError(f"recipe file {path} does not exist") from None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"recipe file {path} cannot be read: {error}") from None
-    try:
-        values: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"recipes are not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict) or set(values) - {"sets", "splits"}:
+        values = read_mapping(path, "recipe")
+    if set(values) - {"sets", "splits"}:
         raise ConfigError("recipes hold something else", limit="a mapping of sets and splits")
     sets = {k: WindowRecipe.from_mapping(v) for k, v in _section(values, "sets").items()}
     splits = {k: SplitRecipe.from_mapping(v) for k, v in _section(values, "splits").items()}

@@ -7,12 +7,11 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import yaml
 
-from moola.config.base import Config, check_count, check_range
-from moola.errors import ConfigError
+from moola.config.base import Config, check_count, check_range, check_seeds, read_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +95,16 @@ class Thresholds(Config):
 
         A file may hold some of the keys only; the others keep Moola's values.
 
+        Parameters
+        ----------
+        path
+            YAML over Moola's own thresholds; None: just these.
+
+        Returns
+        -------
+        Thresholds
+            The thresholds, checked.
+
         Raises
         ------
         ConfigError
@@ -104,7 +113,7 @@ class Thresholds(Config):
         text = resources.files("moola.config").joinpath("gates.yaml").read_text()
         values = yaml.safe_load(text)
         if path is not None:
-            values |= _read_mapping(Path(path))
+            values |= read_mapping(path, "thresholds")
         return cls.from_mapping(values)
 
     def digest(self) -> str:
@@ -132,22 +141,7 @@ class EvaluateConfig(Config):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
-        for seed in self.seeds:
-            check_count("seeds", seed, low=0)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"seeds is {list(self.seeds)}", limit="at least one, all distinct")
+        check_seeds(self.seeds)
         object.__setattr__(self, "gates", tuple(sorted(set(self.gates))))
         for gate in self.gates:
             check_count("gates", gate, low=0, high=7)
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"thresholds file {path} does not exist") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}", limit="a mapping")
-    return values

@@ -10,6 +10,14 @@ EXPERIMENT_FINETUNE = "moola-finetune"
 EXPERIMENT_GATES = "moola-gates"
 EXPERIMENT_PROMOTION = "moola-promotion"
 EXPERIMENT_MONITORING = "moola-monitoring"
+EXPERIMENTS = (
+    EXPERIMENT_PRETRAIN,
+    EXPERIMENT_FINETUNE,
+    EXPERIMENT_GATES,
+    EXPERIMENT_PROMOTION,
+    EXPERIMENT_MONITORING,
+)
+STEPS = ("pretrain", "finetune", "ablate", "sweep", "evaluate", "promote", "drift")  # TAG_STEP
 
 REGISTERED_MODEL = "EnhancedSimpleLSTM"
 ALIAS_PRODUCTION = "production"
@@ -29,13 +37,26 @@ TAG_SETS = "moola.data.sets"
 TAG_SPLITS = "moola.data.splits"
 TAG_GIT_DIRTY = "moola.git.dirty"
 TAG_MODEL_DIGEST = "moola.model.sha256"
+TAG_SHA256 = "moola.sha256"
 TAG_GATES_RUN = "moola.gates.run_id"
+TAG_CHARS = 5000  # MLflow's limit
 
+# MLflow's own
+TAG_NOTE = "mlflow.note.content"
+TAG_PARENT = "mlflow.parentRunId"
+TAG_GIT_COMMIT = "mlflow.source.git.commit"
+TAG_GIT_BRANCH = "mlflow.source.git.branch"
+
+ARTIFACT_ENVIRONMENT = "environment.json"
+ARTIFACT_DIFF = "git/uncommitted.diff"
+ARTIFACT_TRACEBACK = "traceback.txt"
 ARTIFACT_AUDIT = "audit/audit_trail.json"
 ARTIFACT_SPLIT = "split/indices.json"
 ARTIFACT_LOAD_REPORT = "pretrained/load_report.json"
 ARTIFACT_FREEZE_SCHEDULE = "freeze/schedule.json"
 ARTIFACT_WEIGHT_EVOLUTION = "freeze/weight_evolution.parquet"
+ARTIFACT_WEIGHT_PICTURE = "freeze/weight_evolution.png"
+ARTIFACT_MASKED_ERROR = "quality/masked_error.json"
 ARTIFACT_RELIABILITY = "calibration/reliability.png"
 ARTIFACT_RELIABILITY_BEFORE = "calibration/reliability_before.png"
 ARTIFACT_BINS = "calibration/bins.json"
@@ -51,9 +72,12 @@ ARTIFACT_ABLATION_TABLE = "ablation.json"
 ARTIFACT_SWEEP_TABLE = "sweep.json"
 ARTIFACT_ABLATION_PLOT = "ablation.png"
 ARTIFACT_ABLATION_REPORT = "ablation_report.json"
+ARTIFACT_DECISION = "decision.md"
+ARTIFACT_DRIFT = "drift.json"
 IMAGE_RELIABILITY = "reliability"
 IMAGE_CONFUSION = "confusion"
 IMAGE_ABLATION = "ablation"
+IMAGE_WEIGHTS = "weight_evolution"
 MODEL_NAME = "model"
 
 DEFAULT_ENCODER = "artifacts/pretrained/bilstm_encoder"
@@ -62,4 +86,6 @@ DEFAULT_MULTITASK = "artifacts/pretrained/multitask_encoder"
 DEFAULT_LABELED = "labeled_windows/v1"
 DEFAULT_UNLABELED = "unlabeled_windows/v1"
 DEFAULT_SPLIT = "splits/fwd_chain_v3.json"
-DEFAULT_FOLDS = "splits/walk_forward_v1.json"
+
+EVALUATION_FOLDER = "artifacts/evaluation"
+RESUME_FOLDER = "artifacts/resume"

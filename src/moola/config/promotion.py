@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from moola.config.base import Config, check_count, check_range
+from moola.config.base import Config, check_count, check_list, check_range
 from moola.config.names import ALIAS_PRODUCTION
 from moola.errors import ConfigError
 
@@ -85,14 +85,15 @@ class PromotionPolicy(Config):
 
     def __post_init__(self) -> None:
         for field in ("required_gates", "encoder_gates", "synthetic_gates"):
-            gates = tuple(getattr(self, field))
+            gates = check_list(field, getattr(self, field))
             for gate in gates:
                 check_count(field, gate, low=0, high=7)
             object.__setattr__(self, field, gates)
         if not self.required_gates:
             raise ConfigError("required_gates is empty", limit="at least one gate")
         for field in ("thresholds_sha256", "protected_aliases", "models", "promoters", "webhooks"):
-            object.__setattr__(self, field, tuple(str(value) for value in getattr(self, field)))
+            values = check_list(field, getattr(self, field))
+            object.__setattr__(self, field, tuple(str(value) for value in values))
         for digest in self.thresholds_sha256:
             if not _HEX_64.fullmatch(digest):
                 raise ConfigError(f"thresholds_sha256 holds {digest!r}", limit="64 hex digits each")

@@ -75,6 +75,11 @@ def parse_space(words: Sequence[str], base: FinetuneConfig) -> Space:
     base
         What is not searched over.
 
+    Returns
+    -------
+    tuple of Range and Choice
+        A dimension for each word.
+
     Raises
     ------
     ConfigError

@@ -10,6 +10,7 @@ from moola.config.base import Config, check_choice, check_count, check_range
 from moola.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
+PRESETS = ("matched", "compact")
 FREEZE_SCHEDULES = ("none", "frozen", "two_phase", "gradual", "phases")
 
 # those that take a pretrained encoder
@@ -67,7 +68,7 @@ class FinetuneConfig(Config):
         check_range("weight_decay", self.weight_decay, low=0, high=1)
         check_range("dropout", self.dropout, low=0, high=1, open_high=True)
         check_choice("freeze", self.freeze, FREEZE_SCHEDULES)
-        check_choice("preset", self.preset, ("matched", "compact"))
+        check_choice("preset", self.preset, PRESETS)
         check_choice("device", self.device, DEVICES)
         for name in ("focal_gamma", "mixup_alpha", "cutmix_alpha"):
             check_range(name, getattr(self, name), low=0, high=100)

@@ -48,8 +48,19 @@ def audit_registry(
 
     Parameters
     ----------
-    client, ledger, name, trusted_keys
-        As for `moola.promotion.promote.promote`.
+    client
+        Client of the registry.
+    ledger
+        The ledger, usually in the registry's database.
+    name
+        The registered model.
+    trusted_keys
+        Keys whose signature counts.
+
+    Returns
+    -------
+    Audit
+        What was found.
 
     Raises
     ------

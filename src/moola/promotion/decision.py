@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from moola.errors import PromotionRefused
@@ -57,7 +57,7 @@ class Decision:
     evidence_digest: str | None = None
     ledger_seq: int | None = None
     test_looks: int | None = None
-    promotion_gate: GateDict | None = field(default=None)
+    promotion_gate: GateDict | None = None
     dry_run: bool = False
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import marshal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -36,6 +38,11 @@ def model_files_digest(folder: Path) -> str:
     folder
         The folder that holds ``MLmodel``.
 
+    Returns
+    -------
+    str
+        64 hex digits.
+
     Raises
     ------
     PromotionRefused
@@ -62,6 +69,20 @@ def version_digest(client: MlflowClient, name: str, version: str) -> str:
 
     The files are copied to a temporary folder, so nothing is written into the store.
 
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    name
+        The registered model.
+    version
+        Its version.
+
+    Returns
+    -------
+    str
+        64 hex digits.
+
     Raises
     ------
     PromotionRefused
@@ -69,20 +90,44 @@ def version_digest(client: MlflowClient, name: str, version: str) -> str:
     TrackingError
         If the server or store cannot be reached.
     """
-    with mlflow_call(f"version {version} of {name}"):
-        address = client.get_model_version_download_uri(name, version)
-    return address_digest(address, tracking_uri=client.tracking_uri)
+    with downloaded(client, name, version) as folder:
+        return model_files_digest(folder)
 
 
-def address_digest(address: str, *, tracking_uri: str | None = None) -> str:
-    """Download the files at an artifact address and return their `model_files_digest`."""
+@contextmanager
+def downloaded(client: MlflowClient, name: str, version: str) -> Iterator[Path]:
+    """Copy a registered version's files to a private folder that lives as long as the block.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    name
+        The registered model.
+    version
+        Its version.
+
+    Yields
+    ------
+    Path
+        The folder that holds ``MLmodel``.
+
+    Raises
+    ------
+    PromotionRefused
+        If the version does not exist or has no files.
+    TrackingError
+        If the server or store cannot be reached.
+    """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    with tempfile.TemporaryDirectory(prefix="moola-digest-") as temporary:
+    with mlflow_call(f"version {version} of {name}"):
+        address = client.get_model_version_download_uri(name, version)
+    with tempfile.TemporaryDirectory(prefix="moola-version-") as temporary:
         with mlflow_call(f"the files at {address}"):
-            repository = get_artifact_repository(address, tracking_uri=tracking_uri)
+            repository = get_artifact_repository(address, tracking_uri=client.tracking_uri)
             repository.download_artifacts("", dst_path=temporary)
-        return model_files_digest(Path(temporary))
+        yield Path(temporary)
 
 
 def _is_plain_cache(path: Path) -> bool:

@@ -23,24 +23,11 @@ from moola.config.promotion import ARTIFACT_EVIDENCE, TAG_EVIDENCE, PromotionPol
 from moola.errors import PromotionRefused
 from moola.hashing import canonical_json, sha256_json
 from moola.promotion.calls import mlflow_call
-from moola.promotion.digest import model_files_digest, version_digest
 from moola.promotion.keys import TrustedKeys, key_id
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from mlflow import MlflowClient
-
-__all__ = [
-    "Evidence",
-    "SignedEvidence",
-    "evidence_from_report",
-    "load_evidence",
-    "model_files_digest",
-    "sign",
-    "store_evidence",
-    "verify",
-    "version_digest",
-]
 
 PURPOSES = ("evaluation", "promotion", "rollback")
 _PREFIX = b"moola evidence v1\n"
@@ -61,7 +48,7 @@ class Evidence:
     run_id, gates_run_id
         The run that made the model and the run that evaluated it.
     model_sha256
-        `model_files_digest` of the version.
+        `moola.promotion.digest.model_files_digest` of the version.
     model
         The model's name in Moola's registry of models.
     uses_encoder, uses_synthetic
@@ -177,6 +164,11 @@ def evidence_from_report(
     now
         The time of signing, with a time zone.
 
+    Returns
+    -------
+    Evidence
+        What is to be signed.
+
     Raises
     ------
     PromotionRefused
@@ -219,6 +211,18 @@ def evidence_from_report(
 def sign(evidence: Evidence, private_key: Ed25519PrivateKey) -> SignedEvidence:
     """Sign evidence; its `key_id` must be that of the key.
 
+    Parameters
+    ----------
+    evidence
+        What is vouched for.
+    private_key
+        The gate runner's key.
+
+    Returns
+    -------
+    SignedEvidence
+        The evidence's canonical JSON with its signature.
+
     Raises
     ------
     PromotionRefused
@@ -239,6 +243,18 @@ def sign(evidence: Evidence, private_key: Ed25519PrivateKey) -> SignedEvidence:
 
 def verify(signed: SignedEvidence, trusted_keys: TrustedKeys) -> Evidence:
     """Return the evidence if a trusted, unrevoked key signed it.
+
+    Parameters
+    ----------
+    signed
+        The stored evidence.
+    trusted_keys
+        Keys whose signature counts.
+
+    Returns
+    -------
+    Evidence
+        What the signer vouches for.
 
     Raises
     ------
@@ -292,6 +308,22 @@ def load_evidence(
     client: MlflowClient, name: str, version: str, *, tag: str = TAG_EVIDENCE
 ) -> SignedEvidence:
     """Read the signed evidence of a version from its tag.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    name
+        The registered model.
+    version
+        Its version.
+    tag
+        Tag that carries the evidence.
+
+    Returns
+    -------
+    SignedEvidence
+        The evidence; its signature is still to be verified.
 
     Raises
     ------

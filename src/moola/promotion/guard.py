@@ -28,14 +28,13 @@ from moola.config.promotion import (
 )
 from moola.errors import ConfigError
 from moola.promotion.guard_core import Guard
-from moola.promotion.ledger import Ledger
+from moola.promotion.ledger import SCHEMES, Ledger, is_database
 from moola.promotion.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 APP_NAME = "moola"
-_SCHEMES = ("sqlite", "postgresql")
 _ARTIFACT_ROUTES = "mlflow-artifacts"
 # Routes that run commands on the host, and the methods that make them do so.
 _CLOSED = {
@@ -74,13 +73,22 @@ def server_command(
         SQLite or PostgreSQL database of tracking store, registry and ledger.
     artifacts_destination
         Where the server keeps artifacts.
-    host, port, workers
-        As for ``mlflow server``.
+    host
+        Address to listen on.
+    port
+        Port to listen on.
+    workers
+        Processes.
     policy_file
         YAML of a `PromotionPolicy`; None takes the project's ``.moola/policy.yaml``, or the
         default policy where there is none.
     auth
         Whether users have to log in (MLflow's basic-auth).
+
+    Returns
+    -------
+    ServerCommand
+        Arguments, environment and the rules in words.
 
     Raises
     ------
@@ -112,6 +120,11 @@ def server_command(
 
 def create_app() -> FastAPI:
     """Build the guarded ASGI application; the factory of the entry point ``mlflow.app``.
+
+    Returns
+    -------
+    FastAPI
+        The application.
 
     Raises
     ------
@@ -192,14 +205,14 @@ def _install(guard: Guard) -> None:
     def tracking_store(store_uri: str, artifact_uri: str | None) -> GuardedTrackingStore:
         return GuardedTrackingStore(store_uri, artifact_uri, guard=guard)
 
-    for scheme in _SCHEMES:
+    for scheme in SCHEMES:
         handlers._model_registry_store_registry.register(scheme, registry_store)
         handlers._tracking_store_registry.register(scheme, tracking_store)
     guard_all_repositories(guard)
 
 
 def _check_database(address: str) -> None:
-    if not address.startswith(_SCHEMES):
+    if not is_database(address):
         raise ConfigError(
             f"the guarded server's database is {address.rpartition('@')[2]!r}",
             limit="a sqlite: or postgresql: address",

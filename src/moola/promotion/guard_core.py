@@ -21,6 +21,7 @@ from moola.promotion.ledger import MOVES, Draft, Entry, Ledger
 from moola.promotion.webhooks import Webhooks
 
 if TYPE_CHECKING:
+    from mlflow.exceptions import MlflowException
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 
@@ -166,7 +167,8 @@ class Guard:
             try:
                 found = registry.get_model_version(name, version)
                 places.add(self.place(registry.get_model_version_download_uri(name, version)))
-            except MlflowException:
+            except MlflowException as error:
+                _require_absence(error)
                 continue
             if (found.source or "").startswith("models:/m-"):
                 models.add(found.source.removeprefix("models:/").split("/")[0])
@@ -175,9 +177,15 @@ class Guard:
                 try:
                     info = handlers._get_tracking_store().get_run(found.run_id).info
                     places.add(self.place(info.artifact_uri))
-                except MlflowException:
-                    continue
+                except MlflowException as error:
+                    _require_absence(error)
         return Frozen(runs=frozenset(runs), models=frozenset(models), places=frozenset(places))
+
+
+def _require_absence(error: MlflowException) -> None:
+    """Raise what a store answers but that a thing is gone: unknown is not unfrozen."""
+    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        raise error
 
 
 def deny(sentence: str) -> NoReturn:

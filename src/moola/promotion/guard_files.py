@@ -15,6 +15,16 @@ from moola.errors import PromotionRefused
 def version_files(address: str) -> Iterator[Path]:
     """Yield a temporary folder with a copy of the files at an artifact address.
 
+    Parameters
+    ----------
+    address
+        Where the registry says the files are.
+
+    Yields
+    ------
+    Path
+        The folder with the copy.
+
     Raises
     ------
     PromotionRefused

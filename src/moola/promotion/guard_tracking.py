@@ -72,9 +72,8 @@ class GuardedTrackingStore(SqlAlchemyStore):
             return False
         if parts.scheme == "mlflow-artifacts":
             return not parts.netloc and decoded == location
-        roots = {self.guard.place(self.guard.artifact_root)}
-        place = self.guard.place(location)
-        return any(place == root or place.startswith(root + "/") for root in roots)
+        root, place = self.guard.place(self.guard.artifact_root), self.guard.place(location)
+        return place == root or place.startswith(root + "/")
 
 
 def _guard_run(method: str) -> Any:

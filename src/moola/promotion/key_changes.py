@@ -15,8 +15,19 @@ def note_key_change(ledger: Ledger, *, who: str, key_id: str, change: str) -> En
 
     Parameters
     ----------
+    ledger
+        Where it is written.
+    who
+        Who changed it.
+    key_id
+        Which key.
     change
         What happened: ``trusted``, ``revoked`` or ``removed``.
+
+    Returns
+    -------
+    Entry or None
+        The entry; None on a guarded server.
     """
     if ledger.moves_by_server:
         return None
@@ -34,6 +45,11 @@ def note_key_changes(ledger: Ledger, trusted: TrustedKeys, *, who: str) -> list[
         The keys as they are now.
     who
         Who found them so.
+
+    Returns
+    -------
+    list of Entry
+        An entry for each difference.
     """
     now = dict.fromkeys(trusted.keys, TRUSTED) | dict.fromkeys(trusted.revoked, REVOKED)
     with ledger.transaction() as connection:

@@ -52,6 +52,11 @@ def ensure_signing_key(folder: Path) -> Path:
     ----------
     folder
         The project directory; keys stand in its ``.moola/keys`` and ``.moola/trusted``.
+
+    Returns
+    -------
+    Path
+        The key file.
     """
     path = Path(folder) / KEY_FOLDER / KEY_FILE
     if not path.exists():
@@ -86,6 +91,11 @@ def load_signing_key(folder: Path, *, env: Mapping[str, str]) -> Ed25519PrivateK
     env
         The environment: ``MOOLA_SIGNING_KEY`` holds the key as PEM text and wins;
         ``MOOLA_SIGNING_KEY_COMMAND`` is run without a shell and prints the PEM text.
+
+    Returns
+    -------
+    Ed25519PrivateKey
+        The gate runner's key.
 
     Raises
     ------
@@ -129,10 +139,20 @@ def revoke(folder: Path, identity: str) -> None:
 def load_trusted_keys(folder: Path) -> TrustedKeys:
     """Read every ``*.pem`` of a folder and its ``revoked`` list (one key id a line, # comments).
 
+    Parameters
+    ----------
+    folder
+        Folder of public keys; an absent one trusts nobody.
+
+    Returns
+    -------
+    TrustedKeys
+        Keys by id, and the ids that no longer count.
+
     Raises
     ------
     ConfigError
-        If a file is not an Ed25519 public key. An absent folder trusts nobody.
+        If a file is not an Ed25519 public key.
     """
     keys: dict[str, Ed25519PublicKey] = {}
     for path in sorted(Path(folder).glob("*.pem")):

@@ -33,7 +33,7 @@ EVENTS = (
 )
 MOVES = ("promotion", "rollback")
 GENESIS = "0" * 64
-_SCHEMES = ("sqlite", "postgresql")
+SCHEMES = ("sqlite", "postgresql")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class Ledger:
     moves_by_server = False
 
     def __init__(self, url: str, *, clock: Callable[[], datetime] = utc_now):
-        if re.split(r"[:+]", url, maxsplit=1)[0] not in _SCHEMES:
+        if not is_database(url):
             raise ConfigError(
                 f"the ledger's address is {url.rpartition('@')[2]!r}",
                 limit="a sqlite: or postgresql: address",
@@ -143,6 +143,11 @@ class Ledger:
             What happened.
         only_if
             Called inside the transaction, before the entry is written; may raise to refuse.
+
+        Returns
+        -------
+        Entry
+            The entry with its number, time and hash.
         """
         with self.transaction() as connection:
             if only_if is not None:
@@ -164,6 +169,11 @@ class Ledger:
 
     def verify_chain(self) -> str:
         """Check every entry and return the hash of the last one.
+
+        Returns
+        -------
+        str
+            Hash of the last entry.
 
         Raises
         ------
@@ -194,6 +204,11 @@ class Ledger:
         """Return how often the test set of a split has been looked at, whatever the model."""
         looks = self.entries(events=("test_look",))
         return sum(entry.payload.get("split_sha256") == split_sha256 for entry in looks)
+
+
+def is_database(url: str) -> bool:
+    """Return whether an address is that of a SQLite or PostgreSQL database."""
+    return re.split(r"[:+]", url, maxsplit=1)[0] in SCHEMES
 
 
 def append_entry(connection: sa.Connection, draft: Draft, *, at: datetime) -> Entry:

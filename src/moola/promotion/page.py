@@ -100,6 +100,9 @@ def _client_draft(values: Any) -> Draft:
         value = values.get(field)
         return None if value is None else str(value)[:_MAX_TEXT]
 
+    missing = [field for field in ("who", "name", "reason") if not text(field)]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} must be given")
     return Draft(
         event=values["event"],
         who=f"{text('who')} ({caller()})",

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from mlflow import MlflowClient
 
-__all__ = ["Decision", "GateDict", "PromotionDenied", "promote", "recover"]
-
 _UNGUARDED = (
     "this store has no guard: whoever writes to it can move Production past these checks; "
     "`moola server` guards it"
@@ -115,8 +113,10 @@ def promote(
         Client of the registry.
     ledger
         The ledger, usually in the registry's database.
-    name, version
-        The registered model and the version.
+    name
+        The registered model.
+    version
+        The version that shall be promoted.
     trusted_keys
         Keys whose signature counts.
     policy
@@ -134,12 +134,19 @@ def promote(
     dry_run
         Check all but the locked test set, and change nothing.
 
+    Returns
+    -------
+    Decision
+        The promotion, or for a dry run that nothing stands against it so far.
+
     Raises
     ------
     PromotionDenied
         (a `PromotionRefused`) with every reason found; it stands in the ledger as a refusal.
     TrackingError
         If registry or ledger cannot be reached.
+    ConfigError
+        If a guarded server is asked without a signing key.
     """
     attempt = _Attempt(ledger=ledger, name=name, version=version, who=who, dry_run=dry_run)
     if ledger.moves_by_server and signing_key is None and not dry_run:

@@ -10,8 +10,6 @@ from typing import Any
 from moola.hashing import canonical_json
 from moola.promotion.decision import Decision
 
-_WARNING_GATES = (6, 7)
-
 
 def decision_record(decision: Decision, gate_report: Mapping[str, Any]) -> str:
     """Return the "Production Model Decision Log" of a promotion as Markdown.
@@ -22,6 +20,11 @@ def decision_record(decision: Decision, gate_report: Mapping[str, Any]) -> str:
         The decision, allowed or not.
     gate_report
         The gate report of the version.
+
+    Returns
+    -------
+    str
+        Markdown.
     """
     candidate, data = gate_report["candidate"], gate_report["data"]
     sections = [
@@ -91,9 +94,14 @@ def _model_rows(decision: Decision, candidate: Mapping[str, Any]) -> dict[str, A
     }
 
 
+def _all_gates(report: Mapping[str, Any], decision: Decision) -> list[Mapping[str, Any]]:
+    """Return the gates of the evaluation and, where it was asked, the promotion gate."""
+    return [*report["gates"], *([decision.promotion_gate] if decision.promotion_gate else [])]
+
+
 def _performance(decision: Decision, report: Mapping[str, Any]) -> str:
     rows = {}
-    for gate in [*report["gates"], *([decision.promotion_gate] if decision.promotion_gate else [])]:
+    for gate in _all_gates(report, decision):
         for name, value in _flat(gate.get("figures") or {}):
             rows[f"gate {gate['gate']}: {name}"] = value
     return _table(rows) if rows else "No figures."
@@ -101,8 +109,7 @@ def _performance(decision: Decision, report: Mapping[str, Any]) -> str:
 
 def _gates(report: Mapping[str, Any], decision: Decision) -> str:
     lines = ["| gate | question | verdict | why |", "| --- | --- | --- | --- |"]
-    gates = [*report["gates"], *([decision.promotion_gate] if decision.promotion_gate else [])]
-    for gate in gates:
+    for gate in _all_gates(report, decision):
         why = "; ".join(_cell(reason) for reason in gate.get("reasons") or [])
         label = f"{gate['gate']} {gate.get('name', '')}".strip()
         question = _cell(gate.get("question", ""))

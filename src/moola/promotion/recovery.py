@@ -55,10 +55,17 @@ def move(
     seen_move
         Number of the last promotion or rollback known when the checks began (`last_move`).
 
+    Returns
+    -------
+    Entry
+        The promotion or rollback in the ledger.
+
     Raises
     ------
     PromotionRefused
         If Production moved, or is being moved, since the checks began.
+    TrackingError
+        If a guarded server moved Production without a line in its ledger.
     """
     if ledger.moves_by_server:
         put_in_production(client, draft.name, str(draft.version_to))
@@ -88,6 +95,15 @@ def move(
 
 def recover(client: MlflowClient, ledger: Ledger, name: str) -> Entry | None:
     """Finish, or undo, a move of Production that was interrupted.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    ledger
+        The ledger, usually in the registry's database.
+    name
+        The registered model.
 
     Returns
     -------

@@ -42,8 +42,15 @@ def score(folder: Path, *, data_root: Path, labeled: str, split: str) -> dict[st
         A registered version's files, with one Moola checkpoint in them.
     data_root
         The data registry to score on.
-    labeled, split
-        Names of set and split in it.
+    labeled
+        Name of the labelled set in it.
+    split
+        Name of the split in it.
+
+    Returns
+    -------
+    dict
+        Digests, number of windows and metrics, JSON-ready.
 
     Raises
     ------

@@ -62,12 +62,29 @@ def rollback(
 
     Parameters
     ----------
-    client, ledger, name, trusted_keys, who, signing_key, dry_run
-        As for `promote`.
+    client
+        Client of the registry.
+    ledger
+        The ledger, usually in the registry's database.
+    name
+        The registered model.
+    trusted_keys
+        Keys whose signature counts.
+    who
+        Who asks; goes into the ledger.
     reason
         Why; goes into the ledger.
     to
         The version; None takes the one that held Production before the present one was promoted.
+    signing_key
+        The gate runner's key, which signs the order to go back; a guarded server asks for it.
+    dry_run
+        Verify, and change nothing.
+
+    Returns
+    -------
+    Decision
+        The rollback.
 
     Raises
     ------
@@ -112,6 +129,24 @@ def set_challenger(
     """Give alias ``challenger`` and stage ``Staging`` to a version; the one before is archived.
 
     A challenger needs no evidence, because nothing is served from it; the champion cannot be one.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    ledger
+        The ledger, usually in the registry's database.
+    name
+        The registered model.
+    version
+        The version that shall challenge the champion.
+    who
+        Who asks; goes into the ledger.
+
+    Returns
+    -------
+    Decision
+        The change.
 
     Raises
     ------

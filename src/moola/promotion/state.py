@@ -46,6 +46,18 @@ class RegistryState:
 def read_state(client: MlflowClient, name: str) -> RegistryState:
     """Ask the registry who holds Production.
 
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    name
+        The registered model.
+
+    Returns
+    -------
+    RegistryState
+        The holders of alias and stage.
+
     Raises
     ------
     PromotionRefused

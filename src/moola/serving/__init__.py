@@ -1,1 +1,1 @@
-"""The model as MLflow serves it."""
+"""A version at work: in MLflow's pyfunc, behind `moola serve`, on a file."""

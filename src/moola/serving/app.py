@@ -132,6 +132,11 @@ def create_app(config: ServeConfig, source: Source, *, token: str | None = None)
     token
         Bearer token to ask for.
 
+    Returns
+    -------
+    FastAPI
+        The application, its follower at work.
+
     Raises
     ------
     MoolaError
@@ -225,9 +230,7 @@ def _add_refusals(app: FastAPI, config: ServeConfig) -> None:
 def _content_type(request: Request) -> str:
     given = request.headers.get("content-type", "")
     mime, *parameters = (part.strip().lower() for part in given.split(";"))
-    if mime not in READERS or any(
-        p not in ("charset=utf-8", 'charset="utf-8"') for p in parameters
-    ):
+    if mime not in READERS or any(p not in _UTF_8 for p in parameters):
         known = ", ".join(READERS)
         raise Refusal(415, "BAD_REQUEST", f"content type is {given[:60]!r}; expected {known}")
     if request.headers.get("content-encoding", "identity") != "identity":

@@ -54,6 +54,18 @@ class Batcher:
     async def logits(self, scorer: WindowScorer, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return logits of checked windows, shape (n, K).
 
+        Parameters
+        ----------
+        scorer
+            The version that answers.
+        X
+            Checked windows, shape (n, T, 4).
+
+        Returns
+        -------
+        ndarray
+            Logits, shape (n, K).
+
         Raises
         ------
         Overloaded

@@ -56,6 +56,11 @@ def read_question(
     max_bytes
         Most bytes that a compressed body may unpack to.
 
+    Returns
+    -------
+    Question
+        The windows as sent, and what is asked about them.
+
     Raises
     ------
     BadInput

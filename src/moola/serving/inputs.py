@@ -34,6 +34,11 @@ def windows_of(values: Any) -> NDArray[Any]:
         ``open_0, high_0, low_0, close_0, open_1, ...`` in any order, or one column ``window`` of
         lists, T bars of 4 prices or 4 T prices bar by bar.
 
+    Returns
+    -------
+    ndarray
+        Windows, shape (n, T, 4) unless an array of another shape was sent; NaN is still in it.
+
     Raises
     ------
     BadInput

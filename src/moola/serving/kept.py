@@ -82,7 +82,7 @@ class PredictionLog:
             ended = item is None
             if item is not None:
                 deadline = deadline if tables else time.monotonic() + _FILE_SECONDS
-                tables.append(_table(*item))
+                tables += _tables(*item)
             if tables and (ended or sum(map(len, tables)) >= _FILE_WINDOWS):
                 self._write(tables)
                 tables = []
@@ -98,8 +98,16 @@ class PredictionLog:
                     temporary,
                     compression="zstd",
                 )
-        except OSError:
+        except (OSError, pa.ArrowException):
             _LOG.exception("predictions lost")
+
+
+def _tables(moment: datetime, answered: Answered) -> list[pa.Table]:
+    try:
+        return [_table(moment, answered)]
+    except Exception:  # a thread that dies would lose every later answer
+        _LOG.exception("predictions lost")
+        return []
 
 
 def _table(moment: datetime, answered: Answered) -> pa.Table:

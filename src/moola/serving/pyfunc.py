@@ -14,7 +14,7 @@ from mlflow.types.schema import Array
 
 from moola.config import names
 
-_CHECKPOINT = "checkpoint"
+CHECKPOINT = "checkpoint"
 _REQUIREMENTS = ("moola", "torch", "mlflow", "numpy", "pandas", "scikit-learn", "safetensors")
 
 
@@ -26,19 +26,22 @@ def log_model(checkpoint: Path, *, window_bars: int, class_names: tuple[str, ...
     checkpoint
         Folder named ``checkpoint`` with ``model.safetensors`` and ``config.json`` (temperature and
         class names in it).
-    window_bars, class_names
-        T and the K names, stated in the model's metadata and signature.
+    window_bars
+        T, stated in the model's metadata.
+    class_names
+        The K names, stated in the model's signature.
 
     Returns
     -------
-    MLflow's ``ModelInfo``.
+    ModelInfo
+        What MLflow knows of the logged model.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return mlflow.pyfunc.log_model(
             name=names.MODEL_NAME,
             python_model=str(Path(__file__).with_name("model_code.py")),
-            artifacts={"checkpoint": str(checkpoint)},
+            artifacts={CHECKPOINT: str(checkpoint)},
             signature=signature(class_names),
             metadata={
                 "input": f"OHLC windows in price units, float32, shape (n, {window_bars}, 4)"
@@ -69,4 +72,4 @@ def signature(class_names: tuple[str, ...]) -> ModelSignature:
 
 def checkpoint_of(folder: Path) -> Path:
     """Return the checkpoint inside a downloaded model folder."""
-    return folder / "artifacts" / _CHECKPOINT
+    return folder / "artifacts" / CHECKPOINT

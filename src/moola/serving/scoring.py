@@ -64,8 +64,17 @@ class WindowScorer:
 
         Parameters
         ----------
+        checkpoint
+            The folder.
+        device
+            ``cpu`` or ``cuda``.
         version
             The registered version; None reads it from what MLflow writes beside the model.
+
+        Returns
+        -------
+        WindowScorer
+            The classifier, ready to answer.
         """
         config = read_config(checkpoint)
         estimator = type(get_model(config["model"], **config["params"]))
@@ -101,6 +110,11 @@ class WindowScorer:
             OHLC windows in price units, shape (n, T, 4).
         calibrated
             Divide the logits by the temperature fitted on validation windows.
+
+        Returns
+        -------
+        ndarray
+            Probabilities, shape (n, K); each row adds up to 1.
 
         Raises
         ------

@@ -1,1 +1,1 @@
-"""One function for each MLproject entry point: load, work, judge, log."""
+"""One function for each command: load, work, judge, log."""

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from moola.config import names
+from moola.config.base import check_seeds
 from moola.config.training import FinetuneConfig
+from moola.data.labels import class_names
 from moola.data.registry import DataRegistry
-from moola.errors import ConfigError
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_array, forest_figure
 from moola.steps.calibrate import block_length_of
-from moola.steps.finetune import class_names
 from moola.steps.folds import audit_folds, find_folds, folds_dataset
+from moola.steps.predictions import predictions_table
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
@@ -34,7 +34,6 @@ from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forwar
 from moola.training.device import describe_device, resolve_device
 from moola.training.launchers import Launcher, LocalLauncher
 
-DEFAULT_CACHE = Path("artifacts/evaluation")
 _SPREAD = ("log_loss", "brier", "accuracy")
 
 
@@ -58,7 +57,7 @@ def ablate(
     folds: str | None = None,
     launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     data_root: Path | str = "data",
-    cache: Path = DEFAULT_CACHE,
+    cache: Path = Path(names.EVALUATION_FOLDER),
     progress: Progress = silent,
 ) -> AblationSummary:
     """Train every arm on every fold and seed, compare with the baseline, log one parent run.
@@ -77,16 +76,24 @@ def ablate(
         Fold file; None takes the one made for the labelled set.
     launcher
         Where the trainings run; the figures do not depend on it.
+    data_root
+        Root of the data registry.
     cache
         Folder of finished fold x seed results, shared with ``moola evaluate``.
+    progress
+        Told how far it is.
+
+    Returns
+    -------
+    AblationSummary
+        The table of the arms and what can be said of them.
 
     Raises
     ------
     AuditError
         If the encoder's corpus is not stated or reaches into a fold's validation windows.
     """
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ConfigError(f"seeds is {list(seeds)}", limit="different whole numbers, at least one")
+    check_seeds(seeds)
     arms = experiments(base, gradual_after=gradual_after, only=only)
     device = resolve_device(base.device)
     registry = DataRegistry(data_root)
@@ -122,7 +129,7 @@ def ablate(
         rows = _rows(arms, predictions, finding)
         _log(run, rows, finding, seeds)
         for arm, row in zip(arms, rows, strict=True):
-            _log_arm(run, arm, row, predictions[arm.letter], class_names(labeled.meta))
+            _log_arm(run, arm, row, predictions[arm.letter], class_names(labeled.recipe))
     return AblationSummary(
         run_id=run.run_id, rows=rows, finding=finding, num_windows=num_windows, seeds=seeds
     )
@@ -169,7 +176,7 @@ def _log(
         {
             names.TAG_VERDICT: "red flag" if finding.identical else "compared",
             names.TAG_REASON: "; ".join(finding.flags()) or "no two arms answer alike",
-            "mlflow.note.content": note(rows, finding),
+            names.TAG_NOTE: note(rows, finding),
         }
     )
 
@@ -210,9 +217,8 @@ def _log_arm(
         if predictions.load_report is not None:
             child.log_json(names.ARTIFACT_LOAD_REPORT, predictions.load_report)
         child.log_json(names.ARTIFACT_FREEZE_SCHEDULE, {"proof": predictions.proof})
-        columns: dict[str, Any] = {"window": predictions.rows, "label": predictions.y}
-        columns |= {f"probability_{n}": predictions.proba[:, k] for k, n in enumerate(labels)}
-        table = pa.table({k: pa.array(v) for k, v in columns.items()})
+        own = predictions
+        table = predictions_table(own.rows, own.y, labels, probability=own.proba)
         child.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="walk_forward"), table)
 
 

@@ -1,4 +1,4 @@
-"""A registered version, and how it was trained."""
+"""A version: made of a trained model, found again with the way it was trained."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from moola.config import names
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError
 from moola.promotion.digest import version_digest
+from moola.promotion.state import all_versions
+from moola.tracking.mlflow_run import TrackedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +33,38 @@ class Candidate:
         return self.config.pretrained_encoder is not None
 
 
+def register(run: TrackedRun, config: FinetuneConfig, name: str, model_id: str) -> str:
+    """Make a logged model the next version of a registered model; return its number."""
+    version = mlflow.register_model(f"models:/{model_id}", name, await_registration_for=None)
+    number = str(version.version)
+    tags = {
+        names.TAG_MODEL_DIGEST: version_digest(run.client, name, number),
+        names.TAG_STEP: "finetune",
+    }
+    for key, value in tags.items():
+        run.client.set_model_version_tag(name, number, key, value)
+    start = "with the pretrained encoder" if config.pretrained_encoder else "from scratch"
+    run.client.update_model_version(
+        name,
+        number,
+        description=f"{config.model} ({config.preset}), {start}, on `{config.labeled}` under "
+        f"`{config.split}`, seed {config.seed}. Not in Production before its gates have passed.",
+    )
+    if number == "1":
+        run.client.update_registered_model(
+            name,
+            description="Classifiers of OHLC windows, one version a candidate. Production moves by "
+            "`moola promote` alone, when the gates and the locked test set allow it.",
+        )
+    run.set_tags({names.TAG_CANDIDATE: f"{name}/{number}"})
+    return number
+
+
 def find_candidate(client: MlflowClient, name: str, version: str | None) -> Candidate:
     """Return a registered version with the configuration its run logged."""
     try:
         if version is None:
-            found = client.search_model_versions(f"name='{name}'")
+            found = all_versions(client, name)
             if not found:
                 raise ConfigError(
                     f"registered model {name!r} has no version",
@@ -47,7 +76,7 @@ def find_candidate(client: MlflowClient, name: str, version: str | None) -> Cand
             f"{client.get_run(entry.run_id).info.artifact_uri}/{names.ARTIFACT_MANIFEST}"
         )
     except MlflowException as error:
-        known = sorted(int(v.version) for v in client.search_model_versions(f"name='{name}'"))
+        known = sorted(int(v.version) for v in all_versions(client, name))
         raise ConfigError(
             f"version {version} of {name!r} cannot be read: {str(error).splitlines()[0]}",
             limit=f"one of {', '.join(map(str, known)) or 'none registered yet'}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from moola.evaluation.metrics import compute_metrics
 from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import find_candidate
 from moola.steps.predict import load_scorer
-from moola.tracking.mlflow_run import tracked_run
+from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 
 _KEY = ["request_id", "row"]
@@ -56,11 +57,22 @@ def drift(
     ----------
     folder
         What `moola serve --log-predictions` wrote.
+    name
+        Registered model.
     version
         None takes the version that answered last.
     labels
         CSV or parquet with the columns ``request_id``, ``row`` and ``label``: adds the metrics of
         the windows it names.
+    data_root
+        Root of the data registry.
+    num_permutations
+        Block permutations behind each p-value.
+
+    Returns
+    -------
+    DriftSummary
+        What has drifted, and the run it was logged in.
 
     Raises
     ------
@@ -75,8 +87,8 @@ def drift(
         raise DataError(f"{folder} holds no answer of version {version}")
     candidate = find_candidate(client, name, version)
     data = DataRegistry(data_root).load_labeled(candidate.config.labeled, candidate.config.split)
-    scores = [column for column in kept.columns if column.startswith("probability_")]
     scorer = load_scorer(f"models:/{name}/{version}")
+    scores = [f"probability_{label}" for label in scorer.class_names]  # others': other versions'
     trained = np.column_stack([features20(data.X_train), scorer.probabilities(data.X_train)])
     report = drift_report(
         trained,
@@ -92,19 +104,7 @@ def drift(
         name=f"drift-{name}-v{version}",
         params={"model": f"{name}/{version}", "windows": len(kept), "labels": num_labelled},
     ) as run:
-        figures = {
-            f"{kind}_{r.name}": getattr(r, kind) for r in report.rows for kind in ("psi", "ks")
-        }
-        run.log_metrics({**figures, "num_drifted": len(report.drifted)})
-        if labelled is not None:
-            run.log_metrics(labelled)
-        run.log_json("drift.json", {**report.to_dict(), "labelled": labelled})
-        run.set_tags(
-            {
-                names.TAG_CANDIDATE: f"{name}/{version}",
-                names.TAG_VERDICT: "drift" if report.drifted else "no drift seen",
-            }
-        )
+        _log(run, f"{name}/{version}", report, labelled)
     return DriftSummary(
         run_id=run.run_id,
         name=name,
@@ -113,6 +113,19 @@ def drift(
         labelled=labelled,
         num_labelled=num_labelled,
     )
+
+
+def _log(
+    run: TrackedRun,
+    candidate: str,
+    report: DriftReport,
+    labelled: Mapping[str, float | None] | None,
+) -> None:
+    figures = {f"{kind}_{r.name}": getattr(r, kind) for r in report.rows for kind in ("psi", "ks")}
+    run.log_metrics({**figures, "num_drifted": len(report.drifted), **(labelled or {})})
+    run.log_json(names.ARTIFACT_DRIFT, {**report.to_dict(), "labelled": labelled})
+    verdict = "drift" if report.drifted else "no drift seen"
+    run.set_tags({names.TAG_CANDIDATE: candidate, names.TAG_VERDICT: verdict})
 
 
 def read_kept(folder: Path) -> pd.DataFrame:

@@ -28,8 +28,6 @@ from moola.tracking.store import connect
 from moola.training.device import describe_device, resolve_device
 from moola.training.launchers import Launcher, LocalLauncher
 
-DEFAULT_CACHE = Path("artifacts/evaluation")
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSummary:
@@ -57,7 +55,7 @@ def evaluate(
     thresholds: Thresholds | None = None,
     device: str = "auto",
     data_root: Path | str = "data",
-    cache: Path = DEFAULT_CACHE,
+    cache: Path = Path(names.EVALUATION_FOLDER),
     launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     project: Path = Path(),
     progress: Progress = silent,
@@ -75,14 +73,31 @@ def evaluate(
     peers
         Versions that compete with it in this evaluation: what is claimed of one must hold among
         all of them (Holm).
+    name
+        Registered model.
     folds
         Fold file; None takes the one made for the version's labelled set.
+    config
+        Seeds, and the gates to run.
+    thresholds
+        Limits of the gates; None takes those that come with Moola.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    data_root
+        Root of the data registry.
     cache
         Folder of finished fold x seed results.
     launcher
         Where the trainings run; the verdicts do not depend on it.
     project
         Folder whose ``.moola/keys`` hold the gate runner's signing key, made on first use.
+    progress
+        Told how far it is.
+
+    Returns
+    -------
+    EvaluationSummary
+        The verdicts, and which required gates were not run.
     """
     limits = thresholds or Thresholds.load()
     used = resolve_device(device)

@@ -6,40 +6,38 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from moola.config import names
 from moola.config.training import FinetuneConfig
-from moola.data.labels import CLASS_NAMES
+from moola.data.labels import class_names
 from moola.data.registry import DataContainer, DataRegistry
 from moola.errors import ConfigError
 from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.conformal import conformal_threshold
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import (
-    confusion_figure,
     figure_to_array,
     figure_to_png,
     reliability_figure,
 )
 from moola.evaluation.temperature import apply_temperature
 from moola.models import REGISTRY
-from moola.serving.pyfunc import log_model
+from moola.serving.pyfunc import CHECKPOINT, log_model
 from moola.steps.calibrate import Calibration, calibrate
+from moola.steps.candidate import register
+from moola.steps.predictions import log_diagrams, predictions_table
 from moola.steps.progress import Progress, silent
-from moola.steps.register import register, training_note
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.device import describe_device, resolve_device
 from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
 from moola.training.finetune import finetune as train_model
 from moola.training.heatmap import evolution_figure
-
-RESUME_FOLDER = Path("artifacts/resume")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +83,22 @@ def finetune(
     resume
         Go on from the state that an interrupted run of the same configuration left in
         ``artifacts/resume/``.
+    progress
+        Told how far it is.
+
+    Returns
+    -------
+    FinetuneSummary
+        What was trained, how it was proven, and the version it became.
+
+    Raises
+    ------
+    ConfigError
+        If the model cannot be registered.
+    AuditError
+        If the data audit finds a leak, or an encoder does not state its corpus.
+    ProofError
+        If the encoder was not trained as its freeze schedule says.
     """
     if config.model not in REGISTRY or not REGISTRY[config.model].takes_encoder:
         served = ", ".join(n for n, e in REGISTRY.items() if e.takes_encoder)
@@ -101,19 +115,14 @@ def finetune(
         corpus = encoder_claim(config.pretrained_encoder) if config.pretrained_encoder else None
         data = DataRegistry(data_root).load_labeled(config.labeled, config.split, corpus=corpus)
         started = time.perf_counter()
-
-        def on_epoch(row: dict[str, Any], total: int) -> None:
-            line = epoch_line(row, total).partition("] ")[2]
-            progress("training", int(row["epoch"]) + 1, total, line)
-
-        state_path = resume_path(config, RESUME_FOLDER)
+        state_path = resume_path(config, Path(names.RESUME_FOLDER))
         result = train_model(
             config,
             data.X_train,
             data.y_train,
             validation=(data.X_val, data.y_val),
             device=device,
-            on_epoch=on_epoch,
+            on_epoch=partial(_tell, progress),
             state_path=state_path,
             resume=resume,
         )
@@ -131,7 +140,7 @@ def finetune(
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
         version = register(run, config, register_as, model_info.model_id) if register_as else None
-        run.set_tags({"mlflow.note.content": training_note(config, data, result, metrics)})
+        run.set_tags({names.TAG_NOTE: _note(config, data, result, metrics)})
     state_path.unlink(missing_ok=True)
     return FinetuneSummary(
         run_id=run.run_id,
@@ -151,13 +160,9 @@ def finetune(
     )
 
 
-def class_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of a labelled set's classes, in label order."""
-    known = tuple(metadata["class_distribution"])
-    for names_of_label in CLASS_NAMES.values():
-        if set(names_of_label) == set(known):
-            return names_of_label
-    return known
+def _tell(progress: Progress, row: dict[str, Any], total: int) -> None:
+    line = epoch_line(row, total).partition("] ")[2]
+    progress("training", int(row["epoch"]) + 1, total, line)
 
 
 def _dataset(data: DataContainer, part: str, context: str) -> Any:
@@ -190,7 +195,7 @@ def _log_proof(
         run.log_parquet(names.ARTIFACT_WEIGHT_EVOLUTION, result.evolution)
         heat_map = evolution_figure(result.evolution, f"{config.model}, {config.schedule}")
         pixels = figure_to_array(heat_map)
-        run.log_picture("freeze/weight_evolution.png", "weight_evolution", pixels)
+        run.log_picture(names.ARTIFACT_WEIGHT_PICTURE, names.IMAGE_WEIGHTS, pixels)
     run.log_history(result.history)
 
 
@@ -205,25 +210,18 @@ def _log_results(
     calibration: Calibration,
 ) -> None:
     """Log predictions on val, calibration, plots and the manifest."""
-    y, labels = data.y_val, class_names(data.metadata)
-    columns = {"window": data.split.val, "label": y}
-    columns |= {f"probability_{n}": proba[:, k] for k, n in enumerate(labels)}
-    columns |= {f"uncalibrated_{n}": raw[:, k] for k, n in enumerate(labels)}
-    table = pa.table({k: pa.array(v) for k, v in columns.items()})
+    y, labels = data.y_val, class_names(data.labeled.recipe)
+    table = predictions_table(data.split.val, y, labels, probability=proba, uncalibrated=raw)
     run.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="val"), table)
     bins = {"before": calibration_bins(y, raw), "after": calibration_bins(y, proba)}
     run.log_json(
         names.ARTIFACT_BINS,
         {"calibration": asdict(calibration), **{k: v.to_dict() for k, v in bins.items()}},
     )
-    reliability = reliability_figure(y, proba, title=f"{config.model}, validation windows")
-    confusion = confusion_figure(y, proba, labels, title=f"{config.model}, validation windows")
+    log_diagrams(run, y, proba, labels, title=f"{config.model}, validation windows")
     if calibration.temperature != 1.0:
         before = reliability_figure(y, raw, title=f"{config.model}, before its temperature")
         run.log_bytes(names.ARTIFACT_RELIABILITY_BEFORE, figure_to_png(before))
-    pixels = figure_to_array(reliability)
-    run.log_picture(names.ARTIFACT_RELIABILITY, names.IMAGE_RELIABILITY, pixels)
-    run.log_picture(names.ARTIFACT_CONFUSION, names.IMAGE_CONFUSION, figure_to_array(confusion))
     run.log_json(
         names.ARTIFACT_MANIFEST,
         {
@@ -254,13 +252,34 @@ def _log_results(
 def _log_model(
     data: DataContainer, result: FinetuneResult, temperature: float, proba: np.ndarray
 ) -> Any:
-    labels = class_names(data.metadata)
+    labels = class_names(data.labeled.recipe)
     serving = {
         "temperature": temperature,
         "class_names": list(labels),
         "conformal": asdict(conformal_threshold(data.y_val, proba)),
     }
     with tempfile.TemporaryDirectory(prefix="moola-model-") as folder:
-        checkpoint = Path(folder) / "checkpoint"
+        checkpoint = Path(folder) / CHECKPOINT
         result.model.save(checkpoint, extra=serving)
         return log_model(checkpoint, window_bars=data.labeled.X_ohlc.shape[1], class_names=labels)
+
+
+def _note(
+    config: FinetuneConfig,
+    data: DataContainer,
+    result: FinetuneResult,
+    metrics: Mapping[str, float | None],
+) -> str:
+    """Return the run in one paragraph of Markdown."""
+    start = "from scratch"
+    if load := result.load_report:
+        start = f"from an encoder of which {load['match_ratio_encoder']:.0%} was loaded"
+    proven = "proven" if result.proof and result.proof["proven"] else "not proven"
+    shown = ("log_loss", "roc_auc", "balanced_accuracy", "ece")
+    figures = ", ".join(f"{k} {v:.4f}" for k in shown if (v := metrics[k]) is not None)
+    return (
+        f"**{config.model} ({config.preset})** {start}, on `{config.labeled}` under "
+        f"`{config.split}`, seed {config.seed}; freeze schedule `{config.schedule}`, {proven}. "
+        f"On {len(data.y_val)} validation windows: {figures}. {len(data.y_test)} test windows "
+        "have not been looked at."
+    )

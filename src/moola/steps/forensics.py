@@ -64,6 +64,18 @@ class ForensicsSummary:
 def forensics(first: str, second: str) -> ForensicsSummary:
     """Compare two of: a checkpoint's path, a run's id, a model URI (``models:/name/1``).
 
+    Parameters
+    ----------
+    first
+        A checkpoint's path, a run's id, or ``models:/<name>/<version>``.
+    second
+        The later one, of the same kinds.
+
+    Returns
+    -------
+    ForensicsSummary
+        What is equal, what moved and, for two training runs, how their answers differ.
+
     Raises
     ------
     CheckpointNotFound

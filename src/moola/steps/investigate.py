@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from moola.data.features import FEATURE_NAMES, features20
+from moola.data.labels import class_names
 from moola.evaluation.disagreement import candles_figure, most_disagreed
 from moola.evaluation.gates import GateReport
 from moola.evaluation.investigation import (
@@ -17,7 +19,6 @@ from moola.evaluation.investigation import (
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_png
 from moola.models import get_model
-from moola.steps.finetune import class_names
 from moola.steps.judge import Judge
 from moola.steps.rivals import CONTROLS
 
@@ -44,10 +45,10 @@ def disagreements(judge: Judge) -> tuple[Example, ...]:
     others = others or {name: found for name, found in made.items() if name != own}
     if own not in made or not others:
         return ()
-    loss = {n: compute_metrics(p.y, p.proba)["log_loss"] or 0.0 for n, p in others.items()}
-    rival = min(loss, key=lambda name: loss[name])
+    loss = {n: compute_metrics(p.y, p.proba)["log_loss"] for n, p in others.items()}
+    rival = min(loss, key=lambda name: math.inf if (found := loss[name]) is None else found)
     mine, theirs = made[own], others[rival]
-    names = class_names(judge.labeled.meta)
+    names = class_names(judge.labeled.recipe)
     chosen = most_disagreed(
         mine.proba, theirs.proba, num=NUM_EXAMPLES, apart=min(judge.block_length, len(mine.y))
     )
@@ -82,6 +83,11 @@ def investigate(
         From `disagreements`.
     picture_path
         Where the page finds their pictures, with ``{window}`` for the window's id.
+
+    Returns
+    -------
+    str
+        Markdown: disagreements, label balance, audit and importance of the features.
     """
     labeled, split = judge.labeled, judge.split
     assert labeled.y is not None
@@ -101,7 +107,7 @@ def investigate(
     return investigation_markdown(
         control,
         title=f"{judge.candidate.name} version {judge.candidate.version}",
-        class_names=class_names(labeled.meta),
+        class_names=class_names(labeled.recipe),
         balance=label_balance(labeled.y[seen], labeled.clock[seen, 1], labeled.num_classes),
         pictures=pictures,
         audit=judge.audit(with_features=True),

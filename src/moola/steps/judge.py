@@ -262,6 +262,18 @@ def gates_about(candidate: Candidate) -> tuple[int, ...]:
 def asked_gates(candidate: Candidate, asked: tuple[int, ...]) -> tuple[int, ...]:
     """Return the gates to run for a candidate, in order: those asked for, or all.
 
+    Parameters
+    ----------
+    candidate
+        The version.
+    asked
+        Numbers of gates; empty: all that have something to ask.
+
+    Returns
+    -------
+    tuple of int
+        Numbers of gates, in order.
+
     Raises
     ------
     ConfigError

@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from moola.config import names
+from moola.data.labels import class_names
 from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.gates import GateReport
 from moola.evaluation.metrics import metric_intervals
-from moola.evaluation.plots import (
-    confusion_figure,
-    figure_to_array,
-    reliability_figure,
-)
 from moola.evaluation.report import html_report, verdict_markdown
-from moola.steps.finetune import class_names
+from moola.steps.folds import folds_dataset
 from moola.steps.investigate import Example, disagreements, investigate
 from moola.steps.judge import Judge
-from moola.tracking.lineage import dataset_input
+from moola.steps.predictions import log_diagrams, predictions_table
 from moola.tracking.mlflow_run import TrackedRun, child_run
 from moola.training.crossval import WalkForwardPredictions
 
@@ -52,7 +46,7 @@ def log_evaluation(
         {
             names.TAG_CANDIDATE: label,
             names.TAG_VERDICT: f"{len(passed)} of {len(reports)} gates passed",
-            "mlflow.note.content": verdict_markdown(reports),
+            names.TAG_NOTE: verdict_markdown(reports),
         }
     )
     return metrics
@@ -64,28 +58,15 @@ def _log_predictions(
     intervals = metric_intervals(own.y, own.proba, block_length=judge.block_length)
     metrics = {name: found.estimate for name, found in intervals.items()}
     ends = {f"{n}_{end}": getattr(f, end) for n, f in intervals.items() for end in ("low", "high")}
-    data = dataset_input(
-        name=f"{judge.labeled.name}@{judge.folds.name}",
-        sha256=judge.labeled.sha256,
-        source=f"bars/{judge.labeled.source}",
-        context="validation",
-        shape=(len(own.y), *judge.labeled.X_ohlc.shape[1:]),
-    )
+    data = folds_dataset(judge.labeled, judge.folds, len(own.y))
     run.log_inputs([data])
     # Not linked to the version's model: these are figures of its configuration, trained again.
     run.log_metrics({**metrics, **ends}, dataset=data)
-    labels = class_names(judge.labeled.meta)
+    labels = class_names(judge.labeled.recipe)
     title = f"{judge.candidate.name} v{judge.candidate.version}, {judge.folds.name}"
-    reliability = reliability_figure(own.y, own.proba, title=title)
-    confusion = confusion_figure(own.y, own.proba, labels, title=title)
-    pixels = figure_to_array(reliability)
-    run.log_picture(names.ARTIFACT_RELIABILITY, names.IMAGE_RELIABILITY, pixels)
-    run.log_picture(names.ARTIFACT_CONFUSION, names.IMAGE_CONFUSION, figure_to_array(confusion))
+    log_diagrams(run, own.y, own.proba, labels, title=title)
     run.log_json(names.ARTIFACT_BINS, calibration_bins(own.y, own.proba).to_dict())
-    columns: dict[str, Any] = {"window": own.rows, "label": own.y}
-    columns |= {f"probability_{n}": own.proba[:, k] for k, n in enumerate(labels)}
-    columns |= {f"prior_{n}": own.prior[:, k] for k, n in enumerate(labels)}
-    table = pa.table({k: pa.array(v) for k, v in columns.items()})
+    table = predictions_table(own.rows, own.y, labels, probability=own.proba, prior=own.prior)
     run.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="walk_forward"), table)
     return metrics
 
@@ -102,7 +83,7 @@ def _log_pages(
         y=[] if first is None else first.y,
         predictions=predictions,
         block_length=judge.block_length,
-        class_names=class_names(judge.labeled.meta),
+        class_names=class_names(judge.labeled.recipe),
         facts={
             "set": judge.labeled.name,
             "folds": judge.folds.name,
@@ -127,7 +108,7 @@ def _log_gate(run: TrackedRun, report: GateReport, candidate: str) -> None:
         names.TAG_VERDICT: report.verdict,
         names.TAG_REASON: report.reasons[0],
         names.TAG_CANDIDATE: candidate,
-        "mlflow.note.content": f"**{report.question}** {report.verdict}\n\n"
+        names.TAG_NOTE: f"**{report.question}** {report.verdict}\n\n"
         + "\n".join(f"- {reason}" for reason in report.reasons),
     }
     name = f"gate-{report.gate}-{report.name}"

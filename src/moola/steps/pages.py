@@ -21,6 +21,16 @@ def gate_pages(*, num_evaluations: int = 2) -> list[tuple[str, str]]:
     A parent's chart view shows its pooled figures and reliability diagrams beside the others';
     the compare view puts the gates of one evaluation side by side.
 
+    Parameters
+    ----------
+    num_evaluations
+        How many evaluations get an address of their own, the newest.
+
+    Returns
+    -------
+    list of (str, str)
+        Title and address.
+
     Raises
     ------
     ConfigError
@@ -45,7 +55,7 @@ def gate_pages(*, num_evaluations: int = 2) -> list[tuple[str, str]]:
     ]
     for run in runs:
         children = client.search_runs(
-            [identity], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+            [identity], f"tags.`{names.TAG_PARENT}` = '{run.info.run_id}'"
         )
         ordered = sorted(children, key=lambda r: r.data.tags.get(names.TAG_GATE, ""))
         title = f"gates of {run.data.tags.get(names.TAG_CANDIDATE, run.info.run_name)}"

@@ -46,14 +46,25 @@ def predict(
 
     Parameters
     ----------
-    file, step, cross_gaps
+    file
         See `moola.steps.window_files.read_windows`.
     output
         The parquet file; it appears when all is written.
     model_uri
         For example ``models:/EnhancedSimpleLSTM@production``.
+    step
+        Bars between the starts of two windows; bars only.
+    cross_gaps
+        Whether a window may span a gap in the time line; bars only.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    progress
+        Told how far it is.
+
+    Returns
+    -------
+    Predicted
+        How many windows were scored, by which version, and where they stand.
 
     Raises
     ------
@@ -88,6 +99,18 @@ def predict(
 
 def load_scorer(model_uri: str, *, device: str = "cpu") -> WindowScorer:
     """Read a logged or registered model as the scorer that every way of serving uses.
+
+    Parameters
+    ----------
+    model_uri
+        For example ``models:/EnhancedSimpleLSTM@production``.
+    device
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    WindowScorer
+        The classifier with its calibration.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from moola.config import names
-from moola.config.pretraining import CorpusConfig, MultitaskConfig, PretrainConfig, TS2VecConfig
+from moola.config.pretraining import CorpusConfig
 from moola.data.registry import DataRegistry
 from moola.evaluation.plots import figure_to_array
 from moola.hashing import sha256_json
@@ -24,10 +24,6 @@ from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.device import describe_device, resolve_device, use_bf16
-
-RESUME_FOLDER = Path("artifacts/resume")
-
-__all__ = ["MultitaskConfig", "PretrainConfig", "PretrainSummary", "TS2VecConfig", "pretrain"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +67,19 @@ def pretrain(
     resume
         Go on from the state that an interrupted run of the same configuration left in
         ``artifacts/resume/``.
+    progress
+        Told how far it is.
+
+    Returns
+    -------
+    PretrainSummary
+        The encoder, its digest, and how good it is on held-out windows.
     """
     kind = KINDS[type(config)]
     device = resolve_device(config.device)
     folder = output.with_suffix("") if output.suffix == ".pt" else output
-    state_path = RESUME_FOLDER / f"pretrain-{sha256_json(config.to_dict())[:16]}.safetensors"
+    state = f"pretrain-{sha256_json(config.to_dict())[:16]}.safetensors"
+    state_path = Path(names.RESUME_FOLDER) / state
     params = {**config.to_dict(), "device_used": device, "bf16": use_bf16(config.amp, device)}
     sha256, quality = "", None
     with ExitStack() as stack:
@@ -186,7 +190,7 @@ def _log(
         run.log_bytes(f"encoder/{file.name}", file.read_bytes())
     run.set_tags(
         {
-            "mlflow.note.content": f"{kind.title} on `{claim.name}` ({claim.first_bar[:10]} to "
+            names.TAG_NOTE: f"{kind.title} on `{claim.name}` ({claim.first_bar[:10]} to "
             f"{claim.last_bar[:10]}). Best {kind.monitor} {best[kind.monitor]:.4f} in epoch "
             f"{result.kept_epoch + 1} of {len(result.history)}."
         }
@@ -207,7 +211,7 @@ def _log_quality(
         figures["reconstruction"] = reconstruction_figure(
             quality.reconstruction, sorted({0, num // 2, num - 1})
         )
-        run.log_json("quality/masked_error.json", {"rows": quality.error_rows})
+        run.log_json(names.ARTIFACT_MASKED_ERROR, {"rows": quality.error_rows})
     for name, figure in figures.items():
         run.log_picture(f"plots/{name}.png", name, figure_to_array(figure))
     run.log_metrics(quality.figures)

@@ -63,12 +63,27 @@ def promote(
     ----------
     version
         Version of `name`; None takes the newest.
+    name
+        Registered model.
     ledger_url
         Database or guarded server that keeps the ledger; None takes the registry's own.
+    data_root
+        Root of the data registry.
+    project
+        Folder that holds ``.moola``: policy, trusted keys, signing key.
     decisions
         Folder of the decision records; a refusal is recorded as well.
+    thresholds
+        Limits of the promotion gate; None takes those that come with Moola.
+    who
+        Who asks; None: the user of this process.
     dry_run
         Check everything but the locked test set; change nothing.
+
+    Returns
+    -------
+    PromotionSummary
+        The decision and where its record stands.
 
     Raises
     ------
@@ -181,9 +196,9 @@ def _record(
     with atomic_file(path) as temporary:
         temporary.write_text(page)
     append_result(folder / "experiment_results.jsonl", decision, gate_report)
-    run.log_bytes("decision.md", page.encode())
+    run.log_bytes(names.ARTIFACT_DECISION, page.encode())
     verdict = "promoted" if decision.allowed else "refused"
-    run.set_tags({names.TAG_VERDICT: verdict, "mlflow.note.content": page})
+    run.set_tags({names.TAG_VERDICT: verdict, names.TAG_NOTE: page})
     if decision.promotion_gate is not None:
         run.log_json(names.ARTIFACT_GATE_REPORT, decision.promotion_gate)
     return path

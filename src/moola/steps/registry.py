@@ -19,7 +19,7 @@ from moola.config.promotion import (
 )
 from moola.promotion.audit import Audit, audit_registry
 from moola.promotion.decision import Decision
-from moola.promotion.key_changes import note_key_change
+from moola.promotion.key_changes import REVOKED, TRUSTED, note_key_change
 from moola.promotion.keys import ensure_signing_key, load_signing_key, load_trusted_keys, revoke
 from moola.promotion.ledger import Ledger
 from moola.promotion.remote import open_ledger
@@ -98,16 +98,24 @@ def make_key(*, ledger_url: str | None = None, project: Path = Path()) -> tuple[
     trusted = project / TRUSTED_FOLDER
     before = set(load_trusted_keys(trusted).keys)
     ensure_signing_key(project)
-    after = load_trusted_keys(trusted)
-    for identity in sorted(set(after.keys) - before):
+    for identity in sorted(set(load_trusted_keys(trusted).keys) - before):
         note_key_change(
-            ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change="trusted"
+            ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change=TRUSTED
         )
-    return tuple(sorted(set(after.keys) - set(after.revoked)))
+    return _counting(trusted)
 
 
-def revoke_key(identity: str, *, ledger_url: str | None = None, project: Path = Path()) -> None:
-    """Revoke a trusted key: nothing it ever signed counts any more."""
+def revoke_key(
+    identity: str, *, ledger_url: str | None = None, project: Path = Path()
+) -> tuple[str, ...]:
+    """Revoke a trusted key, so that nothing it ever signed counts; return the ids left."""
     connect()
-    revoke(project / TRUSTED_FOLDER, identity)
-    note_key_change(ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change="revoked")
+    trusted = project / TRUSTED_FOLDER
+    revoke(trusted, identity)
+    note_key_change(ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change=REVOKED)
+    return _counting(trusted)
+
+
+def _counting(folder: Path) -> tuple[str, ...]:
+    found = load_trusted_keys(folder)
+    return tuple(sorted(set(found.keys) - found.revoked))

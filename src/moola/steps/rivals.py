@@ -33,6 +33,11 @@ def rival_config(candidate: FinetuneConfig, rival: str) -> FinetuneConfig:
         augmentation), ``augmented`` (as the candidate, with its own augmentation or, where it has
         none, the temporal one), ``simple_lstm`` (in its own size, else as ``scratch``) or a
         control, whose training does not depend on the candidate's.
+
+    Returns
+    -------
+    FinetuneConfig
+        The rival's configuration.
     """
     if rival in CONTROLS:
         return FinetuneConfig(model=rival, labeled=candidate.labeled)

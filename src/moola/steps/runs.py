@@ -13,17 +13,13 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from moola.config import names
+from moola.config.base import check_choice, check_count
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError, TrackingError
 from moola.evaluation.gates import GateReport
 from moola.tracking.store import connect, first_line
 
-_EXPERIMENTS = (
-    names.EXPERIMENT_PRETRAIN,
-    names.EXPERIMENT_FINETUNE,
-    names.EXPERIMENT_GATES,
-    names.EXPERIMENT_PROMOTION,
-)
+_PAGE_RUNS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,27 +57,68 @@ class StoredRun:
 
 
 def list_runs(*, num: int = 20, step: str | None = None) -> list[StoredRun]:
-    """Return the newest runs, without child runs; of one step if asked."""
+    """Return the newest runs, without child runs; of one step if asked.
+
+    Parameters
+    ----------
+    num
+        How many, at most.
+    step
+        One of `moola.config.names.STEPS`; None: of any.
+
+    Returns
+    -------
+    list of StoredRun
+        The newest first.
+
+    Raises
+    ------
+    ConfigError
+        If `num` is none that can be asked for, or there is no such step.
+    """
+    check_count("num", num)
+    if step is not None:
+        check_choice("step", step, names.STEPS)
     client = connect()
-    known = [client.get_experiment_by_name(name) for name in (*_EXPERIMENTS, "Default")]
+    known = [client.get_experiment_by_name(name) for name in (*names.EXPERIMENTS, "Default")]
+    experiments = [e.experiment_id for e in known if e is not None]
     condition = f"tags.`{names.TAG_STEP}` " + (f"= '{step}'" if step else "!= ''")
-    found = client.search_runs(
-        [e.experiment_id for e in known if e is not None],
-        condition,
-        max_results=5 * num,  # child runs are sorted out below
-        order_by=["attributes.start_time DESC"],
-    )
-    top = [r for r in found if "mlflow.parentRunId" not in r.data.tags]
-    return [_stored(r) for r in top[:num]]
+    top: list[StoredRun] = []
+    token = None
+    while len(top) < num:  # the store cannot leave child runs out, and one run may have hundreds
+        page = client.search_runs(
+            experiments,
+            condition,
+            max_results=max(_PAGE_RUNS, num),
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        top += [_stored(run) for run in page if names.TAG_PARENT not in run.data.tags]
+        token = page.token
+        if not token:
+            break
+    return top[:num]
 
 
 def read_run(identity: str) -> StoredRun:
     """Return one run by the beginning of its id, by its name, or the newest one (``newest``).
 
+    Parameters
+    ----------
+    identity
+        A run's id or the beginning of it, its name, or ``newest``.
+
+    Returns
+    -------
+    StoredRun
+        The run with its child runs.
+
     Raises
     ------
     ConfigError
         If no run or more than one answers to it.
+    TrackingError
+        If the store cannot be read.
     """
     client = connect()
     if identity == "newest":
@@ -106,7 +143,7 @@ def read_run(identity: str) -> StoredRun:
         run = client.get_run(near[0].run_id)
     children = client.search_runs(
         [run.info.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{run.info.run_id}'",
+        f"tags.`{names.TAG_PARENT}` = '{run.info.run_id}'",
         order_by=["attributes.start_time ASC"],
     )
     return _stored(run, children)
@@ -117,7 +154,7 @@ def finetune_view(run: StoredRun) -> Any | None:
     manifest = run.json(names.ARTIFACT_MANIFEST)
     if run.step != "finetune" or manifest is None:
         return None
-    environment = run.json("environment.json") or {}
+    environment = run.json(names.ARTIFACT_ENVIRONMENT) or {}
     model, _, version = run.tags.get(names.TAG_CANDIDATE, "").partition("/")
     loaded = manifest["pretrained"] if "num_matched" in manifest["pretrained"] else None
     calibrated = manifest["metrics"]["calibrated"]
@@ -145,8 +182,7 @@ def finetune_view(run: StoredRun) -> Any | None:
 def gate_reports(run: StoredRun) -> Sequence[GateReport]:
     """Return the verdicts that a run's gate report holds; empty where it has none."""
     document = run.json(names.ARTIFACT_GATE_REPORT) or {}
-    fields = ("gate", "name", "question", "verdict", "figures", "thresholds", "reasons")
-    return [GateReport(**{k: g[k] for k in fields}) for g in document.get("gates", [])]
+    return [GateReport.from_dict(gate) for gate in document.get("gates", [])]
 
 
 def _stored(run: Run, children: Sequence[Run] = ()) -> StoredRun:

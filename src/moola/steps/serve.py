@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,7 @@ from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
 from moola.errors import MoolaError, PromotionRefused
 from moola.promotion.calls import mlflow_call
 from moola.promotion.checks import check_evidence
-from moola.promotion.digest import model_files_digest
+from moola.promotion.digest import downloaded, model_files_digest
 from moola.promotion.evidence import Evidence
 from moola.promotion.keys import load_trusted_keys
 from moola.promotion.ledger import MOVES, Ledger
@@ -73,7 +71,7 @@ class ProductionSource:
     def load(self, version: str) -> Served:
         """Copy, verify and load a version."""
         self._evidence(version)  # a version without any is not worth a download
-        with _version_files(self._client, self._name, version) as folder:
+        with downloaded(self._client, self._name, version) as folder:
             digest = model_files_digest(folder)
             self._require(version, digest)
             return _served(folder, version, digest, proven=True, device=self._device)
@@ -118,7 +116,7 @@ class PinnedSource:
 
     def load(self, version: str) -> Served:
         """Copy and load it."""
-        with _version_files(self._client, self._name, version) as folder:
+        with downloaded(self._client, self._name, version) as folder:
             digest = model_files_digest(folder)
             return _served(folder, version, digest, proven=False, device=self._device)
 
@@ -126,19 +124,6 @@ class PinnedSource:
 def _served(folder: Path, version: str, digest: str, *, proven: bool, device: str) -> Served:
     scorer = WindowScorer.load(checkpoint_of(folder), version=version, device=device)
     return Served(scorer=scorer, version=version, sha256=digest, proven=proven)
-
-
-@contextmanager
-def _version_files(client: MlflowClient, name: str, version: str) -> Iterator[Path]:
-    """Copy a version's files to a private folder that is removed at the end of the block."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    with tempfile.TemporaryDirectory(prefix="moola-serve-") as temporary:
-        with mlflow_call(f"the files of version {version} of {name}"):
-            address = client.get_model_version_download_uri(name, version)
-            repository = get_artifact_repository(address, tracking_uri=client.tracking_uri)
-            repository.download_artifacts("", dst_path=temporary)
-        yield Path(temporary)
 
 
 def make_source(config: ServeConfig) -> ProductionSource | PinnedSource:
@@ -178,6 +163,11 @@ def serve(config: ServeConfig) -> None:
     """Serve until stopped.
 
     The bearer token is read from ``MOOLA_SERVE_TOKEN``.
+
+    Parameters
+    ----------
+    config
+        What to serve, where, and its limits.
 
     Raises
     ------

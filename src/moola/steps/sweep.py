@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moola.config import names
-from moola.config.base import check_count
+from moola.config.base import check_count, check_seeds
 from moola.config.sweep import Range, Space, configured
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry, WindowSet
@@ -75,7 +75,7 @@ def sweep(
     folds: str | None = None,
     launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     data_root: Path | str = "data",
-    cache: Path = Path("artifacts/evaluation"),
+    cache: Path = Path(names.EVALUATION_FOLDER),
     studies: Path = STUDIES,
     progress: Progress = silent,
 ) -> SweepSummary:
@@ -85,6 +85,34 @@ def sweep(
     is known by its base, space, seeds and data: the same call goes on where it stopped, and more
     `trials` add to it. Finished fold x seed results are shared with ``moola evaluate``.
 
+    Parameters
+    ----------
+    base
+        Options that are not searched over, and the start of those that are.
+    space
+        What is searched over.
+    trials
+        Configurations to judge, those of earlier calls included.
+    seeds
+        Training seeds, averaged per window.
+    folds
+        Walk-forward folds; None takes those of the set.
+    launcher
+        Where the trainings run; the figures do not depend on it.
+    data_root
+        Root of the data registry.
+    cache
+        Folder of finished fold x seed results.
+    studies
+        Folder of the studies, by which a search goes on.
+    progress
+        Told how far it is.
+
+    Returns
+    -------
+    SweepSummary
+        Every configuration that was judged, and the best.
+
     Raises
     ------
     ConfigError
@@ -93,8 +121,7 @@ def sweep(
         If an encoder's corpus reaches into a fold's validation windows.
     """
     check_count("trials", trials)
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ConfigError(f"seeds is {list(seeds)}", limit="different whole numbers, at least one")
+    check_seeds(seeds)
     _optuna()
     device = resolve_device(base.device)
     registry = DataRegistry(data_root)
@@ -253,7 +280,7 @@ def _log(run: TrackedRun, summary: SweepSummary) -> None:
         course.append({"epoch": step, "trial_log_loss": row["log_loss"], "best_so_far": lowest})
     run.log_history(course)
     run.log_metrics({name: summary.rows[0][name] for name in _FIGURES})
-    run.set_tags({names.TAG_REASON: summary.warning, "mlflow.note.content": summary.warning})
+    run.set_tags({names.TAG_REASON: summary.warning, names.TAG_NOTE: summary.warning})
     for row in summary.rows:
         figures = {name: row[name] for name in _FIGURES}
         tags = {names.TAG_STEP: "sweep"}

@@ -62,6 +62,11 @@ def read_windows(
     cross_gaps
         Whether a window may span a gap in the time line; bars only.
 
+    Yields
+    ------
+    Chunk
+        The next windows, at most 2,048.
+
     Raises
     ------
     DataError

@@ -13,8 +13,6 @@ from mlflow.tracking.context.abstract_context import RunContextProvider
 from moola.config import names
 from moola.hashing import sha256_file
 
-_TAG_CHARS = 5000
-
 
 class MoolaContext(RunContextProvider):
     """Says which window sets and splits the project holds, and which code it is."""
@@ -54,4 +52,4 @@ def project_folder() -> Path | None:
 
 
 def _listed(digests: dict[str, str]) -> str:
-    return ", ".join(f"{name}@{digest[:12]}" for name, digest in digests.items())[:_TAG_CHARS]
+    return ", ".join(f"{name}@{digest[:12]}" for name, digest in digests.items())[: names.TAG_CHARS]

@@ -42,6 +42,15 @@ class StoreRefuses(Exception):
 def deliver(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:
     """Bring entries of one run and kind (see `next_load`) to a store and write that down.
 
+    Parameters
+    ----------
+    client
+        Client of the store.
+    spool
+        Where the entries stand, and where it is written down that they were taken.
+    entries
+        Entries of one run and kind.
+
     Raises
     ------
     StoreAway
@@ -143,7 +152,7 @@ def _open(client: MlflowClient, spool: Spool, entry: Entry) -> dict[str, str]:
             raise StoreRefuses("its parent run was refused")
         parent = spool.ids[body["parent"]]
         experiment = parent["experiment_id"]
-        tags["mlflow.parentRunId"] = parent["run_id"]
+        tags[names.TAG_PARENT] = parent["run_id"]
     else:
         experiment = experiment_id(client, body["experiment"], body["artifact_location"])
     found = _runs_of(client, experiment, entry.run) if spool.tries[entry.run] else []

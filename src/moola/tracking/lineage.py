@@ -93,7 +93,7 @@ def dataset_input(
     )
     tags = [
         InputTag(key="mlflow.data.context", value=context),
-        InputTag(key="moola.sha256", value=sha256),
+        InputTag(key=names.TAG_SHA256, value=sha256),
     ]
     return DatasetInput(dataset=dataset, tags=tags)
 
@@ -108,8 +108,8 @@ def git_tags(git: GitState) -> dict[str, str]:
     """Return the tags that tell a run's code."""
     tags = {names.TAG_GIT_DIRTY: str(git.dirty).lower()}
     if git.commit:
-        tags["mlflow.source.git.commit"] = git.commit
-        tags["mlflow.source.git.branch"] = git.branch or ""
+        tags[names.TAG_GIT_COMMIT] = git.commit
+        tags[names.TAG_GIT_BRANCH] = git.branch or ""
     return tags
 
 

@@ -22,7 +22,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from moola.config import names
 from moola.errors import MoolaError, TrackingError
 from moola.tracking.lineage import environment, git_state, git_tags
-from moola.tracking.run import TAG_CHARS, TrackedRun, tag_texts
+from moola.tracking.run import TrackedRun, tag_texts
 from moola.tracking.sender import Sender
 from moola.tracking.spool import Spool, left_spools
 from moola.tracking.store import absolute_uri, artifact_location, connect, first_line, open_store
@@ -60,9 +60,9 @@ def tracked_run(
         try:
             run.set_tags({names.TAG_STEP: step, **git_tags(run.git)})
             run.log_params(params)
-            run.log_json("environment.json", environment(device, params.get("seed")))
+            run.log_json(names.ARTIFACT_ENVIRONMENT, environment(device, params.get("seed")))
             if run.git.diff:
-                run.log_bytes("git/uncommitted.diff", run.git.diff.encode())
+                run.log_bytes(names.ARTIFACT_DIFF, run.git.diff.encode())
             yield run
             sender.wait(sender.drained)
             if sender.spool.refused:
@@ -101,7 +101,7 @@ def fail_joined_run(reason: str) -> None:
         return
     try:
         client = connect()
-        client.set_tag(run_id, names.TAG_REASON, reason[:TAG_CHARS])
+        client.set_tag(run_id, names.TAG_REASON, reason[: names.TAG_CHARS])
         client.set_terminated(run_id, "FAILED")
     except (MoolaError, MlflowException, OSError):
         return  # the store is the trouble; the reason is on the terminal
@@ -174,7 +174,7 @@ def _end_badly(run: TrackedRun, error: BaseException) -> None:
     with suppress(OSError):  # the first error is the one to report
         run.set_tags({names.TAG_REASON: reason})
         if not isinstance(error, MoolaError) and not killed:
-            run.log_bytes("traceback.txt", traceback.format_exc().encode())
+            run.log_bytes(names.ARTIFACT_TRACEBACK, traceback.format_exc().encode())
         run.end("KILLED" if killed else "FAILED")
 
 

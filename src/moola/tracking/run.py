@@ -16,14 +16,13 @@ from mlflow.entities import DatasetInput
 from mlflow.tracking import fluent
 from numpy.typing import NDArray
 
+from moola.config import names
 from moola.errors import TrackingError
 from moola.hashing import pretty_json
 from moola.tracking.delivery import BATCH_METRICS, BATCH_PARAMS
 from moola.tracking.lineage import GitState
 from moola.tracking.pictures import IMAGE_TAGS, image_files, png, table_file, table_tags
 from moola.tracking.sender import Sender
-
-TAG_CHARS = 5000
 
 
 class TrackedRun:
@@ -81,14 +80,11 @@ class TrackedRun:
             links["dataset_digest"] = dataset.dataset.digest
         self._log([(0, {k: v for k, v in metrics.items() if v is not None})], links)
 
-    def log_history(self, rows: Sequence[Mapping[str, Any]], *, prefix: str = "") -> None:
+    def log_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log one row an epoch; the row's ``epoch`` is the step."""
         self._log(
             [
-                (
-                    int(row.get("epoch", i)),
-                    {f"{prefix}{k}": v for k, v in row.items() if k != "epoch"},
-                )
+                (int(row.get("epoch", i)), {k: v for k, v in row.items() if k != "epoch"})
                 for i, row in enumerate(rows)
             ]
         )
@@ -133,6 +129,11 @@ class TrackedRun:
 
     def require_store(self, purpose: str) -> None:
         """Return when the store has everything logged so far.
+
+        Parameters
+        ----------
+        purpose
+            What needs the store, for the message.
 
         Raises
         ------
@@ -186,7 +187,7 @@ class TrackedRun:
 
 def tag_texts(tags: Mapping[str, Any]) -> dict[str, str]:
     """Return tags as texts that MLflow takes."""
-    return {key: str(value)[:TAG_CHARS] for key, value in tags.items()}
+    return {key: str(value)[: names.TAG_CHARS] for key, value in tags.items()}
 
 
 def _now_ms() -> int:

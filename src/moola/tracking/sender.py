@@ -99,8 +99,15 @@ class Sender(threading.Thread):
 
         Parameters
         ----------
+        done
+            Asked again after each change.
         while_away
             Also wait while the breaker is open.
+
+        Returns
+        -------
+        bool
+            Whether it is done.
         """
         with self._change:
             answers = self._answers

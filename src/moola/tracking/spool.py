@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from moola.config import names
 from moola.errors import TrackingError
 from moola.hashing import write_json
 
@@ -71,6 +72,18 @@ class Spool:
     @classmethod
     def create(cls, store: str, *, root: Path | None = None) -> Spool:
         """Make an empty spool for a store, given by its absolute URI.
+
+        Parameters
+        ----------
+        store
+            Absolute URI of the store.
+        root
+            Folder of all spools; None: see `spool_root`.
+
+        Returns
+        -------
+        Spool
+            The spool, held by this process.
 
         Raises
         ------
@@ -147,7 +160,7 @@ class Spool:
             runs[record["run"]] = record["kind"] == "end"
         last = int((self.folder / "journal.jsonl").stat().st_mtime * 1000)
         for run in [run for run, ended in runs.items() if not ended]:
-            reason = {"moola.reason": "the process ended without a word"}
+            reason = {names.TAG_REASON: "the process ended without a word"}
             self.waiting.append(self.append(run, "batch", {"tags": reason}))
             self.waiting.append(self.append(run, "end", {"status": "FAILED", "end_time": last}))
 

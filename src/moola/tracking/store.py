@@ -39,14 +39,20 @@ def connect(uri: str | None = None) -> MlflowClient:
     uri
         Tracking URI; None takes ``MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db``.
 
+    Returns
+    -------
+    MlflowClient
+        A client of the store.
+
     Raises
     ------
     TrackingError
         If the server does not answer within seconds or the URI is none that MLflow knows.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or names.DEFAULT_TRACKING_URI
-    if is_server(uri):
-        _check_server(uri)
+    uri = _chosen(uri)
+    if not is_server(uri):
+        return open_store(uri)
+    _check_server(uri)
     client = open_store(uri)
     try:
         client.search_experiments(max_results=1)
@@ -61,12 +67,22 @@ def open_store(uri: str | None = None) -> MlflowClient:
     A database is initialised here, by one process at a time: MLflow's own initialisation of a fresh
     database fails when several processes begin it at once.
 
+    Parameters
+    ----------
+    uri
+        Tracking URI; None takes ``MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db``.
+
+    Returns
+    -------
+    MlflowClient
+        A client of the store.
+
     Raises
     ------
     TrackingError
         If the URI is none that MLflow knows, or the database cannot be used.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or names.DEFAULT_TRACKING_URI
+    uri = _chosen(uri)
     _quiet()
     for variable, value in _CLIENT_DEFAULTS.items():
         os.environ.setdefault(variable, value)
@@ -120,6 +136,10 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def _chosen(uri: str | None) -> str:
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or names.DEFAULT_TRACKING_URI
 
 
 def _unusable(uri: str, error: Exception) -> TrackingError:
