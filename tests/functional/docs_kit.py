@@ -1,9 +1,10 @@
 """The pages as a reader follows them: their blocks, what is replaced in them, what is not run.
 
 Blocks are fenced and name their language. ``sh`` is run line by line, ``python`` whole, each in the
-folder of the project; ``yaml`` is written to the file that its first line names. Every other
-language is for the eye. A line of ``sh`` that matches a row of `NOT_RUN` is left out, and the rows
-of `REPLACED` are the only words that differ from what a reader types.
+folder of the project (what calls `moola` alone is called in this process, through the same entry);
+``yaml`` is written to the file that its first line names. Every other language is for the eye. A
+line of ``sh`` that matches a row of `NOT_RUN` is left out, and the rows of `REPLACED` are the only
+words that differ from what a reader types.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 from job_kit import server_process
 from serve_kit import in_folder
 
@@ -94,7 +94,8 @@ NOT_RUN = (
     ("README.md", r"^make ui\b", _OWN_VENV + "tests/functional/test_pages.py"),
     ("README.md", r"^\. \.venv/bin/activate$", "the tests run in an environment of their own"),
     ("CONTRIBUTING.md", r"^make (check|test|docs)\b(?!-)", _CI),
-    ("CONTRIBUTING.md", r"^make (test-slow|coverage|bench)\b", "hours; by hand before a release"),
+    ("CONTRIBUTING.md", r"^make test-slow\b", "hours; the workflow runs it weekly"),
+    ("CONTRIBUTING.md", r"^make (coverage|bench)\b", "hours; by hand"),
     ("CONTRIBUTING.md", r"^git (tag|push)\b", "changes the repository"),
     ("docs/remote-gpu.md", r"^git clone\b", "needs the network"),
     ("docs/remote-gpu.md", r"^make \.venv/\.installed\b", "as make test does it first"),
@@ -191,8 +192,8 @@ class Reader:
     """Somebody who follows pages in a project folder, with a store of its own."""
 
     folder: Path
-    inside: bool = False  # in this process, which spares it the start of each command
     facts: dict[str, str] = field(default_factory=dict)
+    once_served: Callable[[str], None] = lambda url: None  # called with a server's address
     _servers: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
@@ -247,8 +248,8 @@ class Reader:
             return self.serve(text)
         if language == "sh" and "127.0.0.1" not in text:
             self._servers.close()
-        if self.inside:
-            return self.do_here(language, text)
+        if language == "python" or re.match(r"moola [^|>&;]+$", text):
+            return self.do_here(language, text, refused)
         words = ["bash", "-c", text] if language == "sh" else [sys.executable, "-c", text]
         done = subprocess.run(
             words,
@@ -264,25 +265,25 @@ class Reader:
         assert refused is None or refused in done.stderr, ends
         return done.stdout
 
-    def do_here(self, language: str, text: str) -> str:
-        """Do it in this process: `moola` commands and Python blocks."""
-        printed = io.StringIO()
+    def do_here(self, language: str, text: str, refused: str | None) -> str:
+        """Do it in this process, which spares a command of Moola its start."""
+        out, err = io.StringIO(), io.StringIO()
         uri = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(self.store)
         try:
-            with in_folder(self.folder), contextlib.redirect_stdout(printed):
-                if language == "python":
-                    exec(compile(text, "block", "exec"), {})
-                else:
-                    words = shlex.split(text)
-                    assert words[0] == "moola", text
-                    with pytest.raises(SystemExit) as end:
-                        main(words[1:])
-                    assert end.value.code == 0, text
+            with (
+                in_folder(self.folder),
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(err),
+            ):
+                code = _executed(text) if language == "python" else _called(text)
         finally:
             mlflow.set_tracking_uri(uri)
             os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # MLflow leaves it behind
-        return printed.getvalue()
+        ends = f"{text}\n{out.getvalue()[-2000:]}\n{err.getvalue()[-3000:]}"
+        assert code == (0 if refused is None else 1), ends
+        assert refused is None or refused in err.getvalue(), ends
+        return out.getvalue()
 
     def serve(self, command: str) -> str:
         """Start a server; it runs until a command that does not ask it."""
@@ -298,7 +299,21 @@ class Reader:
             running = server_process(words[0], *words[1:], ready=ready, log=log, **env)
             url, _ = self._servers.enter_context(running)
         self.facts["port"] = url.rpartition(":")[2]
+        self.once_served(url)
         return log.read_text()
+
+
+def _executed(text: str) -> int:
+    exec(compile(text, "a block of a page", "exec"), {})
+    return 0
+
+
+def _called(text: str) -> int:
+    try:
+        main(shlex.split(text)[1:])
+    except SystemExit as end:
+        return int(str(end.code))
+    return 0
 
 
 def _bars(path: Path) -> None:

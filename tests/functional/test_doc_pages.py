@@ -36,7 +36,7 @@ WITH_COMMANDS = [page for page in PAGES if list(docs_kit.texts_to_run(page))]
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, template_db: Path, data_root: Path) -> Reader:
     """A project with the default sets, one version and its first gate."""
-    reader = Reader(folder=tmp_path_factory.mktemp("small"), inside=True)
+    reader = Reader(folder=tmp_path_factory.mktemp("small"))
     shutil.copy(template_db, reader.folder / "mlflow.db")
     shutil.copytree(data_root, reader.folder / "data")
     reader.do("sh", f"moola train {EURUSD} {TINY}")
@@ -49,7 +49,6 @@ def small(tmp_path_factory: pytest.TempPathFactory, template_db: Path, data_root
 @pytest.fixture(scope="module")
 def full(small: Reader, repository: Path) -> Reader:
     """The same with two versions that held Production, an encoder and a version trained from it."""
-    small.inside = False
     for name in PROJECT_FILES:
         (small.folder / name).symlink_to(repository / name)
     small.do("sh", f"moola train {EURUSD} {TINY} --seed 18")
@@ -83,7 +82,7 @@ def _put_into_production(reader: Reader, version: str) -> None:
 
 
 def test_data_page(tmp_path: Path) -> None:
-    printed = Reader(folder=tmp_path, inside=True).follow("docs/data.md")
+    printed = Reader(folder=tmp_path).follow("docs/data.md")
     assert "labeled_windows/v1" in printed["moola data show"]
     assert (tmp_path / "audit.png").stat().st_size > 1000
 
