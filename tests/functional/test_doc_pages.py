@@ -12,6 +12,7 @@ from pathlib import Path
 
 import docs_kit
 import pytest
+import yaml
 from docs_kit import EVERYWHERE, LANGUAGES, NOT_RUN, PAGES, PROGRAMS, REFUSED, REPLACED, Reader
 from mlflow import MlflowClient
 from promotion_kit import NAME, PASSED, evaluate, trusting
@@ -133,6 +134,16 @@ def test_every_row_of_the_tables_matches_something(table: str) -> None:
     unused = [row for number, row in enumerate(rows) if number not in used]
     assert not unused
     assert all(row[0] in (EVERYWHERE, *PAGES) for row in rows)
+
+
+def test_the_workflow_runs_what_the_table_leaves_to_it() -> None:
+    jobs = yaml.safe_load((docs_kit.ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    run = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+    weekly = [f"make {target}" for target in jobs["weekly"]["strategy"]["matrix"]["target"]]
+    for page, pattern, reason in NOT_RUN:
+        if "workflow" in reason:
+            told = [text for _, text in docs_kit.texts_to_run(page) if re.search(pattern, text)]
+            assert set(told) <= {*run, *weekly}
 
 
 def test_files_a_reader_has_are_on_some_page() -> None:
