@@ -246,7 +246,7 @@ class Reader:
         """Run one command or block; it must end with 0, or with 1 and the `refused` words."""
         if language == "sh" and SERVERS.match(text):
             return self.serve(text)
-        if language == "sh" and "127.0.0.1" not in text:
+        if re.match(r"moola|mlflow", text) and "127.0.0.1" not in text:
             self._servers.close()
         if language == "python" or re.match(r"moola [^|>&;]+$", text):
             return self.do_here(language, text, refused)
@@ -286,7 +286,7 @@ class Reader:
         return out.getvalue()
 
     def serve(self, command: str) -> str:
-        """Start a server; it runs until a command that does not ask it."""
+        """Start a server; it runs until the next command of Moola or MLflow that does not ask it."""
         self._servers.close()
         words = shlex.split(command)
         given = {}
