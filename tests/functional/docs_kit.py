@@ -237,10 +237,10 @@ class Reader:
     def write(self, text: str) -> None:
         """Write a block to the file that its first line names."""
         first = re.match(r"# (\S+\.yaml)\n", text)
-        if first:
-            path = self.folder / first[1]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        assert first, f"the first line names no file:\n{text}"
+        path = self.folder / first[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
     def do(self, language: str, text: str, refused: str | None = None) -> str:
         """Run one command or block; it must end with 0, or with 1 and the `refused` words."""
@@ -250,9 +250,8 @@ class Reader:
             self._servers.close()
         if language == "python" or re.match(r"moola [^|>&;]+$", text):
             return self.do_here(language, text, refused)
-        words = ["bash", "-c", text] if language == "sh" else [sys.executable, "-c", text]
         done = subprocess.run(
-            words,
+            ["bash", "-c", text],
             check=False,
             cwd=self.folder,
             env=self.environment(),
@@ -286,7 +285,7 @@ class Reader:
         return out.getvalue()
 
     def serve(self, command: str) -> str:
-        """Start a server; it runs until the next command of Moola or MLflow that does not ask it."""
+        """Start a server; it runs until the next `moola` or `mlflow` that does not ask it."""
         self._servers.close()
         words = shlex.split(command)
         given = {}
