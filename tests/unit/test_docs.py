@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -10,19 +11,27 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 _FENCED = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
 _INDENTED = re.compile(r"(?:^(?: {4}.*)?\n)+", re.M)
 
 
 def _commands(page: Path) -> list[str]:
-    """Lines of code blocks that call `moola`, continued lines joined, comments cut."""
+    """Calls of `moola` in code blocks, continued lines joined, and in the running text."""
     text = page.read_text()
-    blocks = [*_FENCED.findall(text), *_INDENTED.findall(_FENCED.sub("", text))]
+    prose = _FENCED.sub("", text)
+    blocks = [*_FENCED.findall(text), *_INDENTED.findall(prose)]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if re.match(r"\s*moola [a-z]", line)]
+    called = [line.strip() for line in lines if re.match(r"\s*(\S+=\S+ )?moola [a-z]", line)]
+    mentioned = [" ".join(words.split()) for words in re.findall(r"`(moola\s[a-z][^`]*)`", prose)]
+    mentioned = [words.replace("\\|", "|") for words in mentioned]
+    return list(dict.fromkeys([*called, *mentioned]))
 
 
 CASES = [
@@ -39,15 +48,26 @@ def test_commands_of_the_docs_parse(command: str, tmp_path: Path) -> None:
 
     arguments = [
         re.sub(r"[<>]", "", word).replace("...", "x")
-        for word in shlex.split(command, comments=True)
-    ][1:]
+        for word in shlex.split(command.partition("moola ")[2], comments=True)
+    ]
     node: Any = typer.main.get_command(app)
-    while hasattr(node, "commands") and arguments:
+    while (
+        hasattr(node, "commands") and arguments
+    ):  # not isinstance: typer brings a click of its own
         name = arguments.pop(0)
         assert name in node.commands, f"{command}: no command {name}"
         node = node.commands[name]
-    if "|" not in arguments:
+        if "|" in arguments:
+            return
+    if arguments:
+        assert not hasattr(node, "commands")
         node.make_context(node.name, list(arguments))
+
+
+def test_a_command_that_does_not_exist_is_noticed(tmp_path: Path) -> None:
+    for wrong in ("moola trian", "moola train --epoch 3", "moola train --epochs many"):
+        with pytest.raises(Exception, match=r"no command trian|No such option|valid integer"):
+            test_commands_of_the_docs_parse(wrong, tmp_path)
 
 
 def test_examples_of_the_architecture_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +85,68 @@ def test_examples_of_the_architecture_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_there_are_commands_to_check() -> None:
     assert len(CASES) > 20
+
+
+def test_the_readme_lists_every_command() -> None:
+    from moola.cli.app import app
+
+    known: Any = typer.main.get_command(app)
+    table = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("\n## ")[0]
+    listed = {
+        name.removeprefix("moola ").split()[0]
+        for cell in re.findall(r"^\| (`.*?`) \| ", table, re.M)
+        for name in re.findall(r"`([^`]+)`", cell)
+    }
+    assert listed == set(known.commands)
+    for name in known.commands["data"].commands:
+        assert re.search(rf"`moola data [^`]*\b{name}\b", table), f"data {name} is not listed"
+
+
+def _public(module: object, *prefixes: str) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name.startswith(prefixes) and isinstance(value, str)
+    }
+
+
+def test_the_page_of_names_agrees_with_the_program() -> None:
+    """Each name stands in the page; each name in the page's first columns is one of them."""
+    from moola.config import names, promotion
+
+    page = (ROOT / "docs" / "mlflow-names.md").read_text()
+    known = _public(names, "EXPERIMENT", "REGISTERED", "ALIAS", "STAGE", "TAG", "ARTIFACT", "IMAGE")
+    known |= _public(names, "DEFAULT", "MODEL")
+    known |= _public(promotion, "TAG", "ARTIFACT")
+    spelled = {value.replace("{", "<").replace("}", ">") for value in known.values()}
+    said = set(re.findall(r"`([^`\n]+)`", page))
+    assert spelled - {"mlartifacts"} <= said
+    tables = re.findall(r"^\| (`[^|]+`) \|", page, re.M)
+    in_tables = {name for cell in tables for name in re.findall(r"`([^`]+)`", cell)}
+    assert in_tables <= spelled
+
+
+def test_the_policy_in_the_docs_is_the_default() -> None:
+    from moola.config.promotion import PromotionPolicy
+
+    page = (ROOT / "docs" / "registry.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    written = yaml.safe_load(block)
+    assert PromotionPolicy.from_mapping(written) == PromotionPolicy()
+    assert set(written) == {field.name for field in dataclasses.fields(PromotionPolicy)}
+
+
+GUIDES = [
+    page
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    if page.name not in ("index.md", "architecture.md", "changelog.md")
+]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda p: p.name)
+def test_a_page_begins_with_what_its_reader_can_do_then(page: Path) -> None:
+    first = page.read_text().partition("\n\n")[2]
+    assert first.startswith("After this page")
 
 
 def _messages() -> str:
