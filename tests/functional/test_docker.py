@@ -7,8 +7,11 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,27 @@ def test_the_image_passes_its_linter() -> None:
         [hadolint, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stdout
+
+
+def test_the_image_holds_what_its_wheel_is_built_from(tmp_path: Path) -> None:
+    """`pip install .` in the image sees only what was copied there before."""
+    before = (DOCKER / "Dockerfile").read_text().partition("RUN pip install")[0]
+    for line in re.findall(r"^COPY (?!--)(.*)$", before, re.MULTILINE):
+        *sources, target = line.split()
+        for source in sources:
+            path, place = DOCKER.parent / source, tmp_path / target
+            if path.is_dir():
+                shutil.copytree(path, place, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(path, place)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path / "out", tmp_path],
+        check=True,
+    )
+    (wheel,) = (tmp_path / "out").glob("moola-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "moola/shipped_bars/btcusd_1h.parquet" in names
+    assert "moola/promotion/page.html" in names
 
 
 def test_image_compose_and_tests_start_the_server_by_one_script(compose: dict[str, Any]) -> None:

@@ -155,7 +155,7 @@ def test_disagreements_name_digests_and_figures(scored: dict[str, Any]) -> None:
     assert len(reasons(metrics | {"invented": 1.0})) == 1
     assert len(reasons({k: v for k, v in metrics.items() if k != "ece"})) == 1
     assert reasons(metrics, split_sha256="9" * 64)[0].startswith("split_sha256 is 999999999999")
-    assert reasons(None) == ["the evidence holds no metrics of the locked test set"]
+    assert reasons(None) == ["the evidence holds no metrics of the locked test windows"]
 
 
 EMPTY = Evidence(

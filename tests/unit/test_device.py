@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moola.errors import ConfigError, DeviceError
-from moola.training.device import describe_device, resolve_device
+from moola.training.device import describe_device, resolve_device, use_bf16
 
 
 @pytest.fixture
@@ -55,3 +55,27 @@ def test_unknown_devices_are_refused_with_the_nearest() -> None:
 
 def test_the_device_in_words() -> None:
     assert describe_device("cpu") == f"cpu ({torch.get_num_threads()} threads)"
+
+
+AVX2 = {"architecture": "x86_64", "cpu_name": "AMD EPYC", "avx2": True, "avx512_bw": False}
+AVX512 = AVX2 | {"avx512_bw": True}
+
+
+@pytest.mark.parametrize(
+    ("found", "auto"), [(AVX2, False), (AVX512, False), (AVX512 | {"avx512_bf16": True}, True)]
+)
+def test_auto_takes_bfloat16_only_where_the_cpu_multiplies_it(
+    found: dict, auto: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert use_bf16("auto", "cpu") is auto
+    assert use_bf16("fp32", "cpu") is False
+
+
+def test_bfloat16_is_refused_where_an_lstm_cannot_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AVX2)
+    with pytest.raises(DeviceError, match=r"AMD EPYC\) has no AVX512; expected auto or fp32 here"):
+        use_bf16("bf16", "cpu")
+    assert use_bf16("bf16", "cuda") is True
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: AVX512)
+    assert use_bf16("bf16", "cpu") is True

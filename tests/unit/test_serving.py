@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from moola.config.serving import ServeConfig
 from moola.errors import BadInput, ConfigError, Refused, TrackingError
-from moola.evaluation.conformal import conformal_threshold
 from moola.serving.batching import Batcher, Overloaded
 from moola.serving.follow import Follower, Served
 from moola.serving.inputs import from_lists, window_columns, windows_of
@@ -178,29 +177,6 @@ def test_a_message_is_one_line_of_bounded_length(message: str) -> None:
     line = orjson.loads(error_body("BAD_REQUEST", message.encode("utf-8", "replace").decode(), "1"))
     assert len(line["message"]) <= MESSAGE_LIMIT
     assert "\n" not in line["message"]
-
-
-def test_conformal_threshold_by_hand() -> None:
-    p_true = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
-    proba = np.column_stack([p_true, 1 - p_true])
-    y = np.zeros(9, dtype=np.int64)
-    # n = 9, level 0.9: ceil(10 * 0.9) = 9th smallest of 1 - p, so every p_true must enter
-    assert conformal_threshold(y, proba).threshold == 0.1
-    # level 0.8: the 8th smallest of 1 - p is 0.8
-    assert conformal_threshold(y, proba, level=0.8).threshold == 0.2
-    # too few windows for the level: every class enters
-    assert conformal_threshold(y[:3], proba[:3]).threshold == 0.0
-    with pytest.raises(BadInput):
-        conformal_threshold(y + 2, proba)
-
-
-def test_conformal_sets_cover_exchangeable_windows() -> None:
-    rng = np.random.default_rng(0)
-    p = rng.uniform(size=4000)
-    proba, y = np.column_stack([1 - p, p]), (rng.uniform(size=4000) < p).astype(np.int64)
-    threshold = conformal_threshold(y[:2000], proba[:2000]).threshold
-    covered = proba[np.arange(2000, 4000), y[2000:]] >= threshold
-    assert 0.88 < covered.mean() < 0.92
 
 
 @pytest.mark.parametrize("wrong", [{"port": 0}, {"workers": 0}, {"poll_seconds": 0.0}])

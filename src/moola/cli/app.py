@@ -76,7 +76,7 @@ app = typer.Typer(
     "2. `moola pretrain-bilstm`: an encoder of unlabelled windows (may be left out)\n\n"
     "3. `moola train`: a candidate, registered as a version\n\n"
     "4. `moola evaluate`: its gates, signed\n\n"
-    "5. `moola promote`: into Production, if gates and locked test set allow it",
+    "5. `moola promote`: into Production, if gates and locked test windows allow it",
     epilog="Each command says more: `moola train --help`. Exit codes: 0 done, 1 refused by a gate "
     "or guard, 2 bad arguments. `moola --install-completion` completes commands, options and names "
     "of sets and splits.",

@@ -66,7 +66,7 @@ def run_demo(*, device: str, data_root: str, jobs: int) -> None:
     for version, what in candidates.items():
         gates = ENCODER_GATES if configs[what].pretrained_encoder else GATES
         _evaluate(version, gates, device, data_root, jobs)
-    heading("5  Ask for Production: evidence is checked, then the locked test set is looked at")
+    heading("5  Ask for Production: evidence first, the locked test windows last")
     outcome = {version: _promote(version, data_root) for version in candidates}
     heading("6  Serve with `mlflow models serve` and ask for three real windows")
     _serve(data_root)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def promote(
     version: str = typer.Option("newest", help="Version to promote."),
     name: str = Name,
-    dry_run: bool = typer.Option(False, help="Check all but the locked test set."),
+    dry_run: bool = typer.Option(False, help="Check all but the locked test windows."),
     ledger: str = LedgerUrl,
     data_root: str = DataRoot,
     as_json: bool = AsJson,
 ) -> None:
-    """Move Production to a version, if its gates and the locked test set allow it.
+    """Move Production to a version, if its gates and the locked test windows allow it.
 
     Alias `production` and stage `Production` move together, the replaced version is archived, and
     the decision is written down. A refusal ends with exit code 1 and its reason.

@@ -47,7 +47,7 @@ def conformal_threshold(
     Raises
     ------
     BadInput
-        If there is no window, or `y` names no column of `proba`.
+        If there is no window, `y` names no column of `proba`, or a value is not finite.
 
     References
     ----------
@@ -59,6 +59,8 @@ def conformal_threshold(
             f"{len(y)} labels and probabilities of shape {proba.shape}",
             limit="a class index for each row, at least one row",
         )
+    if not np.isfinite(proba).all():
+        raise BadInput("the probabilities hold NaN or infinity", limit="finite numbers")
     ascending = np.sort(proba[np.arange(len(y)), y])
     allowed_misses = math.floor((len(y) + 1) * (1 - level) + 1e-9)  # 1 - 0.9 is not 0.1
     threshold = float(ascending[allowed_misses - 1]) if allowed_misses else 0.0

@@ -34,7 +34,7 @@ class Decision:
     ledger_seq
         Number of the ledger entry; None for a dry run.
     test_looks
-        Looks at the locked test set so far, this one included; None if it was not looked at.
+        Looks at the locked test windows so far, this one included; None if it was not looked at.
     promotion_gate
         What the promotion gate answered; None if it was not asked.
     dry_run

@@ -41,7 +41,7 @@ class Evidence:
     Parameters
     ----------
     purpose
-        ``evaluation`` (the gates), ``promotion`` (the gates and the locked test set, against a
+        ``evaluation`` (the gates), ``promotion`` (the gates and the locked test windows, against a
         named champion) or ``rollback`` (an order to go back to this version).
     name, version
         The registered model and the version.
@@ -67,7 +67,7 @@ class Evidence:
         The version in Production this was compared with (None: there was none). Not used for an
         evaluation.
     promotion_verdict, promotion_figures
-        The verdict on the locked test set; None where it was not looked at.
+        The verdict on the locked test windows; None where it was not looked at.
     test_looks
         How often that test set had been looked at, this look included.
     reason

@@ -231,7 +231,7 @@ def _enforces(policy: PromotionPolicy, *, auth: bool) -> tuple[str, ...]:
     lines = [
         f"stage Production and alias {aliases} of {models} only with signed evidence",
         f"gates {gates} passed, and those for an encoder or synthetic data where used",
-        "the promotion gate on the locked test set passed, its look in the ledger",
+        "the promotion gate on the locked test windows passed, its look in the ledger",
         "files, run and name of what held Production cannot be changed or deleted",
         "new experiments keep their files below the server's artifact root",
         f"request bodies up to {policy.max_body_mib} MiB, artifact uploads apart",

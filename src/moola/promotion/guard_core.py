@@ -211,8 +211,8 @@ def _test_set_reasons(evidence: Evidence, entries: list[Entry]) -> list[str]:
     reasons = []
     if evidence.purpose != "promotion" or evidence.promotion_verdict != "passed":
         reasons.append(
-            f"the promotion gate on the locked test set is {evidence.promotion_verdict or 'absent'}"
-            " (`moola promote` asks it)"
+            "the promotion gate on the locked test windows is "
+            f"{evidence.promotion_verdict or 'absent'} (`moola promote` asks it)"
         )
     looks = [
         e

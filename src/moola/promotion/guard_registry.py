@@ -145,7 +145,8 @@ class GuardedRegistryStore(SqlAlchemyStore):
         tags = {tag.key: tag.value for tag in found.model_version_tags}
         subject = f"version {version} of {name} may not be in Production"
         if TAG_PROMOTION_EVIDENCE not in tags:
-            raise PromotionRefused(f"{subject}: it carries no evidence for it", remedy=_ASK)
+            lacking = "it carries no evidence that it passed the locked test windows"
+            raise PromotionRefused(f"{subject}: {lacking}", remedy=_ASK)
         signed = SignedEvidence.from_json(tags[TAG_PROMOTION_EVIDENCE])
         evidence = verify(signed, self.guard.trusted_keys())
         champion = self._in_production(session, name)[1]

@@ -1,4 +1,4 @@
-"""Promotion: check everything, look at the locked test set last, then move Production."""
+"""Promotion: check everything, look at the locked test windows last, then move Production."""
 
 from __future__ import annotations
 
@@ -104,8 +104,9 @@ def promote(
     """Put a version into Production if everything speaks for it.
 
     The order is fixed: an interrupted move is finished; signature, version, run, digest, policy and
-    gates are checked; the look at the locked test set is written down; `promotion_gate` is asked;
-    alias ``production`` and stage ``Production`` move together and the old version is archived.
+    gates are checked; the look at the locked test windows is written down; `promotion_gate` is
+    asked; alias ``production`` and stage ``Production`` move together and the old version is
+    archived.
 
     Parameters
     ----------
@@ -122,7 +123,7 @@ def promote(
     policy
         The policy in force.
     promotion_gate
-        Scores the candidate beside the champion (a version, or None) on the locked test set and
+        Scores the candidate beside the champion (a version, or None) on the locked test windows and
         returns a gate as in a gate report. Called at most once, and not for a dry run.
     who
         Who asks; goes into the ledger.
@@ -132,7 +133,7 @@ def promote(
     evidence
         Signed evidence of the evaluation; None reads it from the version's tag.
     dry_run
-        Check all but the locked test set, and change nothing.
+        Check all but the locked test windows, and change nothing.
 
     Returns
     -------
@@ -163,7 +164,7 @@ def promote(
     if reasons:
         raise attempt.refuse(reasons)
     if dry_run:
-        notes.append("dry run: the locked test set was not looked at and nothing was changed")
+        notes.append("dry run: the locked test windows were not looked at and nothing was changed")
         return attempt.decision(reasons=[], entry=None, notes=notes)
     _ask_gate(attempt, promotion_gate)
     try:

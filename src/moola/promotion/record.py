@@ -124,8 +124,8 @@ def _rationale(decision: Decision, report: Mapping[str, Any]) -> str:
         beside = decision.champion_before
         against = f"version {beside}" if beside else "no champion, so the required gates decide"
         lines.append(
-            f"The promotion gate is {decision.promotion_gate['verdict']} on the locked test set, "
-            f"scored beside {against}; look number {decision.test_looks} at this test set."
+            f"The promotion gate is {decision.promotion_gate['verdict']} on the locked test windows"
+            f", scored beside {against}; look number {decision.test_looks} at this test set."
         )
         lines += [f"{_sentence(r)}" for r in decision.promotion_gate.get("reasons") or []]
     lines += [f"Refused because {_sentence(r)}" for r in decision.reasons]
@@ -151,7 +151,7 @@ def _next_steps(decision: Decision) -> list[str]:
     if not decision.allowed:
         return ["Production stays as it was.", "Mend what the reasons name, then evaluate again."]
     if decision.dry_run:
-        return ["Run the promotion without dry run to look at the locked test set."]
+        return ["Run the promotion without dry run to look at the locked test windows."]
     back = decision.champion_before
     steps = ["Watch calibration and the share of each class on new windows."]
     if back:

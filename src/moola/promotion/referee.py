@@ -1,4 +1,4 @@
-"""The referee: the server scores a version on the locked test set itself, beside the evidence.
+"""The referee: the server scores a version on the locked test windows itself, beside the evidence.
 
 It runs in a process of its own with limits on time and memory, reads weights from safetensors into
 a class Moola knows, and never runs code that came with the version.
@@ -70,7 +70,7 @@ def disagreements(found: Mapping[str, Any], evidence: Evidence, *, tolerance: fl
     ]
     signed = (evidence.promotion_figures or {}).get("metrics")
     if not isinstance(signed, Mapping):
-        return [*reasons, "the evidence holds no metrics of the locked test set"]
+        return [*reasons, "the evidence holds no metrics of the locked test windows"]
     for name in sorted({*signed, *found["metrics"]}):
         stated, scored = signed.get(name), found["metrics"].get(name)
         if stated is None and scored is None:

@@ -48,13 +48,14 @@ def register(run: TrackedRun, config: FinetuneConfig, name: str, model_id: str) 
         name,
         number,
         description=f"{config.model} ({config.preset}), {start}, on `{config.labeled}` under "
-        f"`{config.split}`, seed {config.seed}. Not in Production before its gates have passed.",
+        f"`{config.split}`, seed {config.seed}. Its gates and the locked test windows decide "
+        "whether `moola promote` lets it into Production.",
     )
     if number == "1":
         run.client.update_registered_model(
             name,
             description="Classifiers of OHLC windows, one version a candidate. Production moves by "
-            "`moola promote` alone, when the gates and the locked test set allow it.",
+            "`moola promote` alone, when the gates and the locked test windows allow it.",
         )
     run.set_tags({names.TAG_CANDIDATE: f"{name}/{number}"})
     return number

@@ -1,4 +1,4 @@
-"""Ask for Production: the locked test set is looked at here, once, and the look is counted."""
+"""Ask for Production: the locked test windows are looked at here, once, and the look is counted."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def promote(
     who: str | None = None,
     dry_run: bool = False,
 ) -> PromotionSummary:
-    """Move Production to a version if its signed evidence and the locked test set allow it.
+    """Move Production to a version if its signed evidence and the locked test windows allow it.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def promote(
     who
         Who asks; None: the user of this process.
     dry_run
-        Check everything but the locked test set; change nothing.
+        Check everything but the locked test windows; change nothing.
 
     Returns
     -------

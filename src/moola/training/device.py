@@ -64,13 +64,27 @@ def describe_device(device: str) -> str:
 def use_bf16(asked: str, device: str) -> bool:
     """Whether to compute in bfloat16: as asked; with ``auto``, where the hardware multiplies it.
 
-    A CPU has to have AVX512-BF16 or AMX; without them bfloat16 is slower than float32.
+    A CPU has to have AVX512-BF16 or AMX; with AVX512 alone bfloat16 works but is slower than
+    float32, and without that an LSTM has no bfloat16 at all.
+
+    Raises
+    ------
+    DeviceError
+        If bfloat16 is asked for on an x86 CPU without AVX512.
     """
-    if asked != "auto":
-        return asked == "bf16"
-    if device == "cuda":
+    if asked == "auto" and device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if asked == "fp32" or device == "cuda":
+        return asked == "bf16"
     found = torch.cpu.get_capabilities()
+    if asked == "bf16":
+        if found.get("architecture") == "x86_64" and not found.get("avx512_bw"):
+            raise DeviceError(
+                f"amp is 'bf16', but this CPU ({found.get('cpu_name')}) has no AVX512",
+                limit="auto or fp32 here",
+                remedy="Use --amp auto",
+            )
+        return True
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 

@@ -1,0 +1,284 @@
+"""Values that lie exactly on a limit, and every key of the documents that are logged and signed."""
+
+import numpy as np
+import pytest
+from gates_kit import LIMITS, OPTIONS, half, world
+from test_gate_evidence import CLEAN, ENCODER
+
+from moola.evaluation import gates
+from moola.evaluation.ensemble import calibrated_ensemble
+from moola.evaluation.gates import GateReport, deferral_reason, run_order
+
+COMPARISON = {
+    "num_windows", "block_length", "effective_windows", "confidence", "mcnemar_p",
+    "identical_predictions", "minimum_detectable", "p_values", "delta_log_loss", "delta_brier",
+    "delta_accuracy", "delta_pr_auc", "delta_ece",
+}  # fmt: skip
+COMMON = {"confidence", "num_resamples", "min_effective_windows"}
+
+
+def made(gate, verdict):
+    return GateReport(gate=gate, name="x", question="?", verdict=verdict, reasons=("because",))
+
+
+def test_the_document_of_the_data_gate():
+    audit = {"passed": False, "checks": [*CLEAN["checks"], {"name": "b", "passed": None}]}
+    audit["checks"][1]["detail"] = "not looked at"
+    for given, verdict, failed in ((CLEAN, "passed", 0), (audit, "failed", 1)):
+        found = gates.gate_0_data(audit=given, device_asked="auto", device_used="cpu")
+        assert (found.gate, found.verdict) == (0, verdict)
+        assert found.figures == {
+            "num_checks": len(given["checks"]),
+            "num_failed_checks": failed,
+            "device_asked": "auto",
+            "device_used": "cpu",
+        }
+    clean = gates.gate_0_data(audit=CLEAN, device_asked="cpu", device_used="cpu")
+    assert clean.reasons == ("the audit is clean (1 checks) and the run used cpu as asked",)
+
+
+def test_an_audit_that_failed_without_a_failed_check_is_no_pass():
+    found = gates.gate_0_data(
+        audit={**CLEAN, "passed": False}, device_asked="auto", device_used="cpu"
+    )
+    assert found.verdict == "failed"
+    assert found.reasons == ("the audit failed without naming a check",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "used", "verdict"),
+    [
+        ("cuda:1", "cuda:1", "passed"),
+        ("cuda:1", "cuda:0", "failed"),
+        ("cuda", "cuda:1", "passed"),
+        ("cuda:0", "cuda", "failed"),
+    ],
+)
+def test_the_device_asked_for(asked, used, verdict):
+    assert gates.gate_0_data(audit=CLEAN, device_asked=asked, device_used=used).verdict == verdict
+
+
+def test_the_document_of_the_encoder_gate():
+    found = gates.gate_3_encoder(ENCODER, thresholds=LIMITS)
+    assert (found.gate, found.verdict) == (3, "passed")
+    assert found.figures == {
+        "masked_error_model": 0.8,
+        "masked_error_linear": 1.0,
+        "masked_error_last_value": 1.5,
+        "delta_masked_error": {"estimate": pytest.approx(-0.2), "low": -0.3, "high": -0.1},
+        "probe_accuracy": 0.62,
+        "probe_accuracy_random": 0.55,
+        "delta_probe_accuracy": {"estimate": pytest.approx(0.07), "low": 0.02, "high": 0.12},
+        "latent_std_min": 0.1,
+        "effective_rank": 9.0,
+        "num_dims": 64,
+    }
+    assert found.thresholds == {
+        "min_probe_accuracy": LIMITS.min_probe_accuracy,
+        "min_latent_std": LIMITS.min_latent_std,
+        "min_effective_rank": LIMITS.min_effective_rank,
+    }
+    assert found.reasons == (
+        "masked reconstruction beats linear interpolation (0.8 against 1)",
+        "the linear probe reaches 62.0%, above 55%",
+        "the probe beats the same probe on noise: 62.0% against 55.0% on a random encoder",
+        "no collapse: smallest spread 0.1, rank 9.0",
+    )
+
+
+def test_failures_come_before_doubts_and_doubts_before_what_passed():
+    doubtful = ENCODER | {"probe_delta_low": -0.01, "effective_rank": 1.0}
+    found = gates.gate_3_encoder(doubtful, thresholds=LIMITS)
+    assert [r.split()[0] for r in found.reasons] == ["collapsed:", "the", "masked", "the"]
+    assert "not beyond doubt" in found.reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({"masked_error": ENCODER["masked_error"] | {"model": 1.0}}, "failed"),
+        ({"masked_error": ENCODER["masked_error"] | {"model": 0.8, "last_value": 0.8}}, "failed"),
+        ({"masked_error": ENCODER["masked_error"] | {"delta_high": 0.0}}, "inconclusive"),
+        ({"probe_accuracy": LIMITS.min_probe_accuracy, "probe_accuracy_random": 0.4}, "failed"),
+        ({"probe_delta_low": 0.0}, "inconclusive"),
+        ({"latent_std_min": LIMITS.min_latent_std}, "passed"),
+        ({"effective_rank": LIMITS.min_effective_rank}, "passed"),
+        ({"effective_rank": 1.0, "num_dims": 1}, "passed"),
+    ],
+)
+def test_the_encoder_gate_exactly_on_a_limit(change, verdict):
+    assert gates.gate_3_encoder(ENCODER | change, thresholds=LIMITS).verdict == verdict
+
+
+COLLAPSE = {
+    "min_effective_windows_constant", "min_predicted_share", "min_probability_std",
+    "max_constant_share", "min_balanced_accuracy_gain",
+}  # fmt: skip
+LOADED = {"match_ratio_encoder": 1.0, "num_mismatched": 0}
+PROVEN = {"proven": True, "reasons": []}
+QUALITY = {"passed": True, "train_only": True}
+PROMOTION = {
+    "champion_name": "version 3",
+    "gate_verdicts": dict.fromkeys(range(3), "passed"),
+    "uses_encoder": False,
+    "uses_synthetic": False,
+}
+
+
+def reports(y, weak, strong, **options):
+    """One report of every gate that compares, the candidate being `strong`."""
+    return {
+        1: gates.gate_1_baseline(y, strong, half(y), **options),
+        2: gates.gate_2_control(y, strong, {"minirocket": weak}, **options),
+        4: gates.gate_4_transfer(
+            y, strong, weak, load_report=LOADED, schedule_proof=PROVEN, **options
+        ),
+        5: gates.gate_5_augmentation(y, strong, {"scratch": weak}, quality=QUALITY, **options),
+        6: gates.gate_6_simple(y, strong, weak, **options),
+        7: gates.gate_7_ensemble(
+            y,
+            strong,
+            {"own": weak},
+            temperature_part="validation",
+            temperatures=(1.0, 1.5),
+            **options,
+        ),
+        "promotion": gates.gate_promotion(y, strong, weak, **PROMOTION, **options),
+    }
+
+
+@pytest.mark.parametrize("options", [OPTIONS, {"block_length": 2}], ids=["limits", "Moola's own"])
+def test_the_documents_of_the_gates_that_compare(options):
+    found = reports(*world(0.4, 1.0), **options)
+    figures = {
+        1: COMPARISON | {"metrics", "ece_null"},
+        2: {"controls", "holm_p", "winners"},
+        4: COMPARISON | {"match_ratio_encoder", "num_mismatched", "schedule_proven"},
+        5: COMPARISON | {"baseline", "trial"},
+        6: COMPARISON,
+        7: COMPARISON | {"best_member", "log_loss_members", "temperatures"},
+        "promotion": COMPARISON
+        | {"champion", "metrics", "metrics_champion", "log_loss_prior", "num_looks"},
+    }
+    thresholds = {
+        1: COMMON | COLLAPSE,
+        2: COMMON,
+        4: COMMON | {"min_match_ratio", "max_mismatched"},
+        5: COMMON | {"max_accuracy_loss"},
+        6: COMMON,
+        7: COMMON | {"margin_log_loss"},
+        "promotion": COMMON | {"margin_log_loss"} | COLLAPSE,
+    }
+    for gate, report in found.items():
+        assert (report.gate, report.verdict) == (gate, "passed")
+        assert set(report.figures) == figures[gate], gate
+        assert set(report.thresholds) == thresholds[gate], gate
+        assert any("240 windows, worth about 120 independent ones" in r for r in report.reasons)
+    assert set(found[1].figures["ece_null"]) == {"mean", "p95"}
+    assert set(found[1].figures["delta_log_loss"]) == {"estimate", "low", "high"}
+    assert set(found[2].figures["controls"]["minirocket"]) == COMPARISON
+    assert set(found[2].figures["holm_p"]) == {"minirocket/log_loss", "minirocket/accuracy"}
+    assert found[2].figures["winners"] == []
+    assert found[4].figures["schedule_proven"] is True
+    assert found[7].figures["temperatures"] == [1.0, 1.5]
+    assert set(found[7].figures["log_loss_members"]) == {"own"}
+
+
+def test_the_sentences_of_a_doubtful_candidate():
+    y, first, second = world(0.5, 0.5, seed=3)
+    found = reports(y, second, first, **OPTIONS)
+    assert {found[gate].verdict for gate in (4, 6, 7)} == {"inconclusive"}
+    assert found[4].reasons[0] == "the gain of transfer is not beyond doubt"
+    assert [r.split()[0] for r in found[4].reasons[1:5]] == ["log-loss", "brier", "pr-auc", "ece"]
+    assert found[6].reasons[0].startswith("warning: the bigger model is not shown to be needed;")
+    assert found[7].reasons[0].startswith("warning: may be worse than its best member; log-loss")
+
+
+def test_transfer_must_gain_in_log_loss_and_in_brier_score():
+    """Less overconfident where the baseline errs, a little less sure elsewhere."""
+    y = np.arange(240) % 2
+    erring = np.arange(240) % 10 < 3
+    scratch, transfer = np.where(erring, 0.0005, 0.8), np.where(erring, 0.02, 0.76)
+    of_class_1 = (np.where(y, right, 1 - right) for right in (transfer, scratch))
+    probas = [np.column_stack([1 - p, p]) for p in of_class_1]
+    found = gates.gate_4_transfer(y, *probas, load_report=LOADED, schedule_proof=PROVEN, **OPTIONS)
+    assert found.figures["delta_log_loss"]["high"] < 0
+    assert found.figures["delta_brier"]["low"] < 0 < found.figures["delta_brier"]["high"]
+    assert (found.verdict, found.reasons[0]) == (
+        "inconclusive",
+        "the gain of transfer is not beyond doubt",
+    )
+
+
+def test_better_calibration_alone_is_no_transfer():
+    y, model = world(0.5, n=600)
+    over = model**6 / (model**6).sum(axis=1, keepdims=True)  # ranks the windows alike
+    found = gates.gate_4_transfer(
+        y, model, over, load_report=LOADED, schedule_proof=PROVEN, **OPTIONS
+    )
+    assert found.figures["delta_log_loss"]["high"] < 0
+    assert found.figures["delta_brier"]["high"] < 0
+    assert found.figures["delta_pr_auc"]["estimate"] == pytest.approx(0)
+    assert found.verdict == "inconclusive"
+    assert found.reasons[0] == "log-loss and Brier gain, but PR-AUC is not up"
+
+
+def test_of_equally_accurate_baselines_the_better_calibrated_is_the_bar():
+    y, model = world(0.6)
+    over = model**5 / (model**5).sum(axis=1, keepdims=True)
+    for baselines in ({"over": over, "model": model}, {"model": model, "over": over}):
+        found = gates.gate_5_augmentation(y, model, baselines, quality=QUALITY, **OPTIONS)
+        assert found.figures["baseline"] == "model"
+    faults = {"passed": False, "train_only": False}
+    found = gates.gate_5_augmentation(y, model, {"model": model}, quality=faults, **OPTIONS)
+    assert found.reasons[:2] == (
+        "the synthetic windows failed their test",
+        "synthetic windows are not confined to the train part",
+    )
+
+
+def test_probabilities_that_are_off_are_named():
+    y, model = world(0.9, n=600)
+    over = model**4 / (model**4).sum(axis=1, keepdims=True)
+    said = gates.gate_1_baseline(y, over, half(y), **OPTIONS).reasons
+    assert any(reason.startswith("probabilities are off: ECE 0.") for reason in said)
+    calm = gates.gate_1_baseline(y, model, half(y), **OPTIONS).reasons
+    assert not any("probabilities are off" in reason for reason in calm)
+
+
+def test_an_adapter_defers_every_gate_after_the_fourth():
+    given = [made(gate, "passed") for gate in (0, 1, 2, 3, 5, 6, 7, "promotion")]
+    found = run_order(given, num_labelled_windows=0, uses_adapter=True, thresholds=LIMITS)
+    assert [r.verdict for r in found] == ["passed"] * 4 + ["deferred"] * 4
+    assert {r.reasons for r in found[4:]} == {
+        (
+            f"TS2Vec and adapter runs wait for {LIMITS.min_labelled_windows} labelled windows or "
+            "a passed gate 4; there are 0 and gate 4 is not run",
+        )
+    }
+    enough = LIMITS.min_labelled_windows
+    found = run_order(given, num_labelled_windows=enough, uses_adapter=True, thresholds=LIMITS)
+    assert {r.verdict for r in found} == {"passed"}
+
+
+def test_the_reason_to_wait_names_gate_4s_verdict():
+    waiting = deferral_reason(num_labelled_windows=3, uses_adapter=True, verdicts={4: "failed"})
+    assert waiting is not None
+    assert waiting.endswith("there are 3 and gate 4 is failed")
+
+
+def test_an_ensembles_temperature_comes_from_earlier_labels_only():
+    """A window whose label ends on the fold's first bar is not past; one bar earlier it is."""
+    y, weak = world(0.5, n=40)
+    fold = np.repeat([0, 1], 20)
+    first = np.r_[np.arange(20), np.full(20, 100)]
+    found = {}
+    for end_of_the_past in (99, 100):
+        end = np.r_[np.full(20, end_of_the_past), np.full(20, 200)]
+        made_of = calibrated_ensemble(y, [weak], fold=fold, first_bar=first, label_end=end)
+        found[end_of_the_past] = made_of.temperatures
+        np.testing.assert_array_equal(made_of.uncalibrated, weak)
+        np.testing.assert_allclose(made_of.proba[:20], weak[:20], rtol=1e-12)
+    assert found[100] == (1.0, 1.0)
+    assert found[99][0] == 1.0
+    assert found[99][1] != 1.0
