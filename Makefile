@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONPATH
 
-.PHONY: demo test test-slow coverage check docs bench server ui clean
+.PHONY: demo test test-slow coverage mutation check docs bench server ui clean
 
 demo: $(VENV)/.installed   ## the whole job once, on the bars in data/bars
 	moola demo
@@ -24,6 +24,11 @@ test-slow: $(VENV)/.installed-test   ## the tests that take minutes
 coverage: $(VENV)/.installed-test   ## what `make test` runs, with the branches it reaches
 	scripts/install-debian-deps
 	pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term
+
+mutation: $(VENV)/.installed-test   ## do the tests notice a changed line? hours on two cores; goes on where it stopped
+	$(PIP) install -q -c constraints.txt -e ".[mutation]"
+	mutmut run "moola.evaluation.*" "moola.promotion.*"
+	$(BIN)/python scripts/mutation_table.py
 
 check: $(VENV)/.installed-test   ## what to run before a commit
 	ruff check .

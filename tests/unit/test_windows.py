@@ -169,7 +169,7 @@ def test_good_windows_come_back_as_float32():
         ({"label_file": "a.csv"}, "label is 'expansion'"),
         ({"label": "file", "label_file": "../a.csv"}, "bare name"),
         ({"label": "file", "label_file": "a.csv", "class_names": ["one"]}, "two or more"),
-        ({"label": "file", "label_file": "a.csv", "class_names": "ab"}, "a list of names"),
+        ({"label": "file", "label_file": "a.csv", "class_names": "ab"}, "a list"),
     ],
 )
 def test_recipes_check_themselves(values, message):
@@ -180,7 +180,7 @@ def test_recipes_check_themselves(values, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2]", "a mapping of sets and splits"),
+        ("[1, 2]", "a mapping"),
         ("sets: [a]", "sets holds something else"),
         ("sets: {a: 3}", "sets holds something else"),
         ("sets: {a: {sorce: x}}", "Did you mean 'source'"),
