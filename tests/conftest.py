@@ -13,8 +13,14 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "RU
     os.environ.pop(name, None)
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# `pytest --hypothesis-profile thorough` looks for longer
+settings.register_profile("moola", deadline=None, max_examples=60)
+settings.register_profile("thorough", deadline=None, max_examples=3000)
+settings.load_profile("moola")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moola.errors import BadInput
@@ -150,7 +150,6 @@ def test_holm_by_hand():
     assert holm({}) == {}
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_keeps_order_and_lies_between_none_and_bonferroni(values):
     raw = {str(i): value for i, value in enumerate(values)}

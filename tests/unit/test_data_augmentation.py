@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moola.data.windows import check_windows
@@ -22,7 +22,6 @@ def windows(seed: int, num: int = 6, bars: int = 20) -> np.ndarray:
     return np.stack([open_, high, low, close], axis=2).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     sigma=st.floats(0, 1),

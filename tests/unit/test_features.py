@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from data_kit import bars_of, flat, walk
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moola.data.features import FEATURE_NAMES, FEATURES, features20
@@ -84,7 +84,6 @@ def test_a_still_window_is_all_defaults_and_no_nan():
     assert found["range_rank"] == -1.0
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 10_000),
     st.integers(2, 130),

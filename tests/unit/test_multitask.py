@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pretrain_kit import windows
 
@@ -28,7 +28,6 @@ def test_targets_by_hand() -> None:
     assert made["candle"].tolist() == [[1, 0, 2, 3]]
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), horizon=st.integers(1, 8), bar=st.integers(0, 19))
 def test_no_target_looks_further_than_declared(seed: int, horizon: int, bar: int) -> None:
     x = torch.from_numpy(windows(1, 20, seed))

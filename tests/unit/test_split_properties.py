@@ -67,7 +67,7 @@ def check_no_bar_is_shared(times: WindowTimes, split: Split) -> None:
         assert any(times.first[row] < b <= reach for b in begins)
 
 
-@settings(max_examples=1050, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1050, suppress_health_check=[HealthCheck.too_slow])
 @given(time_lines())
 def test_property_forward_chain_shares_no_bar_and_covers_the_set(case):
     times, values = case
@@ -81,7 +81,7 @@ def test_property_forward_chain_shares_no_bar_and_covers_the_set(case):
     assert again.digest() == split.digest()
 
 
-@settings(max_examples=1050, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1050, suppress_health_check=[HealthCheck.too_slow])
 @given(time_lines(), st.integers(1, 5), st.sampled_from([None, 1, 2]))
 def test_property_walk_forward_shares_no_bar_with_val_or_test(case, num_folds, train_blocks):
     times, values = case
@@ -101,7 +101,7 @@ def test_property_walk_forward_shares_no_bar_with_val_or_test(case, num_folds, t
     assert again.digest() == walk.digest()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(time_lines(), st.integers(1, 100))
 def test_purging_agrees_with_purgedcv(case, border):
     oracle = pytest.importorskip("purgedcv")
