@@ -85,7 +85,7 @@ _CI = "the workflow runs it itself"
 _OWN_VENV = "makes .venv first; the command behind it is run by "
 _ENGINE = "needs a container engine; tests/functional/test_docker.py checks its files"
 _SERVICES = "needs PostgreSQL and an S3 store; tests/functional/test_restore.py runs it with both"
-_CLUSTER = "needs a Ray cluster; tests/unit/test_launchers.py runs one on this machine"
+_CLUSTER = "needs a Ray cluster; tests/functional/test_launchers.py runs one on this machine"
 
 # (page, pattern, why it is not run)
 NOT_RUN = (

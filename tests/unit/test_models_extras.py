@@ -33,7 +33,8 @@ def test_it_learns_32_windows_by_heart(name: str, tmp_path: Path) -> None:
     X, _ = windows(32, bars=21)
     y = np.random.default_rng(4).integers(0, 2, 32)
     sizes = {"num_channels": 16, "num_blocks": 3} if name == "tcn" else {"width": 16}
-    model = get_model(PATHS[name], n_epochs=250, batch_size=32, learning_rate=0.01, **sizes)
+    training = {"n_epochs": 250, "batch_size": 32, "learning_rate": 0.005, "seed": 1}
+    model = get_model(PATHS[name], **training, **sizes)
     if "dropout" in model.get_params():
         model.set_params(dropout=0.0)
     model.fit(X, y)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data_kit import small_registry
 
 from moola.config.data import SplitRecipe
 from moola.config.training import FinetuneConfig
@@ -102,6 +101,8 @@ def test_ray_runs_again_what_a_killed_worker_held(ray_here: Any, tmp_path: Path)
 
 
 def test_ray_fills_the_same_cache_byte_for_byte(ray_here: Any, tmp_path: Path) -> None:
+    from data_kit import small_registry  # not above: a Ray worker imports this module
+
     registry = small_registry(tmp_path / "data")
     recipe = SplitRecipe(labeled="labeled_windows/v1", strategy="walk_forward", num_folds=2)
     folds: Any = registry.build_split("walk", recipe)
