@@ -1,13 +1,17 @@
 """Values that lie exactly on a limit, and every key of the documents that are logged and signed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gates_kit import LIMITS, OPTIONS, half, world
 from test_gate_evidence import CLEAN, ENCODER
 
 from moola.evaluation import gates
+from moola.evaluation.compare import paired_comparison
 from moola.evaluation.ensemble import calibrated_ensemble
 from moola.evaluation.gates import GateReport, deferral_reason, run_order
+from moola.evaluation.resampling import interval_from_draws
 
 COMPARISON = {
     "num_windows", "block_length", "effective_windows", "confidence", "mcnemar_p",
@@ -282,3 +286,55 @@ def test_an_ensembles_temperature_comes_from_earlier_labels_only():
     assert found[100] == (1.0, 1.0)
     assert found[99][0] == 1.0
     assert found[99][1] != 1.0
+
+
+def test_only_a_comparison_with_a_constant_is_corrected_for_skewness():
+    y, weak, strong = world(0.4, 1.0)
+    plain = paired_comparison(y, strong, weak, block_length=2, num_resamples=300).deltas
+    skewed = paired_comparison(y, strong, weak, block_length=2, num_resamples=300, skewed=True)
+    for name, delta in plain.items():
+        assert delta.high - delta.estimate == pytest.approx(delta.estimate - delta.low), name
+    reached = {n: (d.high - d.estimate, d.estimate - d.low) for n, d in skewed.deltas.items()}
+    uneven = {name for name, (up, down) in reached.items() if up != pytest.approx(down)}
+    assert uneven == {"log_loss", "brier"}
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_an_interval_that_ends_at_zero_has_a_p_value_of_five_per_cent(side):
+    """On either side of the longer tail: the p-value inverts the interval."""
+    draws = np.random.default_rng(0).exponential(size=4000) - 1.0
+    options = {"num_windows": 400, "block_length": 4, "skewed": True}
+    around = interval_from_draws(0.0, draws, **options)
+    end = -around.low if side > 0 else -around.high
+    found = interval_from_draws(end, draws, **options)
+    assert (found.low if side > 0 else found.high) == pytest.approx(0.0, abs=1e-12)
+    assert found.p_value == pytest.approx(0.05)
+
+
+def test_the_margins_of_the_thresholds_decide():
+    y, first, second = world(0.5, 0.5, seed=3)
+    members = {"own": first}
+    found = {}
+    for margin in (0.001, 0.5):
+        limits = replace(LIMITS, margin_log_loss=margin)
+        found[margin] = gates.gate_7_ensemble(
+            y, second, members, temperature_part="validation", block_length=2, thresholds=limits
+        ).verdict
+    assert found == {0.001: "inconclusive", 0.5: "passed"}
+
+
+def test_the_smallest_difference_that_can_be_seen_is_said():
+    y, weak, strong = world(0.4, 1.0)
+    said = gates.gate_6_simple(y, strong, weak, **OPTIONS)
+    smallest = said.figures["minimum_detectable"]["log_loss"]
+    assert said.reasons[-1].endswith(
+        f"smallest log-loss difference found with 80 % power: {smallest:.3g}"
+    )
+
+
+def test_a_candidate_that_collapses_under_the_given_thresholds_is_not_promoted():
+    y, weak, strong = world(0.4, 1.0)
+    strict = replace(LIMITS, min_balanced_accuracy_gain=0.49)
+    found = gates.gate_promotion(y, strong, weak, **PROMOTION, block_length=2, thresholds=strict)
+    assert found.verdict == "failed"
+    assert "is not above chance (99.0%)" in found.reasons[0]
