@@ -49,4 +49,4 @@ def mlflow_call(what: str) -> Iterator[None]:
 
 def _one_line(message: object) -> str:
     line = " ".join(str(message).split())
-    return line if len(line) <= 400 else line[:400] + "..."
+    return line if len(line) <= 400 else line[:400] + " [...]"
