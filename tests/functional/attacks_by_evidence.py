@@ -33,7 +33,7 @@ SAYS = {
     "look not in the ledger": "no look at the test set stands in this server's ledger",
     "rollback to what never held Production": "only to a version that held Production",
     "evidence of the champion replayed on another version": "the evidence is about version 1",
-    "evaluation evidence in the place of promotion evidence": "set is absent",
+    "evaluation evidence in the place of promotion evidence": "windows is absent",
     "words instead of evidence": "not readable",
     "a model deleted and made again, with the evidence of before": "the evidence is about run",
     "copy of the champion as a new version": "the evidence is about version 1",
