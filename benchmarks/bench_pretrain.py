@@ -104,7 +104,7 @@ def moola_steps(config: PretrainConfig, device: str) -> Iterator[int]:
     X = corpus_windows()
     corpus = Corpus(X, device=device)
     rows = np.arange(len(X))
-    objective = masked._Masked(model, config, corpus, (rows, rows[-16:]), ALONE)
+    objective = masked._Masked(model, config, corpus, rows, rows[-16:], share=ALONE)
     draw = torch.Generator(device=device).manual_seed(0)
     parameters, sums = list(model.parameters()), torch.zeros(3, device=device)
     while True:

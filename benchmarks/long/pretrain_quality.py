@@ -52,7 +52,7 @@ def recipe_curve(X: np.ndarray, config: PretrainConfig) -> Curve:
     torch.manual_seed(config.seed)
     train, val = split_by_time(len(X), X.shape[1], config.val_split)
     model = BiLSTMMaskedAutoencoder(**config.encoder_shape())
-    judge = masked._Masked(model, config, Corpus(X, device="cpu"), (train, val), ALONE)
+    judge = masked._Masked(model, config, Corpus(X, device="cpu"), train, val, share=ALONE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     data = TensorDataset(torch.from_numpy(normalise(X[train])))
     loader = DataLoader(data, batch_size=config.batch_size, shuffle=True, num_workers=4)
