@@ -25,7 +25,7 @@ from moola.promotion.promote import promote
 
 PROJECT_FILES = ("MLproject", "python_env.yaml", "conda.yaml", "constraints.txt", "src")
 TINY = "--preset compact --epochs 2 --patience 0 --learning-rate 0.002"
-EURUSD = "--dataset labeled_windows/v2 --split splits/fwd_chain_v2_eurusd.json"
+EURUSD = "--labeled labeled_windows/v2 --split splits/fwd_chain_v2_eurusd.json"
 ENCODER = "--epochs 1 --windows-per-epoch 128 --batch-size 64 --hidden-dim 32 --num-layers 1"
 
 QUICK = ("docs/tracking.md",)
