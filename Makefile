@@ -35,7 +35,7 @@ check: $(VENV)/.installed-test   ## what to run before a commit
 	ruff format --check .
 	mypy
 	lint-imports
-	pytest tests/unit -n 2 --dist loadfile -x -m "not slow"
+	pytest tests/unit -n 2 --dist worksteal -x -m "not slow and not medium"
 
 docs: $(VENV)/.installed-docs   ## the pages of docs/ as a site in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict

@@ -20,9 +20,10 @@ Anything else that escapes is a bug. Every message names the value, the limit an
 from __future__ import annotations
 
 
-def one_line(error: BaseException, *, limit: int = 200) -> str:
-    """Return what an error says, on one line of at most `limit` characters; else its type."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+def one_line(error: BaseException, *, limit: int = 400) -> str:
+    """Return what an error says, on one line cut at `limit` characters; else its type."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= limit else line[:limit] + " [...]"
 
 
 class MoolaError(Exception):

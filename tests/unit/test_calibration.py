@@ -81,6 +81,7 @@ def test_debiasing_leaves_a_large_error_alone():
     assert errors.debiased == pytest.approx(0.4, abs=1e-6)
 
 
+@pytest.mark.medium
 def test_null_is_what_calibrated_models_show():
     y, proba = calibrated(100)
     null = ece_null(proba, num_simulations=2000)

@@ -199,6 +199,7 @@ def test_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in shown
 
 
+@pytest.mark.medium
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="this machine has a GPU")
 def test_cuda_without_a_gpu_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     done = run("pretrain-bilstm", "--device", "cuda", cwd=tmp_path)
@@ -208,6 +209,7 @@ def test_cuda_without_a_gpu_is_refused_before_anything_is_written(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.medium
 def test_unreachable_server_is_one_line_within_seconds(tmp_path: Path, data_root: Path) -> None:
     (tmp_path / "data").symlink_to(data_root)
     started = time.monotonic()
@@ -227,6 +229,7 @@ def test_malformed_bars_are_named(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["bars"]
 
 
+@pytest.mark.medium
 def test_every_project_parameter_is_an_option_of_its_command(repository: Path) -> None:
     project = yaml.safe_load((repository / "MLproject").read_text())
     assert set(project["entry_points"]) >= {"main", "pretrain", "finetune", "evaluate", "promote"}

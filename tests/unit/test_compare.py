@@ -119,6 +119,7 @@ def test_minimum_detectable_difference_is_found_four_times_in_five():
     assert np.mean([one.low > 0 for one in found]) == pytest.approx(0.8, abs=0.05)
 
 
+@pytest.mark.medium
 def test_false_alarms_stay_below_five_per_cent_with_correlated_windows():
     from scipy.signal import lfilter
 

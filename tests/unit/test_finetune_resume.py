@@ -85,6 +85,7 @@ def one_thread(made: FinetuneConfig, **options: Any) -> FinetuneResult:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("epoch", [1, 3, 4])
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     killed: dict[int, tuple[FinetuneConfig, Path]], whole: FinetuneResult, epoch: int

@@ -41,6 +41,7 @@ def test_unknown_names_and_parameters_are_refused() -> None:
         get_model("logreg", hidden_size=3)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["logreg", "minirocket", "stack"])
 def test_controls_learn_what_can_be_learned(name: str) -> None:
     X, y = windows()

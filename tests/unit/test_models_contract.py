@@ -37,6 +37,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "xgb": {"num_trees": 5},
     "stack": {"gap_windows": 1},
 }
+# stacking fits its members once a fold
+EVERY = [pytest.param(name, marks=pytest.mark.medium if name == "stack" else ()) for name in SMALL]
 NETS = ("enhanced_simple_lstm", "simple_lstm", "adapter_lstm")
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -78,7 +80,7 @@ def answers(name: str) -> tuple[Any, np.ndarray, np.ndarray]:
     return model, X, model.predict_proba(X)
 
 
-@pytest.mark.parametrize("name", list(SMALL))
+@pytest.mark.parametrize("name", EVERY)
 def test_bad_input_is_refused_with_a_remedy_and_leaves_the_model_as_it_was(name: str) -> None:
     model, X, before = answers(name)
     _, y = windows(40)
@@ -94,7 +96,7 @@ def test_bad_input_is_refused_with_a_remedy_and_leaves_the_model_as_it_was(name:
         assert np.array_equal(model.predict_proba(X), before), kind
 
 
-@pytest.mark.parametrize("name", list(SMALL))
+@pytest.mark.parametrize("name", EVERY)
 def test_labels_are_kept_and_equal_seeds_give_equal_answers(name: str) -> None:
     X, y = windows(60)
     words = np.array(["narrow", "wide"])[y]
@@ -127,6 +129,7 @@ for name, folder in json.loads(sys.argv[1]).items():
 """
 
 
+@pytest.mark.medium
 def test_a_fresh_process_gives_the_same_probabilities(tmp_path: Path) -> None:
     X, y = windows(60)
     folders, proba = {}, {}
@@ -165,6 +168,7 @@ def test_a_pickle_payload_is_refused_and_does_not_run(name: str, tmp_path: Path)
         kind.load(tmp_path / "m")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["enhanced_simple_lstm", "logreg", "rf", "stack"])
 def test_features_may_be_given_in_the_place_of_those_computed(name: str) -> None:
     X, y = windows(60)
@@ -255,6 +259,7 @@ def test_xgb_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch
         get_model("xgb").fit(X, y)
 
 
+@pytest.mark.medium
 def test_stacking_is_out_of_fold_in_time_order() -> None:
     X, y = windows(80)
     model = made("stack", gap_windows=3).fit(X, y)

@@ -28,6 +28,7 @@ def test_a_legacy_name_says_how_to_re_enable_it_and_its_path_works() -> None:
     assert all(f"`{name}`" in readme.read_text() for name in PATHS)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", list(PATHS))
 def test_it_learns_32_windows_by_heart(name: str, tmp_path: Path) -> None:
     X, _ = windows(32, bars=21)

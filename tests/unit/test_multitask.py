@@ -79,6 +79,7 @@ def test_pretraining_learns_and_its_encoder_is_the_autoencoders() -> None:
     assert isinstance(result.model, MultiTaskBiLSTM)
 
 
+@pytest.mark.medium
 def test_every_task_is_learned_better_than_its_constant() -> None:
     from moola.data.windows import normalise
 

@@ -123,6 +123,7 @@ def test_page_has_a_dark_scheme(page):
     assert set(re.findall(r"var\((--[a-z]+)\)", text)) <= defined
 
 
+@pytest.mark.medium
 def test_same_input_same_page(evaluation):
     y, proba, _, reports = evaluation
     arguments = {"title": "a", "y": y, "predictions": {"candidate": proba}, "block_length": 2}

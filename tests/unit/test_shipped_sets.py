@@ -63,6 +63,7 @@ def test_the_digests_of_the_default_sets_and_splits(shipped):
     assert shipped.build() == DIGESTS
 
 
+@pytest.mark.medium
 def test_every_default_split_passes_its_audit(shipped):
     claim = shipped.load_unlabeled()["claim"]
     _, splits = load_recipes()

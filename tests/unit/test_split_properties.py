@@ -67,6 +67,7 @@ def check_no_bar_is_shared(times: WindowTimes, split: Split) -> None:
         assert any(times.first[row] < b <= reach for b in begins)
 
 
+@pytest.mark.medium
 @settings(max_examples=1050, suppress_health_check=[HealthCheck.too_slow])
 @given(time_lines())
 def test_property_forward_chain_shares_no_bar_and_covers_the_set(case):
@@ -81,6 +82,7 @@ def test_property_forward_chain_shares_no_bar_and_covers_the_set(case):
     assert again.digest() == split.digest()
 
 
+@pytest.mark.medium
 @settings(max_examples=1050, suppress_health_check=[HealthCheck.too_slow])
 @given(time_lines(), st.integers(1, 5), st.sampled_from([None, 1, 2]))
 def test_property_walk_forward_shares_no_bar_with_val_or_test(case, num_folds, train_blocks):

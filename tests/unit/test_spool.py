@@ -128,6 +128,7 @@ def test_batches_of_a_run_travel_together_within_the_limits() -> None:
                    batch(1, tags={f"u{i}": "" for i in range(60)})) == [0]  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("message", "outcome"),
     [

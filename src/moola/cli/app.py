@@ -24,7 +24,7 @@ from moola.cli import (
     sweep,
     train,
 )
-from moola.errors import MoolaError
+from moola.errors import MoolaError, one_line
 
 _WAY = "The way of a model"
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -130,7 +130,7 @@ def _run(arguments: list[str]) -> int:
             message = str(error.format_message()).rstrip(".")
             return _report(_usage_message(error, message, arguments), 2) if message else 2
         if "--traceback" not in arguments and _is_tracking_error(error):
-            return _report(f"the tracking store refused: {str(error).splitlines()[0]}", 2)
+            return _report(f"the tracking store refused: {one_line(error)}", 2)
         raise
     return 0
 

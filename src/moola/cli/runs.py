@@ -194,8 +194,8 @@ def _print_run(run: StoredRun) -> None:
     }
     if reason := run.tags.get(names.TAG_REASON):
         rows["Reason"] = reason
-    if note := run.tags.get(names.TAG_NOTE):
-        rows["Verdict"] = note.strip().splitlines()[0]
+    if note := run.tags.get(names.TAG_NOTE, "").strip():
+        rows["Verdict"] = note.splitlines()[0]
     sections = {
         "RUN": rows,
         "PARAMETERS": dict(sorted(run.params.items())),

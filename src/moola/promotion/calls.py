@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from moola.errors import MoolaError, PromotionRefused, TrackingError
+from moola.errors import MoolaError, PromotionRefused, TrackingError, one_line
 
 _UNREACHABLE = "Start the server, or set MLFLOW_TRACKING_URI to the right one"
 
@@ -36,17 +36,12 @@ def mlflow_call(what: str) -> Iterator[None]:
         raise
     except MlflowException as error:
         code = str(error.error_code)
-        line = _one_line(error.message)
+        line = one_line(error)
         if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
             raise PromotionRefused(f"the server refused {what}: {line}") from error
         if code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND") and "API request to" not in line:
             raise PromotionRefused(f"{what} does not exist: {line}") from error
         raise TrackingError(f"cannot get {what}: {line}", remedy=_UNREACHABLE) from error
     except (requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-        line = _one_line(error)
+        line = one_line(error)
         raise TrackingError(f"cannot get {what}: {line}", remedy=_UNREACHABLE) from error
-
-
-def _one_line(message: object) -> str:
-    line = " ".join(str(message).split())
-    return line if len(line) <= 400 else line[:400] + " [...]"

@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from moola.config import names
 from moola.config.training import FinetuneConfig
-from moola.errors import ConfigError
+from moola.errors import ConfigError, one_line
 from moola.promotion.digest import version_digest
 from moola.promotion.state import all_versions
 from moola.tracking.mlflow_run import TrackedRun
@@ -79,7 +79,7 @@ def find_candidate(client: MlflowClient, name: str, version: str | None) -> Cand
     except MlflowException as error:
         known = sorted(int(v.version) for v in all_versions(client, name))
         raise ConfigError(
-            f"version {version} of {name!r} cannot be read: {str(error).splitlines()[0]}",
+            f"version {version} of {name!r} cannot be read: {one_line(error)}",
             limit=f"one of {', '.join(map(str, known)) or 'none registered yet'}",
         ) from None
     return Candidate(

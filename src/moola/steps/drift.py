@@ -15,7 +15,7 @@ import pyarrow.dataset as pa_dataset
 from moola.config import names
 from moola.data.features import FEATURE_NAMES, features20
 from moola.data.registry import DataRegistry
-from moola.errors import DataError
+from moola.errors import DataError, one_line
 from moola.evaluation.drift import DriftReport, drift_report
 from moola.evaluation.metrics import compute_metrics
 from moola.steps.calibrate import block_length_of
@@ -141,7 +141,7 @@ def read_kept(folder: Path) -> pd.DataFrame:
             [pa_dataset.dataset(file).to_table() for file in files], promote_options="default"
         )
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{folder} cannot be read: {one_line(error)}") from None
     return table.to_pandas().sort_values(["time", *_KEY], kind="stable", ignore_index=True)
 
 

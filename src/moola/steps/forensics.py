@@ -17,9 +17,9 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from moola.config import names
-from moola.errors import CheckpointNotFound
+from moola.errors import CheckpointNotFound, one_line
 from moola.models.checkpoint import Checkpoint, read_checkpoint
-from moola.tracking.store import connect, first_line
+from moola.tracking.store import connect
 from moola.training.compare_checkpoints import CheckpointComparison, compare_checkpoints
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -119,7 +119,7 @@ def _find(text: str, folder: Path) -> tuple[Checkpoint, dict[int, NDArray[np.flo
         return _of_run(run_id, folder) if run_id else (_of_model(text, folder), None)
     except MlflowException as error:
         raise CheckpointNotFound(
-            f"{text} cannot be read: {first_line(error)}",
+            f"{text} cannot be read: {one_line(error)}",
             limit="a checkpoint's path, a run's id, or models:/<name>/<version>",
         ) from None
 

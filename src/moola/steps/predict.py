@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
 
 from moola.config.base import check_count
-from moola.errors import BadInput, DataError
+from moola.errors import BadInput, DataError, one_line
 from moola.hashing import atomic_file
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
 from moola.steps.progress import Progress, silent
 from moola.steps.window_files import read_windows
-from moola.tracking.store import connect, first_line
+from moola.tracking.store import connect
 from moola.training.device import resolve_device
 
 
@@ -122,5 +122,5 @@ def load_scorer(model_uri: str, *, device: str = "cpu") -> WindowScorer:
         try:
             found = mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=folder)
         except (MlflowException, OSError) as error:
-            raise BadInput(f"{model_uri} cannot be read: {first_line(error)}") from None
+            raise BadInput(f"{model_uri} cannot be read: {one_line(error)}") from None
         return WindowScorer.load(checkpoint_of(Path(found)), device=device)

@@ -15,9 +15,9 @@ from mlflow.exceptions import MlflowException
 from moola.config import names
 from moola.config.base import check_choice, check_count
 from moola.config.training import FinetuneConfig
-from moola.errors import ConfigError, TrackingError
+from moola.errors import ConfigError, TrackingError, one_line
 from moola.evaluation.gates import GateReport
-from moola.tracking.store import connect, first_line
+from moola.tracking.store import connect
 
 _PAGE_RUNS = 100
 
@@ -130,7 +130,7 @@ def read_run(identity: str) -> StoredRun:
         run = client.get_run(identity)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise TrackingError(f"run {identity} cannot be read: {first_line(error)}") from None
+            raise TrackingError(f"run {identity} cannot be read: {one_line(error)}") from None
         near = [
             r for r in list_runs(num=200) if r.run_id.startswith(identity) or r.name == identity
         ]

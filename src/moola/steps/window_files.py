@@ -17,7 +17,7 @@ from moola.data.bars import PRICE_COLUMNS
 from moola.data.ingest_formats import detect, is_parquet
 from moola.data.ingest_rows import IngestOptions, Tally, read_rows
 from moola.data.windows import view_windows
-from moola.errors import BadInput, DataError
+from moola.errors import BadInput, DataError, one_line
 from moola.serving.inputs import windows_of
 
 CHUNK_WINDOWS = 2048
@@ -118,7 +118,7 @@ def _table_windows(path: Path) -> Iterator[Chunk]:
                 yield _numbered(X, begin, total=total)
                 begin += len(X)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"file {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"file {path} cannot be read: {one_line(error)}") from None
     except BadInput as error:
         raise DataError(f"file {path}, from window {begin} on: {error.problem}", limit=error.limit)\
             from None  # fmt: skip

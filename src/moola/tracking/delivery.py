@@ -16,8 +16,9 @@ from mlflow.exceptions import MlflowException, RestException
 from requests import HTTPError
 
 from moola.config import names
+from moola.errors import one_line
 from moola.tracking.spool import Entry, Spool
-from moola.tracking.store import experiment_id, first_line, is_server, lost_race
+from moola.tracking.store import experiment_id, is_server, lost_race
 
 BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS, BATCH_ALL = 1000, 100, 100, 1000  # MLflow's limits
 _REFUSALS = {
@@ -127,7 +128,7 @@ def _send(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:
 
 def _judged(client: MlflowClient, error: Exception) -> Exception:
     """Return whether an error means "not now" or "never"."""
-    reason = first_line(error)
+    reason = one_line(error)
     if isinstance(error, HTTPError):
         status = error.response.status_code if error.response is not None else 500
         never = 400 <= status < 500 and status not in (401, 404, 408, 429)

@@ -20,12 +20,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
 from moola.config import names
-from moola.errors import MoolaError, TrackingError
+from moola.errors import MoolaError, TrackingError, one_line
 from moola.tracking.lineage import environment, git_state, git_tags
 from moola.tracking.run import TrackedRun, tag_texts
 from moola.tracking.sender import Sender
 from moola.tracking.spool import Spool, left_spools
-from moola.tracking.store import absolute_uri, artifact_location, connect, first_line, open_store
+from moola.tracking.store import absolute_uri, artifact_location, connect, open_store
 
 __all__ = ["Terminated", "TrackedRun", "child_run", "fail_joined_run", "tracked_run"]
 
@@ -170,7 +170,7 @@ def _opened(sender: Sender, experiment: str, name: str) -> TrackedRun:
 
 def _end_badly(run: TrackedRun, error: BaseException) -> None:
     killed = isinstance(error, KeyboardInterrupt | Terminated)
-    reason = f"stopped by {type(error).__name__}" if killed else first_line(error)
+    reason = f"stopped by {type(error).__name__}" if killed else one_line(error, limit=2000)
     with suppress(OSError):  # the first error is the one to report
         run.set_tags({names.TAG_REASON: reason})
         if not isinstance(error, MoolaError) and not killed:

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from moola.config import names
-from moola.errors import TrackingError
+from moola.errors import TrackingError, one_line
 
 _TIMEOUT_SECONDS = 3.0
 _CLIENT_DEFAULTS = {
@@ -132,19 +132,13 @@ def lost_race(error: Exception) -> bool:
     return any(w in str(error) for w in ("duplicate key", "UNIQUE constraint failed"))
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
 def _chosen(uri: str | None) -> str:
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or names.DEFAULT_TRACKING_URI
 
 
 def _unusable(uri: str, error: Exception) -> TrackingError:
     return TrackingError(
-        f"tracking store {uri} cannot be used: {first_line(error)}",
+        f"tracking store {uri} cannot be used: {one_line(error)}",
         remedy="Give a database or server URI, for example sqlite:///mlflow.db",
     )
 
