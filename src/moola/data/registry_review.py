@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moola.data.audit_synthetic import synthetic_checks
-from moola.data.audit_trail import AuditTrail, Check, name_windows
+from moola.data.audit_trail import AuditTrail, Check, CorpusClaim, name_windows
 from moola.data.splits import Split, WalkForward
 from moola.errors import DataError
 
@@ -52,24 +53,92 @@ def verify(registry: DataRegistry, name: str) -> list[AuditTrail]:
     return [AuditTrail(checks=(digests, *checks), facts={"split": name})]
 
 
-def audit_folds(registry: DataRegistry, labeled: WindowSet, walk: WalkForward) -> list[AuditTrail]:
-    """Audit every fold, and that none shares a bar with the locked test part."""
+def audit_folds(
+    registry: DataRegistry,
+    labeled: WindowSet,
+    walk: WalkForward,
+    *,
+    split: Split | None = None,
+    corpus: CorpusClaim | None = None,
+) -> list[AuditTrail]:
+    """Audit every fold: that it stays away from the locked test part, and leaves nothing out.
+
+    Parameters
+    ----------
+    registry
+        Where set and bars stand.
+    labeled
+        The labelled set.
+    walk
+        Its walk-forward folds.
+    split
+        The split of a candidate that the folds judge: its test part is locked too.
+    corpus
+        What an encoder was pretrained on.
+
+    Returns
+    -------
+    One audit trail a fold, in their order.
+    """
+    tests = [walk.test] if split is None else [walk.test, split.test]
+    ends = [None, *(int(fold.val.max()) + 1 for fold in walk.folds)]
     trails = []
-    for fold in walk.folds:
-        trail = registry.audit(labeled, fold)
-        rows = np.concatenate([fold.train, fold.val])
-        shared = rows
-        if len(walk.test) and walk.test.max() < len(labeled):
-            begin = int(labeled.times.first[walk.test].min())
-            reach = labeled.times.label_end[np.minimum(rows, len(labeled) - 1)]
-            shared = rows[reach + fold.embargo_bars >= begin]
-        locked = Check(
-            name="no bar shared with the locked test part",
-            passed=not len(shared),
-            detail=name_windows(shared, f"{len(walk.test)} windows locked"),
-        )
-        trails.append(AuditTrail(checks=(*trail.checks, locked), facts=trail.facts))
+    for end, fold in zip(ends, walk.folds, strict=False):
+        trail = registry.audit(labeled, fold, corpus=corpus)
+        checks = trail.checks
+        if all(c.passed for c in checks):  # else its rows may not even exist
+            until = walk.test.min() if len(walk.test) and fold is walk.folds[-1] else None
+            spare = _left_out(fold, after=end, until=until)
+            spare = spare[~_reaching(labeled, fold, spare, walk.test)]
+            checks = (
+                *checks,
+                _locked_check(labeled, fold, tests),
+                Check(
+                    name="no window before the test part is left out",
+                    passed=not len(spare),
+                    detail=name_windows(spare, f"{len(fold.val)} windows validated"),
+                ),
+            )
+        trails.append(AuditTrail(checks=checks, facts=trail.facts))
     return trails
+
+
+def _reaching(
+    labeled: WindowSet, fold: Split, rows: NDArray[np.int64], test: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return which of `rows` have a label, or an embargo after it, that reaches into `test`."""
+    if not len(test):
+        return np.zeros(len(rows), dtype=bool)
+    begin = labeled.times.first[test].min()
+    reaching: NDArray[np.bool_] = labeled.times.label_end[rows] + fold.embargo_bars >= begin
+    return reaching
+
+
+def _locked_check(labeled: WindowSet, fold: Split, tests: list[NDArray[np.int64]]) -> Check:
+    rows = np.concatenate([fold.train, fold.val])
+    shared = rows[np.any([_reaching(labeled, fold, rows, test) for test in tests], axis=0)]
+    locked = len(np.unique(np.concatenate(tests)))
+    return Check(
+        name="no bar shared with the locked test part",
+        passed=not len(shared),
+        detail=name_windows(shared, f"{locked} windows locked"),
+    )
+
+
+def _left_out(fold: Split, *, after: int | None, until: int | None) -> NDArray[np.int64]:
+    """Return the windows a fold passes over: leaving some out picks the figures.
+
+    `after` is where the fold before stopped validating, `until` where the test part begins.
+    """
+    held = np.concatenate([fold.train, fold.val, fold.purged])
+    first, last = int(fold.val.min()), int(fold.val.max()) + 1
+    return np.concatenate(
+        [
+            np.setdiff1d(np.arange(held.min(), last), held),
+            np.arange(first if after is None else after, first),
+            np.arange(last, last if until is None else until),
+        ]
+    )
 
 
 def describe(registry: DataRegistry, name: str | None = None) -> dict[str, Any]:

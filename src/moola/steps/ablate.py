@@ -17,7 +17,7 @@ from moola.data.registry import DataRegistry
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_array, forest_figure
 from moola.steps.calibrate import block_length_of
-from moola.steps.folds import audit_folds, find_folds, folds_dataset
+from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.predictions import predictions_table
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import git_state, run_name
@@ -108,7 +108,7 @@ def ablate(
         params={**params, "device_used": device},
         device=describe_device(device),
     ) as run:
-        audit = audit_folds(registry, labeled, found_folds, base.pretrained_encoder)
+        audit = require_folds(registry, labeled, found_folds, base)
         run.log_json(names.ARTIFACT_AUDIT, audit)
         run.log_json(names.ARTIFACT_SPLIT, found_folds.to_dict())
         titles = {arm.letter: f"{arm.letter} {arm.title}" for arm in arms}

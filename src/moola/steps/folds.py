@@ -7,7 +7,9 @@ from typing import Any
 
 from mlflow.entities import DatasetInput
 
+from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry, WindowSet
+from moola.data.registry_review import audit_folds
 from moola.data.splits import WalkForward
 from moola.errors import DataError
 from moola.tracking.lineage import dataset_input
@@ -59,10 +61,10 @@ def find_folds(registry: DataRegistry, labeled: str, name: str | None) -> WalkFo
     )
 
 
-def audit_folds(
-    registry: DataRegistry, labeled: WindowSet, folds: WalkForward, encoder: str | None
+def require_folds(
+    registry: DataRegistry, labeled: WindowSet, folds: WalkForward, config: FinetuneConfig
 ) -> dict[str, Any]:
-    """Audit every fold, against the corpus of an encoder if there is one.
+    """Audit every fold, the test part of the configuration's split and the encoder's corpus too.
 
     Parameters
     ----------
@@ -72,8 +74,9 @@ def audit_folds(
         The labelled set.
     folds
         Its walk-forward folds.
-    encoder
-        Checkpoint of a pretrained encoder, whose corpus must not reach into a fold; None: none.
+    config
+        What is trained on them: no fold may reach into the locked test part of its split, if that
+        is one of this set, nor the corpus of its pretrained encoder into a fold.
 
     Returns
     -------
@@ -85,13 +88,18 @@ def audit_folds(
     AuditError
         On the first fold that fails.
     """
-    claim = encoder_claim(encoder) if encoder else None
-    trails = {}
-    for fold in folds.folds:
-        trail = registry.audit(labeled, fold, corpus=claim)
+    encoder = config.pretrained_encoder
+    split = registry.load_split(config.split)
+    trails = audit_folds(
+        registry,
+        labeled,
+        folds,
+        split=split if split.labeled == labeled.name else None,
+        corpus=encoder_claim(encoder) if encoder else None,
+    )
+    for trail in trails:
         trail.require()
-        trails[fold.name] = trail.to_dict()
-    return trails
+    return {fold.name: trail.to_dict() for fold, trail in zip(folds.folds, trails, strict=True)}
 
 
 def folds_dataset(labeled: WindowSet, folds: WalkForward, num_windows: int) -> DatasetInput:

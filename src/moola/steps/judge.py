@@ -11,6 +11,7 @@ import numpy as np
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.data.audit_synthetic import synthetic_checks
 from moola.data.registry import DataRegistry, WindowSet
+from moola.data.registry_review import audit_folds
 from moola.data.splits import Split, WalkForward
 from moola.data.synthetic import make_synthetic
 from moola.errors import ConfigError
@@ -91,9 +92,14 @@ class Judge:
         encoder = self.candidate.config.pretrained_encoder
         claim = encoder_claim(encoder) if encoder else None
         checks: list[dict[str, Any]] = []
-        for split in (self.split, *self.folds.folds):
-            audit = self.registry.audit(self.labeled, split, corpus=claim).to_dict()
-            checks += [{**c, "name": f"{split.name}: {c['name']}"} for c in audit["checks"]]
+        trails = (
+            self.registry.audit(self.labeled, self.split, corpus=claim),
+            *audit_folds(self.registry, self.labeled, self.folds, split=self.split, corpus=claim),
+        )
+        for split, trail in zip((self.split, *self.folds.folds), trails, strict=True):
+            checks += [
+                {**c, "name": f"{split.name}: {c['name']}"} for c in trail.to_dict()["checks"]
+            ]
         if with_features:
             again = self.registry.lineage(self.labeled, with_features=True)
             checks += [

@@ -18,7 +18,7 @@ from moola.evaluation.compare import paired_comparison
 from moola.evaluation.metrics import compute_metrics
 from moola.hashing import sha256_json
 from moola.steps.calibrate import block_length_of
-from moola.steps.folds import audit_folds, find_folds, folds_dataset
+from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
@@ -139,7 +139,7 @@ def sweep(
         device=describe_device(device),
     )
     with opened as run, launcher.session():
-        audit = audit_folds(registry, labeled, found, base.pretrained_encoder)
+        audit = require_folds(registry, labeled, found, base)
         run.log_json(names.ARTIFACT_AUDIT, audit)
         run.log_json(names.ARTIFACT_SPLIT, found.to_dict())
         study = search.open_study(studies)
