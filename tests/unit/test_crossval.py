@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from data_kit import small_registry
 
 from moola.config.data import SplitRecipe
@@ -17,6 +18,7 @@ from moola.data.splits import WalkForward
 from moola.errors import DataError
 from moola.evaluation.predictions import mean_proba
 from moola.models import get_model
+from moola.training import crossval
 from moola.training.crossval import (
     Trainee,
     WalkForwardPredictions,
@@ -95,6 +97,19 @@ def test_another_configuration_or_seed_is_another_training(
     assert len(list(tmp_path.glob("*.npz"))) == 4
 
 
+def test_another_device_or_torch_is_another_training(
+    data: tuple[WindowSet, WalkForward], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files(device: str) -> set[Path]:
+        trainee = Trainee(config=CONFIG, seeds=(1,))
+        return {t.path for t in crossval._tasks(trainee, *data, cache=tmp_path, device=device)}
+
+    on_cpu = files("cpu")
+    assert not on_cpu & files("cuda")
+    monkeypatch.setattr(torch, "__version__", "0.0.1")
+    assert not on_cpu & files("cpu")
+
+
 def test_early_stopping_holds_the_latest_of_train_and_leaves_val_alone(
     data: tuple[WindowSet, WalkForward], tmp_path: Path
 ) -> None:
@@ -123,6 +138,9 @@ def test_a_control_trains_on_every_training_window_though_candidates_stop_early(
     config = FinetuneConfig(model="logreg", patience=20, device="cpu")
     found = predict(data, tmp_path, config=config, seeds=(17,))
     fold = folds.folds[0]
-    whole = get_model("logreg", seed=17).fit(labeled.X_ohlc[fold.train], labeled.y[fold.train])
+    gap = labeled.times.gap_windows(fold.train)
+    assert gap < get_model("logreg").gap_windows
+    whole = get_model("logreg", seed=17, gap_windows=gap)
+    whole.fit(labeled.X_ohlc[fold.train], labeled.y[fold.train])
     expected = whole.predict_proba(labeled.X_ohlc[fold.val])
     assert np.allclose(found.proba[: len(fold.val)], expected, atol=1e-9)

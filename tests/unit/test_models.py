@@ -71,6 +71,9 @@ def test_the_penalty_is_chosen_on_forward_chaining_folds() -> None:
     assert len(folds) == 3
     for train, val in folds:
         assert train.max() + 4 < val.min()
+    for train, val in forward_chaining_folds(y, gap_windows=20):  # more than n // 8
+        assert train.max() + 20 < val.min()
+    assert forward_chaining_folds(y, gap_windows=60) == []
     assert forward_chaining_folds(np.sort(y), gap_windows=4) == []
     assert forward_chaining_folds(np.array([0, 1, 0]), gap_windows=4) == []
 

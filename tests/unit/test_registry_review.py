@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_kit import small_registry
 
 from moola.config.data import SplitRecipe
+from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.registry_review import audit_folds
 from moola.data.splits import Split, WalkForward, walk_forward
+from moola.errors import AuditError, DataError
+from moola.steps.folds import require_folds
 
 LOCKED = "no bar shared with the locked test part"
 LEFT_OUT = "no window before the test part is left out"
@@ -85,6 +89,22 @@ def test_the_last_fold_may_not_stop_before_the_test_part(shipped, labeled):
     walk = folds(labeled)
     short = dataclasses.replace(walk, folds=walk.folds[:-1])
     assert [LEFT_OUT in names for names in failed(shipped, labeled, short)] == [False] * 3 + [True]
+
+
+def test_what_trains_on_folds_is_held_to_the_test_part_of_its_split(shipped, labeled):
+    late = folds(labeled, train_fraction=0.9, val_fraction=0.09)
+    with pytest.raises(AuditError, match="no bar shared with the locked test part"):
+        require_folds(shipped, labeled, late, FinetuneConfig())
+    with pytest.raises(DataError, match="split 'absent' does not exist"):
+        require_folds(shipped, labeled, late, FinetuneConfig(split="absent"))
+    assert len(require_folds(shipped, labeled, folds(labeled), FinetuneConfig())) == 5
+
+
+def test_a_set_of_ones_own_needs_no_default_split(tmp_path):
+    registry = small_registry(tmp_path)
+    labeled = registry.load_set("labeled_windows/v1")
+    walk = folds(labeled, num_folds=2)
+    assert len(require_folds(registry, labeled, walk, FinetuneConfig())) == 2
 
 
 def test_rolling_folds_leave_nothing_out(shipped, labeled):

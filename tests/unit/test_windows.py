@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data_kit import SHIPPED, bars_of, flat, hours, walk
+from data_kit import SHIPPED, bars_of, flat, hours, regular, walk
 
 from moola.config.data import WindowRecipe, load_recipes
 from moola.data.bars import read_bars, repeated_mask
@@ -72,6 +72,19 @@ def test_a_gap_is_crossed_only_where_the_recipe_says_so():
 def test_a_window_may_begin_right_after_a_gap():
     time = np.concatenate([hours(6), hours(6, "2020-01-05T00")])
     assert window_starts(bars_of(walk(12), time=time), recipe(step_bars=6)).tolist() == [0, 6]
+
+
+def test_windows_to_leave_out_so_that_no_bar_is_shared():
+    times = regular(30, step=2, T=4, H=2)  # five bars on from its first, the label has ended
+    rows = np.arange(30)
+    gap = times.gap_windows(rows)
+    assert gap == 3
+    assert (times.label_end[rows[:-gap]] < times.first[rows[gap:]]).all()
+    assert times.gap_windows(rows[::2]) == 2
+    assert times.gap_windows(rows[::4]) == 1
+    assert times.gap_windows(rows[:0]) == 0
+    dense = regular(300, step=1, T=105, H=6)
+    assert dense.gap_windows(np.arange(300)) == 111
 
 
 def test_bars_too_few_for_one_window_are_refused():

@@ -27,6 +27,14 @@ class WindowTimes:
     def __len__(self) -> int:
         return len(self.first)
 
+    def gap_windows(self, rows: NDArray[np.int64]) -> int:
+        """Return how many of `rows` a window and its label reach into, itself included.
+
+        Leaving out as many between two parts of the ascending `rows` keeps them off shared bars.
+        """
+        after = np.searchsorted(self.first[rows], self.label_end[rows], side="right")
+        return int((after - np.arange(len(rows))).max(initial=0))
+
 
 def window_starts(bars: Bars, recipe: WindowRecipe) -> NDArray[np.int64]:
     """Return the row of each window's first bar, in time order, shape (n,).

@@ -21,7 +21,7 @@ def forward_chaining_folds(
     target
         Class indices in time order, shape (n,).
     gap_windows
-        Windows left out between train and validation, at most n // 8.
+        Windows left out between train and validation.
     every_class_in_val
         Whether a fold whose validation part lacks a class is left out, too; one whose train part
         lacks a class always is.
@@ -30,10 +30,11 @@ def forward_chaining_folds(
     -------
     The folds that are left, in time order; none where n is small or the classes follow one another.
     """
-    num, classes = len(target), set(target.tolist())
-    if num <= _NUM_FOLDS:
+    classes = set(target.tolist())
+    if len(target) <= _NUM_FOLDS:
         return []
-    folds = TimeSeriesSplit(_NUM_FOLDS, gap=min(gap_windows, num // 8)).split(target)
+    blocks = TimeSeriesSplit(_NUM_FOLDS).split(target)
+    folds = [(before[: max(0, len(before) - gap_windows)], val) for before, val in blocks]
     return [
         (train, val)
         for train, val in folds

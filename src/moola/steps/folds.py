@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow.entities import DatasetInput
 
+from moola.config import names
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.registry_review import audit_folds
@@ -89,12 +90,15 @@ def require_folds(
         On the first fold that fails.
     """
     encoder = config.pretrained_encoder
-    split = registry.load_split(config.split)
+    split = None  # the default one is of the default set: a user's own set may have another
+    stands = f"splits/{registry.split_path(config.split).stem}" in registry.names()
+    if stands or config.split != names.DEFAULT_SPLIT:
+        split = registry.load_split(config.split)
     trails = audit_folds(
         registry,
         labeled,
         folds,
-        split=split if split.labeled == labeled.name else None,
+        split=split if split and split.labeled == labeled.name else None,
         corpus=encoder_claim(encoder) if encoder else None,
     )
     for trail in trails:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import moola
@@ -112,7 +113,10 @@ def walk_forward_predictions(
     """
     if labeled.y is None:
         raise DataError(f"{labeled.name} has no labels")
-    tasks = {name: list(_tasks(t, labeled, folds, cache)) for name, t in trainees.items()}
+    tasks = {
+        name: list(_tasks(t, labeled, folds, cache=cache, device=device))
+        for name, t in trainees.items()
+    }
     _train(tasks, labeled, device=device, launcher=launcher, on_done=on_done)
     return {
         name: _collect(tasks[name], labeled, folds, trainee.seeds)
@@ -139,8 +143,9 @@ class _Shared:
 
 
 def _tasks(
-    trainee: Trainee, labeled: WindowSet, folds: WalkForward, cache: Path
+    trainee: Trainee, labeled: WindowSet, folds: WalkForward, *, cache: Path, device: str
 ) -> Iterator[_Task]:
+    """Yield fold x seed, each with the file of its result, named by all that determines it."""
     encoder = trainee.config.pretrained_encoder
     encoder_sha256 = read_checkpoint(Path(encoder)).sha256 if encoder else None
     config = trainee.config
@@ -149,12 +154,16 @@ def _tasks(
     for fold in folds.folds:
         for seed in trainee.seeds:
             of_task = dataclasses.replace(config, seed=seed, split=fold.name)
-            values = {k: v for k, v in of_task.to_dict().items() if k != "device"}
             identity = {
-                "config": {**values, "pretrained_encoder": encoder_sha256},
+                "config": {
+                    **of_task.to_dict(),
+                    "device": device,
+                    "pretrained_encoder": encoder_sha256,
+                },
                 "labeled_sha256": labeled.sha256,
                 "fold_sha256": fold.digest(),
                 "moola": moola.__version__,
+                "torch": torch.__version__,
             }
             yield _Task(config=of_task, fold=fold, path=cache / f"{sha256_json(identity)[:32]}.npz")
 
@@ -223,7 +232,14 @@ def _run_task(shared: _Shared, task: _Task) -> bytes:
         fit, stop = early_stopping_rows(fit, times.label_end, times.first)
         held = (X[stop], y[stop])
     with _encoder_here(task.config, shared.encoders) as config:
-        result = finetune(config, X[fit], y[fit], validation=held, device=shared.device)
+        result = finetune(
+            config,
+            X[fit],
+            y[fit],
+            validation=held,
+            gap_windows=times.gap_windows(fit),
+            device=shared.device,
+        )
     report = result.load_report
     if report is not None:
         report = {**report, "checkpoint": str(task.config.pretrained_encoder)}

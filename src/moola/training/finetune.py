@@ -52,6 +52,7 @@ def finetune(
     y: NDArray,
     *,
     validation: tuple[NDArray, NDArray] | None = None,
+    gap_windows: int | None = None,
     device: str,
     on_epoch: Callable[[dict[str, Any], int], None] | None = None,
     state_path: Path | None = None,
@@ -67,6 +68,9 @@ def finetune(
         Windows, shape (n, T, 4), and labels, shape (n,).
     validation
         For early stopping; not used with ``config.patience`` 0.
+    gap_windows
+        Windows to leave out inside the folds that a control chooses its penalty on, so that no bar
+        stands on both sides (`WindowTimes.gap_windows`); None: the control's own default.
     device
         ``cpu`` or ``cuda``, resolved.
     on_epoch
@@ -94,7 +98,10 @@ def finetune(
         If training did not do what the schedule says.
     """
     if not REGISTRY[config.model].is_net:
-        model = get_model(config.model, seed=config.seed).fit(X, y)
+        model = get_model(config.model, seed=config.seed)
+        if gap_windows is not None and "gap_windows" in model.get_params():
+            model.set_params(gap_windows=gap_windows)
+        model.fit(X, y)
         return FinetuneResult(
             model=model, history=(), load_report=None, schedule=None, proof=None, evolution=None
         )
