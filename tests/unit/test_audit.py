@@ -170,10 +170,14 @@ def test_the_corpus_guard_by_time_and_source():
     touching = failed(corpus=claim("2019-01-01", "2020-01-07T06:00"))
     assert touching == {"pretraining corpus ends before val and test": "windows 15"}
     later = failed(corpus=claim("2020-01-10T02:00", "2030-01-01"))
-    assert later["pretraining corpus ends before val and test"].startswith("windows 22, 23, 24")
+    assert later["pretraining corpus ends before val and test"].startswith("windows 15, 16, 17")
+    after = failed(corpus=claim("2029-01-01", "2030-01-01"))  # looks ahead, though no bar is shared
+    assert after == later
     trail = run(corpus=claim("2019-01-01", "2021-01-01", source="other"))
     assert trail.passed
-    assert "warning: the same calendar time as 13 held-out windows" in trail.checks[-1].detail
+    by_time, by_bars = trail.checks[-2:]
+    assert "warning: the same calendar time as 13 held-out windows" in by_time.detail
+    assert by_bars.detail == "not compared: the corpus is not in this registry"
 
 
 def test_the_corpus_guard_by_bars():
