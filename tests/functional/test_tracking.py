@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import mlflow
@@ -158,6 +160,12 @@ def test_a_dirty_tree_is_recorded(tmp_path: Path) -> None:
     assert "+2" in dirty.diff
     name = run_name("m", "labeled_windows/v1", "splits/fwd_chain_v3.json", 3, dirty)
     assert name == f"m-v1-fwd_chain_v3-s3-{dirty.commit[:7]}+"
+    (tmp_path / "a.txt").write_bytes(b"\xff\n")  # no UTF-8
+    assert "+\ufffd" in git_state(tmp_path).diff
+    (tmp_path / ".git" / "index").write_bytes(b"damaged")
+    unknown = git_state(tmp_path)
+    assert unknown.dirty
+    assert "what was changed is not known" in unknown.diff
     assert GitState(commit=None, branch=None, dirty=False, diff="").short == "nogit"
 
 
@@ -170,11 +178,30 @@ def test_experiments_keep_their_files_in_the_project(project: Path) -> None:
     assert location == (project / names.ARTIFACT_ROOT / "moola-x").as_uri()
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "file:///nowhere/runs", "nonsense://x"])
+@pytest.mark.parametrize(
+    "uri",
+    ["http://127.0.0.1:9", "http://me:s3cret@127.0.0.1:9", "file:///nowhere/runs", "nonsense://x"],
+)
 def test_an_unusable_store_is_one_error(project: Path, uri: str) -> None:
     with pytest.raises(TrackingError) as caught:
         connect(uri)
     assert "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
+
+
+def test_what_does_not_speak_http_is_one_error(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            connection.recv(1000)
+            connection.sendall(b"220 mail.example ESMTP\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(TrackingError, match=r"cannot be reached: 220 mail\.example"):
+            connect(f"http://127.0.0.1:{server.getsockname()[1]}")
     mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
 
 

@@ -21,6 +21,20 @@ def test_index_by_hand() -> None:
         population_stability_index(train, served[:0])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_value_that_many_windows_share_may_drift_up_or_down(dtype: type) -> None:
+    still = np.zeros(400, dtype=dtype)
+    up, down = (population_stability_index(still, still + shift) for shift in (1, -1))
+    assert up == pytest.approx(down)
+    assert up > 10
+    binary = np.repeat(np.array([0, 1], dtype=dtype), 200)
+    assert population_stability_index(binary, binary + 1) > 1
+    report = drift_report(still[:, None], still[:, None] + 1, names=("x",), block_length=25)
+    assert report.drifted == ("x",)
+    # three bins: below 0, 0, above 0
+    assert report.rows[0].psi_noise == pytest.approx(5.991 * (1 / 16 + 1 / 16), rel=1e-3)
+
+
 def autocorrelated(rng: np.random.Generator, num: int) -> np.ndarray:
     values = np.zeros(num)
     for k in range(1, num):

@@ -14,6 +14,7 @@ from mlflow.exceptions import RestException
 from moola.errors import TrackingError
 from moola.tracking.delivery import StoreAway, StoreRefuses, _judged, next_load
 from moola.tracking.spool import Entry, Spool, left_spools
+from moola.tracking.sync import sync
 
 STORE = "http://127.0.0.1:1"
 
@@ -62,6 +63,22 @@ def test_a_line_cut_short_was_never_logged(root: Path) -> None:
     lines = journal.read_text().splitlines()
     assert [json.loads(line)["n"] for line in lines] == [0, 1]
     again.close()
+
+
+@pytest.mark.parametrize("damage", ['{"n": 1, "ru{"n": 2}\n', '{"n": 1}\n', "[]\n"])
+def test_a_damaged_spool_is_set_aside_and_holds_nothing_up(
+    root: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool.create(STORE, root=root)
+    spool.waiting.append(spool.append("r", "open", {}))
+    spool.close()
+    (spool.folder / "journal.jsonl").write_text(damage)
+    [report] = sync(root)
+    kept = root / "refused" / spool.folder.name
+    assert report.trouble == f"it cannot be read and is kept in {kept}"
+    assert kept.is_dir()
+    assert f"spool {spool.folder} cannot be read" in caplog.text
+    assert left_spools(root) == []
 
 
 def test_a_process_that_was_killed_leaves_its_run_to_be_ended(root: Path) -> None:

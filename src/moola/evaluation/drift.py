@@ -116,10 +116,11 @@ def drift_report(
         with_classifier=False,
     )
     num_blocks = (int(blocks[0][-1]) + 1, int(blocks[1][-1]) + 1)
-    noise = float(chi2.ppf(1 - ALPHA, NUM_BINS - 1) * sum(1 / n for n in num_blocks))
+    spread = sum(1 / n for n in num_blocks)
     rows = []
     for k, feature in enumerate(compared.features):
         index = population_stability_index(train[:, k], served[:, k])
+        noise = float(chi2.ppf(1 - ALPHA, len(_edges(train[:, k], NUM_BINS))) * spread)
         rows.append(
             DriftRow(
                 name=feature.name,
@@ -142,9 +143,9 @@ def population_stability_index(
 ) -> float:
     """Return the sum over bins of (s - t) ln(s / t), t and s the shares of the two samples.
 
-    Bins hold equal shares of `train`; half a window is added to each count, so that an empty bin
-    gives a finite index. Without drift it is about chi-squared with ``num_bins - 1`` degrees of
-    freedom times (1 / n + 1 / m).
+    Bins hold equal shares of `train`, and a value that fills several of them has one to itself;
+    half a window is added to each count, so that an empty bin gives a finite index. Without drift
+    it is about chi-squared, with one degree of freedom less than bins, times (1 / n + 1 / m).
 
     References
     ----------
@@ -153,10 +154,18 @@ def population_stability_index(
     """
     if not len(train) or not len(served):
         raise DataError("a sample is empty", limit="at least one window each")
-    edges = np.unique(np.quantile(train, np.linspace(0, 1, num_bins + 1)[1:-1]))
+    edges = _edges(train, num_bins)
     shares = []
     for sample in (train, served):
         counts = np.bincount(np.searchsorted(edges, sample, side="right"), minlength=len(edges) + 1)
         shares.append((counts + 0.5) / (len(sample) + 0.5 * len(counts)))
     t, s = shares
     return float(((s - t) * np.log(s / t)).sum())
+
+
+def _edges(train: NDArray[np.floating], num_bins: int) -> NDArray[np.floating]:
+    """Return where one bin ends and the next begins, one edge fewer than bins."""
+    quantiles = np.quantile(train, np.linspace(0, 1, num_bins + 1)[1:-1])
+    edges, counts = np.unique(quantiles, return_counts=True)
+    above = np.nextafter(edges[counts > 1], np.inf)
+    return np.union1d(edges, above)

@@ -17,13 +17,15 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from moola.config import names
 
+_GIT_SECONDS = 10
+_UNKNOWN = "git status or git diff failed: what was changed is not known\n"
 _DIGEST_CHARS = 36  # MLflow's limit
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GitState:
-    """The commit a run was made from, and what was changed since."""
+    """The commit a run was made from, and what was changed since; unknown counts as changed."""
 
     commit: str | None
     branch: str | None
@@ -41,12 +43,13 @@ def git_state(folder: Path | None = None) -> GitState:
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return GitState(commit=None, branch=None, dirty=False, diff="")
-    status = _git(folder, "status", "--porcelain", "--untracked-files=no") or ""
+    status = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    diff = _git(folder, "diff", "HEAD") if status else ""
     return GitState(
         commit=commit,
         branch=_git(folder, "rev-parse", "--abbrev-ref", "HEAD"),
-        dirty=bool(status),
-        diff=(_git(folder, "diff", "HEAD") or "") if status else "",
+        dirty=status != "",
+        diff=_UNKNOWN if status is None or diff is None else diff,
     )
 
 
@@ -116,8 +119,9 @@ def git_tags(git: GitState) -> dict[str, str]:
 def _git(folder: Path | None, *args: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *args], cwd=folder, capture_output=True, text=True, timeout=10, check=False
-        )
+            ["git", *args], cwd=folder, capture_output=True, encoding="utf-8", errors="replace",
+            timeout=_GIT_SECONDS, check=False,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

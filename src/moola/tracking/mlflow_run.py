@@ -25,7 +25,7 @@ from moola.tracking.lineage import environment, git_state, git_tags
 from moola.tracking.run import TrackedRun, tag_texts
 from moola.tracking.sender import Sender
 from moola.tracking.spool import Spool, left_spools
-from moola.tracking.store import absolute_uri, artifact_location, connect, open_store
+from moola.tracking.store import absolute_uri, artifact_location, connect, open_store, shown
 
 __all__ = ["Terminated", "TrackedRun", "child_run", "fail_joined_run", "tracked_run"]
 
@@ -120,7 +120,7 @@ def _sender(client: MlflowClient) -> Iterator[Sender]:
             _LOG.warning(
                 "%s does not take what was logged (%s). It is safe in %s; the next run sends it, "
                 "or `moola sync`.",
-                store,
+                shown(store),
                 sender.trouble or "no answer",
                 sender.spool.folder,
             )

@@ -7,6 +7,7 @@ needs an answer, and for a store that gives no sign of life `PATIENCE_SECONDS` i
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,9 +18,10 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from moola.tracking.delivery import StoreAway, deliver, next_load
-from moola.tracking.spool import Entry, Spool
+from moola.tracking.spool import Entry, Spool, set_aside
 from moola.tracking.store import is_server
 
+_LOG = logging.getLogger(__name__)
 PATIENCE_SECONDS = 1.5
 _SLOW_SECONDS = 60.0  # longest wait for a store that is alive and busy
 _TICK_SECONDS = 0.25
@@ -88,6 +90,11 @@ class Sender(threading.Thread):
                 del source.waiting[: len(load)]
                 if source is not self.spool and not source.waiting:
                     self._left.remove(source)
+                    if source.refused:
+                        _LOG.warning(
+                            "the store refused %d entries of an earlier run (%s); kept in %s",
+                            len(source.refused), source.refused[0], set_aside(source.folder),
+                        )  # fmt: skip
                     source.close()
                 self._change.notify_all()
 

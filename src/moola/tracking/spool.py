@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import threading
@@ -30,6 +31,7 @@ from moola.config import names
 from moola.errors import TrackingError
 from moola.hashing import write_json
 
+_LOG = logging.getLogger(__name__)
 SPOOL_VARIABLE = "MOOLA_SPOOL"
 _DEFAULT_ROOT = Path(".moola/spool")
 _REFUSED = "refused"
@@ -105,7 +107,10 @@ class Spool:
 
     @classmethod
     def take(cls, folder: Path) -> Spool | None:
-        """Take a spool that another process left; None while that process still holds it."""
+        """Take a spool that another process left; None while that process still holds it.
+
+        One that cannot be read is set aside in ``refused/`` with a warning: None.
+        """
         try:
             lock = (folder / "lock").open("a")
         except FileNotFoundError:
@@ -116,6 +121,11 @@ class Spool:
                 return cls(folder, lock)
         except BlockingIOError:
             pass
+        except (ValueError, LookupError, TypeError) as error:
+            target = _set_aside(folder)
+            _LOG.warning(
+                "the spool %s cannot be read (%s); it is kept in %s", folder, error, target
+            )
         lock.close()
         return None
 
@@ -174,9 +184,7 @@ class Spool:
             self._journal.close()
             self._acks.close()
         if whole and self.refused:
-            target = self.folder.parent / _REFUSED / self.folder.name
-            target.parent.mkdir(exist_ok=True)
-            self.folder.rename(target)
+            _set_aside(self.folder)
         elif whole:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
@@ -224,6 +232,17 @@ def left_spools(root: Path | None = None) -> list[Path]:
     if not root.is_dir():
         return []
     return sorted(p for p in root.iterdir() if p.is_dir() and p.name != _REFUSED)
+
+
+def set_aside(folder: Path) -> Path:
+    """Return where a spool is kept that cannot be sent."""
+    return folder.parent / _REFUSED / folder.name
+
+
+def _set_aside(folder: Path) -> Path:
+    target = set_aside(folder)
+    target.parent.mkdir(exist_ok=True)
+    return folder.rename(target)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import http.client
 import logging
 import os
+import re
 import sqlite3
 import urllib.error
 import urllib.request
@@ -136,9 +138,14 @@ def _chosen(uri: str | None) -> str:
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or names.DEFAULT_TRACKING_URI
 
 
+def shown(uri: str) -> str:
+    """Return a store's address without the password in it."""
+    return re.sub(r"(//[^/@:]*):[^@]*@", r"\1:***@", uri)
+
+
 def _unusable(uri: str, error: Exception) -> TrackingError:
     return TrackingError(
-        f"tracking store {uri} cannot be used: {one_line(error)}",
+        f"tracking store {shown(uri)} cannot be used: {one_line(error)}",
         remedy="Give a database or server URI, for example sqlite:///mlflow.db",
     )
 
@@ -179,10 +186,10 @@ def _check_server(uri: str) -> None:
         if error.code in (401, 403, 404):  # it answers; credentials and routes are MLflow's matter
             return
         reason = f"it answers {error.code}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = str(getattr(error, "reason", error))
     raise TrackingError(
-        f"tracking server {uri} cannot be reached: {reason}",
+        f"tracking server {shown(uri)} cannot be reached: {reason}",
         limit=f"an answer within {_TIMEOUT_SECONDS:g} s",
         remedy="Start it with `make server`, or unset MLFLOW_TRACKING_URI to use sqlite:///mlflow.db",
     )

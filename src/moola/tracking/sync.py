@@ -8,8 +8,10 @@ from pathlib import Path
 
 from moola.errors import TrackingError
 from moola.tracking.delivery import StoreAway, deliver, next_load
-from moola.tracking.spool import Spool, left_spools
-from moola.tracking.store import open_store
+from moola.tracking.spool import Spool, left_spools, set_aside
+from moola.tracking.store import open_store, shown
+
+_HELD = "a running process is sending it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,9 @@ def sync(root: Path | None = None) -> Iterator[SyncReport]:
     for folder in left_spools(root):
         spool = Spool.take(folder)
         if spool is None:
-            yield SyncReport(folder=folder, trouble="a running process is sending it")
+            kept = set_aside(folder)
+            trouble = f"it cannot be read and is kept in {kept}" if kept.exists() else _HELD
+            yield SyncReport(folder=folder, trouble=trouble)
             continue
         spool.add_missing_ends()
         before = len(spool.waiting)
@@ -57,7 +61,7 @@ def sync(root: Path | None = None) -> Iterator[SyncReport]:
         waiting = len(spool.waiting)
         yield SyncReport(
             folder=folder,
-            store=spool.store,
+            store=shown(spool.store),
             runs=tuple(facts["run_id"] for facts in spool.ids.values()),
             num_sent=before - waiting,
             num_waiting=waiting,
