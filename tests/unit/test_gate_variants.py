@@ -17,6 +17,9 @@ def test_augmentation_gate():
     assert harm.figures["baseline"] == "gate 4"
     fine = gate_5_augmentation(y, strong, {"gate 1": weak}, quality=QUALITY, **OPTIONS)
     assert fine.verdict == "passed"
+    said = QUALITY | {"reasons": ["mixed windows have no test"]}
+    untested = gate_5_augmentation(y, strong, {"gate 1": weak}, quality=said, **OPTIONS)
+    assert (untested.verdict, untested.reasons[1]) == ("passed", "mixed windows have no test")
     leak = QUALITY | {"train_only": False}
     assert (
         gate_5_augmentation(y, strong, {"gate 1": weak}, quality=leak, **OPTIONS).verdict
@@ -24,8 +27,8 @@ def test_augmentation_gate():
     )
     poor = QUALITY | {"passed": False, "reasons": ["KS p of feature 3 is 0.01"]}
     found = gate_5_augmentation(y, strong, {"gate 1": weak}, quality=poor, **OPTIONS)
-    assert found.reasons[1] == "KS p of feature 3 is 0.01"
-    assert found.reasons[2].startswith("accuracy against gate 1: +")
+    assert found.reasons[1].startswith("accuracy against gate 1: +")
+    assert found.reasons[2] == "KS p of feature 3 is 0.01"
     assert not found.advisory
     trial = gate_5_augmentation(y, weak, baselines, quality=QUALITY, trial=True, **OPTIONS)
     assert (trial.verdict, trial.advisory) == ("failed", True)

@@ -41,7 +41,8 @@ def gate_5_augmentation(
     baselines
         Probabilities of the models of gates 1 and 4, by name; the most accurate one is the bar.
     quality
-        ``passed`` and ``train_only`` (both bool), ``reasons`` where either is false.
+        ``passed`` and ``train_only`` (both bool), ``reasons`` where either is false or something
+        was not tested.
     trial
         The candidate itself does not augment: the gate only warns.
     block_length, thresholds
@@ -70,10 +71,11 @@ def gate_5_augmentation(
     delta, bar = comparison.deltas["accuracy"], limits.max_accuracy_loss
     text = f"accuracy against {best}: {signed(comparison, 'accuracy')}"
     faults = [] if quality["passed"] is True else ["the synthetic windows failed their test"]
+    told = list(map(str, quality.get("reasons", ())))
     if quality["train_only"] is not True:
         faults.append("synthetic windows are not confined to the train part")
     if faults:
-        verdict, reasons = "failed", [*faults, *map(str, quality.get("reasons", ())), text]
+        verdict, reasons = "failed", [*faults, text]
     elif delta.non_inferior:
         verdict, reasons = "passed", [f"not more than {bar:.0%} lost; {text}"]
     elif delta.high is not None and delta.high < -bar:
@@ -84,7 +86,7 @@ def gate_5_augmentation(
         reasons[0] = f"a trial, the candidate does not augment: {reasons[0]}"
     figures = comparison_figures(comparison) | {"baseline": best, "trial": trial}
     used = thresholds_used(limits, "max_accuracy_loss")
-    reasons.append(reach(comparison, "accuracy"))
+    reasons += [*told, reach(comparison, "accuracy")]
     return report(5, verdict, reasons, figures=figures, thresholds=used)
 
 

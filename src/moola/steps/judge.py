@@ -30,6 +30,7 @@ from moola.training.finetune import encoder_claim
 from moola.training.launchers import Launcher
 
 ADAPTER = "adapter_lstm"
+_MIXED = "mixed windows (mixup, cutmix) have no test: they are no bars"
 
 
 class Judge:
@@ -208,11 +209,12 @@ class Judge:
         """Augment the train part once and test it as a stored synthetic set is tested.
 
         Mixed windows (mixup, cutmix) lie between real ones by construction and are never windows
-        in price units; they are not tested.
+        in price units; that they are not tested is said.
         """
         config = self.candidate.config
-        if config.augments and not config.use_temporal_aug:
-            return {"passed": True, "train_only": True}
+        mixed = [_MIXED] if config.mixup_alpha or config.cutmix_alpha else []
+        if mixed and not config.use_temporal_aug:
+            return {"passed": True, "train_only": True, "reasons": mixed}
         made = make_synthetic(
             self.labeled,
             self.split,
@@ -225,7 +227,7 @@ class Judge:
         return {
             "passed": all(c.passed for c in checks),
             "train_only": bool(np.isin(made.parent, self.split.train).all()),
-            "reasons": [f"{c.name}: {c.detail}" for c in checks if not c.passed],
+            "reasons": [*(f"{c.name}: {c.detail}" for c in checks if not c.passed), *mixed],
         }
 
     def gate_report(self, reports: tuple[GateReport, ...]) -> dict[str, Any]:
