@@ -156,6 +156,12 @@ def test_what_cannot_be_ablated_is_refused(place: Path, encoder: Path) -> None:
     for only in ("BCD", "A", "AX", "a"):
         with pytest.raises(ConfigError, match="A and at least one of B, C, D, E"):
             experiments(made, gradual_after=1, only=only)
+    late = base(encoder, epochs=3, unfreeze_after=3)
+    with pytest.raises(ConfigError, match=r"experiment D unfreezes after epoch 3, .* at most 2"):
+        experiments(late, gradual_after=1)
+    with pytest.raises(ConfigError, match=r"experiment E unfreezes after epoch 3, but .* epoch 3"):
+        experiments(made, gradual_after=3)
+    assert [e.letter for e in experiments(late, gradual_after=3, only="ABC")] == ["A", "B", "C"]
     for seeds in ((), (1, 1)):
         with pytest.raises(ConfigError, match="seeds is"):
             ablate(made, seeds=seeds, data_root=place / "data")

@@ -23,6 +23,7 @@ from moola.training.finetune import build_model, early_stopping_rows, schedule_o
         ({"freeze": "phases"}, r"phases \[\] last 0 epochs; expected 4"),
         ({"freeze": "phases", "phases": (3, 2)}, r"last 5 epochs; expected 4.*--epochs 5"),
         ({"freeze": "phases", "phases": (4, 0)}, "phases is 0"),
+        ({"freeze": "phases", "phases": 5}, "phases is 5; expected a list"),
         ({"phases": (3, 1)}, r"phases \[3, 1\] is given with freeze 'two_phase'"),
         ({"class_weight": "balance"}, "class_weight is 'balance'; expected balanced, nothing, or"),
         ({"class_weight": "1,nan"}, "class_weight is '1,nan'"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pretrain_kit import windows
 
 from moola.config.pretraining import MultitaskConfig
+from moola.errors import ConfigError
 from moola.models.multitask_bilstm import MultiTaskBiLSTM
 from moola.pretraining.multitask_pretrain import majority_accuracy, pretrain_multitask
 from moola.pretraining.session import Session
@@ -77,6 +78,14 @@ def test_pretraining_learns_and_its_encoder_is_the_autoencoders() -> None:
     other = BiLSTMMaskedAutoencoder(hidden_dim=8, num_layers=1).encoder
     assert other.load_state_dict(result.model.encoder.state_dict())
     assert isinstance(result.model, MultiTaskBiLSTM)
+
+
+def test_a_horizon_that_leaves_no_bar_a_target_is_refused() -> None:
+    config = MultitaskConfig(hidden_dim=2, num_layers=1, epochs=1, horizon_bars=6)
+    message = "horizon_bars is 6 and windows have 12 bars; expected at most 5"
+    with pytest.raises(ConfigError, match=message):
+        pretrain_multitask(windows(80, 12), config, Session(device="cpu"))
+    assert pretrain_multitask(windows(80, 13), config, Session(device="cpu")).history
 
 
 @pytest.mark.medium

@@ -261,6 +261,24 @@ def test_the_whole_model_loads_from_its_own_state_dict(tmp_path: Path) -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
+def test_a_whole_model_without_an_encoder_loads_too(tmp_path: Path) -> None:
+    source, model = nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(3, 2))
+    path = write_form(tmp_path / "c", "direct", source.state_dict())
+    report = load_pretrained_strict(model, path, scope="model")
+    assert report["match_ratio_model"] == 1.0
+    assert (report["encoder_taken"], report["encoder_given"]) == (0, 0)
+    assert bits(model) == bits(source)
+
+
+def test_an_encoder_that_is_no_lstm_is_counted_too(tmp_path: Path) -> None:
+    model = nn.Module()
+    model.encoder, model.lstm_head = nn.Sequential(nn.Linear(2, 2)), nn.LSTM(2, 2)
+    tensors = {"encoder.1.weight": torch.ones(2, 2), "encoder.1.bias": torch.ones(2)}
+    path = write_form(tmp_path / "c", "direct", {**model.state_dict(), **tensors})
+    with pytest.raises(CheckpointError, match=r"takes 2 of the 4 encoder tensors .* 50.0%"):
+        load_pretrained_strict(model, path, scope="model")
+
+
 def test_an_absent_file_lists_what_lies_beside_it(tmp_path: Path) -> None:
     write_form(tmp_path / "b_encoder", "direct", encoder_tensors())
     (tmp_path / "a_encoder").mkdir()

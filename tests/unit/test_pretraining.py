@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,25 @@ def test_patch_mask_lies_on_the_grid() -> None:
     for patch in range(5):
         part = mask[:, patch * 5 : patch * 5 + 5]
         assert torch.equal(part.all(dim=1), part.any(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patch_size": 12}, r"mask_ratio 0.15 in patches of 12 hides all 12 bars of a window"),
+        ({"mask_ratio": 0.9, "patch_size": 6}, "in patches of 6 hides all 12 bars"),
+        ({"mask_strategy": "random", "mask_ratio": 0.97}, "mask_ratio 0.97 hides all 12 bars"),
+        ({"mask_strategy": "block", "mask_ratio": 0.97}, "at least one bar that stays visible"),
+    ],
+)
+def test_a_mask_of_whole_windows_is_refused_before_training(
+    options: dict[str, Any], message: str
+) -> None:
+    epochs: list[int] = []
+    pretrainer = MaskedLSTMPretrainer(TINY, **options)
+    with pytest.raises(ConfigError, match=message):
+        pretrainer.pretrain(windows(), on_epoch=lambda row, total: epochs.append(total))
+    assert epochs == []
 
 
 def test_loss_counts_masked_bars_only_and_the_collapse_term() -> None:
@@ -184,6 +204,8 @@ def test_collapse_figures_by_hand() -> None:
     assert figures["effective_rank"] == pytest.approx(1, abs=0.01)
     assert figures["latent_std_min"] == 0.0
     assert figures["num_dims"] == 3
+    still = collapse_figures(np.full((50, 3), 0.25))
+    assert (still["effective_rank"], still["latent_std_min"]) == (0.0, 0.0)
 
 
 def test_evidence_has_what_gate_3_reads(tmp_path: Path) -> None:

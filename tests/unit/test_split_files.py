@@ -48,6 +48,8 @@ def stored(tmp_path, **changes):
         ({"train_indices": [True, False]}, DataError, "a list of whole numbers"),
         ({"val_indices": [-1, 25]}, DataError, "window numbers from 0"),
         ({"val_indices": [2**70]}, DataError, "window numbers from 0"),
+        ({"train_indices": [], "counts": {"train": 0, "val": 4, "test": 10, "purged": 4}},
+         DataError, "'s' is malformed: train_indices is empty; expected at least one window"),
         ({"embargo_bars": -2}, DataError, "embargo_bars is -2"),
         ({"embargo_bars": "0"}, DataError, "embargo_bars is '0'"),
         ({"counts": {"train": 1}}, DataError, "counts are"),
@@ -117,6 +119,9 @@ def test_fold_files_are_checked_fold_by_fold(tmp_path):
         "another set": lambda v: v["folds"][1].update(labeled_sha256="other"),
         "reaches window 35 of the locked test part": lambda v: v["folds"][1].update(
             val_indices=[33, 34, 35], counts={"train": 17, "val": 3, "test": 0, "purged": 2}
+        ),
+        "'w/fold2' is malformed: train_indices is empty": lambda v: v["folds"][1].update(
+            train_indices=[], val_indices=[], counts={"train": 0, "val": 0, "test": 0, "purged": 2}
         ),
         "a fold is not an object": lambda v: v["folds"].append(3),
         "holds no folds": lambda v: v.update(folds=[]),

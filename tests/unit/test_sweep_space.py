@@ -3,7 +3,7 @@
 import pytest
 
 from moola.cli.sweep import train_command
-from moola.config.sweep import Choice, Range, configured, parse_space
+from moola.config.sweep import Choice, Range, configured, parse_space, set_options
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError
 
@@ -45,6 +45,7 @@ def test_a_space_is_read():
         (["dropout=0:1.5"], "dropout is 1.5"),
         (["preset=compact,huge"], "huge"),
         (["use_temporal_aug=maybe"], "bool values"),
+        (["class_weight=balanced,1,2.5"], "class_weight='1' in a space; expected balanced, or"),
     ],
 )
 def test_a_space_that_is_none_is_refused(words, message):
@@ -60,3 +61,16 @@ def test_the_command_that_trains_a_configuration():
         "moola train --preset compact --learning-rate 0.00123457 --use-temporal-aug"
     )
     assert train_command(BASE) == "moola train"
+
+
+def test_options_are_set_as_written():
+    made = set_options(BASE, ["class-weight=1,2.5", "preset=compact", "use_temporal_aug=true"])
+    assert (made.class_weight, made.preset, made.use_temporal_aug) == ("1,2.5", "compact", True)
+    assert set_options(BASE, []) == BASE
+    for words, message in [
+        (["dropout=0,0.1"], "dropout='0,0.1'; expected float values"),
+        (["epochs=3", "epochs=4"], "epochs is set twice"),
+        (["seed=1"], "an option of the space"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            set_options(BASE, words)

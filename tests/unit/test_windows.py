@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from data_kit import SHIPPED, bars_of, flat, hours, regular, walk
@@ -197,6 +199,9 @@ def test_recipes_check_themselves(values, message):
         ("sets: [a]", "sets holds something else"),
         ("sets: {a: 3}", "sets holds something else"),
         ("sets: {a: {sorce: x}}", "Did you mean 'source'"),
+        ("sets: {a: {step_bars: 6}}", "WindowRecipe lacks source"),
+        ("splits: {a: {num_folds: 3}}", "SplitRecipe lacks labeled"),
+        ("splits: {a: {labeled: 1}}", "labeled is 1; expected a set"),
         ("a: [", "not YAML"),
         ("other: {}", "a mapping of sets and splits"),
     ],
@@ -205,3 +210,11 @@ def test_recipe_files_are_checked(tmp_path, text, message):
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_recipes(tmp_path / "r.yaml")
+
+
+def test_dates_without_quotes_are_kept_as_text(tmp_path):
+    plain = "sets: {a: {source: walk, start: 2019-06-01, end: 2019-07-01 12:00:00}}"
+    (tmp_path / "r.yaml").write_text(plain)
+    sets, _ = load_recipes(tmp_path / "r.yaml")
+    assert (sets["a"].start, sets["a"].end) == ("2019-06-01", "2019-07-01 12:00:00")
+    assert json.loads(json.dumps(sets["a"].to_dict()))["start"] == "2019-06-01"

@@ -61,7 +61,7 @@ def sweep(
     Example: `moola sweep --space learning_rate=1e-4:1e-2:log --space dropout=0:0.5 --set
     preset=compact --trials 20 --jobs 2`
     """
-    from moola.config.sweep import configured, parse_space
+    from moola.config.sweep import parse_space, set_options
     from moola.config.training import FinetuneConfig
     from moola.steps.sweep import sweep as search
     from moola.training.launchers import open_launcher
@@ -69,8 +69,7 @@ def sweep(
     base = FinetuneConfig(
         labeled=labeled, split=split, pretrained_encoder=pretrained_encoder or None, device=device
     )
-    if fixed:
-        base = configured(base, {d.name: d.ends[0] for d in parse_space(fixed, base)})
+    base = set_options(base, fixed)
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     with progress_bars(quiet=as_json) as progress:
         summary = search(

@@ -19,8 +19,12 @@ class Config:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build from a mapping; an unknown key is refused with the nearest known one."""
-        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        """Build from a mapping.
+
+        Raises ConfigError for an unknown key, with the nearest known one, and for an absent one.
+        """
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        known = [f.name for f in fields]
         for key in values:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
@@ -29,6 +33,14 @@ class Config:
                     limit=f"one of {', '.join(known)}",
                     remedy=f"Did you mean {near[0]!r}?" if near else None,
                 )
+        none = dataclasses.MISSING
+        needed = [f.name for f in fields if f.default is none and f.default_factory is none]
+        absent = [name for name in needed if name not in values]
+        if absent:
+            raise ConfigError(
+                f"{cls.__name__} lacks {', '.join(absent)}",
+                limit=f"a value for {', '.join(needed)}",
+            )
         return cls(**values)
 
     @classmethod

@@ -78,7 +78,10 @@ class WindowRecipe(Config):
         if not isinstance(self.cross_gaps, bool):
             raise ConfigError(f"cross_gaps is {self.cross_gaps!r}", limit="true or false")
         for name in ("start", "end"):
-            parse_utc(getattr(self, name), name)
+            value = getattr(self, name)
+            parse_utc(value, name)
+            if value is not None:  # YAML makes a date of 2019-06-01 without quotes
+                object.__setattr__(self, name, str(value))
         self._check_own_labels()
 
     def _check_own_labels(self) -> None:
@@ -149,6 +152,10 @@ class SplitRecipe(Config):
     train_blocks: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.labeled, str):
+            raise ConfigError(
+                f"labeled is {self.labeled!r}", limit="a set, for example labeled_windows/v1"
+            )
         if self.strategy not in STRATEGIES:
             raise ConfigError(
                 f"split strategy is {self.strategy!r}",

@@ -98,19 +98,40 @@ def parse_space(words: Sequence[str], base: FinetuneConfig) -> Space:
     return space
 
 
+def set_options(base: FinetuneConfig, words: Sequence[str]) -> FinetuneConfig:
+    """Return the configuration with options set as ``NAME=VALUE``, each at most once.
+
+    Raises ConfigError for an option that may not be set, or a value it does not take.
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        name, kind, text = _option(word)
+        if name in values:
+            raise ConfigError(f"{name} is set twice", limit="each option once: NAME=VALUE")
+        values[name] = _value(kind, name, text)
+    return configured(base, values)
+
+
 def configured(base: FinetuneConfig, values: Mapping[str, Any]) -> FinetuneConfig:
     """Return the configuration with some values replaced."""
     return FinetuneConfig.from_mapping({**base.to_dict(), **values})
 
 
-def _dimension(word: str) -> Range | Choice:
+def _option(word: str) -> tuple[str, type, str]:
+    """Return the name, type and value of ``NAME=VALUE``."""
     name, _, text = word.partition("=")
     name = name.strip().replace("-", "_")
     check_choice("an option of the space", name, TUNABLE)
-    kind = type(getattr(FinetuneConfig(), name))
+    return name, type(getattr(FinetuneConfig(), name)), text
+
+
+def _dimension(word: str) -> Range | Choice:
+    name, kind, text = _option(word)
     parts = text.split(":")
     if len(parts) == 1:
         values = tuple(_value(kind, name, part) for part in text.split(","))
+        if name == "class_weight":
+            _refuse_numbers(values)
         return Choice(name=name, values=values)
     if kind not in (int, float) or len(parts) > 3 or parts[2:] not in ([], ["log"]):
         raise ConfigError(f"{name}={text!r} is no range", limit=_FORMS)
@@ -119,6 +140,17 @@ def _dimension(word: str) -> Range | Choice:
     if not (low < high and (low > 0 or not log)):
         raise ConfigError(f"{name}={text!r} is no range", limit="low < high, above 0 with log")
     return Range(name=name, low=low, high=high, log=log, whole=kind is int)
+
+
+def _refuse_numbers(values: tuple[Any, ...]) -> None:
+    """Raise ConfigError for numbers: what a comma left of weights such as ``1,2.5``."""
+    for value in values:
+        if value not in (None, "balanced"):
+            raise ConfigError(
+                f"class_weight={value!r} in a space",
+                limit="balanced, or nothing as in class_weight=,balanced",
+                remedy="Set a weight a class for the whole search: --set class_weight=1,2.5",
+            )
 
 
 def _value(kind: type, name: str, text: str) -> Any:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from moola.config import names
-from moola.config.base import Config, check_choice, check_count, check_range
+from moola.config.base import Config, check_choice, check_count, check_list, check_range
 from moola.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -77,7 +77,7 @@ class FinetuneConfig(Config):
                 f"use_temporal_aug is {self.use_temporal_aug!r}", limit="true or false"
             )
         _check_class_weight(self.class_weight)
-        object.__setattr__(self, "phases", tuple(self.phases))
+        object.__setattr__(self, "phases", check_list("phases", self.phases))
         _check_phases(self)
         if self.model not in ENCODER_MODELS and self.pretrained_encoder:
             raise ConfigError(

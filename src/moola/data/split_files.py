@@ -83,7 +83,8 @@ class Split:
         Raises
         ------
         DataError
-            If a field is absent or of the wrong type, or the strategy is refused.
+            If a field is absent or of the wrong type, train or val is empty, or the strategy is
+            refused.
         AuditError
             If the indices are shuffled or interleaved, as random and stratified splits are.
         """
@@ -104,6 +105,9 @@ class Split:
         if counts != split.to_dict()["counts"]:
             malformed(name, f"counts are {counts!r}", f"{split.to_dict()['counts']}")
         refuse_shuffled(split)
+        for part in ("train", "val"):
+            if not len(getattr(split, part)):
+                malformed(name, f"{part}_indices is empty", "at least one window")
         return split
 
 

@@ -19,9 +19,10 @@ class LoadReport:
 
     Names are the model's, except `unexpected` and `ignored`, which are the checkpoint's. Ratios
     are matched over the model's own tensors (or parameters), within the encoder and over the whole
-    model; `match_ratio_checkpoint` is matched over the checkpoint's encoder tensors. `ignored` are
-    tensors that are not the encoder's, and reverse directions the model does not have. `cast` are
-    tensors stored in another float type.
+    model; `match_ratio_checkpoint` is `encoder_taken` over `encoder_given`, the encoder tensors the
+    model takes and those the checkpoint holds, 0 where it holds none. `ignored` are tensors that
+    are not the encoder's, and reverse directions the model does not have. `cast` are tensors stored
+    in another float type.
     """
 
     checkpoint: str
@@ -38,7 +39,9 @@ class LoadReport:
     match_ratio_encoder_parameters: float
     match_ratio_model_parameters: float
     min_match_ratio: float
-    match_ratio_checkpoint: float = 1.0
+    encoder_taken: int
+    encoder_given: int
+    match_ratio_checkpoint: float
     cast: tuple[dict[str, str], ...] = ()
     frozen_tensors: int = 0
     frozen_parameters: int = 0
@@ -98,11 +101,11 @@ def refusal(report: LoadReport, *, allow_shape_mismatch: bool) -> CheckpointErro
             limit=limit,
             remedy=_advice(report),
         )
-    if not report.match_ratio_checkpoint >= report.min_match_ratio:
-        total = round(_encoder_matches(report) / report.match_ratio_checkpoint)
+    if report.encoder_given and not report.match_ratio_checkpoint >= report.min_match_ratio:
         return CheckpointError(
-            f"pretrained load refused: the model takes {_encoder_matches(report)} of the {total} "
-            f"encoder tensors of {report.checkpoint}, {report.match_ratio_checkpoint:.1%}",
+            f"pretrained load refused: the model takes {report.encoder_taken} of the "
+            f"{report.encoder_given} encoder tensors of {report.checkpoint}, "
+            f"{report.match_ratio_checkpoint:.1%}",
             limit=limit,
             remedy=_advice(report),
         )
@@ -148,16 +151,11 @@ def format_load_report(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _encoder_matches(report: LoadReport) -> int:
-    return sum(_LAYER.search(name) is not None for name in report.matched)
-
-
 def _advice(report: LoadReport) -> str:
-    taken = _encoder_matches(report)
     diagnosis = layer_diagnosis(
         num_layers((*report.matched, *report.missing)),
         num_layers((*report.matched, *report.unexpected)),
-        num_taken=taken,
-        num_given=taken + len(report.unexpected),
+        num_taken=report.encoder_taken,
+        num_given=report.encoder_given,
     )
     return diagnosis or "Check that the checkpoint holds an encoder of this kind"

@@ -43,7 +43,7 @@ def load_pretrained_strict(
         parameter that was not loaded keeps its own.
     min_match_ratio
         Least share of the model's tensors, within `scope`, that must match, and of the
-        checkpoint's encoder tensors that must find a place.
+        checkpoint's encoder tensors, where it holds any, that must find a place.
     allow_shape_mismatch
         Leave tensors of another shape out instead of refusing.
     scope
@@ -144,6 +144,8 @@ def _match(
         match_ratio_model=_ratio(plan.tensors, own, list(own), by_size=False),
         match_ratio_encoder_parameters=_ratio(plan.tensors, own, encoder, by_size=True),
         match_ratio_model_parameters=_ratio(plan.tensors, own, list(own), by_size=True),
+        encoder_taken=taken,
+        encoder_given=of_file,
         match_ratio_checkpoint=taken / of_file if of_file else 0.0,
         min_match_ratio=minimum,
         cast=_casts(own, plan.tensors),

@@ -20,7 +20,7 @@ from moola.pretraining.corpus import Corpus
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 from moola.pretraining.distributed import Share
 from moola.pretraining.loop import OnEpoch
-from moola.pretraining.masking import draw_mask
+from moola.pretraining.masking import draw_mask, num_hidden
 from moola.pretraining.objective import CorpusObjective
 from moola.pretraining.session import (
     PretrainResult,
@@ -109,7 +109,16 @@ class MaskedLSTMPretrainer:
 def pretrain_masked(
     X_NTC: NDArray, config: PretrainConfig, session: Session
 ) -> PretrainResult[BiLSTMMaskedAutoencoder]:
-    """Train on windows in price units, in time order; raises what ``run_session`` raises."""
+    """Train on windows in price units, in time order.
+
+    Raises what ``run_session`` raises, and ConfigError if the mask would hide whole windows.
+    """
+    num_hidden(
+        config.mask_strategy,
+        X_NTC.shape[1],
+        ratio=config.mask_ratio,
+        patch_size=config.patch_size,
+    )
     corpus = _corpus(X_NTC, config, session.device)
 
     def make(train: NDArray[np.int64], val: NDArray[np.int64]) -> _Masked:

@@ -6,6 +6,27 @@ import torch
 
 from moola.config.base import check_choice, check_range
 from moola.config.pretraining import MASK_STRATEGIES
+from moola.errors import ConfigError
+
+
+def num_hidden(strategy: str, num_bars: int, *, ratio: float, patch_size: int) -> int:
+    """Return how many bars of a window of `num_bars` are masked; for ``patch`` how many patches.
+
+    Raises ConfigError if an option is out of range, or no bar would stay visible.
+    """
+    check_choice("mask_strategy", strategy, MASK_STRATEGIES)
+    check_range("mask_ratio", ratio, low=0, high=1, open_low=True, open_high=True)
+    hidden, of, unit = max(1, round(ratio * num_bars)), num_bars, ""
+    if strategy == "patch":
+        hidden, of = max(1, round(hidden / patch_size)), -(-num_bars // patch_size)
+        unit = f" in patches of {patch_size}"
+    if hidden >= of:
+        raise ConfigError(
+            f"mask_ratio {ratio:g}{unit} hides all {num_bars} bars of a window",
+            limit="at least one bar that stays visible",
+            remedy="Lower mask_ratio or patch_size, or use longer windows",
+        )
+    return hidden
 
 
 def draw_mask(
@@ -40,21 +61,24 @@ def draw_mask(
     -------
     Tensor
         True where a bar is hidden.
+
+    Raises
+    ------
+    ConfigError
+        As ``num_hidden`` does.
     """
-    check_choice("mask_strategy", strategy, MASK_STRATEGIES)
-    check_range("mask_ratio", ratio, low=0, high=1, open_low=True, open_high=True)
+    hidden = num_hidden(strategy, num_bars, ratio=ratio, patch_size=patch_size)
     device = generator.device
-    num_masked = max(1, round(ratio * num_bars))
     if strategy == "random":
-        return _choose(num_windows, num_bars, num_masked, generator)
+        return _choose(num_windows, num_bars, hidden, generator)
     if strategy == "block":
         begin = torch.randint(
-            num_bars - num_masked + 1, (num_windows, 1), generator=generator, device=device
+            num_bars - hidden + 1, (num_windows, 1), generator=generator, device=device
         )
         bar = torch.arange(num_bars, device=device)
-        return (bar >= begin) & (bar < begin + num_masked)
+        return (bar >= begin) & (bar < begin + hidden)
     num_patches = -(-num_bars // patch_size)
-    chosen = _choose(num_windows, num_patches, max(1, round(num_masked / patch_size)), generator)
+    chosen = _choose(num_windows, num_patches, hidden, generator)
     return chosen.repeat_interleave(patch_size, dim=1)[:, :num_bars]
 
 

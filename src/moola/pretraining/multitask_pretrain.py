@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from moola.config.pretraining import MultitaskConfig
+from moola.errors import ConfigError
 from moola.models.multitask_bilstm import MultiTaskBiLSTM
 from moola.pretraining.corpus import Corpus
 from moola.pretraining.distributed import Share
@@ -25,7 +26,17 @@ _EVALUATE_BATCH = 512
 def pretrain_multitask(
     X_NTC: NDArray, config: MultitaskConfig, session: Session
 ) -> PretrainResult[MultiTaskBiLSTM]:
-    """Train on windows in price units, in time order; raises what ``run_session`` raises."""
+    """Train on windows in price units, in time order.
+
+    Raises what ``run_session`` raises, and ConfigError if no bar would have a swing target.
+    """
+    T, horizon = X_NTC.shape[1], config.horizon_bars
+    if 2 * horizon + 1 > T:
+        raise ConfigError(
+            f"horizon_bars is {horizon} and windows have {T} bars",
+            limit=f"at most {(T - 1) // 2}, so that a bar has {horizon} on either side",
+            remedy="Lower horizon_bars or build longer windows",
+        )
     corpus = Corpus(X_NTC, device=session.device, max_resident_mb=config.max_resident_mb)
 
     def make(train: NDArray[np.int64], val: NDArray[np.int64]) -> _Multitask:

@@ -228,20 +228,23 @@ def collapse_figures(states_NH: NDArray) -> dict[str, float | int]:
     """Return the smallest standard deviation of a dimension and the effective rank.
 
     Effective rank: exponential of the entropy of the normalised eigenvalues of the covariance
-    (Roy and Vetterli, 2007).
+    (Roy and Vetterli, 2007); 0 where nothing varies.
     """
     share = variance_shares(states_NH)
     return {
         "latent_std_min": float(states_NH.std(axis=0).min()),
-        "effective_rank": float(np.exp(stats.entropy(share))),
+        "effective_rank": float(np.exp(stats.entropy(share))) if share.any() else 0.0,
         "num_dims": int(states_NH.shape[1]),
     }
 
 
 def variance_shares(states_NH: NDArray) -> NDArray[np.float64]:
-    """Return each principal direction's share of the variance, largest first; sums to 1."""
+    """Return each principal direction's share of the variance, largest first.
+
+    They sum to 1; all are 0 where nothing varies.
+    """
     eigenvalues = np.linalg.svd(states_NH - states_NH.mean(axis=0), compute_uv=False) ** 2
-    return np.asarray(eigenvalues / eigenvalues.sum(), dtype=np.float64)
+    return np.asarray(eigenvalues / (eigenvalues.sum() or 1.0), dtype=np.float64)
 
 
 def _probe(

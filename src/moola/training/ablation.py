@@ -14,6 +14,7 @@ from moola.evaluation.compare import paired_comparison
 from moola.evaluation.compare_result import PairedComparison
 from moola.evaluation.family import holm
 from moola.training.crossval import WalkForwardPredictions
+from moola.training.finetune import build_model, schedule_of
 
 BASELINE = "A"
 
@@ -127,11 +128,27 @@ def experiments(
         raise ConfigError(
             f"experiments is {only!r}", limit="A and at least one of B, C, D, E, such as ABD"
         )
-    return tuple(
+    found = tuple(
         Experiment(letter=letter, title=title, config=config)
         for letter, (title, config) in arms.items()
         if letter in only
     )
+    for experiment in found:
+        _check_reached(experiment)
+    return found
+
+
+def _check_reached(experiment: Experiment) -> None:
+    config = experiment.config
+    last = schedule_of(config, build_model(config, "cpu")).phases[-1].first_epoch
+    if last >= config.epochs:
+        raise ConfigError(
+            f"experiment {experiment.letter} unfreezes after epoch {last}, but training ends with "
+            f"epoch {config.epochs}",
+            limit=f"at most {config.epochs - 1}",
+            remedy="Train longer (--epochs), unfreeze earlier (--unfreeze-after, --gradual-after) "
+            "or leave it out (--experiments)",
+        )
 
 
 def judge_ablation(
