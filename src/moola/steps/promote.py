@@ -93,11 +93,13 @@ def promote(
         name=f"promote-{name}-v{candidate.version}",
         params={"candidate": f"{name}/{candidate.version}", "dry_run": dry_run},
     ) as run:
-        examiner = Examiner(data_root=data_root, limits=thresholds or Thresholds.load())
+        ledger = ledger_of(ledger_url)
+        limits = thresholds or Thresholds.load()
+        examiner = Examiner(client, ledger, candidate, data_root=data_root, limits=limits)
         try:
             decision = ask_registry(
                 client=client,
-                ledger=ledger_of(ledger_url),
+                ledger=ledger,
                 name=name,
                 version=candidate.version,
                 trusted_keys=load_trusted_keys(project / TRUSTED_FOLDER),
