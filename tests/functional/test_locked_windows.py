@@ -16,11 +16,11 @@ from mlflow import MlflowClient
 from promotion_kit import NAME, evaluate, make_version
 
 from moola.config.evaluation import Thresholds
-from moola.config.names import ARTIFACT_MANIFEST
+from moola.config.names import ARTIFACT_GATE_REPORT, ARTIFACT_MANIFEST, TAG_GATES_RUN
 from moola.config.promotion import POLICY_FILE
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
-from moola.errors import ConfigError, DataError, PromotionRefused
+from moola.errors import ConfigError, DataError, MoolaError, PromotionRefused
 from moola.promotion.decision import Decision, PromotionDenied
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.promotion.ledger import Draft, Ledger
@@ -204,6 +204,27 @@ def test_a_champion_that_cannot_be_held_against_spends_no_look(
     with pytest.raises(PromotionRefused, match=f"the files of version {other} have SHA-256"):
         ask(ledger)
     assert "test_look" not in events(ledger)
+
+
+def test_the_gate_report_is_the_signed_one_or_no_look_is_taken(
+    project: Project, ledger: Ledger, tmp_path: Path
+) -> None:
+    project.sign("1")
+    tags = project.client.get_model_version(NAME, "1").tags
+    run_id = tags[TAG_GATES_RUN]
+    project.client.set_model_version_tag(NAME, "1", TAG_GATES_RUN, "elsewhere")  # not believed
+    assert ask(ledger, dry_run=True).decision.allowed
+    report = project.client.get_run(run_id).info.artifact_uri + "/" + ARTIFACT_GATE_REPORT
+    kept = Path(report.removeprefix("file://"))
+    for changed in ('{"gates": []}', "no JSON"):
+        kept.write_text(changed)
+        with pytest.raises(PromotionRefused, match="was changed after it was signed"):
+            ask(ledger, decisions=tmp_path / "decisions")
+    kept.unlink()
+    with pytest.raises(MoolaError, match=f"the gate report of run {run_id}"):
+        ask(ledger, decisions=tmp_path / "decisions")
+    assert "test_look" not in events(ledger)
+    assert not (tmp_path / "decisions").exists()
 
 
 def test_what_a_candidate_is_stands_in_the_files_its_digest_covers(project: Project) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import numpy as np
 from mlflow import MlflowClient
 
+from moola.config import names
 from moola.config.evaluation import Thresholds
 from moola.data.registry import DataContainer, DataRegistry
 from moola.errors import MoolaError, PromotionRefused, one_line
 from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
+from moola.hashing import sha256_json
+from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import GateDict, Look
 from moola.promotion.digest import downloaded, model_files_digest
 from moola.promotion.evidence import Evidence
@@ -54,6 +61,7 @@ class Examiner:
         if missing := promotion_prerequisites(verdicts, **uses):
             raise PromotionRefused("; ".join(missing), remedy=_EVALUATE)
         _require_thresholds(evidence, self.limits)
+        signed_report(self.client, evidence)  # the decision is going to be written down with it
         data = evaluated_data(evidence, self.data_root)
         candidate = self._scorer(evidence.name, evidence.version, evidence.model_sha256, data)
         opponent = None
@@ -143,6 +151,47 @@ def promoted_digest(ledger: Ledger, name: str, version: str) -> str | None:
     promotions = ledger.entries(name, events=("promotion",))
     found = [e.payload.get("model_sha256") for e in promotions if e.version_to == version]
     return str(found[-1]) if found and found[-1] else None
+
+
+def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]:
+    """Read the gate report whose digest the evidence signs.
+
+    Parameters
+    ----------
+    client
+        Client of the tracking store.
+    evidence
+        Verified evidence of the evaluation.
+
+    Returns
+    -------
+    Mapping
+        The report, as it was signed.
+
+    Raises
+    ------
+    PromotionRefused
+        If it is absent or was changed after it was signed.
+    TrackingError
+        If the store cannot be reached.
+    """
+    what = f"the gate report of run {evidence.gates_run_id}"
+    with mlflow_call(what):
+        folder = client.get_run(evidence.gates_run_id).info.artifact_uri
+        text = mlflow.artifacts.load_text(f"{folder}/{names.ARTIFACT_GATE_REPORT}")
+    try:
+        report = json.loads(text)
+        digest = sha256_json(report)
+    except (ValueError, RecursionError):
+        digest = "not JSON"
+    if digest != evidence.report_sha256:
+        raise PromotionRefused(
+            f"{what} was changed after it was signed: SHA-256 {digest[:12]}",
+            limit=evidence.report_sha256[:12],
+            remedy=_EVALUATE,
+        )
+    found: Mapping[str, Any] = report
+    return found
 
 
 def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:

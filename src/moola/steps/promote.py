@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from moola.config import names
 from moola.config.evaluation import Thresholds
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
+from moola.errors import MoolaError
 from moola.hashing import atomic_file
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.keys import load_trusted_keys
+from moola.promotion.evidence import load_evidence, verify
+from moola.promotion.keys import TrustedKeys, load_trusted_keys
 from moola.promotion.promote import promote as ask_registry
 from moola.promotion.record import append_result, decision_record
 from moola.steps.candidate import Candidate, find_candidate
-from moola.steps.examine import Examiner
+from moola.steps.examine import Examiner, signed_report
 from moola.steps.registry import ledger_of, signing_key
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
@@ -93,7 +92,7 @@ def promote(
         name=f"promote-{name}-v{candidate.version}",
         params={"candidate": f"{name}/{candidate.version}", "dry_run": dry_run},
     ) as run:
-        ledger = ledger_of(ledger_url)
+        ledger, trusted = ledger_of(ledger_url), load_trusted_keys(project / TRUSTED_FOLDER)
         limits = thresholds or Thresholds.load()
         examiner = Examiner(client, ledger, candidate, data_root=data_root, limits=limits)
         try:
@@ -102,7 +101,7 @@ def promote(
                 ledger=ledger,
                 name=name,
                 version=candidate.version,
-                trusted_keys=load_trusted_keys(project / TRUSTED_FOLDER),
+                trusted_keys=trusted,
                 policy=PromotionPolicy.in_force(project),
                 promotion_gate=examiner,
                 who=who or getpass.getuser(),
@@ -110,25 +109,23 @@ def promote(
                 dry_run=dry_run,
             )
         except PromotionDenied as refusal:
-            _record(run, refusal.decision, _gate_report(client, candidate), decisions)
+            report = _vouched_report(client, candidate, trusted)
+            _record(run, refusal.decision, report, decisions)
             raise
-        record = _record(run, decision, _gate_report(client, candidate), decisions)
+        report = _vouched_report(client, candidate, trusted)
+        record = _record(run, decision, report, decisions)
     return PromotionSummary(run_id=run.run_id, decision=decision, record=record)
 
 
-def _gate_report(client: MlflowClient, candidate: Candidate) -> Mapping[str, Any] | None:
-    """Return the candidate's gate report, None where it was never evaluated."""
-    tags = client.get_model_version(candidate.name, candidate.version).tags
-    run_id = tags.get(names.TAG_GATES_RUN)
-    if run_id is None:
-        return None
+def _vouched_report(
+    client: MlflowClient, candidate: Candidate, trusted: TrustedKeys
+) -> Mapping[str, Any] | None:
+    """Return the gate report that signed evidence vouches for; None where there is none."""
     try:
-        folder = client.get_run(run_id).info.artifact_uri
-        text = mlflow.artifacts.load_text(f"{folder}/{names.ARTIFACT_GATE_REPORT}")
-    except MlflowException:
+        signed = load_evidence(client, candidate.name, candidate.version)
+        return signed_report(client, verify(signed, trusted))
+    except MoolaError:  # the decision stands in the ledger either way
         return None
-    report: Mapping[str, Any] = json.loads(text)
-    return report
 
 
 def _record(
@@ -137,7 +134,10 @@ def _record(
     gate_report: Mapping[str, Any] | None,
     folder: Path,
 ) -> Path | None:
-    """Write the decision record beside the runs and into the run; None without a gate report."""
+    """Write the decision record beside the runs and into the run.
+
+    Returns None without a gate report that was signed, and for a dry run.
+    """
     if gate_report is None or decision.dry_run:
         return None
     page = decision_record(decision, gate_report)
