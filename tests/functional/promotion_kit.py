@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 
 from moola.config.names import ARTIFACT_GATE_REPORT, TAG_GATES_RUN
 from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
-from moola.promotion.decision import Decision
+from moola.promotion.decision import Decision, Look, PromotionGate
 from moola.promotion.digest import version_digest
-from moola.promotion.evidence import SignedEvidence, evidence_from_report, sign
+from moola.promotion.evidence import Evidence, SignedEvidence, evidence_from_report, sign
 from moola.promotion.keys import TrustedKeys, key_id
 from moola.promotion.ledger import Ledger
 from moola.promotion.promote import promote
@@ -134,13 +134,17 @@ def evaluate(
     version: str,
     *,
     name: str = NAME,
+    document: dict | None = None,
     **report: object,
 ) -> SignedEvidence:
-    """Sign an evaluation of a version and store the evidence as `moola evaluate` does."""
+    """Sign an evaluation of a version and store the evidence as `moola evaluate` does.
+
+    `document` holds fields of the gate report that differ from those of `gate_report`.
+    """
     experiment = client.get_experiment_by_name("work")
     assert experiment is not None
     run = client.create_run(experiment.experiment_id)
-    content = gate_report(client, version, name=name, **report)
+    content = gate_report(client, version, name=name, **report) | (document or {})
     client.log_dict(run.info.run_id, content, ARTIFACT_GATE_REPORT)
     evidence = evidence_from_report(
         content,
@@ -180,6 +184,15 @@ def killed(target: Callable[..., None], *args: object) -> int | None:
     return process.exitcode
 
 
+def looking(gate: Callable[[str | None], dict]) -> PromotionGate:
+    """Return a promotion gate that is always ready and answers for a champion what `gate` does."""
+
+    def ready(_evidence: Evidence, champion: str | None) -> Look:
+        return Look(take=lambda _num_looks: gate(champion))
+
+    return ready
+
+
 def ask_promotion(
     client: MlflowClient, ledger: Ledger, key: Ed25519PrivateKey, version: str, **changes: Any
 ) -> Decision:
@@ -188,11 +201,11 @@ def ask_promotion(
         "name": NAME,
         "trusted_keys": trusting(key),
         "policy": PromotionPolicy(),
-        "promotion_gate": lambda _champion: dict(PASSED),
         "who": "ann",
         **changes,
     }
-    return promote(client=client, ledger=ledger, version=version, **arguments)
+    gate = looking(arguments.pop("promotion_gate", lambda _champion: dict(PASSED)))
+    return promote(client=client, ledger=ledger, version=version, promotion_gate=gate, **arguments)
 
 
 def ask_rollback(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,8 +14,6 @@ from moola.cli.options import AsJson, DataRoot, LedgerUrl, Name
 from moola.cli.reports import print_decision
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from moola.promotion.audit import Audit
     from moola.promotion.decision import Decision
 
@@ -24,6 +23,9 @@ def promote(
     name: str = Name,
     dry_run: bool = typer.Option(False, help="Check all but the locked test windows."),
     ledger: str = LedgerUrl,
+    thresholds: Path | None = typer.Option(
+        None, help="YAML file over Moola's own thresholds, as `moola evaluate` was given it."
+    ),
     data_root: str = DataRoot,
     as_json: bool = AsJson,
 ) -> None:
@@ -34,6 +36,7 @@ def promote(
 
     Example: `moola promote --version 2`
     """
+    from moola.config.evaluation import Thresholds
     from moola.steps.promote import promote as ask
 
     summary = ask(
@@ -42,6 +45,7 @@ def promote(
         dry_run=dry_run,
         ledger_url=ledger or None,
         data_root=data_root,
+        thresholds=Thresholds.load(thresholds) if thresholds else None,
     )
     _tell(summary.decision, as_json=as_json, record=summary.record)
 

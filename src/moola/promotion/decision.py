@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from moola.errors import PromotionRefused
+from moola.promotion.evidence import Evidence
 
 GateDict = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A look at the locked test windows that stands ready and is not taken yet.
+
+    Parameters
+    ----------
+    take
+        Given the number of this look, scores candidate and champion on the locked test windows and
+        returns a gate as in a gate report.
+    """
+
+    take: Callable[[int], GateDict]
+
+
+# Given verified evidence and the champion (a version, or None), makes a look ready or raises a
+# MoolaError; nothing is spent by that.
+PromotionGate = Callable[[Evidence, str | None], Look]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from moola.errors import ConfigError, PromotionRefused
 from moola.hashing import canonical_json
 from moola.promotion.calls import mlflow_call
 from moola.promotion.checks import check_evidence
-from moola.promotion.decision import Decision, GateDict, PromotionDenied
+from moola.promotion.decision import Decision, GateDict, Look, PromotionDenied, PromotionGate
 from moola.promotion.digest import version_digest
 from moola.promotion.evidence import Evidence, SignedEvidence, load_evidence, sign, store_evidence
 from moola.promotion.evidence import verify as verify_evidence
@@ -30,8 +29,6 @@ _UNGUARDED = (
     "this store has no guard: whoever writes to it can move Production past these checks; "
     "`moola server` guards it"
 )
-
-PromotionGate = Callable[[str | None], GateDict]
 
 
 @dataclass(kw_only=True)
@@ -104,9 +101,9 @@ def promote(
     """Put a version into Production if everything speaks for it.
 
     The order is fixed: an interrupted move is finished; signature, version, run, digest, policy and
-    gates are checked; the look at the locked test windows is written down; `promotion_gate` is
-    asked; alias ``production`` and stage ``Production`` move together and the old version is
-    archived.
+    gates are checked; `promotion_gate` says whether it can look; the look at the locked test
+    windows is written down, then taken; alias ``production`` and stage ``Production`` move together
+    and the old version is archived.
 
     Parameters
     ----------
@@ -123,8 +120,8 @@ def promote(
     policy
         The policy in force.
     promotion_gate
-        Scores the candidate beside the champion (a version, or None) on the locked test windows and
-        returns a gate as in a gate report. Called at most once, and not for a dry run.
+        Makes the look at the locked test windows ready, once all else is found good, or raises why
+        not. The look is taken once, after it was written down, and not for a dry run.
     who
         Who asks; goes into the ledger.
     signing_key
@@ -159,14 +156,17 @@ def promote(
         attempt.signed = evidence or load_evidence(client, name, version)
         attempt.evidence = verify_evidence(attempt.signed, trusted_keys)
         reasons = _reasons_against(client, attempt, policy)
+        if reasons:
+            raise attempt.refuse(reasons)
+        look = promotion_gate(attempt.evidence, attempt.champion)
+    except PromotionDenied:
+        raise
     except PromotionRefused as refusal:
         raise attempt.refuse([str(refusal).rstrip(".")]) from refusal
-    if reasons:
-        raise attempt.refuse(reasons)
     if dry_run:
         notes.append("dry run: the locked test windows were not looked at and nothing was changed")
         return attempt.decision(reasons=[], entry=None, notes=notes)
-    _ask_gate(attempt, promotion_gate)
+    _take_look(attempt, look)
     try:
         _sign_promotion(client, attempt, signing_key)
         draft = attempt.draft("promotion", _summary(attempt), **_payload(attempt))
@@ -205,7 +205,7 @@ def _reasons_against(client: MlflowClient, attempt: _Attempt, policy: PromotionP
     return reasons
 
 
-def _ask_gate(attempt: _Attempt, promotion_gate: PromotionGate) -> None:
+def _take_look(attempt: _Attempt, look: Look) -> None:
     """Write the test look down, ask the promotion gate, refuse unless it passed."""
     assert attempt.evidence is not None
     data = attempt.evidence.data
@@ -219,7 +219,7 @@ def _ask_gate(attempt: _Attempt, promotion_gate: PromotionGate) -> None:
         )
     )
     attempt.looks = attempt.ledger.count_test_looks(split)
-    gate = dict(promotion_gate(attempt.champion))
+    gate = dict(look.take(attempt.looks))
     try:
         canonical_json(gate)
     except (ValueError, TypeError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlflow
@@ -12,14 +12,18 @@ from mlflow.exceptions import MlflowException
 from moola.config import names
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError, one_line
-from moola.promotion.digest import version_digest
+from moola.models.checkpoint import read_config
+from moola.promotion.digest import downloaded, model_files_digest, version_digest
 from moola.promotion.state import all_versions
+from moola.serving.pyfunc import checkpoint_of
 from moola.tracking.mlflow_run import TrackedRun
+
+TRAINED_AS = "trained_as"  # key of the checkpoint's config.json, which the digest covers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A registered version and how it was trained."""
+    """A registered version and how it was trained, as its own files state."""
 
     name: str
     version: str
@@ -62,7 +66,32 @@ def register(run: TrackedRun, config: FinetuneConfig, name: str, model_id: str) 
 
 
 def find_candidate(client: MlflowClient, name: str, version: str | None) -> Candidate:
-    """Return a registered version with the configuration its run logged."""
+    """Return a registered version with the configuration that its own files state.
+
+    Digest and configuration are read from one copy of the files, so that evidence about the digest
+    is evidence about the configuration.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    name
+        The registered model.
+    version
+        Its version; None takes the newest.
+
+    Returns
+    -------
+    Candidate
+        The version.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such version, or its files do not state how it was trained.
+    PromotionRefused
+        If it has no files.
+    """
     try:
         if version is None:
             found = all_versions(client, name)
@@ -72,20 +101,26 @@ def find_candidate(client: MlflowClient, name: str, version: str | None) -> Cand
                     remedy="Train a candidate first: `moola train`",
                 )
             version = str(max(int(v.version) for v in found))
-        entry = client.get_model_version(name, version)
-        text = mlflow.artifacts.load_text(
-            f"{client.get_run(entry.run_id).info.artifact_uri}/{names.ARTIFACT_MANIFEST}"
-        )
+        run_id = client.get_model_version(name, version).run_id
     except MlflowException as error:
         known = sorted(int(v.version) for v in all_versions(client, name))
         raise ConfigError(
             f"version {version} of {name!r} cannot be read: {one_line(error)}",
             limit=f"one of {', '.join(map(str, known)) or 'none registered yet'}",
         ) from None
+    with downloaded(client, name, version) as folder:
+        digest = model_files_digest(folder)
+        stated = read_config(checkpoint_of(folder)).get(TRAINED_AS)
+    if not isinstance(stated, Mapping):
+        raise ConfigError(
+            f"version {version} of {name!r} does not state how it was trained",
+            limit=f"{TRAINED_AS} in its checkpoint's config.json",
+            remedy="Train it again with `moola train`: older versions stated it elsewhere",
+        )
     return Candidate(
         name=name,
         version=version,
-        run_id=str(entry.run_id),
-        model_sha256=version_digest(client, name, version),
-        config=FinetuneConfig.from_mapping(json.loads(text)["config"]),
+        run_id=str(run_id),
+        model_sha256=digest,
+        config=FinetuneConfig.from_mapping(stated),
     )

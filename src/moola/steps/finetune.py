@@ -29,7 +29,7 @@ from moola.evaluation.temperature import apply_temperature
 from moola.models import REGISTRY
 from moola.serving.pyfunc import CHECKPOINT, log_model
 from moola.steps.calibrate import Calibration, calibrate
-from moola.steps.candidate import register
+from moola.steps.candidate import TRAINED_AS, register
 from moola.steps.predictions import log_diagrams, predictions_table
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
@@ -135,7 +135,7 @@ def finetune(
         _log_results(run, config, data, result, raw=raw, proba=proba, calibration=calibration)
         run.require_store("registering the model")
         with run.active():
-            model_info = _log_model(data, result, calibration.temperature, proba)
+            model_info = _log_model(config, data, result, calibration.temperature, proba)
         val_input = _dataset(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
@@ -250,13 +250,18 @@ def _log_results(
 
 
 def _log_model(
-    data: DataContainer, result: FinetuneResult, temperature: float, proba: np.ndarray
+    config: FinetuneConfig,
+    data: DataContainer,
+    result: FinetuneResult,
+    temperature: float,
+    proba: np.ndarray,
 ) -> Any:
     labels = class_names(data.labeled.recipe)
     serving = {
         "temperature": temperature,
         "class_names": list(labels),
         "conformal": asdict(conformal_threshold(data.y_val, proba)),
+        TRAINED_AS: config.to_dict(),
     }
     with tempfile.TemporaryDirectory(prefix="moola-model-") as folder:
         checkpoint = Path(folder) / CHECKPOINT

@@ -1,0 +1,256 @@
+"""The look at the locked test windows: made ready against the signed evidence, then taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+
+from moola.config import names
+from moola.config.evaluation import Thresholds
+from moola.data.registry import DataContainer, DataRegistry
+from moola.errors import MoolaError, PromotionRefused, one_line
+from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
+from moola.hashing import sha256_json
+from moola.promotion.calls import mlflow_call
+from moola.promotion.decision import GateDict, Look
+from moola.promotion.digest import downloaded, model_files_digest
+from moola.promotion.evidence import Evidence
+from moola.promotion.ledger import Ledger
+from moola.serving.pyfunc import checkpoint_of
+from moola.serving.scoring import WindowScorer
+from moola.steps.calibrate import block_length_of
+from moola.steps.candidate import Candidate
+from moola.training.crossval import class_frequencies
+
+_EVALUATE = "Run `moola evaluate` on this version again"
+
+
+class Examiner:
+    """Makes the look ready that `moola.promotion.promote` asks for.
+
+    Whatever could refuse it is checked first, against the signed evidence, because a look that is
+    taken counts.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        ledger: Ledger,
+        candidate: Candidate,
+        *,
+        data_root: Path | str,
+        limits: Thresholds,
+    ):
+        self.client = client
+        self.ledger = ledger
+        self.candidate = candidate
+        self.data_root = data_root
+        self.limits = limits
+
+    def __call__(self, evidence: Evidence, champion: str | None) -> Look:
+        """Check gates, thresholds, data and the files of both versions; return the look."""
+        _require_same_candidate(evidence, self.candidate)
+        verdicts = {int(g): v for g, v in evidence.verdicts.items() if g.isdigit()}
+        uses = {"uses_encoder": evidence.uses_encoder, "uses_synthetic": evidence.uses_synthetic}
+        if missing := promotion_prerequisites(verdicts, **uses):
+            raise PromotionRefused("; ".join(missing), remedy=_EVALUATE)
+        _require_thresholds(evidence, self.limits)
+        signed_report(self.client, evidence)  # the decision is going to be written down with it
+        data = evaluated_data(evidence, self.data_root)
+        candidate = self._scorer(evidence.name, evidence.version, evidence.model_sha256, data)
+        opponent = None
+        if champion is not None:
+            promoted = promoted_digest(self.ledger, evidence.name, champion)
+            opponent = self._scorer(evidence.name, champion, promoted, data)
+
+        def take(num_looks: int) -> GateDict:
+            prior = np.tile(
+                class_frequencies(data.y_train, data.labeled.num_classes), (len(data.y_test), 1)
+            )
+            verdict = gate_promotion(
+                data.y_test,
+                candidate.probabilities(data.X_test),
+                prior if opponent is None else opponent.probabilities(data.X_test),
+                champion_name=CLASS_PRIOR if champion is None else f"version {champion}",
+                gate_verdicts=verdicts,
+                **uses,
+                block_length=block_length_of(data.metadata, len(data.y_test)),
+                prior=prior,
+                num_looks=num_looks,
+                thresholds=self.limits,
+            )
+            return verdict.to_dict()
+
+        return Look(take=take)
+
+    def _scorer(
+        self, name: str, version: str, sha256: str | None, data: DataContainer
+    ) -> WindowScorer:
+        """Load the checkpoint of a version that can answer the windows of `data`."""
+        scorer = load_checked(self.client, name, version, sha256)
+        scorer.check(data.X_test[:1])
+        if len(scorer.class_names) != data.labeled.num_classes:
+            raise PromotionRefused(
+                f"version {version} knows {len(scorer.class_names)} classes",
+                limit=f"{data.labeled.num_classes}, as {data.labeled.name} has",
+            )
+        return scorer
+
+
+def load_checked(client: MlflowClient, name: str, version: str, sha256: str | None) -> WindowScorer:
+    """Build a version's model from one copy of its files, as `moola serve` does.
+
+    The weights go into a class Moola knows; no code that came with the version is run.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    name
+        The registered model.
+    version
+        Its version.
+    sha256
+        The digest its files must have; None where nothing vouches for them.
+
+    Returns
+    -------
+    WindowScorer
+        The model, on the CPU.
+
+    Raises
+    ------
+    PromotionRefused
+        If the files have another digest, or hold no checkpoint of Moola's.
+    TrackingError
+        If the server or store cannot be reached.
+    """
+    with downloaded(client, name, version) as folder:
+        if sha256 is not None and (found := model_files_digest(folder)) != sha256:
+            raise PromotionRefused(
+                f"the files of version {version} have SHA-256 {found[:12]}", limit=sha256[:12]
+            )
+        try:
+            return WindowScorer.load(checkpoint_of(folder), version=version)
+        except (MoolaError, KeyError, TypeError, ValueError) as error:
+            raise PromotionRefused(
+                f"version {version} cannot be scored ({type(error).__name__}: {one_line(error)})",
+                limit="a checkpoint that Moola wrote",
+                remedy="A champion of another make has to be taken out of Production first",
+            ) from None
+
+
+def promoted_digest(ledger: Ledger, name: str, version: str) -> str | None:
+    """Return the digest with which a version was last promoted; None if it never was."""
+    promotions = ledger.entries(name, events=("promotion",))
+    found = [e.payload.get("model_sha256") for e in promotions if e.version_to == version]
+    return str(found[-1]) if found and found[-1] else None
+
+
+def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]:
+    """Read the gate report whose digest the evidence signs.
+
+    Parameters
+    ----------
+    client
+        Client of the tracking store.
+    evidence
+        Verified evidence of the evaluation.
+
+    Returns
+    -------
+    Mapping
+        The report, as it was signed.
+
+    Raises
+    ------
+    PromotionRefused
+        If it is absent or was changed after it was signed.
+    TrackingError
+        If the store cannot be reached.
+    """
+    what = f"the gate report of run {evidence.gates_run_id}"
+    with mlflow_call(what):
+        folder = client.get_run(evidence.gates_run_id).info.artifact_uri
+        text = mlflow.artifacts.load_text(f"{folder}/{names.ARTIFACT_GATE_REPORT}")
+    try:
+        report = json.loads(text)
+        digest = sha256_json(report)
+    except (ValueError, RecursionError):
+        digest = "not JSON"
+    if digest != evidence.report_sha256:
+        raise PromotionRefused(
+            f"{what} was changed after it was signed: SHA-256 {digest[:12]}",
+            limit=evidence.report_sha256[:12],
+            remedy=_EVALUATE,
+        )
+    found: Mapping[str, Any] = report
+    return found
+
+
+def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:
+    """Load the labelled set and split that an evaluation was made on.
+
+    Parameters
+    ----------
+    evidence
+        Verified evidence of the evaluation.
+    data_root
+        Root of the data registry.
+
+    Returns
+    -------
+    DataContainer
+        The set under the split, audited, test windows included.
+
+    Raises
+    ------
+    PromotionRefused
+        If the set or split of that name has another digest here, or the evidence names none.
+    MoolaError
+        As `DataRegistry.load_labeled`.
+    """
+    named = {key: str(evidence.data.get(key) or "") for key in ("labeled", "split")}
+    for key, name in named.items():
+        if not name:
+            raise PromotionRefused(f"the evidence names no {key}", remedy=_EVALUATE)
+    data = DataRegistry(data_root).load_labeled(named["labeled"], named["split"])
+    for key, found in (("labeled", data.labeled.sha256), ("split", data.split.digest())):
+        stated = str(evidence.data.get(f"{key}_sha256"))
+        if found != stated:
+            raise PromotionRefused(
+                f"{named[key]} below {data_root} has SHA-256 {found[:12]}",
+                limit=f"{stated[:12]}, on which the gates were judged",
+                remedy="Give the --data-root of the evaluation, or evaluate the version again",
+            )
+    return data
+
+
+def _require_same_candidate(evidence: Evidence, candidate: Candidate) -> None:
+    """Refuse unless the files that are evidenced state what the evidence says about training."""
+    shown = (evidence.model_sha256, evidence.uses_encoder, evidence.uses_synthetic)
+    stated = (candidate.model_sha256, candidate.uses_encoder, candidate.config.augments)
+    for what, said, found in zip(
+        ("SHA-256", "encoder", "augmentation"), shown, stated, strict=True
+    ):
+        if said != found:
+            raise PromotionRefused(
+                f"{what} of version {candidate.version} is {str(found)[:12]} by its own files",
+                limit=f"{str(said)[:12]}, as the evidence says",
+                remedy=_EVALUATE,
+            )
+
+
+def _require_thresholds(evidence: Evidence, limits: Thresholds) -> None:
+    if limits.digest() != evidence.thresholds_sha256:
+        raise PromotionRefused(
+            f"the promotion gate would judge by thresholds {limits.digest()[:12]}",
+            limit=f"{evidence.thresholds_sha256[:12]}, by which the other gates were judged",
+            remedy="Give the --thresholds of the evaluation, or evaluate the version again",
+        )
