@@ -3,7 +3,7 @@
 import pytest
 
 from moola.cli.sweep import train_command
-from moola.config.sweep import Choice, Range, configured, parse_space
+from moola.config.sweep import Choice, Range, configured, fixed_options, parse_space
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError
 
@@ -50,6 +50,25 @@ def test_a_space_is_read():
 def test_a_space_that_is_none_is_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         parse_space(words, BASE)
+
+
+def test_what_is_set_is_one_value():
+    config = fixed_options(["class_weight=1,2.5", "epochs=10", "learning-rate=1e-4"], BASE)
+    assert (config.class_weight, config.epochs, config.learning_rate) == ("1,2.5", 10, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["epochs=10,20"], "epochs is set to '10,20'; expected one value.*--space epochs=10,20"),
+        (["learning_rate=1e-4:1e-2"], "learning_rate is set to '1e-4:1e-2'"),
+        (["epochs=10", "epochs=20"], "epochs is set to 10 and '20'"),
+        (["seed=3"], "an option of the space"),
+    ],
+)
+def test_what_is_set_to_several_values_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        fixed_options(words, BASE)
 
 
 def test_the_command_that_trains_a_configuration():

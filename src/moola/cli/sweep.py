@@ -61,7 +61,7 @@ def sweep(
     Example: `moola sweep --space learning_rate=1e-4:1e-2:log --space dropout=0:0.5 --set
     preset=compact --trials 20 --jobs 2`
     """
-    from moola.config.sweep import configured, parse_space
+    from moola.config.sweep import fixed_options, parse_space
     from moola.config.training import FinetuneConfig
     from moola.steps.sweep import sweep as search
     from moola.training.launchers import open_launcher
@@ -70,7 +70,7 @@ def sweep(
         labeled=labeled, split=split, pretrained_encoder=pretrained_encoder or None, device=device
     )
     if fixed:
-        base = configured(base, {d.name: d.ends[0] for d in parse_space(fixed, base)})
+        base = fixed_options(fixed, base)
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     with progress_bars(quiet=as_json) as progress:
         summary = search(

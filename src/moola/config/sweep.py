@@ -98,16 +98,33 @@ def parse_space(words: Sequence[str], base: FinetuneConfig) -> Space:
     return space
 
 
+def fixed_options(words: Sequence[str], base: FinetuneConfig) -> FinetuneConfig:
+    """Return `base` with options set, each ``preset=compact`` or ``class_weight=1,2.5``.
+
+    Raises ConfigError for an option that cannot be set, or more than one value of one.
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        name, kind, text = _parted(word)
+        if name in values:
+            raise ConfigError(f"{name} is set to {values[name]!r} and {text!r}", limit="one value")
+        if ":" in text or ("," in text and name != "class_weight"):
+            raise ConfigError(
+                f"{name} is set to {text!r}",
+                limit="one value: NAME=VALUE",
+                remedy=f"Search over it instead: --space {name}={text}",
+            )
+        values[name] = _value(kind, name, text)
+    return configured(base, values)
+
+
 def configured(base: FinetuneConfig, values: Mapping[str, Any]) -> FinetuneConfig:
     """Return the configuration with some values replaced."""
     return FinetuneConfig.from_mapping({**base.to_dict(), **values})
 
 
 def _dimension(word: str) -> Range | Choice:
-    name, _, text = word.partition("=")
-    name = name.strip().replace("-", "_")
-    check_choice("an option of the space", name, TUNABLE)
-    kind = type(getattr(FinetuneConfig(), name))
+    name, kind, text = _parted(word)
     parts = text.split(":")
     if len(parts) == 1:
         values = tuple(_value(kind, name, part) for part in text.split(","))
@@ -119,6 +136,14 @@ def _dimension(word: str) -> Range | Choice:
     if not (low < high and (low > 0 or not log)):
         raise ConfigError(f"{name}={text!r} is no range", limit="low < high, above 0 with log")
     return Range(name=name, low=low, high=high, log=log, whole=kind is int)
+
+
+def _parted(word: str) -> tuple[str, type, str]:
+    """Return an option's name, the type of its values, and what stands behind the ``=``."""
+    name, _, text = word.partition("=")
+    name = name.strip().replace("-", "_")
+    check_choice("an option of the space", name, TUNABLE)
+    return name, type(getattr(FinetuneConfig(), name)), text
 
 
 def _value(kind: type, name: str, text: str) -> Any:
