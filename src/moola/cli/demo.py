@@ -82,8 +82,7 @@ def _build(data_root: str) -> None:
     from moola.data.registry import DataRegistry
     from moola.data.shipped import copy_shipped_bars
 
-    if "://" not in data_root:
-        copy_shipped_bars(data_root)
+    copy_shipped_bars(data_root)
     registry = DataRegistry(data_root)
     digests = registry.build()
     for name, digest in digests.items():
