@@ -15,7 +15,7 @@ from moola.config import names
 from moola.config.training import FinetuneConfig
 from moola.errors import DataError
 from moola.serving.kept import Answered, PredictionLog
-from moola.steps.drift import drift, read_kept
+from moola.steps.drift import DriftSummary, drift, read_kept
 from moola.steps.predict import load_scorer
 
 
@@ -29,13 +29,13 @@ def monitored(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Stand:
     return stand
 
 
-def serve_windows(folder: Path, X: np.ndarray) -> None:
+def serve_windows(folder: Path, X: np.ndarray, request_id: str = "r{:05}") -> None:
     """Keep answers to requests of 10 windows each."""
     scorer = load_scorer(f"models:/{NAME}/1")
     log = PredictionLog(folder)
     for k in range(0, len(X), 10):
         columns = scorer.columns(scorer.scores(scorer.logits(X[k : k + 10])))
-        log.add(Answered(request_id=f"r{k:05}", X=X[k : k + 10], columns=columns))
+        log.add(Answered(request_id=request_id.format(k), X=X[k : k + 10], columns=columns))
     log.close()
 
 
@@ -84,3 +84,32 @@ def test_what_cannot_be_compared_is_said(monitored: Stand, tmp_path: Path, data_
     serve_windows(tmp_path / "many", X[:300])
     with in_folder(tmp_path), pytest.raises(DataError, match="1 labels, 0 of windows"):
         drift(tmp_path / "many", data_root=data_root, labels=tmp_path / "labels.csv")
+
+
+def test_labels_of_numbered_requests_are_matched_and_doubles_are_named(
+    monitored: Stand, tmp_path: Path, data_root: Path
+) -> None:
+    X = np.load(data_root / "labeled_windows" / "v1" / "X_ohlc.npy")
+    serve_windows(tmp_path / "kept", X[:300], request_id="{}")
+    labels = tmp_path / "labels.csv"
+    rows = [{"request_id": 10, "row": row, "label": row % 2} for row in range(10)]
+    pd.DataFrame(rows).to_csv(labels, index=False)
+
+    def compare() -> DriftSummary:
+        with in_folder(tmp_path):
+            return drift(tmp_path / "kept", data_root=data_root, labels=labels)
+
+    assert compare().num_labelled == 10
+    pd.DataFrame([*rows, rows[3]]).to_csv(labels, index=False)
+    with pytest.raises(DataError, match=r"labels\.csv holds row 3 of request '10' more than once"):
+        compare()
+    pd.DataFrame([{**rows[0], "label": "up"}]).to_csv(labels, index=False)
+    with pytest.raises(DataError, match="1 labels, 1 of windows .*; expected .* each from 0 to 1"):
+        compare()
+    pd.DataFrame([{**rows[0], "row": "first"}]).to_csv(labels, index=False)
+    with pytest.raises(DataError, match=r"labels\.csv cannot be read: .*'first'"):
+        compare()
+    pd.DataFrame(rows).to_csv(labels, index=False)
+    serve_windows(tmp_path / "kept", X[:20], request_id="10")
+    with pytest.raises(DataError, match="what was kept holds row 0 of request '10' more than once"):
+        compare()

@@ -11,6 +11,7 @@ from pyarrow import fs
 
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.data.registry import DataRegistry
+from moola.data.shipped import copy_shipped_bars
 from moola.errors import AuditError, DataError
 
 moto_server = pytest.importorskip("moto.server")
@@ -45,6 +46,20 @@ def store(endpoint, monkeypatch, tmp_path, request):
         stream.write((SHIPPED / "eurusd_1h.parquet").read_bytes())
     url = f"s3://{bucket}/reg?endpoint_override={endpoint}&scheme=http&region=us-east-1"
     return url, remote, f"{bucket}/reg"
+
+
+def test_the_shipped_bars_are_brought_where_the_registry_stands(store, tmp_path):
+    url, remote, base = store
+    assert copy_shipped_bars(url) == ("btcusd_1h.parquet",)
+    with remote.open_input_stream(f"{base}/bars/btcusd_1h.parquet") as stream:
+        assert stream.read() == (SHIPPED / "btcusd_1h.parquet").read_bytes()
+    assert copy_shipped_bars(url) == ()
+    remote.delete_file(f"{base}/bars/btcusd_1h.parquet")  # the cache still has it
+    assert copy_shipped_bars(url) == ("btcusd_1h.parquet",)
+    with remote.open_output_stream(f"{base}/bars/eurusd_1h.parquet") as stream:
+        stream.write(b"mine")
+    with pytest.raises(DataError, match="not the file that ships"):
+        copy_shipped_bars(url)
 
 
 def empty_cache(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ import yaml
 
 from moola.cli.app import _run, _usage_message, app
 from moola.cli.console import print_gates, print_report, print_table, progress_bars
+from moola.cli.demo import _wait_for
+from moola.errors import DataError, TrackingError
 
 COMMANDS = (
     "demo",
@@ -106,6 +110,67 @@ def test_bad_input_is_one_line_with_the_right_code(
     assert words in err
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+def failing(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `moola runs` raise an error."""
+
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("moola.steps.runs.list_runs", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (PermissionError(13, "Permission denied", "/x/a.png"), 2, "/x/a.png cannot be used: Perm"),
+        (OSError("the disk is full"), 2, "the disk is full$"),
+        (ModuleNotFoundError("No module", name="uvicorn"), 2, "uvicorn, .*the extra 'serve'"),
+        (ModuleNotFoundError("No module named 'moolah'", name="moolah"), 70, "bug .*moolah"),
+        (ZeroDivisionError("division by zero"), 70, "bug .*ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_nobody_foresaw_ends_with_a_line_and_a_code_of_its_own(
+    error: Exception,
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failing(error, monkeypatch)
+    assert _run(["runs"]) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert re.search(words, lines[-1])
+    assert (len(lines) == 1) == (code == 2)  # a bug shows where
+
+
+@pytest.mark.parametrize("words", [["--traceback", "runs"], ["runs", "--traceback"]])
+def test_the_traceback_may_be_asked_for_anywhere(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(DataError("no bars"), monkeypatch)
+    assert _run(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert lines[-1] == "moola: no bars."
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "file").touch()
+    words = ["data", "show", "splits/fwd_chain_v3", "--picture", "file/a.png"]
+    assert _run(words) == 2
+    assert re.fullmatch("moola: file.* cannot be used: .*\n", capsys.readouterr().err)
+
+
+def test_a_model_server_that_dies_at_once_is_told_with_its_last_words() -> None:
+    code = "import sys; print('port is taken'); sys.exit(3)"
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=log)
+        with pytest.raises(TrackingError, match="serve ended with 3; .* said: port is taken"):
+            _wait_for(process, 9, log)
 
 
 def test_an_unknown_option_of_a_command_without_options_is_one_line(

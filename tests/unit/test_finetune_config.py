@@ -43,6 +43,14 @@ def test_configurations_that_are_refused(
         config(encoder, **changes)
 
 
+def test_a_set_is_known_by_its_whole_name_however_it_is_written() -> None:
+    """Gates, ablations and searches look it up by the name that the run keeps."""
+    assert FinetuneConfig(labeled="mine").labeled == "labeled_windows/mine"
+    assert FinetuneConfig(labeled="mine") == FinetuneConfig(labeled="labeled_windows/mine")
+    old = FinetuneConfig.from_mapping({**FinetuneConfig().to_dict(), "labeled": "v2"})
+    assert old.labeled == "labeled_windows/v2"
+
+
 @pytest.mark.parametrize("factor", [0.1, 0.3, 0.5])
 def test_the_learning_rate_factor_is_selectable(tmp_path: Path, factor: float) -> None:
     result = run(config(write_encoder(tmp_path / "e"), unfreeze_lr_factor=factor))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,15 @@ from moola.cli import (
 )
 from moola.errors import MoolaError, one_line
 
+_BUG = 70  # EX_SOFTWARE of sysexits.h
+_EXTRA_OF = {
+    "boto3": "s3",
+    "fastapi": "serve",
+    "orjson": "serve",
+    "prometheus_client": "serve",
+    "psycopg": "postgres",
+    "uvicorn": "serve",
+}
 _WAY = "The way of a model"
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     _WAY: (
@@ -78,7 +88,7 @@ app = typer.Typer(
     "4. `moola evaluate`: its gates, signed\n\n"
     "5. `moola promote`: into Production, if gates and locked test windows allow it",
     epilog="Each command says more: `moola train --help`. Exit codes: 0 done, 1 refused by a gate "
-    "or guard, 2 bad arguments. `moola --install-completion` completes commands, options and names "
+    "or guard, 2 bad arguments, 70 a bug. `moola --install-completion` completes commands, options and names "
     "of sets and splits.",
 )
 app.add_typer(data.app, name="data", rich_help_panel=_WAY)
@@ -96,7 +106,9 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    traceback: bool = typer.Option(False, "--traceback", help="Show the traceback of an error."),
+    show_traceback: bool = typer.Option(
+        False, "--traceback", help="Show the traceback of an error; may stand anywhere."
+    ),
     version: bool = typer.Option(
         False, "--version", is_eager=True, callback=_print_version, help="Print the version."
     ),
@@ -113,26 +125,43 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    show = "--traceback" in arguments  # wherever it stands
+    arguments = [word for word in arguments if word != "--traceback"]
     try:
         app(arguments, prog_name="moola", standalone_mode=False)
     except typer.Exit as stop:
         return int(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         return _report("stopped", 130)
-    except MoolaError as error:
-        if "--traceback" in arguments:
-            import traceback
-
-            traceback.print_exc()
-        return _report(str(error), error.exit_code)
     except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error of the parser
-            message = str(error.format_message()).rstrip(".")
-            return _report(_usage_message(error, message, arguments), 2) if message else 2
-        if "--traceback" not in arguments and _is_tracking_error(error):
-            return _report(f"the tracking store refused: {one_line(error)}", 2)
-        raise
+        line, code = _told(error, arguments)
+        if show or code == _BUG:
+            traceback.print_exc()
+        return _report(line, code) if line else code
     return 0
+
+
+def _told(error: Exception, arguments: list[str]) -> tuple[str, int]:
+    """Return the line and the exit code that an error turns into."""
+    if isinstance(error, MoolaError):
+        return str(error), error.exit_code
+    if hasattr(error, "format_message"):  # a usage error of the parser
+        message = str(error.format_message()).rstrip(".")
+        return _usage_message(error, message, arguments) if message else "", 2
+    if type(error).__module__.startswith("mlflow."):
+        return f"the tracking store refused: {one_line(error)}", 2
+    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRA_OF.get(error.name or "")):
+        return (
+            f"this needs the package {error.name}, which is not installed; expected the extra "
+            f"'{extra}'. Run pip install '.[{extra}]' in a checkout.",
+            2,
+        )
+    if isinstance(error, OSError):
+        if not error.filename:
+            return one_line(error), 2
+        what = f"{error.filename} cannot be used: {error.strerror}"
+        return f"{what}. Give a path that can be read or written.", 2
+    return f"a bug of Moola's own: {type(error).__name__}: {one_line(error)}", _BUG
 
 
 def _report(message: str, code: int) -> int:
@@ -159,6 +188,3 @@ def _usage_message(error: Any, message: str, arguments: list[str]) -> str:
     near = difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.0)
     return f"No such option: {error.option_name}. The nearest is {near[0]}."
 
-
-def _is_tracking_error(error: Exception) -> bool:
-    return type(error).__module__.startswith("mlflow.")

@@ -41,7 +41,7 @@ def init(data_root: str = DataRoot, as_json: bool = AsJson) -> None:
     """
     from moola.data.shipped import copy_shipped_bars, shipped_bars
 
-    copied = {path.name for path in copy_shipped_bars(data_root)}
+    copied = copy_shipped_bars(data_root)
     states = {
         path.name: "copied" if path.name in copied else "stands already" for path in shipped_bars()
     }

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,12 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from moola.cli.console import console, progress_bars
 from moola.cli.reports import print_decision, print_evaluation, print_finetune, print_pretrain
 from moola.config import names
 from moola.config.training import FinetuneConfig
+from moola.errors import TrackingError
 
 SEEDS = (17, 18)
 GATES = (0, 1, 2, 6, 7)  # no candidate of the demo augments, so gate 5 is left to moola evaluate
@@ -80,8 +82,7 @@ def _build(data_root: str) -> None:
     from moola.data.registry import DataRegistry
     from moola.data.shipped import copy_shipped_bars
 
-    if "://" not in data_root:
-        copy_shipped_bars(data_root)
+    copy_shipped_bars(data_root)
     registry = DataRegistry(data_root)
     digests = registry.build()
     for name, digest in digests.items():
@@ -184,28 +185,27 @@ def _mlflow_server(uri: str) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "mlflow", "models", "serve", "-m", uri,
-            "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port),
-        ],
-        env={
-            **os.environ,
-            "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        _wait_for(process, port)
-        yield port
-    finally:
-        _stop(process)
+    words = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words, "-h", "127.0.0.1", "-p", str(port)],
+            env={
+                **os.environ,
+                "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _wait_for(process, port, log)
+            yield port
+        finally:
+            _stop(process)
 
 
-def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_for(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
     deadline = time.monotonic() + _SERVE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -213,7 +213,14 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise RuntimeError(f"mlflow models serve did not answer within {_SERVE_SECONDS:g} s")
+    code = process.poll()
+    ended = f"did not answer within {_SERVE_SECONDS:g} s" if code is None else f"ended with {code}"
+    log.seek(0)
+    said = log.read().decode(errors="replace").strip().rpartition("\n")[2] or "nothing"
+    raise TrackingError(
+        f"mlflow models serve {ended}; the last it said: {said}",
+        remedy="The versions stand; serve one by hand to see more",
+    )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -81,6 +81,9 @@ def show(
         return
     view = finetune_view(found)
     if view is not None:
+        if found.status != "FINISHED":
+            status = styled(found.status, _STATUS_STYLE.get(found.status, "dim"))
+            console().print(status, found.tags.get(names.TAG_REASON, ""), sep=": ")
         print_finetune(view)
     else:
         _print_run(found)

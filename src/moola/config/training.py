@@ -22,7 +22,7 @@ MASKED_LSTM_UNFREEZE_LR_REDUCTION = 0.5  # 0.1 and 0.3 are the other usual choic
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(Config):
-    """How one classifier is trained on a labelled set.
+    """How one classifier is trained on a labelled set, `labeled`: ``v1`` is ``labeled_windows/v1``.
 
     `freeze` applies only with a `pretrained_encoder`. `unfreeze_after` is the number of epochs the
     encoder stays frozen under ``two_phase`` (0: it starts unfrozen); ``gradual`` unfreezes one
@@ -58,6 +58,8 @@ class FinetuneConfig(Config):
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if "/" not in self.labeled:
+            object.__setattr__(self, "labeled", f"labeled_windows/{self.labeled}")
         for name in ("epochs", "batch_size"):
             check_count(name, getattr(self, name))
         for name in ("unfreeze_after", "patience", "seed"):

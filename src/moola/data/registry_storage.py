@@ -33,6 +33,10 @@ class Root:
     def fetch_set(self, name: str) -> None:
         """Bring one set into the folder."""
 
+    def stands(self, path: str) -> bool:
+        """Return whether a file of that path is where the registry stands."""
+        return (self.folder / path).exists()
+
     def partitions(self, path: str) -> tuple[Any, str] | None:
         """Return file system and path of a folder of parquet files; None if there is none."""
         local = self.folder / path
@@ -99,6 +103,10 @@ class RemoteRoot(Root):
                 continue
             self._download(f"{name}/{file}", local, digest)
         self._download(f"{name}/manifest.json", folder / "manifest.json")
+
+    def stands(self, path: str) -> bool:
+        """Return whether a file of that path is on the other file system."""
+        return bool(self._info(path).type == fs.FileType.File)
 
     def partitions(self, path: str) -> tuple[Any, str] | None:
         """Return file system and path of a folder of parquet files; they are read in place."""

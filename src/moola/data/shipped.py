@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from moola.data.registry_storage import open_root
 from moola.errors import DataError
 from moola.hashing import atomic_file, sha256_file
 
@@ -31,36 +32,42 @@ def shipped_bars() -> tuple[Path, ...]:
     raise DataError("the bars that ship with Moola are missing", remedy="Install Moola again")
 
 
-def copy_shipped_bars(data_root: Path | str) -> tuple[Path, ...]:
-    """Copy the shipped bars into ``bars/`` below a local root and return those it had to copy.
+def copy_shipped_bars(data_root: Path | str) -> tuple[str, ...]:
+    """Copy the shipped bars into ``bars/`` of a registry and return those it had to copy.
 
     A file of the same content is left alone.
 
     Parameters
     ----------
     data_root
-        A local registry; ``bars/`` is made where it is missing.
+        A registry's folder or URL; ``bars/`` is made where it is missing.
 
     Returns
     -------
-    tuple of Path
-        The copies made now.
+    tuple of str
+        Names of the files copied now.
 
     Raises
     ------
     DataError
-        If a file of the same name but other content stands there; nothing is copied then.
+        If a file of the same name but other content stands there; nothing is copied then. Also if
+        the URL cannot be used.
     """
-    folder = Path(data_root) / "bars"
-    targets = {source: folder / source.name for source in shipped_bars()}
-    for source, target in targets.items():
-        if target.exists() and sha256_file(target) != sha256_file(source):
+    root = open_root(data_root)
+    missing = []
+    for source in shipped_bars():
+        path = f"bars/{source.name}"
+        if not root.stands(path):
+            missing.append((source, path))
+            continue
+        root.fetch(path)
+        if sha256_file(root.folder / path) != sha256_file(source):
             raise DataError(
-                f"{target} is not the file that ships with Moola",
+                f"{data_root}/{path} is not the file that ships with Moola",
                 remedy="Move it away, or choose another --data-root",
             )
-    missing = {s: t for s, t in targets.items() if not t.exists()}
-    for source, target in missing.items():
-        with atomic_file(target) as draft:
+    for source, path in missing:
+        with atomic_file(root.folder / path) as draft:
             shutil.copyfile(source, draft)
-    return tuple(missing.values())
+        root.publish(path)
+    return tuple(source.name for source, _ in missing)

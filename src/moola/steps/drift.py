@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,7 +76,8 @@ def drift(
     Raises
     ------
     DataError
-        If folder or labels cannot be read, or fewer than 5 blocks of windows were served.
+        If folder or labels cannot be read, a window is labelled twice or has the request id and
+        row of another, or fewer than 5 blocks of windows were served.
     """
     client = connect()
     kept = read_kept(folder)
@@ -149,14 +149,15 @@ def _labelled(
     kept: pd.DataFrame, path: Path, scores: list[str]
 ) -> tuple[dict[str, float | None], int]:
     """Return the metrics of the served windows that a file has labels for, and their number."""
-    read: Any = pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
-    try:
-        labels = read(path)[[*_KEY, "label"]]
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        raise DataError(
-            f"labels file {path} cannot be read", limit="CSV or parquet: request_id, row, label"
-        ) from None
-    joined = kept.drop(columns="label").merge(labels, on=_KEY, validate="one_to_one")
+    labels = _read_labels(path)
+    _refuse_twice(labels, f"labels file {path}", remedy="Keep one line of each")
+    served = kept[kept.set_index(_KEY).index.isin(labels.set_index(_KEY).index)]
+    _refuse_twice(
+        served,
+        "what was kept",
+        remedy="Callers that send x-request-id must send another one with each request",
+    )
+    joined = served.drop(columns="label").merge(labels, on=_KEY)
     known = joined["label"].isin(range(len(scores))).all()
     if joined.empty or not known:
         raise DataError(
@@ -165,3 +166,30 @@ def _labelled(
         )
     y = joined["label"].to_numpy(dtype=np.int64)
     return dict(compute_metrics(y, joined[scores].to_numpy(dtype=np.float64))), len(joined)
+
+
+def _read_labels(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".parquet":
+            labels = pd.read_parquet(path)
+        else:
+            labels = pd.read_csv(path, dtype={"request_id": str}, keep_default_na=False)
+        return labels[[*_KEY, "label"]].astype({"request_id": str, "row": np.int64})
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        raise DataError(
+            f"labels file {path} cannot be read: {one_line(error)}",
+            limit="CSV or parquet: request_id, row, label",
+        ) from None
+
+
+def _refuse_twice(table: pd.DataFrame, what: str, *, remedy: str) -> None:
+    """Raise DataError if two lines are about the same window."""
+    twice = table[table.duplicated(_KEY)]
+    if not twice.empty:
+        request_id, row = twice[_KEY].iloc[0]
+        raise DataError(
+            f"{what} holds row {row} of request {request_id!r} more than once, "
+            f"{len(twice)} such lines in all",
+            limit="each window once",
+            remedy=remedy,
+        )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
@@ -20,6 +22,8 @@ from moola.evaluation.gates import GateReport
 from moola.tracking.store import connect
 
 _PAGE_RUNS = 100
+_SHOWN_NEAR = 10
+_ID_DIGITS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,7 @@ class StoredRun:
 
 
 def list_runs(*, num: int = 20, step: str | None = None) -> list[StoredRun]:
-    """Return the newest runs, without child runs; of one step if asked.
+    """Return the newest runs of Moola in any experiment, without child runs; of one step if asked.
 
     Parameters
     ----------
@@ -80,8 +84,7 @@ def list_runs(*, num: int = 20, step: str | None = None) -> list[StoredRun]:
     if step is not None:
         check_choice("step", step, names.STEPS)
     client = connect()
-    known = [client.get_experiment_by_name(name) for name in (*names.EXPERIMENTS, "Default")]
-    experiments = [e.experiment_id for e in known if e is not None]
+    experiments = all_experiments()
     condition = f"tags.`{names.TAG_STEP}` " + (f"= '{step}'" if step else "!= ''")
     top: list[StoredRun] = []
     token = None
@@ -98,6 +101,11 @@ def list_runs(*, num: int = 20, step: str | None = None) -> list[StoredRun]:
         if not token:
             break
     return top[:num]
+
+
+def all_experiments() -> list[str]:
+    """Return the ids of the store's experiments: a run may have been joined in any of them."""
+    return [e.experiment_id for e in mlflow.search_experiments()]
 
 
 def read_run(identity: str) -> StoredRun:
@@ -131,22 +139,40 @@ def read_run(identity: str) -> StoredRun:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise TrackingError(f"run {identity} cannot be read: {one_line(error)}") from None
-        near = [
-            r for r in list_runs(num=200) if r.run_id.startswith(identity) or r.name == identity
-        ]
-        if len(near) != 1:
-            raise ConfigError(
-                f"{len(near) or 'no'} run answers to {identity!r}",
-                limit="a run's id, the unique beginning of one, or its name",
-                remedy="See `moola runs`",
-            ) from None
-        run = client.get_run(near[0].run_id)
+        run = _nearest(client, identity)
     children = client.search_runs(
         [run.info.experiment_id],
         f"tags.`{names.TAG_PARENT}` = '{run.info.run_id}'",
         order_by=["attributes.start_time ASC"],
     )
     return _stored(run, children)
+
+
+def full_run_id(identity: str) -> str:
+    """Return a run's id by the beginning of it; raises ConfigError if none or several have it."""
+    return identity if len(identity) == _ID_DIGITS else str(_nearest(connect(), identity).info.run_id)
+
+
+def _nearest(client: MlflowClient, identity: str) -> Run:
+    """Return the only run of the store whose id begins so, or that has this name."""
+    conditions = []
+    if re.fullmatch("[0-9a-f]+", identity):
+        conditions.append(f"attributes.run_id LIKE '{identity}%'")
+    if "'" not in identity:
+        conditions.append(f"attributes.run_name = '{identity}'")
+    experiments = all_experiments()
+    near = {
+        run.info.run_id: run
+        for condition in conditions
+        for run in client.search_runs(experiments, condition, max_results=_SHOWN_NEAR)
+    }
+    if len(near) != 1:
+        raise ConfigError(
+            f"{len(near) or 'no'} run answers to {identity!r}",
+            limit="a run's id, the unique beginning of one, or its name",
+            remedy="See `moola runs`",
+        )
+    return next(iter(near.values()))
 
 
 def finetune_view(run: StoredRun) -> Any | None:
