@@ -5,8 +5,6 @@ from __future__ import annotations
 import compileall
 import dataclasses
 import json
-import os
-import stat
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,9 +13,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from moola.config.promotion import (
-    ENV_SIGNING_KEY,
-    ENV_SIGNING_KEY_COMMAND,
-    TRUSTED_FOLDER,
     PromotionPolicy,
 )
 from moola.errors import ConfigError, PromotionRefused
@@ -32,12 +27,7 @@ from moola.promotion.evidence import (
 )
 from moola.promotion.keys import (
     TrustedKeys,
-    ensure_signing_key,
     key_id,
-    load_signing_key,
-    load_trusted_keys,
-    revoke,
-    trust,
 )
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
@@ -235,49 +225,3 @@ def test_links_and_folders_without_model_are_refused(model: Path, tmp_path: Path
         model_files_digest(model)
     with pytest.raises(PromotionRefused, match="is not a model"):
         model_files_digest(tmp_path)
-
-
-def test_a_signing_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
-    path = ensure_signing_key(tmp_path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert ensure_signing_key(tmp_path).read_bytes() == path.read_bytes()
-    key = load_signing_key(tmp_path, env={})
-    trusted = load_trusted_keys(tmp_path / TRUSTED_FOLDER)
-    assert verify(sign(evidence(key=key), key), trusted).name == "M"
-    path.chmod(0o640)
-    with pytest.raises(ConfigError, match="mode 0640"):
-        load_signing_key(tmp_path, env={})
-
-
-def test_keys_from_environment_and_command(tmp_path: Path) -> None:
-    text = ensure_signing_key(tmp_path).read_text()
-    expected = key_id(load_signing_key(tmp_path, env={}).public_key())
-    elsewhere = tmp_path / "elsewhere"
-    for env in (
-        {ENV_SIGNING_KEY: text},
-        {ENV_SIGNING_KEY_COMMAND: f"cat {ensure_signing_key(tmp_path)}"},
-    ):
-        assert key_id(load_signing_key(elsewhere, env=env).public_key()) == expected
-    with pytest.raises(ConfigError, match="no signing key"):
-        load_signing_key(elsewhere, env={})
-    with pytest.raises(ConfigError, match="does not hold a key"):
-        load_signing_key(elsewhere, env={ENV_SIGNING_KEY: "hunter2"})
-    with pytest.raises(ConfigError, match="failed"):
-        load_signing_key(elsewhere, env={ENV_SIGNING_KEY_COMMAND: "false"})
-
-
-def test_rotation_and_revocation(tmp_path: Path) -> None:
-    ensure_signing_key(tmp_path)
-    folder = tmp_path / TRUSTED_FOLDER
-    new = Ed25519PrivateKey.generate()
-    trust(folder, new.public_key())
-    assert len(load_trusted_keys(folder).keys) == 2
-    revoke(folder, key_id(new.public_key()))
-    with pytest.raises(PromotionRefused, match="revoked"):
-        verify(sign(evidence(key=new), new), load_trusted_keys(folder))
-    with pytest.raises(ConfigError, match="not a trusted key"):
-        revoke(folder, "abc")
-    (folder / "bad.pem").write_text("no key")
-    with pytest.raises(ConfigError, match=r"bad\.pem"):
-        load_trusted_keys(folder)
-    assert not [name for name in os.listdir(folder) if name.endswith(".tmp")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -27,6 +28,7 @@ from moola.config.promotion import (
 from moola.errors import ConfigError
 
 _COMMAND_SECONDS = 30.0
+_KEY_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +134,20 @@ def revoke(folder: Path, identity: str) -> None:
             f"{identity!r} is not a trusted key",
             limit=f"one of {', '.join(sorted(trusted.keys)) or 'none'} in {folder}",
         )
-    with (Path(folder) / REVOKED_FILE).open("a") as handle:
-        handle.write(identity + "\n")
+    listed = Path(folder) / REVOKED_FILE
+    with listed.open("ab") as handle:  # appended: two calls at once keep each other's line
+        ended = not handle.tell() or listed.read_bytes().endswith(b"\n")
+        handle.write(("" if ended else "\n").encode() + identity.encode() + b"\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    if identity not in load_trusted_keys(folder).revoked:
+        raise ConfigError(f"{identity} is not on the list after it was written", limit=str(listed))
 
 
 def load_trusted_keys(folder: Path) -> TrustedKeys:
     """Read every ``*.pem`` of a folder and its ``revoked`` list (one key id a line, # comments).
+
+    A line of the list that is no key id is an error: a misspelt id would go on counting.
 
     Parameters
     ----------
@@ -152,7 +162,7 @@ def load_trusted_keys(folder: Path) -> TrustedKeys:
     Raises
     ------
     ConfigError
-        If a file is not an Ed25519 public key.
+        If a file is not an Ed25519 public key, or the list holds something else than key ids.
     """
     keys: dict[str, Ed25519PublicKey] = {}
     for path in sorted(Path(folder).glob("*.pem")):
@@ -166,10 +176,20 @@ def load_trusted_keys(folder: Path) -> TrustedKeys:
                 remedy="Remove it, or replace it with the public key of a gate runner",
             )
         keys[key_id(loaded)] = loaded
-    listed = Path(folder) / REVOKED_FILE
-    lines = listed.read_text().splitlines() if listed.exists() else []
-    revoked = frozenset(line.split("#")[0].strip() for line in lines) - {""}
-    return TrustedKeys(keys=keys, revoked=revoked)
+    return TrustedKeys(keys=keys, revoked=_read_revoked(Path(folder) / REVOKED_FILE))
+
+
+def _read_revoked(path: Path) -> frozenset[str]:
+    # utf-8-sig: some editors put a mark before the first id
+    text = path.read_text("utf-8-sig", errors="replace") if path.exists() else ""
+    listed = {line.split("#")[0].strip().lower() for line in text.splitlines()} - {""}
+    if strange := sorted(line for line in listed if not _KEY_ID.fullmatch(line)):
+        raise ConfigError(
+            f"{path} holds {strange[0][:80]!r}",
+            limit="one key id of 32 hex digits a line, and comments after #",
+            remedy="Correct the line: until then no key counts",
+        )
+    return frozenset(listed)
 
 
 def _read_key_file(path: Path) -> Ed25519PrivateKey:
