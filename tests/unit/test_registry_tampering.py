@@ -27,6 +27,7 @@ from tamper_kit import (
     without_class,
 )
 
+from moola.data.registry_review import describe
 from moola.errors import MoolaError
 
 TAMPERED = {
@@ -184,6 +185,13 @@ def test_a_tampered_registry_is_refused(registry, case):
     with pytest.raises(MoolaError, match=message) as caught:
         registry.load_labeled("v1", "fwd")
     assert "\n" not in str(caught.value)
+
+
+def test_the_list_says_which_set_was_changed_and_goes_on(registry):
+    flip_byte("y.npy")(registry.data_root)
+    listed = {row["name"]: row["content"] for row in describe(registry)["sets"]}
+    assert "y.npy changed since it was built" in listed[SET]
+    assert listed["unlabeled_windows/v1"].endswith(" windows")
 
 
 def test_the_table_is_long_and_its_messages_differ():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from moola.data.audit_synthetic import synthetic_checks
 from moola.data.audit_trail import AuditTrail, Check, CorpusClaim, name_windows
 from moola.data.splits import Split, WalkForward
-from moola.errors import DataError
+from moola.errors import AuditError, DataError
 
 if TYPE_CHECKING:
     from moola.data.registry import DataRegistry
@@ -144,7 +144,8 @@ def _left_out(fold: Split, *, after: int | None, until: int | None) -> NDArray[n
 def describe(registry: DataRegistry, name: str | None = None) -> dict[str, Any]:
     """Return what there is (no name), or the facts of one set, split or bar set.
 
-    Raises DataError or AuditError if it is absent or must not be believed.
+    Raises DataError or AuditError if the one named is absent or must not be believed; the list says
+    so in the place of its content.
     """
     if name is None:
         return {"sets": [_summary(registry, n) for n in registry.names()]}
@@ -204,10 +205,10 @@ def _describe_split(split: Split | WalkForward) -> dict[str, Any]:
 
 
 def _summary(registry: DataRegistry, name: str) -> dict[str, Any]:
-    """One line of the list; a set that cannot be read says why instead of its content."""
+    """One line of the list; a set that cannot be believed says why."""
     try:
         facts = describe(registry, name)
-    except DataError as error:
+    except (DataError, AuditError) as error:
         return {"name": name, "content": str(error), "sha256": ""}
     windows = facts.get("num_windows", facts.get("windows"))
     content = f"{windows} windows" if windows is not None else f"split of {facts['set']}"
