@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -18,12 +19,15 @@ from data_kit import small_registry
 from mlflow import MlflowClient
 
 from moola.config import names
-from moola.config.data import SplitRecipe
+from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.evaluation import EvaluateConfig
+from moola.config.pretraining import MultitaskConfig
 from moola.config.training import FinetuneConfig
+from moola.data.registry import DataRegistry
 from moola.errors import ConfigError
 from moola.steps.evaluate import EvaluationSummary, evaluate
 from moola.steps.finetune import finetune
+from moola.steps.pretrain import pretrain
 
 KNOWS_NOTHING = FinetuneConfig(
     preset="compact",
@@ -142,3 +146,19 @@ def test_killed_and_run_again_it_trains_only_what_is_missing(judged: EvaluationS
     assert documents[0] == documents[1]
     pages = [artifact(s, names.ARTIFACT_REPORT_PAGE).read_bytes() for s in (judged, again)]
     assert pages[0] == pages[1]
+
+
+@pytest.mark.medium
+def test_an_encoder_without_a_decoder_is_judged_without_masked_error(version: str) -> None:
+    corpus = WindowRecipe(
+        source="walk", window_bars=12, step_bars=1, label="none", end="2020-01-08"
+    )
+    DataRegistry("data").build_set("unlabeled_windows/v1", corpus)
+    shape = MultitaskConfig(hidden_dim=32, num_layers=1, horizon_bars=2, epochs=1, device="cpu")
+    encoder = str(pretrain(shape, output=Path("encoder")).encoder)
+    config = replace(KNOWS_NOTHING, pretrained_encoder=encoder, freeze="frozen")
+    finetune(config, register_as="Multitask")
+    found = evaluate(name="Multitask", config=EvaluateConfig(gates=(3,)), device="cpu").reports[0]
+    assert found.verdict in ("failed", "inconclusive")
+    assert found.figures["masked_error"].startswith("not applicable: a model of kind multitask")
+    assert any("this gate cannot pass" in reason for reason in found.reasons)

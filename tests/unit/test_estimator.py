@@ -168,3 +168,16 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
     model.fit(X, y, validation=(X, y), callbacks=[losses])
     assert (len(model.history_), model.kept_epoch_) == (4, 1)
     assert all(torch.equal(v, losses.best[k]) for k, v in model.net_.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [({"gap_windows": 5}, False), ({"gap_windows": 0}, True), ({"input_kind": "series"}, True)],
+)
+def test_windows_before_those_held_back_are_left_out(options: dict[str, Any], seen: bool) -> None:
+    X, y = windows()
+    changed = X.copy()
+    held = round(0.25 * len(X))
+    changed[-held - 5 : -held] = X[:5]
+    first, other = (estimator(val_split=0.25, **options).fit(x, y) for x in (X, changed))
+    assert same_weights(first.net_, other.net_) != seen

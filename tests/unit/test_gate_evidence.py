@@ -75,6 +75,18 @@ def test_encoder_gate_on_reconstruction(change, verdict):
     assert gate_3_encoder(evidence, thresholds=LIMITS).verdict == verdict
 
 
+def test_an_encoder_without_a_decoder_cannot_pass():
+    evidence = ENCODER | {"masked_error": {"not_applicable": "a ts2vec has no decoder"}}
+    found = gate_3_encoder(evidence, thresholds=LIMITS)
+    assert found.verdict == "inconclusive"
+    assert found.reasons[0] == (
+        "masked reconstruction is not applicable, as a ts2vec has no decoder: this gate cannot pass"
+    )
+    assert found.figures["masked_error"] == "not applicable: a ts2vec has no decoder"
+    assert "delta_masked_error" not in found.figures
+    assert gate_3_encoder(evidence | {"probe_accuracy": 0.5}, thresholds=LIMITS).verdict == "failed"
+
+
 def test_encoder_gate_refuses_missing_and_nan():
     with pytest.raises(BadInput, match="masked_error is None"):
         gate_3_encoder({k: v for k, v in ENCODER.items() if k != "masked_error"})

@@ -248,8 +248,15 @@ def test_options_of_the_loss_reach_every_net(name: str, option: dict[str, Any]) 
 
 def test_a_val_split_that_leaves_a_class_out_is_refused() -> None:
     X, _ = windows(40)
-    with pytest.raises(BadInput, match=r"val_split 0\.5 leaves 1 of 2 classes"):
-        made("simple_lstm", val_split=0.5).fit(X, np.arange(40) // 25)
+    y = np.arange(40) // 25
+    for options, message in [
+        ({"gap_windows": 0}, "val_split 0.5 and a gap of 0 windows leave 1 of 2 classes"),
+        ({"gap_windows": 30}, "a gap of 30 windows leave 0 of 2 classes"),
+        ({"gap_windows": -1}, "gap_windows is -1"),
+        ({"val_split": 1.0}, "val_split is 1.0"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            made("simple_lstm", **{"val_split": 0.5, **options}).fit(X, y)
 
 
 def test_xgb_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,24 +10,21 @@ import pytest
 import torch
 from pretrain_kit import CLAIM, windows
 
-from moola.config.pretraining import PretrainConfig
+from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConfig
 from moola.data.windows import normalise
 from moola.errors import CheckpointError, ConfigError, MoolaError
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
 from moola.pretraining.corpus import split_by_time
-from moola.pretraining.masked_lstm_pretrain import (
-    ENCODER_KIND,
-    MaskedLSTMPretrainer,
-    load_autoencoder,
-)
+from moola.pretraining.evidence import encoder_evidence
+from moola.pretraining.kinds import KINDS, load_pretrained
+from moola.pretraining.masked_lstm_pretrain import ENCODER_KIND, MaskedLSTMPretrainer
 from moola.pretraining.masking import draw_mask
 from moola.pretraining.quality import (
     collapse_figures,
-    encoder_evidence,
     interpolate_masked,
     masked_errors,
 )
-from moola.pretraining.session import save_pretrained
+from moola.pretraining.session import Session, save_pretrained
 
 TINY = PretrainConfig(
     hidden_dim=4, num_layers=1, epochs=2, batch_size=16, patch_size=3, device="cpu", seed=1
@@ -123,12 +120,12 @@ def test_pretraining_learns_is_deterministic_and_reloads(tmp_path: Path) -> None
     assert history[-1]["train_recon"] < 0.7 * history[0]["train_recon"]
 
     save_pretrained(tmp_path / "encoder", ENCODER_KIND, first, TINY, CLAIM)
-    loaded = load_autoencoder(tmp_path / "encoder")
+    loaded = load_pretrained(tmp_path / "encoder")
     x, mask = torch.from_numpy(normalise(X[:4])), torch.zeros(4, 12, dtype=torch.bool)
     assert torch.equal(loaded(x, mask)[0], first.model(x, mask)[0])
     (tmp_path / "encoder" / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="not a masked autoencoder"):
-        load_autoencoder(tmp_path / "encoder")
+    with pytest.raises(CheckpointError, match="kind None is no pretrained encoder"):
+        load_pretrained(tmp_path / "encoder")
 
 
 def test_arguments_by_name_and_the_older_file(tmp_path: Path) -> None:
@@ -208,12 +205,21 @@ def test_collapse_figures_by_hand() -> None:
     assert (still["effective_rank"], still["latent_std_min"]) == (0.0, 0.0)
 
 
-def test_evidence_has_what_gate_3_reads(tmp_path: Path) -> None:
+TINY_MULTITASK = MultitaskConfig(
+    hidden_dim=4, num_layers=1, epochs=1, batch_size=16, horizon_bars=2, device="cpu", seed=1
+)
+TINY_TS2VEC = TS2VecConfig(
+    hidden_dim=4, output_dim=6, depth=2, epochs=1, windows_per_epoch=16, device="cpu", seed=1
+)
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_MULTITASK, TINY_TS2VEC])
+def test_evidence_has_what_gate_3_reads_of_every_kind(tmp_path: Path, config: Any) -> None:
     from moola.evaluation.gates import gate_3_encoder
 
-    X = windows(120)
-    result = MaskedLSTMPretrainer(TINY, device="cpu").pretrain(X)
-    save_pretrained(tmp_path / "encoder", ENCODER_KIND, result, TINY, CLAIM)
+    X, kind = windows(120), KINDS[type(config)]
+    result = kind.pretrain(X, config, Session(device="cpu"))
+    save_pretrained(tmp_path / "encoder", kind.name, result, config, CLAIM)
     y = (np.arange(120) // 5) % 2
     evidence = encoder_evidence(
         tmp_path / "encoder",
@@ -222,6 +228,12 @@ def test_evidence_has_what_gate_3_reads(tmp_path: Path) -> None:
         corpus_block=3,
         probe_block=3,
     )
+    assert evidence["effective_rank"] == pytest.approx(
+        kind.measure(result.model, X[result.val_rows], config, 3).figures["effective_rank"]
+    )
     report = gate_3_encoder(evidence)
-    assert report.verdict == "failed"  # two epochs of a tiny net beat nothing
+    assert report.verdict == "failed"  # an epoch or two of a tiny net beat nothing
+    decoder = "masked_error_model" in report.figures
+    assert decoder == (config is TINY)
+    assert decoder or report.figures["masked_error"].startswith("not applicable")
     assert report.gate == 3

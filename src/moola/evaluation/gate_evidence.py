@@ -87,7 +87,8 @@ def gate_3_encoder(
     evidence
         ``masked_error``: mean squared error on masked steps of held-out windows, as ``{"model",
         "linear", "last_value", "delta_low", "delta_high"}``, the deltas being the paired interval
-        of model less linear interpolation. ``probe_accuracy`` and ``probe_accuracy_random``: of a
+        of model less linear interpolation; ``{"not_applicable": reason}`` for a model without a
+        decoder, which cannot pass. ``probe_accuracy`` and ``probe_accuracy_random``: of a
         linear probe on this and on a random encoder, with the paired interval
         ``probe_delta_low``, ``probe_delta_high``. ``latent_std_min``, ``effective_rank``,
         ``num_dims``: of the latent vectors.
@@ -105,20 +106,13 @@ def gate_3_encoder(
         If a key is missing or not a finite number.
     """
     limits = thresholds or Thresholds.load()
-    error = _numbers(evidence.get("masked_error"), _ERROR_KEYS, "masked_error")
+    masked, figures = _masked(evidence.get("masked_error"))
     probe = _numbers(evidence, _PROBE_KEYS, "evidence")
-    findings = [
-        _masked(error),
-        *_probe(probe, limits),
-        *_latent(probe, limits),
-    ]
+    findings = [masked, *_probe(probe, limits), *_latent(probe, limits)]
     failed = [text for verdict, text in findings if verdict == "failed"]
     open_ = [text for verdict, text in findings if verdict == "inconclusive"]
     passed = [text for verdict, text in findings if verdict == "passed"]
     verdict = "failed" if failed else "inconclusive" if open_ else "passed"
-    delta = error["model"] - error["linear"]
-    figures: dict[str, Any] = {f"masked_error_{name}": error[name] for name in _ERROR_KEYS[:3]}
-    figures["delta_masked_error"] = _interval(delta, error["delta_low"], error["delta_high"])
     gain = probe["probe_accuracy"] - probe["probe_accuracy_random"]
     figures["delta_probe_accuracy"] = _interval(
         gain, probe["probe_delta_low"], probe["probe_delta_high"]
@@ -131,7 +125,20 @@ def gate_3_encoder(
     return report(3, verdict, failed + open_ + passed, figures=figures, thresholds=used)
 
 
-def _masked(error: Mapping[str, float]) -> tuple[str, str]:
+def _masked(given: Any) -> tuple[tuple[str, str], dict[str, Any]]:
+    """Return the finding about the masked error, and its figures."""
+    reason = given.get("not_applicable") if isinstance(given, Mapping) else None
+    if reason is not None:
+        text = f"masked reconstruction is not applicable, as {reason}: this gate cannot pass"
+        return ("inconclusive", text), {"masked_error": f"not applicable: {reason}"}
+    error = _numbers(given, _ERROR_KEYS, "masked_error")
+    delta = error["model"] - error["linear"]
+    figures: dict[str, Any] = {f"masked_error_{name}": error[name] for name in _ERROR_KEYS[:3]}
+    figures["delta_masked_error"] = _interval(delta, error["delta_low"], error["delta_high"])
+    return _masked_verdict(error), figures
+
+
+def _masked_verdict(error: Mapping[str, float]) -> tuple[str, str]:
     figures = f"{error['model']:.4g} against {error['linear']:.4g}"
     if error["model"] >= error["last_value"]:
         return "failed", (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from moola.config.base import check_count, check_range
 from moola.errors import BadInput
 
 
@@ -67,14 +68,40 @@ def known_labels(y: NDArray, classes: NDArray, num_windows: int) -> NDArray[np.i
     return np.searchsorted(classes, y).astype(np.int64)
 
 
-def held_back(target: NDArray[np.int64], share: float) -> int:
-    """Return how many windows are left to train on when the latest `share` is held back."""
-    cut = len(target) - max(1, round(share * len(target)))
-    left = len(np.unique(target[:cut]))
-    if left < len(np.unique(target)):
+def held_back(
+    target: NDArray[np.int64], share: float, *, gap_windows: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and the latest ones, which are held back.
+
+    Parameters
+    ----------
+    target
+        Class indices in time order, shape (n,).
+    share
+        To hold back, above 0 and below 1; at least one window.
+    gap_windows
+        Windows left out in between.
+
+    Returns
+    -------
+    Rows to train on and rows held back, both sorted.
+
+    Raises
+    ------
+    BadInput
+        If a number is out of range, or the rows to train on lack a class.
+    """
+    check_range("val_split", share, low=0, high=1, open_low=True, open_high=True)
+    check_count("gap_windows", gap_windows, low=0)
+    rows = np.arange(len(target))
+    border = len(target) - max(1, round(share * len(target)))
+    train = rows[: max(0, border - gap_windows)]
+    left, known = len(np.unique(target[train])), len(np.unique(target))
+    if left < known:
         raise BadInput(
-            f"val_split {share:g} leaves {left} of {len(np.unique(target))} classes to train on",
+            f"val_split {share:g} and a gap of {gap_windows} windows leave {left} of {known} "
+            "classes to train on",
             limit="every class in the earlier part",
-            remedy="Lower val_split",
+            remedy="Lower val_split or gap_windows, or train on more windows",
         )
-    return cut
+    return train, rows[border:]

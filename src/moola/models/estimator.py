@@ -128,19 +128,18 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
         classes, target = checked_labels(X, y)
         if validation is None and self.val_split > 0:
             parts = [np.asarray(part) for part in (X, y, features) if part is not None]
-            cut = held_back(target, self.val_split)
-            validation = tuple(part[cut:] for part in parts)
-            X, target = X[:cut], target[:cut]
-            features = features if features is None else parts[2][:cut]
+            gap = self.gap_windows if self.input_kind == "ohlc" else 0
+            train, late = held_back(target, self.val_split, gap_windows=gap)
+            validation = tuple(part[late] for part in parts)
+            X, target = X[train], target[train]
+            features = features if features is None else parts[2][train]
         self.inputs_, X, found = Inputs.learn(X, features, kind=self.input_kind)
         self.classes_ = classes
         self.window_bars_ = self.inputs_.window_bars
         self.n_features_in_ = self.inputs_.num_channels
         held = self._validation_set(validation)
         weight = class_weights(self.class_weight, target)
-        loss = ClassificationLoss(
-            weight if weight is None else weight.to(self.device), self.focal_gamma
-        )
+        weight = weight if weight is None else weight.to(self.device)
         source = TrainSource(
             X,
             target,
@@ -151,6 +150,7 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(self.seed)
             self.net_ = self.build_net(len(classes)).to(self.device)
+            loss = ClassificationLoss(weight, self.focal_gamma)
             self._train(source, held, loss, callbacks, state_file)
         return self
 

@@ -27,6 +27,10 @@ class TrainingParams(BaseEstimator):
         kept. Needs validation data, given to ``fit`` or cut off by `val_split`.
     val_split
         Share of the training windows, the latest ones, held back for early stopping; 0: none.
+    gap_windows
+        Windows left out before those that `val_split` holds back, as neighbouring windows share
+        bars; 19 suits windows of 105 bars with a horizon of 6, cut every 6 bars. Series of
+        `input_kind` ``series`` have no gap.
     class_weight
         None, ``"balanced"`` (weights n / (K * n_k) in the loss) or a weight a class: ``"1,2.5"``.
     focal_gamma
@@ -52,6 +56,7 @@ class TrainingParams(BaseEstimator):
         weight_decay: float = 1e-4,
         early_stopping_patience: int = 20,
         val_split: float = 0.0,
+        gap_windows: int = 19,
         class_weight: str | None = None,
         focal_gamma: float = 0.0,
         use_temporal_aug: bool = False,
@@ -69,6 +74,7 @@ class TrainingParams(BaseEstimator):
         self.weight_decay = weight_decay
         self.early_stopping_patience = early_stopping_patience
         self.val_split = val_split
+        self.gap_windows = gap_windows
         self.class_weight = class_weight
         self.focal_gamma = focal_gamma
         self.use_temporal_aug = use_temporal_aug

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConfig
 from moola.data.windows import normalise
+from moola.errors import CheckpointError
+from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
+from moola.models.checkpoint import read_checkpoint
 from moola.pretraining import masked_lstm_pretrain as masked
 from moola.pretraining import multitask_pretrain as multitask
 from moola.pretraining import ts2vec_pretrain as ts2vec
@@ -24,8 +29,6 @@ from moola.pretraining.quality import (
     variance_shares,
 )
 from moola.pretraining.session import PretrainResult, Session
-
-_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +49,15 @@ class Quality:
 class Kind:
     """One kind of pretraining.
 
-    `name` is the ``kind`` of its checkpoints. `pretrain` takes windows, a configuration and a
+    `name` is the ``kind`` of its checkpoints, `build` makes the model of the ``shape`` that stands
+    there. `pretrain` takes windows, a configuration and a
     session; `measure` the model, held-out windows in price units, the configuration and the number
     of neighbouring windows that share bars. `monitor` is the figure the best epoch is kept by,
     `curves` those drawn beside the training loss.
     """
 
     name: str
+    build: Callable[..., nn.Module]
     title: str
     run_name: str
     monitor: str
@@ -76,11 +81,8 @@ def _measure_multitask(model: Any, X: NDArray, config: MultitaskConfig, block: i
     return _with_spread(encode(model, X), figures)
 
 
-@torch.inference_mode()
 def _measure_ts2vec(model: Any, X: NDArray, config: TS2VecConfig, block: int) -> Quality:
-    encoder = model.encoder.cpu()
-    parts = torch.from_numpy(normalise(X)).split(_BATCH)
-    return _with_spread(torch.cat([encoder.encode(x) for x in parts]).numpy(), {})
+    return _with_spread(encode(model.cpu(), X), {})
 
 
 def _with_spread(
@@ -100,6 +102,7 @@ def _with_spread(
 KINDS: Mapping[type, Kind] = {
     PretrainConfig: Kind(
         name=masked.ENCODER_KIND,
+        build=BiLSTMMaskedAutoencoder,
         title="Masked BiLSTM pretraining",
         run_name="bilstm-encoder",
         monitor="val_recon",
@@ -109,6 +112,7 @@ KINDS: Mapping[type, Kind] = {
     ),
     TS2VecConfig: Kind(
         name=ts2vec.ENCODER_KIND,
+        build=ts2vec.TS2VecModel,
         title="TS2Vec pretraining",
         run_name="ts2vec-encoder",
         monitor="val_loss",
@@ -118,6 +122,7 @@ KINDS: Mapping[type, Kind] = {
     ),
     MultitaskConfig: Kind(
         name=multitask.ENCODER_KIND,
+        build=multitask.build_multitask,
         title="Multitask BiLSTM pretraining",
         run_name="multitask-encoder",
         monitor="val_loss",
@@ -126,3 +131,30 @@ KINDS: Mapping[type, Kind] = {
         measure=_measure_multitask,
     ),
 }
+
+
+def build_pretrained(config: Mapping[str, Any]) -> nn.Module:
+    """Return a fresh model, in evaluation mode, as a checkpoint's configuration describes it.
+
+    Raises CheckpointError if the configuration is not that of a pretrained encoder.
+    """
+    known = {kind.name: kind.build for kind in KINDS.values()}
+    kind, shape = config.get("kind"), config.get("shape")
+    if kind not in known or not isinstance(shape, Mapping):
+        raise CheckpointError(
+            f"a checkpoint of kind {kind!r} is no pretrained encoder with its shape",
+            limit=f"a kind of {', '.join(known)}",
+            remedy="Pretrain the encoder with Moola",
+        )
+    return known[kind](**shape).eval()
+
+
+def load_pretrained(folder: Path) -> nn.Module:
+    """Read back what ``save_pretrained`` wrote, decoder or heads included, on the CPU.
+
+    Raises what ``read_checkpoint`` and ``build_pretrained`` raise.
+    """
+    checkpoint = read_checkpoint(folder)
+    model = build_pretrained(checkpoint.config)
+    model.load_state_dict(dict(checkpoint.tensors))
+    return model

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from moola.config.base import check_count
 from moola.config.pretraining import PretrainConfig
-from moola.errors import CheckpointError
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
-from moola.models.checkpoint import read_checkpoint
 from moola.pretraining.corpus import Corpus
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 from moola.pretraining.distributed import Share
@@ -203,13 +201,3 @@ def _corpus(X: NDArray, config: PretrainConfig, device: str) -> Corpus:
         num_augmentations=config.num_augmentations if config.augment else 0,
         materialise_seed=config.seed if config.materialise_augmented else None,
     )
-
-
-def load_autoencoder(folder: Path, *, device: str = "cpu") -> BiLSTMMaskedAutoencoder:
-    """Read back what ``save_pretrained`` wrote, decoder included."""
-    checkpoint = read_checkpoint(folder)
-    if checkpoint.config.get("kind") != ENCODER_KIND:
-        raise CheckpointError(f"{folder} is not a masked autoencoder", limit=f"kind {ENCODER_KIND}")
-    model = BiLSTMMaskedAutoencoder(**checkpoint.config["shape"])
-    model.load_state_dict(dict(checkpoint.tensors))
-    return model.to(device).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,11 @@ TASKS = ("direction", "swing", "candle")
 _EVALUATE_BATCH = 512
 
 
+def build_multitask(**shape: Any) -> MultiTaskBiLSTM:
+    """Return a fresh model of a shape, with heads for the three tasks."""
+    return MultiTaskBiLSTM(num_classes=NUM_CLASSES, **shape)
+
+
 def pretrain_multitask(
     X_NTC: NDArray, config: MultitaskConfig, session: Session
 ) -> PretrainResult[MultiTaskBiLSTM]:
@@ -40,7 +46,7 @@ def pretrain_multitask(
     corpus = Corpus(X_NTC, device=session.device, max_resident_mb=config.max_resident_mb)
 
     def make(train: NDArray[np.int64], val: NDArray[np.int64]) -> _Multitask:
-        model = MultiTaskBiLSTM(num_classes=NUM_CLASSES, **config.encoder_shape())
+        model = build_multitask(**config.encoder_shape())
         return _Multitask(model.to(session.device), config, corpus, train, val, share=session.share)
 
     return run_session(make, X_NTC, config, session)

@@ -1,88 +1,22 @@
-"""What an encoder learned: masked error against plain baselines, a linear probe, collapse."""
+"""What an encoder learned: masked error against plain baselines, embeddings, collapse."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from moola.data.windows import normalise
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder, interpolate
-from moola.models.checkpoint import read_config
-from moola.pretraining.masked_lstm_pretrain import load_autoencoder
+from moola.models.ts2vec import TS2VecEncoder
 from moola.pretraining.masking import draw_mask
 
 _BATCH = 512
-
-
-def encoder_evidence(
-    folder: Path,
-    X_heldout: NDArray[np.float32],
-    probe: tuple[NDArray, NDArray, NDArray, NDArray],
-    *,
-    corpus_block: int,
-    probe_block: int,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Measure an encoder for Gate 3.
-
-    Parameters
-    ----------
-    folder
-        Its checkpoint.
-    X_heldout
-        Windows it was not trained on, in time order, price units, shape (n, T, 4).
-    probe
-        ``X_fit, y_fit, X_eval, y_eval`` for a logistic regression on the mean encoder state.
-    corpus_block, probe_block
-        Neighbouring windows that share bars, in `X_heldout` and in the probe's windows.
-    seed
-        Of the masks and of the random encoder.
-
-    Returns
-    -------
-    JSON-ready figures, as ``gate_3_encoder`` of :mod:`moola.evaluation` reads them.
-    """
-    model = load_autoencoder(folder)
-    stated = read_config(folder)
-    config = stated["pretraining"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random = BiLSTMMaskedAutoencoder(input_dim=4, **stated["shape"]).eval()
-    errors = masked_errors(model, X_heldout, config, seed=seed)
-    delta = _block_interval(errors["model"] - errors["linear"], corpus_block)
-    X_fit, y_fit, X_eval, y_eval = probe
-    correct = {
-        name: _probe(net, X_fit, y_fit, X_eval, y_eval)
-        for name, net in (("trained", model), ("random", random))
-    }
-    gain = _block_interval(
-        correct["trained"].astype(float) - correct["random"].astype(float), probe_block
-    )
-    states = encode(model, X_heldout)
-    return {
-        "masked_error": {
-            **{k: float(v.mean()) for k, v in errors.items()},
-            "delta": delta[0],
-            "delta_low": delta[1],
-            "delta_high": delta[2],
-        },
-        "probe_accuracy": float(correct["trained"].mean()),
-        "probe_accuracy_random": float(correct["random"].mean()),
-        "probe_delta_low": gain[1],
-        "probe_delta_high": gain[2],
-        "probe_windows": len(y_eval),
-        **collapse_figures(states),
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +128,7 @@ def _error_row(
     count = (mask_NT[..., None] & part_TC).sum(axis=(1, 2))
     seen = count > 0
     errors = {k: (v * part_TC).sum(axis=(1, 2))[seen] / count[seen] for k, v in squared.items()}
-    delta, low, high = _block_interval(errors["model"] - errors["linear"], block)
+    delta, low, high = block_interval(errors["model"] - errors["linear"], block)
     means = {k: float(v.mean()) for k, v in errors.items()}
     return {"part": name, **means, "delta": delta, "delta_low": low, "delta_high": high}
 
@@ -217,11 +151,21 @@ def interpolate_masked(
 
 
 @torch.inference_mode()
-def encode(model: BiLSTMMaskedAutoencoder, X: NDArray) -> NDArray[np.float32]:
-    """Return the mean encoder state of each window, shape (n, 2 * hidden_dim)."""
+def encode(model: Any, X: NDArray) -> NDArray[np.float32]:
+    """Return one vector a window, shape (n, D), by the model's ``encoder``.
+
+    Of an LSTM its mean state, D being twice its units; of TS2Vec its maximum over time.
+    """
+
+    def embed(x: torch.Tensor) -> torch.Tensor:
+        if isinstance(model.encoder, TS2VecEncoder):
+            return model.encoder.encode(x)
+        states: torch.Tensor = model.encoder(x)[0]
+        return states.mean(dim=1)
+
     x = torch.from_numpy(normalise(np.asarray(X)))
-    states = [model.encoder(x[i : i + _BATCH])[0].mean(dim=1) for i in range(0, len(x), _BATCH)]
-    return np.asarray(torch.cat(states).numpy())
+    parts = [embed(x[i : i + _BATCH]) for i in range(0, len(x), _BATCH)]
+    return np.asarray(torch.cat(parts).numpy())
 
 
 def collapse_figures(states_NH: NDArray) -> dict[str, float | int]:
@@ -247,17 +191,8 @@ def variance_shares(states_NH: NDArray) -> NDArray[np.float64]:
     return np.asarray(eigenvalues / (eigenvalues.sum() or 1.0), dtype=np.float64)
 
 
-def _probe(
-    model: BiLSTMMaskedAutoencoder, X_fit: NDArray, y_fit: NDArray, X_eval: NDArray, y_eval: NDArray
-) -> NDArray[np.bool_]:
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    probe.fit(encode(model, X_fit), y_fit)
-    guess = probe.predict(encode(model, X_eval))
-    return np.asarray(guess == y_eval)
-
-
-def _block_interval(values: NDArray[np.float64], block: int) -> tuple[float, float, float]:
-    """Mean with a 95 % t interval over the means of non-overlapping blocks."""
+def block_interval(values: NDArray[np.float64], block: int) -> tuple[float, float, float]:
+    """Return the mean with a 95 % t interval over the means of non-overlapping blocks."""
     blocks = [b.mean() for b in np.array_split(values, max(2, len(values) // max(block, 1)))]
     low, high = stats.t.interval(
         0.95, len(blocks) - 1, loc=float(values.mean()), scale=stats.sem(blocks) or 1e-300

@@ -20,7 +20,7 @@ from moola.evaluation.gates import GateReport
 from moola.models.augmentation import Augmentation, augment_windows
 from moola.models.checkpoint import read_config
 from moola.pretraining.corpus import split_by_time
-from moola.pretraining.quality import encoder_evidence
+from moola.pretraining.evidence import encoder_evidence
 from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import Candidate
 from moola.steps.folds import find_folds
