@@ -67,6 +67,7 @@ ATTACKS |= {
     "another run": prepared(run_id="0" * 32),
     "other files": prepared(model_sha256="0" * 64),
     "look not in the ledger": prepared(look=False, data={"split_sha256": "9" * 64}),
+    "looks not counted": prepared(test_looks=0),
     "rollback to what never held Production": prepared(purpose="rollback"),
 }
 

@@ -154,7 +154,7 @@ class World:
             "purpose": "promotion",
             "champion": "1",
             "promotion_verdict": "passed",
-            "test_looks": 2,
+            "test_looks": 1 + len(self.ledger.entries(events=("test_look",))),
             "created_at": datetime.now(UTC).isoformat(),
             "key_id": key_id(key.public_key()),
             **changes,

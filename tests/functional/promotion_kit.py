@@ -188,7 +188,7 @@ def looking(gate: Callable[[str | None], dict]) -> PromotionGate:
     """Return a promotion gate that is always ready and answers for a champion what `gate` does."""
 
     def ready(_evidence: Evidence, champion: str | None) -> Look:
-        return Look(take=lambda _num_looks: gate(champion))
+        return Look(windows={}, take=lambda _num_looks: gate(champion))
 
     return ready
 

@@ -206,6 +206,21 @@ def test_a_champion_that_cannot_be_held_against_spends_no_look(
     assert "test_look" not in events(ledger)
 
 
+def test_the_same_windows_under_another_split_are_looked_at_again(
+    project: Project, ledger: Ledger
+) -> None:
+    project.registry.build_split("again", replace(SPLIT, embargo_bars=1))
+    for split, looks in (("fwd", 1), ("again", 2)):
+        project.hold_production(None)
+        project.sign("1", split=split)
+        decision = outcome(ledger)
+        assert decision.test_looks == looks
+        assert decision.promotion_gate["figures"]["num_looks"] == looks
+    first, second = (e.payload for e in ledger.entries(NAME, events=("test_look",)))
+    assert first["split_sha256"] != second["split_sha256"]
+    assert first["source"] == second["source"] == "walk"
+
+
 def test_the_gate_report_is_the_signed_one_or_no_look_is_taken(
     project: Project, ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -98,7 +98,7 @@ def test_the_promotion_gate_decides_last_and_every_look_counts(bench: Bench) -> 
         bench.promote("1", gate=PASSED | {"figures": {"x": float("nan")}})
     with pytest.raises(PromotionDenied, match="promotion gate is absent"):
         bench.promote("1", gate={})
-    assert bench.ledger.count_test_looks("5" * 64) == 3
+    assert bench.ledger.count_test_looks({"split_sha256": "5" * 64}) == 3
     assert bench.champion() is None
     assert bench.promote("1").test_looks == 4
 
@@ -142,7 +142,8 @@ def test_a_plain_store_says_that_nothing_guards_it(bench: Bench) -> None:
 
 def test_the_decision_is_written_for_people_and_machines(bench: Bench, tmp_path: Path) -> None:
     report = gate_report(bench.client, "2", verdicts=("passed", "passed", "passed", "failed"))
-    bench.promote("1")
+    first = bench.promote("1")
+    assert "scored beside the class prior, as nothing is in Prod" in decision_record(first, report)
     decision = bench.promote("2")
     page = decision_record(decision, report)
     for text in (

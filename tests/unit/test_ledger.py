@@ -109,7 +109,31 @@ def test_champion_at_any_moment(ledger: Ledger) -> None:
 def test_test_looks_count_by_split(ledger: Ledger) -> None:
     for split in ("a", "b", "a"):
         ledger.append(draft("test_look", payload={"split_sha256": split}))
-    assert (ledger.count_test_looks("a"), ledger.count_test_looks("c")) == (2, 0)
+    counts = [ledger.count_test_looks({"split_sha256": split}) for split in ("a", "c")]
+    assert counts == [2, 0]
+
+
+def span(first: object, last: object, source: str = "btc", **more: str) -> dict:
+    return {"source": source, "first_bar": first, "last_bar": last, **more}
+
+
+def test_test_looks_count_by_the_bars_they_share(ledger: Ledger) -> None:
+    seen = [
+        {"split_sha256": "old"},  # as entries were before they held bars
+        span("2019-05", "2019-08", split_sha256="a"),
+        span("2019-07", "2019-10", split_sha256="b"),
+        span("2019-05", "2019-10", "eur", split_sha256="c"),
+        span(5, None, split_sha256="d"),
+    ]
+    for payload in seen:
+        ledger.append(draft("test_look", payload=payload))
+    count = ledger.count_test_looks
+    assert count(span("2019-06", "2019-06", split_sha256="new")) == 2  # a, and what d may have seen
+    assert count(span("2019-08", "2019-09", split_sha256="new")) == 3
+    assert count(span("2019-11", "2019-12", split_sha256="new")) == 1
+    assert count(span("2019-11", "2019-12", split_sha256="old")) == 2
+    assert count(span("2019-01", "2019-12", "gbp", split_sha256="c")) == 1
+    assert count({}) == 0
 
 
 def test_only_if_may_refuse_inside_the_transaction(ledger: Ledger) -> None:

@@ -90,8 +90,8 @@ def gate_promotion(
         Class frequencies of the train part, shape (n, K). Where None, those of the test windows
         themselves: the best constant in hindsight, which is harder to beat.
     num_looks
-        How often these test windows have been looked at, this look included. The confidence is
-        raised to ``1 - (1 - confidence) / num_looks`` (Bonferroni).
+        How often these test windows have been looked at, this look included; see
+        `look_confidence`.
     thresholds
         Moola's own where None.
 
@@ -119,7 +119,7 @@ def gate_promotion(
     )
     if missing:
         return report("promotion", "blocked", missing)
-    confidence = 1.0 - (1.0 - limits.confidence) / num_looks
+    confidence = look_confidence(limits.confidence, num_looks)
     comparison = compare(
         y_test,
         proba_candidate,
@@ -149,6 +149,28 @@ def gate_promotion(
     }
     used = thresholds_used(limits, "margin_log_loss", *COLLAPSE_THRESHOLDS)
     return report("promotion", verdict, reasons, figures=figures, thresholds=used)
+
+
+def look_confidence(confidence: float, num_looks: int) -> float:
+    """Return the two-sided confidence of one look at test windows that were looked at before.
+
+    A false "better" lies on one side of an interval. Look k may err there with probability
+    ``alpha / (k (k + 1))``, alpha being ``1 - confidence``; these add up to at most alpha over any
+    number of looks (union bound, "alpha spending"). The first look keeps `confidence` itself.
+
+    Parameters
+    ----------
+    confidence
+        Two-sided, of the first look, in (0, 1).
+    num_looks
+        k, this look included, at least 1.
+
+    Returns
+    -------
+    float
+        ``1 - 2 alpha / (k (k + 1))``.
+    """
+    return 1.0 - 2.0 * (1.0 - confidence) / (num_looks * (num_looks + 1))
 
 
 def _decide(comparison: PairedComparison, champion: str) -> tuple[str, str]:
@@ -194,5 +216,5 @@ def _looks(num_looks: int, confidence: float) -> str:
         return "first look at these test windows"
     return (
         f"look number {num_looks} at these test windows, hence intervals of {confidence:.2%} "
-        "(Bonferroni)"
+        "(alpha spending)"
     )

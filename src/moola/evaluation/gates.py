@@ -125,8 +125,8 @@ def run_order(
     reports
         At most one for each gate, in any order.
     num_labelled_windows, uses_adapter
-        Of the candidate; with an adapter, gates 4 to 7 and promotion are deferred as
-        `deferral_reason` says. The adapter's own Gate 4 counts.
+        Of the candidate; with an adapter, gates 5 to 7 and promotion are deferred as
+        `deferral_reason` says: gate 4 is asked, and where it passed nothing is deferred.
     thresholds
         Moola's own where None.
 

@@ -18,11 +18,14 @@ class Look:
 
     Parameters
     ----------
+    windows
+        Which bars the test windows span, as `moola.promotion.ledger.same_windows` compares them.
     take
         Given the number of this look, scores candidate and champion on the locked test windows and
         returns a gate as in a gate report.
     """
 
+    windows: Mapping[str, Any]
     take: Callable[[int], GateDict]
 
 

@@ -17,7 +17,7 @@ from moola.promotion.checks import check_evidence
 from moola.promotion.evidence import Evidence
 from moola.promotion.key_changes import note_key_changes
 from moola.promotion.keys import TrustedKeys, load_trusted_keys
-from moola.promotion.ledger import MOVES, Draft, Entry, Ledger
+from moola.promotion.ledger import MOVES, Draft, Entry, Ledger, same_windows
 from moola.promotion.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -222,7 +222,14 @@ def _test_set_reasons(evidence: Evidence, entries: list[Entry]) -> list[str]:
         and e.payload.get("split_sha256") == evidence.data.get("split_sha256")
     ]
     if not looks:
-        reasons.append("no look at the test set stands in this server's ledger")
+        return [*reasons, "no look at the test set stands in this server's ledger"]
+    before = [e for e in entries if e.event == "test_look" and e.seq <= looks[0].seq]
+    least = sum(same_windows(e.payload, looks[0].payload) for e in before)
+    if (evidence.test_looks or 0) < least:
+        reasons.append(
+            f"it was judged as look {evidence.test_looks} at the test windows, its first stands as "
+            f"number {least} in this server's ledger"
+        )
     return reasons
 
 

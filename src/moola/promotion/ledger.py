@@ -200,10 +200,28 @@ class Ledger:
                 champion = entry.version_to
         return champion
 
-    def count_test_looks(self, split_sha256: str) -> int:
-        """Return how often the test set of a split has been looked at, whatever the model."""
+    def count_test_looks(self, windows: Mapping[str, Any]) -> int:
+        """Return how often test windows have been looked at, whatever the model and the split."""
         looks = self.entries(events=("test_look",))
-        return sum(entry.payload.get("split_sha256") == split_sha256 for entry in looks)
+        return sum(same_windows(entry.payload, windows) for entry in looks)
+
+
+def same_windows(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two looks saw a bar in common.
+
+    Either their ``split_sha256`` is the same, which is all that old entries hold, or they are of
+    one bar set (``source``) and their spans (``first_bar`` to ``last_bar``, ISO 8601) overlap. A
+    span that cannot be compared counts as overlapping.
+    """
+    split, source = one.get("split_sha256"), one.get("source")
+    if split is not None and split == other.get("split_sha256"):
+        return True
+    if source is None or source != other.get("source"):
+        return False
+    try:
+        return bool(one["first_bar"] <= other["last_bar"] and other["first_bar"] <= one["last_bar"])
+    except (KeyError, TypeError):
+        return True
 
 
 def is_database(url: str) -> bool:

@@ -209,16 +209,11 @@ def _take_look(attempt: _Attempt, look: Look) -> None:
     """Write the test look down, ask the promotion gate, refuse unless it passed."""
     assert attempt.evidence is not None
     data = attempt.evidence.data
-    split = str(data.get("split_sha256", ""))
-    attempt.ledger.append(
-        attempt.draft(
-            "test_look",
-            f"version {attempt.version} beside {attempt.champion or 'no champion'}",
-            split=data.get("split"),
-            split_sha256=split,
-        )
-    )
-    attempt.looks = attempt.ledger.count_test_looks(split)
+    split = {"split": data.get("split"), "split_sha256": str(data.get("split_sha256", ""))}
+    windows = {**look.windows, **split}
+    beside = f"version {attempt.version} beside {attempt.champion or 'no champion'}"
+    attempt.ledger.append(attempt.draft("test_look", beside, **windows))
+    attempt.looks = attempt.ledger.count_test_looks(windows)
     gate = dict(look.take(attempt.looks))
     try:
         canonical_json(gate)

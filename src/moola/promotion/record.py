@@ -122,7 +122,7 @@ def _rationale(decision: Decision, report: Mapping[str, Any]) -> str:
     lines = [f"Gates passed: {', '.join(passed) or 'none'}."]
     if decision.promotion_gate is not None:
         beside = decision.champion_before
-        against = f"version {beside}" if beside else "no champion, so the required gates decide"
+        against = f"version {beside}" if beside else "the class prior, as nothing is in Production"
         lines.append(
             f"The promotion gate is {decision.promotion_gate['verdict']} on the locked test windows"
             f", scored beside {against}; look number {decision.test_looks} at this test set."

@@ -87,7 +87,7 @@ class Examiner:
             )
             return verdict.to_dict()
 
-        return Look(take=take)
+        return Look(windows=span_of_test(data), take=take)
 
     def _scorer(
         self, name: str, version: str, sha256: str | None, data: DataContainer
@@ -230,6 +230,13 @@ def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:
                 remedy="Give the --data-root of the evaluation, or evaluate the version again",
             )
     return data
+
+
+def span_of_test(data: DataContainer) -> dict[str, str]:
+    """Return bar set, first and last bar (label horizon included, UTC) of the test windows."""
+    clock = data.labeled.clock[data.split.test]
+    first, last = str(clock[:, 0].min()), str(clock[:, 2].max())
+    return {"source": data.labeled.source, "first_bar": first, "last_bar": last}
 
 
 def _require_same_candidate(evidence: Evidence, candidate: Candidate) -> None:
