@@ -213,6 +213,15 @@ def test_what_the_projects_policy_asks_for_is_asked_of_what_is_served(
     assert "gate 6" in capsys.readouterr().err
 
 
+def test_what_is_in_production_is_served_however_old_its_evidence(
+    stand: Stand, tmp_path: Path
+) -> None:
+    own = copy_of(stand, tmp_path)
+    (own.folder / POLICY_FILE).write_text("max_evidence_age_days: 1.0e-9\n")
+    watched = Watched(own)
+    assert (watched.look(), watched.refused) == ("1", [])
+
+
 def test_without_anything_in_production_it_does_not_start(
     stand: Stand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

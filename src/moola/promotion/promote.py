@@ -246,6 +246,7 @@ def _sign_promotion(
         promotion_figures=dict(attempt.gate.get("figures") or {}),
         test_looks=attempt.looks,
         asked_by=attempt.who,
+        evaluated_at=attempt.evidence.created_at,
         created_at=attempt.ledger.clock().astimezone(UTC).isoformat(),
         key_id=key_id(signing_key.public_key()),
     )

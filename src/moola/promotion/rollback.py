@@ -237,6 +237,7 @@ def _order(
         champion=plan.champion_before,
         reason=reason,
         asked_by=plan.who,
+        evaluated_at=None,
         created_at=ledger.clock().astimezone(UTC).isoformat(),
         key_id=key_id(signing_key.public_key()),
     )

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +91,7 @@ class ProductionSource:
             run_id=run_id,
             model_sha256=digest,
             policy=self._policy,
-            now=datetime.now(UTC),
+            now=None,
         )
         if reasons:
             raise PromotionRefused(f"version {version} is not served: {'; '.join(reasons)}")
