@@ -337,7 +337,7 @@ def load_evidence(
     TrackingError
         If the server or store cannot be reached.
     """
-    with mlflow_call(f"version {version} of {name}"):
+    with mlflow_call(f"version {version} of {name}", reads=True):
         text = client.get_model_version(name, version).tags.get(tag)
     if not text:
         raise PromotionRefused(f"version {version} of {name} carries no evidence", remedy=_EVALUATE)
