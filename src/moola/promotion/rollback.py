@@ -95,7 +95,7 @@ def rollback(
         carries it: signature, name, run, files, gates. It stands in the ledger as a refusal.
     """
     if not dry_run:
-        recover(client, ledger, name)
+        recover(client, ledger, name, trusted_keys=trusted_keys, policy=policy)
     seen_move = last_move(ledger, name)
     state = read_state(client, name)
     champion = state.alias_version if state.agrees else ledger.champion_at(name)
