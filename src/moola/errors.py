@@ -13,6 +13,7 @@
         ├── AuditError                        the data audit found a leak or a tampered set
         ├── ProofError                        a run did not do what it said it would do
         └── PromotionRefused                  a gate, the policy or the ledger forbids it
+            └── Unsettled                     alias, stage and ledger name different versions
 
 Anything else that escapes is a bug (exit 70). Every message names the value, the limit and the remedy.
 """
@@ -100,3 +101,7 @@ class ProofError(Refused):
 
 class PromotionRefused(Refused):
     """The version may not be promoted."""
+
+
+class Unsettled(PromotionRefused):
+    """Alias, stage and ledger do not name one version: a move is under way, or went past Moola."""

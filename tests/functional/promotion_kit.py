@@ -215,6 +215,7 @@ def ask_rollback(
     arguments = {
         "name": NAME,
         "trusted_keys": trusting(key),
+        "policy": PromotionPolicy(),
         "who": "bob",
         "reason": "drift",
         **changes,

@@ -187,7 +187,7 @@ def test_a_change_on_disk_is_found_by_the_next_rollback(world: World) -> None:
     evaluate(world.client, world.server.key, version)
     world.promote(version)
     change_on_disk(world)
-    with pytest.raises(PromotionRefused, match="changed since it was promoted"):
+    with pytest.raises(PromotionRefused, match="is not proven: the model's files were changed"):
         ask_rollback(
             world.client, world.ledger, world.server.key, name=NAME, signing_key=world.server.key
         )

@@ -12,6 +12,7 @@ import pytest
 from guard_world import local_guard
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from promotion_kit import (
     NAME,
     copied_client,
@@ -23,7 +24,9 @@ from promotion_kit import (
 )
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
+from moola.errors import ConfigError
 from moola.promotion.evidence import sign, verify
+from moola.promotion.guard_artifacts import guarded
 from moola.promotion.guard_registry import GuardedRegistryStore
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.promotion.ledger import Draft, Ledger, open_intent
@@ -48,6 +51,31 @@ def test_models_outside_the_policy_are_left_alone(template_db: Path, tmp_path: P
     store.delete_registered_model("Free")
     with pytest.raises(MlflowException, match="carries no evidence"):
         store.set_registered_model_alias(NAME, "production", "1")
+
+
+@pytest.mark.parametrize("alias", ["champion", "Production", "CHAMPION"])
+def test_a_rename_carries_no_protected_alias_under_guard(
+    template_db: Path, tmp_path: Path, alias: str
+) -> None:
+    client = copied_client(template_db, tmp_path)
+    make_version(client, tmp_path, name="Free")
+    guard = local_guard(tmp_path, models=("Guarded",), protected_aliases=("production", "champion"))
+    store = GuardedRegistryStore(f"sqlite:///{tmp_path}/mlflow.db", guard=guard)
+    store.set_registered_model_alias("Free", alias, "1")
+    with pytest.raises(MlflowException, match=f"Free has alias {alias}; not renamed to Guarded"):
+        store.rename_registered_model("Free", "Guarded")
+    store.rename_registered_model("Free", "Free too")
+    store.delete_registered_model_alias("Free too", alias)
+    store.rename_registered_model("Free too", "Guarded")
+
+
+def test_a_repository_without_the_methods_the_guard_overrides_is_refused(tmp_path: Path) -> None:
+    class Renamed(LocalArtifactRepository):
+        _publish_staged_artifact = None
+
+    assert guarded(LocalArtifactRepository, local_guard(tmp_path))
+    with pytest.raises(ConfigError, match="lacks _publish_staged_artifact"):
+        guarded(Renamed, local_guard(tmp_path))
 
 
 def agreed(client: MlflowClient, ledger: Ledger) -> str | None:

@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow import MlflowClient
-from promotion_kit import FAILED, KEY, NAME, PASSED, Bench, evaluate, gate_report
+from promotion_kit import (
+    FAILED,
+    KEY,
+    NAME,
+    PASSED,
+    Bench,
+    evaluate,
+    gate_report,
+    trusting,
+)
 
-from moola.config.promotion import TAG_EVIDENCE
+from moola.config.promotion import TAG_EVIDENCE, TAG_PROMOTION_EVIDENCE
 from moola.errors import PromotionRefused, TrackingError
 from moola.promotion.decision import PromotionDenied
+from moola.promotion.evidence import SignedEvidence, verify
 from moola.promotion.ledger import Draft, Ledger
 from moola.promotion.record import append_result, decision_record
 
@@ -30,6 +40,20 @@ def test_alias_and_stage_move_together_and_the_old_version_is_archived(bench: Be
     entry = bench.ledger.entries(NAME)[-1]
     assert (entry.seq, entry.evidence_digest) == (second.ledger_seq, second.evidence_digest)
     bench.ledger.verify_chain()
+
+
+def test_a_promotion_says_when_its_evaluation_was(bench: Bench) -> None:
+    bench.promote("1", signing_key=KEY)
+    tags = bench.client.get_model_version(NAME, "1").tags
+    evaluation, promotion = (
+        verify(SignedEvidence.from_json(tags[tag]), trusting(KEY))
+        for tag in (TAG_EVIDENCE, TAG_PROMOTION_EVIDENCE)
+    )
+    assert promotion.evaluated_at == evaluation.created_at < promotion.created_at
+    bench.promote("2")
+    bench.rollback(signing_key=KEY)
+    order = bench.client.get_model_version(NAME, "1").tags[TAG_PROMOTION_EVIDENCE]
+    assert verify(SignedEvidence.from_json(order), trusting(KEY)).evaluated_at is None
 
 
 def test_the_ledger_may_be_older_than_the_store(tmp_path: Path) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from promotion_kit import KEY, NAME, Bench, trusting
 
+from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
 from moola.promotion.audit import audit_registry
+from moola.promotion.decision import PromotionDenied
+from moola.promotion.evidence import SignedEvidence, sign, verify
 from moola.promotion.key_changes import note_key_change, note_key_changes
 from moola.promotion.keys import TrustedKeys, key_id
 from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.state import put_in_production
 
 
 def test_an_audit_names_what_is_wrong(bench: Bench) -> None:
@@ -29,8 +35,59 @@ def test_an_audit_names_what_is_wrong(bench: Bench) -> None:
     bench.change_files()
     bench.client.transition_model_version_stage(NAME, "2", "Archived")
     files, state = audit()
-    assert files == "the files of version 1 were changed since it was promoted"
+    assert files.startswith("version 1: version 1 is not proven: the model's files were changed")
     assert state.endswith("the alias names 2, the stage is held by none")
+
+
+def evidence_of(bench: Bench, at: str, **changes: object) -> SignedEvidence:
+    """Return evidence of a version as it stands at its tag, signed again after some changes."""
+    tag = bench.client.get_model_version(NAME, at).tags[TAG_EVIDENCE]
+    evidence = verify(SignedEvidence.from_json(tag), trusting(KEY))
+    return sign(dataclasses.replace(evidence, **changes), KEY)
+
+
+FAILED = {"0": "passed", "1": "failed", "2": "blocked"}
+FORGERIES = {
+    "about version 9 of Other": {"name": "Other", "version": "9"},
+    "about run x": {"run_id": "x"},
+    "files were changed": {"model_sha256": "0" * 64},
+    "gate 1 is failed, not passed; gate 2 is blocked": {"verdicts": FAILED},
+    "promotion gate is failed": {"purpose": "promotion", "promotion_verdict": "failed"},
+    "evidence of a rollback": {"purpose": "rollback", "promotion_verdict": "passed"},
+    "carries other evidence than it names": {},
+}
+
+
+@pytest.mark.parametrize("found", FORGERIES)
+def test_a_promotion_written_past_moola_proves_nothing(bench: Bench, found: str) -> None:
+    bench.promote("1")
+    signed = evidence_of(bench, "2", **FORGERIES[found])
+    draft = Draft(
+        event="promotion",
+        who="eve",
+        name=NAME,
+        reason="all passed",
+        version_from="1",
+        version_to="2",
+        evidence_digest=verify(signed, trusting(KEY)).digest if FORGERIES[found] else "0" * 64,
+        payload={"evidence": signed.to_json()},
+    )
+    bench.ledger.append(draft)
+    put_in_production(bench.client, NAME, "2")
+    [finding] = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
+    assert found in finding
+    bench.rollback()
+    with pytest.raises(PromotionDenied, match=found):
+        bench.rollback(to="2")
+    assert bench.champion() == "1"
+
+
+def test_what_was_required_then_is_asked_by_an_audit_and_now_by_a_rollback(bench: Bench) -> None:
+    for version in ("1", "2"):
+        bench.promote(version)
+    assert audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings == ()
+    with pytest.raises(PromotionDenied, match="gate 6 is absent, not passed"):
+        bench.rollback(policy=PromotionPolicy(required_gates=(0, 1, 2, 6)))
 
 
 def test_key_changes_are_noted_once(tmp_path: Path) -> None:

@@ -7,10 +7,20 @@ import random
 import signal
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow import MlflowClient
-from promotion_kit import NAME, Bench, forget_connections, killed
+from promotion_kit import (
+    KEY,
+    NAME,
+    Bench,
+    ask_rollback,
+    forget_connections,
+    killed,
+    trusting,
+)
 
-from moola.promotion.ledger import Draft, Ledger, open_intent
+from moola.config.promotion import PromotionPolicy
+from moola.promotion.ledger import Draft, Entry, Ledger, open_intent
 from moola.promotion.recovery import recover
 
 
@@ -48,6 +58,11 @@ def crash_at(point: int, bench: Bench, how) -> tuple[MlflowClient, Ledger]:
     )
 
 
+def recovered(bench: Bench, *, key: Ed25519PrivateKey = KEY, **policy: object) -> Entry | None:
+    trusted, rules = trusting(key), PromotionPolicy(**policy)
+    return recover(bench.client, bench.ledger, NAME, trusted_keys=trusted, policy=rules)
+
+
 POINTS = range(6)  # before and after: intent, stage, alias
 
 
@@ -64,7 +79,7 @@ def test_an_exception_between_any_two_steps_is_made_good(bench: Bench, point: in
     client, ledger = crash_at(point, bench, crash)
     with pytest.raises(Crash):
         bench.promote("2", client=client, ledger=ledger)
-    recover(bench.client, bench.ledger, NAME)
+    recovered(bench)
     assert closed(bench)
     assert bench.champion() == ("1" if point == 0 else "2")
     bench.promote("3")
@@ -103,12 +118,28 @@ def test_a_kill_at_random_moments_is_made_good(bench: Bench) -> None:
     kills = 0
     for _ in range(12):
         kills += killed(promote_and_kill_after, moments.uniform(0.005, 0.25), bench) != 0
-        recover(bench.client, bench.ledger, NAME)
+        recovered(bench)
         assert closed(bench)
         if bench.champion() == "2":
             bench.rollback(to="1")
     assert kills
     bench.ledger.verify_chain()
+
+
+def interrupted(bench: Bench, move: str = "promote") -> None:
+    """Leave a move to version 1 between stage and alias, with version 2 in Production before."""
+
+    def crash() -> None:
+        raise Crash
+
+    client, ledger = crash_at(3, bench, crash)
+    bench.promote("2")
+    if move == "promote":
+        with pytest.raises(Crash):
+            bench.promote("1", client=client, ledger=ledger)
+    else:
+        with pytest.raises(Crash):
+            ask_rollback(client, ledger, KEY, to="1")
 
 
 def test_an_interrupted_move_whose_version_vanished_is_undone(bench: Bench) -> None:
@@ -120,7 +151,49 @@ def test_an_interrupted_move_whose_version_vanished_is_undone(bench: Bench) -> N
     with pytest.raises(Crash):
         bench.promote("2", client=client, ledger=ledger)
     bench.client.delete_model_version(NAME, "2")
-    entry = recover(bench.client, bench.ledger, NAME)
+    entry = recovered(bench)
     assert entry is not None
     assert entry.event == "abandoned"
     assert bench.champion() == "1"
+
+
+@pytest.mark.parametrize("move", ["promote", "rollback"])
+def test_an_interrupted_move_is_proven_again_before_it_is_carried_out(
+    bench: Bench, move: str
+) -> None:
+    if move == "rollback":
+        bench.promote("1")
+    interrupted(bench, move)
+    bench.change_files()
+    entry = recovered(bench)
+    assert entry is not None
+    assert (entry.event, bench.champion()) == ("abandoned", "2")
+    assert "files were changed" in entry.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"key": Ed25519PrivateKey.generate()}, "unknown key"),
+        ({"required_gates": (0, 1, 2, 6)}, "gate 6 is absent"),
+    ],
+)
+def test_an_interrupted_move_must_meet_the_keys_and_the_policy_of_today(
+    bench: Bench, changes: dict, why: str
+) -> None:
+    interrupted(bench)
+    entry = recovered(bench, **changes)
+    assert entry is not None
+    assert (entry.event, bench.champion()) == ("abandoned", "2")
+    assert why in entry.reason
+
+
+def test_an_intent_written_past_moola_puts_nobody_into_production(bench: Bench) -> None:
+    bench.promote("1")
+    gone = {"host": "elsewhere", "pid": 1, "thread": 1, "lease_until": "2000-01-01T00:00:00+00:00"}
+    forged = {"name": NAME, "version_from": "3", "version_to": "2", "evidence_digest": "0" * 64}
+    payload = {"event": "promotion", "then": {"evidence": "{}"}, **gone}
+    bench.ledger.append(Draft(event="intent", who="eve", reason="r", payload=payload, **forged))
+    entry = recovered(bench)
+    assert entry is not None
+    assert (entry.event, bench.champion()) == ("abandoned", "1")

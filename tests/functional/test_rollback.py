@@ -21,7 +21,9 @@ def test_rollback_goes_back_step_by_step_and_verifies_again(bench: Bench) -> Non
     assert bench.rollback().version == "2"
     assert bench.champion() == "2"
     bench.change_files()
-    with pytest.raises(PromotionDenied, match="changed since it was promoted"):
+    with pytest.raises(
+        PromotionDenied, match="version 1 is not proven: the model's files were changed"
+    ):
         bench.rollback()
     assert bench.rollback(to="3").champion_before == "2"
     assert bench.champion() == "3"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from serve_kit import (
     NAME,
     Reply,
@@ -166,16 +168,12 @@ def test_a_tampered_version_never_serves(
 ) -> None:
     own = copy_of(stand, tmp_path)
     version = own.make_version(seed=3)
-    own.promote(version)
     watched = Watched(own)
-    assert watched.look() == version
-    own.rollback("1")
-    assert watched.look() == "1"
+    own.promote(version)
     weights = own.weights_of(version)
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    put_in_production(own.client, NAME, version)
     assert watched.look() == "1"
     assert watched.refused[0][0] == version
     assert "files were changed" in watched.refused[0][1]
@@ -195,6 +193,46 @@ def test_what_was_not_promoted_is_not_served(
     assert "never held Production" in capsys.readouterr().err
 
 
+def test_a_withdrawn_version_is_not_served_because_somebody_moved_it_back(
+    stand: Stand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = copy_of(stand, tmp_path)
+    own.promote("2")
+    withdrawn = Watched(own)
+    own.rollback("1")
+    watched = Watched(own)
+    put_in_production(own.client, NAME, "2")  # by hand, past the ledger
+    assert [watched.look() for _ in range(3)] == ["1"] * 3
+    [(_, reason)] = watched.refused
+    assert "the ledger's last move is to version 1" in reason
+    # One that answered before the rollback, and saw neither move, does not answer for long.
+    assert [withdrawn.look() for _ in range(3)] == ["2", "2", None]
+    assert start_serve(own) == 1
+    assert "the ledger's last move is to version 1" in capsys.readouterr().err
+
+
+def test_a_deleted_model_is_an_empty_production(stand: Stand, tmp_path: Path) -> None:
+    own = copy_of(stand, tmp_path)
+    watched = Watched(own)
+    own.client.delete_registered_model(NAME)
+    assert watched.look() is None
+
+
+def test_who_may_not_read_goes_on_with_the_version_before(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise MlflowException("not yours", PERMISSION_DENIED)
+
+    own = copy_of(stand, tmp_path)
+    watched = Watched(own)
+    for call in ("get_model_version", "get_registered_model"):
+        monkeypatch.setattr(own.client, call, denied)
+        with pytest.raises(TrackingError, match="may not read"):
+            watched.look()
+    assert watched.follower.current.version == "1"
+
+
 def test_a_version_whose_key_is_revoked_stops_serving(stand: Stand, tmp_path: Path) -> None:
     own = copy_of(stand, tmp_path)
     watched = Watched(own)
@@ -211,6 +249,15 @@ def test_what_the_projects_policy_asks_for_is_asked_of_what_is_served(
     (own.folder / POLICY_FILE).write_text("required_gates: [0, 1, 2, 6]\n")
     assert start_serve(own) == 1
     assert "gate 6" in capsys.readouterr().err
+
+
+def test_what_is_in_production_is_served_however_old_its_evidence(
+    stand: Stand, tmp_path: Path
+) -> None:
+    own = copy_of(stand, tmp_path)
+    (own.folder / POLICY_FILE).write_text("max_evidence_age_days: 1.0e-9\n")
+    watched = Watched(own)
+    assert (watched.look(), watched.refused) == ("1", [])
 
 
 def test_without_anything_in_production_it_does_not_start(

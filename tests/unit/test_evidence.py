@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import dataclasses
+import hashlib
 import json
 import sys
 from datetime import UTC, datetime, timedelta
@@ -145,6 +146,25 @@ def test_policy_of_thresholds_and_age() -> None:
     fresh = PromotionPolicy(max_evidence_age_days=2)
     assert check(evidence(), policy=fresh, now=NOW + timedelta(days=2)) == []
     assert "2.5 days old" in check(evidence(), policy=fresh, now=NOW + timedelta(days=2.5))[0]
+    assert check(evidence(), policy=fresh, now=None) == []
+
+
+def test_age_counts_from_the_evaluation_and_never_from_the_future() -> None:
+    fresh = PromotionPolicy(max_evidence_age_days=2)
+    promotion = {"purpose": "promotion", "created_at": (NOW + timedelta(days=9)).isoformat()}
+    signed_later = dataclasses.replace(evidence(), **promotion, evaluated_at=NOW.isoformat())
+    assert check(signed_later, policy=fresh, now=NOW + timedelta(days=1)) == []
+    assert "9.0 days old" in check(signed_later, policy=fresh, now=NOW + timedelta(days=9))[0]
+    silent = dataclasses.replace(evidence(), **promotion)
+    assert "no readable time of its evaluation" in check(silent, policy=fresh)[0]
+    assert check(evidence(), policy=fresh, now=NOW - timedelta(minutes=4)) == []
+    assert "in the future" in check(evidence(), policy=fresh, now=NOW - timedelta(minutes=6))[0]
+
+
+def test_evidence_without_the_time_of_evaluation_keeps_the_digest_it_was_signed_with() -> None:
+    signed = sign(evidence(), KEY)
+    assert "evaluated_at" not in json.loads(signed.payload)
+    assert verify(signed, TRUSTED).digest == hashlib.sha256(signed.payload.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

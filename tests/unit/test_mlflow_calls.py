@@ -41,6 +41,12 @@ def test_each_failure_is_one_line(raised: Exception, kind: type[MoolaError], sai
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("code", [codes.PERMISSION_DENIED, codes.UNAUTHENTICATED])
+def test_who_may_not_read_was_not_refused_by_the_gates(code: int) -> None:
+    with pytest.raises(TrackingError, match="may not read it: no"), mlflow_call("it", reads=True):
+        raise MlflowException("no", code)
+
+
 def test_a_long_answer_is_cut() -> None:
     with pytest.raises(TrackingError) as caught, mlflow_call("it"):
         raise OSError("x" * 401)

@@ -53,7 +53,8 @@ class PromotionPolicy(Config):
     promoters
         Users who may move Production on a guarded server with log-in; empty: whoever MLflow lets.
     max_evidence_age_days
-        Evidence older than this is refused; None sets no limit.
+        A promotion whose evaluation is older than this is refused; None sets no limit. What is in
+        Production stays there, and a rollback is not held to it.
     max_body_mib
         Largest request body the guarded server accepts outside artifact uploads.
     webhooks

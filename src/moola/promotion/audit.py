@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moola.errors import PromotionRefused
-from moola.promotion.digest import version_digest
 from moola.promotion.keys import TrustedKeys
 from moola.promotion.ledger import MOVES, Entry, Ledger, open_intent
-from moola.promotion.rollback import proven_evidence
+from moola.promotion.proof import last_promotion, require_proof
 from moola.promotion.state import read_state
 
 if TYPE_CHECKING:
@@ -44,7 +43,10 @@ class Audit:
 def audit_registry(
     client: MlflowClient, ledger: Ledger, name: str, trusted_keys: TrustedKeys
 ) -> Audit:
-    """Check the ledger's chain, every promotion's signature and files, and the present state.
+    """Check the ledger's chain, what each promotion rests on, and the present state.
+
+    Of every version that held Production, the evidence of its last promotion must be signed, name
+    this version, its run and its files, and show the gates passed that its evaluation required.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def audit_registry(
         findings.append(f"a {pending.payload.get('event')} begun at {pending.at} was not ended")
     moves = [entry for entry in entries if entry.event in MOVES]
     for version in dict.fromkeys(str(entry.version_to) for entry in moves):
-        findings += _version_findings(client, moves, name, version, trusted_keys)
+        findings += _version_findings(client, moves, version, trusted_keys)
     champion = ledger.champion_at(name)
     state = read_state(client, name)
     if not state.agrees or state.alias_version != champion:
@@ -98,12 +100,10 @@ def audit_registry(
 
 
 def _version_findings(
-    client: MlflowClient, moves: list[Entry], name: str, version: str, trusted_keys: TrustedKeys
+    client: MlflowClient, moves: list[Entry], version: str, trusted_keys: TrustedKeys
 ) -> list[str]:
     try:
-        evidence = proven_evidence(moves, version, trusted_keys)
-        if version_digest(client, name, version) != evidence.model_sha256:
-            return [f"the files of version {version} were changed since it was promoted"]
+        require_proof(client, last_promotion(moves, version), trusted_keys, policy=None)
     except PromotionRefused as refusal:
         return [f"version {version}: {str(refusal).rstrip('.')}"]
     return []

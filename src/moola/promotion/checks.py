@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from moola.config.promotion import PromotionPolicy
 from moola.promotion.evidence import Evidence
+
+_CLOCKS_APART = timedelta(minutes=5)
 
 
 def check_evidence(
@@ -16,9 +18,13 @@ def check_evidence(
     run_id: str | None,
     model_sha256: str,
     policy: PromotionPolicy,
-    now: datetime,
+    now: datetime | None,
 ) -> list[str]:
-    """Return every reason why verified evidence does not carry this version; empty if it does."""
+    """Return every reason why verified evidence does not carry this version; empty if it does.
+
+    `now` is the time at which the evidence must not be too old; None leaves its age out, for a
+    version that was promoted while it counted.
+    """
     reasons = []
     if (evidence.name, evidence.version) != (name, version):
         subject = f"version {evidence.version} of {evidence.name}"
@@ -37,7 +43,7 @@ def check_evidence(
             f"in force are {', '.join(digest[:12] for digest in accepted)}"
         )
     reasons += _failed_gates(evidence, policy)
-    return reasons + _too_old(evidence, policy, now)
+    return reasons + ([] if now is None else _too_old(evidence, policy, now))
 
 
 def _failed_gates(evidence: Evidence, policy: PromotionPolicy) -> list[str]:
@@ -55,10 +61,13 @@ def _failed_gates(evidence: Evidence, policy: PromotionPolicy) -> list[str]:
 def _too_old(evidence: Evidence, policy: PromotionPolicy, now: datetime) -> list[str]:
     if policy.max_evidence_age_days is None:
         return []
+    evaluated = evidence.evaluated_at if evidence.purpose == "promotion" else evidence.created_at
     try:
-        age = now - datetime.fromisoformat(evidence.created_at)
+        age = now - datetime.fromisoformat(str(evaluated))
     except (ValueError, TypeError):
-        return [f"the evidence bears no readable time ({evidence.created_at!r})"]
+        return [f"the evidence bears no readable time of its evaluation ({evaluated!r})"]
+    if age < -_CLOCKS_APART:
+        return [f"the evidence is of {evaluated}, in the future; set the clocks right"]
     days = age.total_seconds() / 86400
     if days <= policy.max_evidence_age_days:
         return []

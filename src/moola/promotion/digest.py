@@ -121,10 +121,10 @@ def downloaded(client: MlflowClient, name: str, version: str) -> Iterator[Path]:
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    with mlflow_call(f"version {version} of {name}"):
+    with mlflow_call(f"version {version} of {name}", reads=True):
         address = client.get_model_version_download_uri(name, version)
     with tempfile.TemporaryDirectory(prefix="moola-version-") as temporary:
-        with mlflow_call(f"the files at {address}"):
+        with mlflow_call(f"the files at {address}", reads=True):
             repository = get_artifact_repository(address, tracking_uri=client.tracking_uri)
             repository.download_artifacts("", dst_path=temporary)
         yield Path(temporary)

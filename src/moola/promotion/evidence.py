@@ -76,6 +76,8 @@ class Evidence:
         Who asked for the promotion or rollback.
     created_at
         Time of signing, ISO 8601 in UTC.
+    evaluated_at
+        For a promotion, `created_at` of the evaluation it rests on; else None, which is not signed.
     key_id
         The id of the signing key.
     """
@@ -103,11 +105,14 @@ class Evidence:
     test_looks: int | None = None
     reason: str | None = None
     asked_by: str | None = None
+    evaluated_at: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["required_gates"] = list(self.required_gates)
+        if self.evaluated_at is None:  # evidence signed before there was this field keeps its form
+            del values["evaluated_at"]
         return values
 
     @property
@@ -332,7 +337,7 @@ def load_evidence(
     TrackingError
         If the server or store cannot be reached.
     """
-    with mlflow_call(f"version {version} of {name}"):
+    with mlflow_call(f"version {version} of {name}", reads=True):
         text = client.get_model_version(name, version).tags.get(tag)
     if not text:
         raise PromotionRefused(f"version {version} of {name} carries no evidence", remedy=_EVALUATE)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import posixpath
 from typing import Any
 
+import mlflow
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from moola.errors import ConfigError
 from moola.promotion.guard_core import Guard, deny
 
 # Resolved by other repositories, which are guarded themselves, or never written by a server.
 _INDIRECT = ("runs", "models", "http", "https", "mlflow-artifacts", "dbfs")
+# Private, so a version of MLflow may rename them: the checks would then never run.
+_OVERRIDDEN_LOCALLY = ("_publish_staged_artifact", "_create_staging_artifact")
 
 
 def guard_all_repositories(guard: Guard) -> None:
@@ -29,7 +33,20 @@ def guard_all_repositories(guard: Guard) -> None:
 
 
 def guarded(base: type[ArtifactRepository], guard: Guard) -> type[ArtifactRepository]:
-    """Return a subclass of an artifact repository that refuses to change what is frozen."""
+    """Return a subclass of an artifact repository that refuses to change what is frozen.
+
+    Raises
+    ------
+    ConfigError
+        If the repository of this MLflow lacks a method in which the check would stand.
+    """
+    for method in _OVERRIDDEN_LOCALLY if issubclass(base, LocalArtifactRepository) else ():
+        if not callable(getattr(base, method, None)):
+            raise ConfigError(
+                f"{base.__name__} of MLflow {mlflow.__version__} lacks {method}",
+                limit="a method that writes a file, so that frozen files can be kept",
+                remedy="Install the version of MLflow that Moola is tested with",
+            )
     mixin = _local_mixin(guard) if issubclass(base, LocalArtifactRepository) else _mixin(guard)
     return type(f"Guarded{base.__name__}", (mixin, base), {})
 

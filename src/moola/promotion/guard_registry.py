@@ -77,9 +77,12 @@ class GuardedRegistryStore(SqlAlchemyStore):
         super().delete_registered_model_alias(name, alias)
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
-        """Rename a model that never had a version in Production."""
+        """Rename a model without versions in Production's history or aliases that stand for it."""
         if self.guard.policy.guards(name) or self.guard.policy.guards(new_name):
             self._refuse_if_moved(name, "renamed")
+            aliases = self.get_registered_model(name).aliases
+            if standing := ", ".join(filter(self.guard.policy.protects_alias, sorted(aliases))):
+                self._refuse(name, None, f"{name} has alias {standing}; not renamed to {new_name}")
         return super().rename_registered_model(name, new_name)
 
     def delete_registered_model(self, name: str) -> None:

@@ -150,7 +150,7 @@ def promote(
     if ledger.moves_by_server and signing_key is None and not dry_run:
         raise ConfigError("there is no signing key", limit="one that the guarded server trusts")
     try:
-        notes = [] if dry_run else _recovered(client, ledger, name)
+        notes = [] if dry_run else _recovered(client, ledger, name, trusted_keys, policy)
         seen_move = last_move(ledger, name)
         attempt.champion = read_state(client, name).champion
         attempt.signed = evidence or load_evidence(client, name, version)
@@ -178,8 +178,14 @@ def promote(
     return attempt.decision(reasons=[], entry=entry, notes=notes)
 
 
-def _recovered(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
-    entry = recover(client, ledger, name)
+def _recovered(
+    client: MlflowClient,
+    ledger: Ledger,
+    name: str,
+    trusted_keys: TrustedKeys,
+    policy: PromotionPolicy,
+) -> list[str]:
+    entry = recover(client, ledger, name, trusted_keys=trusted_keys, policy=policy)
     if entry is None:
         return []
     return [f"an interrupted move was closed first: {entry.event} of version {entry.version_to}"]
@@ -241,6 +247,7 @@ def _sign_promotion(
         promotion_figures=dict(attempt.gate.get("figures") or {}),
         test_looks=attempt.looks,
         asked_by=attempt.who,
+        evaluated_at=attempt.evidence.created_at,
         created_at=attempt.ledger.clock().astimezone(UTC).isoformat(),
         key_id=key_id(signing_key.public_key()),
     )

@@ -1,8 +1,8 @@
 """Moves of Production that survive a crash: an intent first, then the registry, then the line.
 
 The intent goes into the ledger only after every check has passed. Whoever finds it open later, with
-its author gone, carries it through; if the version has vanished meanwhile, Production goes back to
-the version that held it before.
+its author gone, checks it again and carries it through; if it no longer holds (the version has
+vanished, its files changed, the key was revoked), Production goes back to the ledger's champion.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from moola.config.promotion import PromotionPolicy
 from moola.errors import PromotionRefused, TrackingError
+from moola.promotion.keys import TrustedKeys
 from moola.promotion.ledger import (
     MOVES,
     Draft,
@@ -27,6 +29,7 @@ from moola.promotion.ledger import (
     open_intent,
     read_entries,
 )
+from moola.promotion.proof import last_promotion, require_proof
 from moola.promotion.state import clear_production, put_in_production, read_state
 
 if TYPE_CHECKING:
@@ -93,8 +96,15 @@ def move(
     return entry
 
 
-def recover(client: MlflowClient, ledger: Ledger, name: str) -> Entry | None:
-    """Finish, or undo, a move of Production that was interrupted.
+def recover(
+    client: MlflowClient,
+    ledger: Ledger,
+    name: str,
+    *,
+    trusted_keys: TrustedKeys,
+    policy: PromotionPolicy,
+) -> Entry | None:
+    """Finish a move of Production that was interrupted, or undo it if it is no longer proven.
 
     Parameters
     ----------
@@ -104,6 +114,10 @@ def recover(client: MlflowClient, ledger: Ledger, name: str) -> Entry | None:
         The ledger, usually in the registry's database.
     name
         The registered model.
+    trusted_keys
+        Keys whose signature counts.
+    policy
+        The policy in force.
 
     Returns
     -------
@@ -126,6 +140,10 @@ def recover(client: MlflowClient, ledger: Ledger, name: str) -> Entry | None:
             f"(by {intent.who})",
             remedy="Try again when it has ended",
         )
+    try:
+        _require_still_proven(client, ledger, intent, trusted_keys, policy)
+    except PromotionRefused as refusal:
+        return _undo(client, ledger, intent, refusal)
     return _finish(client, ledger, intent)
 
 
@@ -152,6 +170,21 @@ def close_intent(connection: sa.Connection, intent: Entry, *, at: datetime) -> E
     return append_entry(connection, draft, at=at)
 
 
+def _require_still_proven(
+    client: MlflowClient,
+    ledger: Ledger,
+    intent: Entry,
+    trusted_keys: TrustedKeys,
+    policy: PromotionPolicy,
+) -> None:
+    if intent.payload["event"] == "promotion" and "evidence" in intent.payload["then"]:
+        proof = dataclasses.replace(intent, payload=intent.payload["then"])
+    else:
+        moves = ledger.entries(intent.name, events=MOVES)
+        proof = last_promotion(moves, str(intent.version_to))
+    require_proof(client, proof, trusted_keys, policy=policy)
+
+
 def _finish(client: MlflowClient, ledger: Ledger, intent: Entry) -> Entry:
     try:
         put_in_production(client, intent.name, str(intent.version_to))
@@ -163,11 +196,12 @@ def _finish(client: MlflowClient, ledger: Ledger, intent: Entry) -> Entry:
 
 def _undo(client: MlflowClient, ledger: Ledger, intent: Entry, why: PromotionRefused) -> Entry:
     state = read_state(client, intent.name)
-    if state.alias_version != intent.version_from or not state.agrees:
-        if intent.version_from is None:
+    champion = ledger.champion_at(intent.name)
+    if state.alias_version != champion or not state.agrees:
+        if champion is None:
             clear_production(client, intent.name)
         else:
-            put_in_production(client, intent.name, intent.version_from)
+            put_in_production(client, intent.name, champion)
     return ledger.append(
         Draft(
             event="abandoned",

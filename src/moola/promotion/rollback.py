@@ -8,15 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from moola.config.names import ALIAS_CHALLENGER, ALIAS_PRODUCTION, STAGE_STAGING
-from moola.config.promotion import TAG_PROMOTION_EVIDENCE
+from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.digest import version_digest
-from moola.promotion.evidence import Evidence, SignedEvidence, sign, store_evidence
-from moola.promotion.evidence import verify as verify_evidence
+from moola.promotion.evidence import Evidence, sign, store_evidence
 from moola.promotion.keys import TrustedKeys, key_id
 from moola.promotion.ledger import MOVES, Draft, Entry, Ledger
+from moola.promotion.proof import last_promotion, require_proof
 from moola.promotion.recovery import last_move, move, recover
 from moola.promotion.state import read_state, set_stage
 
@@ -52,6 +51,7 @@ def rollback(
     ledger: Ledger,
     name: str,
     trusted_keys: TrustedKeys,
+    policy: PromotionPolicy,
     who: str,
     reason: str,
     to: str | None = None,
@@ -70,6 +70,8 @@ def rollback(
         The registered model.
     trusted_keys
         Keys whose signature counts.
+    policy
+        The policy in force, which the version's evidence must satisfy but for its age.
     who
         Who asks; goes into the ledger.
     reason
@@ -89,11 +91,11 @@ def rollback(
     Raises
     ------
     PromotionDenied
-        If the version never held Production, its files changed since, or the signature of its
-        evidence no longer counts. It stands in the ledger as a refusal.
+        If the version never held Production, or the evidence of its last promotion no longer
+        carries it: signature, name, run, files, gates. It stands in the ledger as a refusal.
     """
     if not dry_run:
-        recover(client, ledger, name)
+        recover(client, ledger, name, trusted_keys=trusted_keys, policy=policy)
     seen_move = last_move(ledger, name)
     state = read_state(client, name)
     champion = state.alias_version if state.agrees else ledger.champion_at(name)
@@ -110,7 +112,10 @@ def rollback(
         dry_run=dry_run,
     )
     try:
-        evidence = _verify_again(client, moves, name, target, trusted_keys)
+        if target is None:
+            raise PromotionRefused("no earlier version held Production")
+        proof = last_promotion(moves, target)
+        evidence = require_proof(client, proof, trusted_keys, policy=policy)
         if target == champion and state.agrees:
             raise PromotionRefused("it already holds Production")
         if dry_run:
@@ -192,33 +197,6 @@ def previous_champion(moves: list[Entry]) -> str | None:
     return pile[-2] if len(pile) > 1 else None
 
 
-def proven_evidence(moves: list[Entry], version: str, trusted_keys: TrustedKeys) -> Evidence:
-    """Return the evidence on which a version was last promoted, its signature checked again."""
-    proofs = [e for e in moves if e.event == "promotion" and e.version_to == version]
-    if not proofs or "evidence" not in proofs[-1].payload:
-        raise PromotionRefused(f"version {version} never held Production by Moola's ledger")
-    return verify_evidence(SignedEvidence.from_json(proofs[-1].payload["evidence"]), trusted_keys)
-
-
-def _verify_again(
-    client: MlflowClient,
-    moves: list[Entry],
-    name: str,
-    target: str | None,
-    trusted_keys: TrustedKeys,
-) -> Evidence:
-    if target is None:
-        raise PromotionRefused("no earlier version held Production")
-    evidence = proven_evidence(moves, target, trusted_keys)
-    found = version_digest(client, name, target)
-    if found != evidence.model_sha256:
-        raise PromotionRefused(
-            f"the model's files were changed since it was promoted (SHA-256 {found[:12]}, "
-            f"promoted {evidence.model_sha256[:12]})"
-        )
-    return evidence
-
-
 def _order(
     client: MlflowClient,
     ledger: Ledger,
@@ -237,6 +215,7 @@ def _order(
         champion=plan.champion_before,
         reason=reason,
         asked_by=plan.who,
+        evaluated_at=None,
         created_at=ledger.clock().astimezone(UTC).isoformat(),
         key_id=key_id(signing_key.public_key()),
     )

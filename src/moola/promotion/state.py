@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moola.config.names import ALIAS_PRODUCTION, STAGE_ARCHIVED, STAGE_PRODUCTION
-from moola.errors import PromotionRefused
+from moola.errors import Unsettled
 from moola.promotion.calls import mlflow_call
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ class RegistryState:
 
     @property
     def champion(self) -> str | None:
-        """The version in Production; raises PromotionRefused if alias and stage disagree."""
+        """The version in Production; raises Unsettled if alias and stage disagree."""
         if not self.agrees:
             held = ", ".join(self.stage_versions) or "no version"
-            raise PromotionRefused(
+            raise Unsettled(
                 f"alias {ALIAS_PRODUCTION} of {self.name} names version {self.alias_version}, "
                 f"stage {STAGE_PRODUCTION} is held by {held}",
                 limit="one and the same version",
@@ -63,9 +63,9 @@ def read_state(client: MlflowClient, name: str) -> RegistryState:
     PromotionRefused
         If there is no such registered model.
     TrackingError
-        If the registry cannot be reached.
+        If the registry cannot be reached or may not be read.
     """
-    with mlflow_call(f"registered model {name}"):
+    with mlflow_call(f"registered model {name}", reads=True):
         alias = client.get_registered_model(name).aliases.get(ALIAS_PRODUCTION)
     holders = [v for v in all_versions(client, name) if v.current_stage == STAGE_PRODUCTION]
     return RegistryState(
@@ -80,7 +80,7 @@ def all_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     quote = '"' if "'" in name else "'"
     found: list[ModelVersion] = []
     token = None
-    with mlflow_call(f"the versions of {name}"):
+    with mlflow_call(f"the versions of {name}", reads=True):
         while True:
             page = client.search_model_versions(f"name={quote}{name}{quote}", page_token=token)
             found += page

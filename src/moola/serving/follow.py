@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from moola.errors import MoolaError, Refused
+from moola.errors import MoolaError, Refused, Unsettled
 from moola.serving.batching import freeze_garbage
 from moola.serving.scoring import WindowScorer
 
 _LOG = logging.getLogger("moola.serve")
 _LONGEST_PAUSE_SECONDS = 60.0
+_PATIENT_LOOKS = 3  # a move of Production is over long before
+_DISPUTED = "disputed"  # stands for a version where registry and ledger name several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +35,17 @@ class Source(Protocol):
     def wanted(self) -> str | None:
         """Return the version that should answer, None if there should be none.
 
-        Raises Refused while that is not settled, another MoolaError if it cannot be asked.
+        Raises Unsettled while that is not settled, another MoolaError if it cannot be asked.
         """
 
     def check(self, served: Served) -> None:
-        """Raise Refused if a loaded version may no longer answer."""
+        """Raise Refused if a loaded version may no longer answer.
+
+        Raises Unsettled if by the ledger it is no longer the one.
+        """
 
     def load(self, version: str) -> Served:
-        """Load a version; raises Refused if it does not show what it must."""
+        """Load a version; raises Refused, or Unsettled, if it does not show what it must."""
 
 
 class Follower:
@@ -55,7 +60,8 @@ class Follower:
     on_change
         Told the version that answers from now on, or None.
     on_refusal
-        Told a version that was refused, and why.
+        Told a version that was refused, and why; ``disputed`` stands for one that registry and
+        ledger do not agree about for several looks.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Follower:
         self._thread: threading.Thread | None = None
         self._refused: str | None = None
         self._retry_at = self._retry_pause = 0.0
+        self._num_unsettled = 0
         self.current: Served | None = None
 
     def start(self) -> None:
@@ -102,33 +109,48 @@ class Follower:
 
     def look(self) -> None:
         """Ask the source once and act on its answer."""
-        version = self._source.wanted()
-        if version is None:
-            if self.current is not None:
+        try:
+            self._act(self._source.wanted())
+        except Unsettled as disagreement:
+            self._bear(disagreement)
+        else:
+            self._num_unsettled = 0
+
+    def _act(self, version: str | None) -> None:
+        current = self.current
+        answers = current is not None and version == current.version
+        try:
+            if current is not None and answers:
+                self._source.check(current)
+            elif version is not None and not self._pauses(version):
+                self._put(self._source.load(version))
+            elif version is None and current is not None:
                 self._put(None)
+        except Unsettled:
+            raise
+        except Refused as refusal:
+            if answers:
+                self._put(None)
+            self._refuse(str(version), refusal)
+
+    def _bear(self, why: Refused) -> None:
+        """Wait for the end of a move; if it does not come, check what answers, and report."""
+        self._num_unsettled += 1
+        if self._num_unsettled < _PATIENT_LOOKS:
             return
-        if self.current is not None and version == self.current.version:
+        if self.current is not None:
             try:
                 self._source.check(self.current)
             except Refused as refusal:
                 self._put(None)
-                self._refuse(version, refusal)
-            return
-        if version == self._refused and time.monotonic() < self._retry_at:
-            return
-        try:
-            served = self._source.load(version)
-        except Refused as refusal:
-            self._refuse(version, refusal)
-            return
-        self._put(served)
+                why = refusal
+        if not self._pauses(_DISPUTED):
+            self._refuse(_DISPUTED, why)
 
     def _follow(self) -> None:
         while not self._stop.wait(self._poll_seconds):
             try:
                 self.look()
-            except Refused:
-                continue  # a move is under way; the next look will see its end
             except MoolaError as error:
                 _LOG.warning("registry", extra={"fields": {"reason": str(error)[:300]}})
             except Exception:
@@ -137,6 +159,9 @@ class Follower:
     def _put(self, served: Served | None) -> None:
         self.current, self._refused = served, None
         self._on_change(served)
+
+    def _pauses(self, version: str) -> bool:
+        return version == self._refused and time.monotonic() < self._retry_at
 
     def _refuse(self, version: str, refusal: Refused) -> None:
         """Report a refusal; the same version is loaded again after ever longer pauses only."""

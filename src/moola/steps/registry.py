@@ -16,6 +16,7 @@ from moola.config.promotion import (
     KEY_FILE,
     KEY_FOLDER,
     TRUSTED_FOLDER,
+    PromotionPolicy,
 )
 from moola.promotion.audit import Audit, audit_registry
 from moola.promotion.decision import Decision
@@ -59,6 +60,7 @@ def rollback(
         ledger=ledger_of(ledger_url),
         name=name,
         trusted_keys=load_trusted_keys(project / TRUSTED_FOLDER),
+        policy=PromotionPolicy.in_force(project),
         who=getpass.getuser(),
         reason=reason,
         to=to,
@@ -86,7 +88,7 @@ def read_history(name: str, *, at: datetime | None, ledger_url: str | None = Non
 
 
 def verify(name: str, *, ledger_url: str | None = None, project: Path = Path()) -> Audit:
-    """Check the ledger's chain, every promotion's signature and files, and who holds Production."""
+    """Check the ledger's chain, what each promotion rests on, and who holds Production."""
     client = connect()
     trusted = load_trusted_keys(project / TRUSTED_FOLDER)
     return audit_registry(client, ledger_of(ledger_url), name, trusted)

@@ -6,20 +6,16 @@ import json
 import logging
 import os
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
-from moola.errors import MoolaError, PromotionRefused
-from moola.promotion.calls import mlflow_call
-from moola.promotion.checks import check_evidence
+from moola.errors import MoolaError, PromotionRefused, Unsettled
 from moola.promotion.digest import downloaded, model_files_digest
-from moola.promotion.evidence import Evidence
 from moola.promotion.keys import load_trusted_keys
 from moola.promotion.ledger import MOVES, Ledger
-from moola.promotion.rollback import proven_evidence
+from moola.promotion.proof import evidence_in, last_promotion, require_proof
 from moola.promotion.state import read_state
 from moola.serving.follow import Served
 from moola.serving.pyfunc import checkpoint_of
@@ -61,41 +57,45 @@ class ProductionSource:
         self._device = device
 
     def wanted(self) -> str | None:
-        """Return the version in Production; raises PromotionRefused while a move is under way."""
-        return read_state(self._client, self._name).champion
+        """Return the version in Production; raises Unsettled while alias and stage disagree."""
+        try:
+            state = read_state(self._client, self._name)
+        except PromotionRefused:  # the model is gone, and its Production with it
+            return None
+        return state.champion
 
     def check(self, served: Served) -> None:
-        """Raise PromotionRefused if the evidence of a loaded version no longer counts."""
+        """Raise PromotionRefused if the evidence of a loaded version no longer counts.
+
+        Raises Unsettled if the ledger's last move is to another version.
+        """
         self._require(served.version, served.sha256)
 
     def load(self, version: str) -> Served:
         """Copy, verify and load a version."""
-        self._evidence(version)  # a version without any is not worth a download
+        self._require(version)  # a version without any is not worth a download
         with downloaded(self._client, self._name, version) as folder:
             digest = model_files_digest(folder)
             self._require(version, digest)
             return _served(folder, version, digest, proven=True, device=self._device)
 
-    def _evidence(self, version: str) -> Evidence:
+    def _require(self, version: str, digest: str | None = None) -> None:
+        """Ask for signed evidence, and of files that are here already for all it must show."""
         # Read each time: a key revoked while the server runs counts no more.
         trusted = load_trusted_keys(self._trusted_folder)
         moves = self._ledger.entries(self._name, events=MOVES)
-        return proven_evidence(moves, version, trusted)
-
-    def _require(self, version: str, digest: str) -> None:
-        with mlflow_call(f"version {version} of {self._name}"):
-            run_id = self._client.get_model_version(self._name, version).run_id
-        reasons = check_evidence(
-            self._evidence(version),
-            name=self._name,
-            version=version,
-            run_id=run_id,
-            model_sha256=digest,
-            policy=self._policy,
-            now=datetime.now(UTC),
-        )
-        if reasons:
-            raise PromotionRefused(f"version {version} is not served: {'; '.join(reasons)}")
+        proof = last_promotion(moves, version)
+        if moves[-1].version_to != version:
+            raise Unsettled(
+                f"version {version} of {self._name} is in Production, the ledger's last move is to "
+                f"version {moves[-1].version_to}",
+                limit="one and the same version",
+                remedy="Run `moola rollback --to VERSION` or `moola promote`",
+            )
+        if digest is None:
+            evidence_in(proof, trusted)
+        else:
+            require_proof(self._client, proof, trusted, policy=self._policy, model_sha256=digest)
 
 
 class PinnedSource:
