@@ -126,6 +126,17 @@ def test_parquet_in_its_usual_shapes(tmp_path, kind):
     assert bars.ohlc.tolist() == OHLC
 
 
+@pytest.mark.parametrize("column", ["close", "volume"])
+def test_a_text_among_the_numbers_of_a_parquet_file_is_one_line(tmp_path, column):
+    columns = {k: ["1", "1"] for k in ("open", "high", "low", "close", "volume")}
+    table = {"timestamp": [1483308000, 1483311600], **columns, column: ["1", "n/a"]}
+    pq.write_table(pa.table(table), tmp_path / "f.parquet")
+    with pytest.raises(DataError, match=r"f.parquet \(parquet\) cannot be read: .*'n/a'") as caught:
+        ingest(tmp_path / "f.parquet", "x", tmp_path / "bars")
+    assert "expected numbers in open, high, low, close, volume" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -161,5 +172,5 @@ def test_several_instruments_are_refused_until_one_is_chosen(tmp_path):
         DataError, match=r"holds 2 tickers and --symbol is None; expected one of A, B"
     ):
         ingest(put(tmp_path, FILES["yfinance, two tickers"][0]), "x", tmp_path / "bars")
-    with pytest.raises(DataError, match="holds no bars"):
+    with pytest.raises(DataError, match=r"holds no bars of 'Z'; expected --symbol one of X, Y"):
         ingest(put(tmp_path, text), "x", tmp_path / "bars", IngestOptions(symbol="Z"))

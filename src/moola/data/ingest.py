@@ -87,8 +87,8 @@ def ingest(
     try:
         tally, spool = Tally(), Spool(temporary / "spool.arrow")
         with spool:
-            for batch in read_rows(Path(path), form, options, tally):
-                spool.add(batch)
+            for batch, rows in read_rows(Path(path), form, options, tally):
+                spool.add(batch, rows)
                 report(tally.rows)
         _refuse_faults(path, tally)
         _write(temporary / target.name, spool, options, tally, path)
