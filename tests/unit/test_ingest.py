@@ -114,6 +114,18 @@ def test_a_bar_set_is_never_overwritten(tmp_path):
             ingest(first, name, tmp_path / "bars")
 
 
+def test_a_report_that_cannot_be_made_leaves_the_name_free(tmp_path, monkeypatch):
+    def broken(report):
+        raise ZeroDivisionError
+
+    path = put(tmp_path, HEAD + row(1, 1, 1, 1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "quality_page", broken)
+        with pytest.raises(ZeroDivisionError):
+            ingest(path, "x", tmp_path / "bars")
+    assert list((tmp_path / "bars").iterdir()) == []
+
+
 @pytest.mark.parametrize("order", ["oldest first", "newest first", "shuffled"])
 def test_many_chunks_come_out_as_one_in_order(tmp_path, monkeypatch, order):
     """Chunks of a few rows: every boundary is crossed, the last row of one begins the next."""
