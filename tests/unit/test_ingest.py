@@ -43,6 +43,28 @@ def test_what_breaks_ohlc_or_time_is_refused_and_nothing_is_written(tmp_path, ca
     assert list((tmp_path / "bars").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("2017-01-01T08:00:00Z,X,1,1,1,2\n", "1 of 17 rows .* first is data row 15"),
+        ("2017-01-01T01:00:00Z,X,1,1,1,1\n", "neither ascend nor descend, first at data row 15"),
+    ],
+)
+def test_rows_are_counted_as_in_the_file_whatever_instrument_is_read(tmp_path, wrong, message):
+    """X stands in every second row: its 8th is the file's data row 15."""
+    hours = [f"2017-01-01T{h:02}:00:00Z,{s},1,1,1,1\n" for h in range(8) for s in "XY"]
+    text = "time,symbol,open,high,low,close\n" + "".join([*hours[:15], wrong, *hours[15:]])
+    with pytest.raises(DataError, match=message):
+        ingest(put(tmp_path, text), "x", tmp_path / "bars", IngestOptions(symbol="X"))
+
+
+def test_rows_left_out_by_a_repair_count_too(tmp_path):
+    text = HEAD + row(1, "", 1, 1, 1) + row(2, 1, 1, 1, 1) + row(3, 1, 1, 1, 1) + row(1, 1, 1, 1, 1)
+    options = IngestOptions(repairs=("drop-missing",))
+    with pytest.raises(DataError, match="neither ascend nor descend, first at data row 3"):
+        ingest(put(tmp_path, text), "x", tmp_path / "bars", options)
+
+
 def test_repairs_do_what_they_say_and_are_recorded(tmp_path):
     text = HEAD + (
         row(3, 5, 6, 4, 5) + row(1, 1, 1.5, 1.1, 1.2) + row(2, 2, 2, 2, 2)
@@ -90,6 +112,18 @@ def test_a_bar_set_is_never_overwritten(tmp_path):
     for name in ("../x", ".x", "a/b", ""):
         with pytest.raises(MoolaError, match="bare name"):
             ingest(first, name, tmp_path / "bars")
+
+
+def test_a_report_that_cannot_be_made_leaves_the_name_free(tmp_path, monkeypatch):
+    def broken(report):
+        raise ZeroDivisionError
+
+    path = put(tmp_path, HEAD + row(1, 1, 1, 1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "quality_page", broken)
+        with pytest.raises(ZeroDivisionError):
+            ingest(path, "x", tmp_path / "bars")
+    assert list((tmp_path / "bars").iterdir()) == []
 
 
 @pytest.mark.parametrize("order", ["oldest first", "newest first", "shuffled"])

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from ingest_kit import HEAD, put
 
-from moola.data.bars import read_bars
+from moola.data.bars import PRICE_COLUMNS, read_bars
 from moola.data.ingest import IngestOptions, ingest
+from moola.data.ingest_times import to_utc
 from moola.errors import DataError
 
 # two bars: 2017-01-01 22:00 and 23:00 UTC
@@ -126,6 +127,45 @@ def test_parquet_in_its_usual_shapes(tmp_path, kind):
     assert bars.ohlc.tolist() == OHLC
 
 
+@pytest.mark.parametrize("factor", [1, 10**3, 10**6, 10**9])
+def test_epochs_as_floats_have_the_unit_their_size_tells(tmp_path, factor):
+    """As pandas writes a column of whole numbers that holds a NaN."""
+    columns = {k: np.r_[np.array(OHLC)[:, i], 1.0] for i, k in enumerate(PRICE_COLUMNS)}
+    time = np.array([1483308000 * factor, 1483311600 * factor, np.nan])
+    pq.write_table(pa.table({"unix": time, **columns}), tmp_path / "f.parquet")
+    with pytest.raises(DataError, match=r"1 of 3 rows .* have no time .* first is data row 2"):
+        ingest(tmp_path / "f.parquet", "x", tmp_path / "bars")
+    options = IngestOptions(repairs=("drop-missing",))
+    bars = read_bars(ingest(tmp_path / "f.parquet", "x", tmp_path / "bars", options).path)
+    assert [str(t) for t in bars.time] == TIMES
+    assert bars.ohlc.tolist() == OHLC
+
+
+def test_float_seconds_keep_their_fraction():
+    times = to_utc(pa.array([1483308000.25, 1483308000250.0, None, np.inf]))
+    assert times.cast(pa.int64()).to_pylist() == [1483308000250000, 1483308000250000, None, None]
+
+
+@pytest.mark.parametrize("seconds", [-(10**11) + 1, 10**11 - 1])
+def test_a_time_of_no_year_a_bar_can_have_is_refused(tmp_path, seconds):
+    table = pa.table({"unix": [seconds], **{k: [1.0] for k in PRICE_COLUMNS}})
+    pq.write_table(table, tmp_path / "f.parquet")
+    with pytest.raises(DataError, match=r"lies in the year \S+; expected a year from 1678 to 2261"):
+        ingest(tmp_path / "f.parquet", "x", tmp_path / "bars")
+    assert not list((tmp_path / "bars").iterdir())
+
+
+@pytest.mark.parametrize("column", ["close", "volume"])
+def test_a_text_among_the_numbers_of_a_parquet_file_is_one_line(tmp_path, column):
+    columns = {k: ["1", "1"] for k in ("open", "high", "low", "close", "volume")}
+    table = {"timestamp": [1483308000, 1483311600], **columns, column: ["1", "n/a"]}
+    pq.write_table(pa.table(table), tmp_path / "f.parquet")
+    with pytest.raises(DataError, match=r"f.parquet \(parquet\) cannot be read: .*'n/a'") as caught:
+        ingest(tmp_path / "f.parquet", "x", tmp_path / "bars")
+    assert "expected numbers in open, high, low, close, volume" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -161,5 +201,5 @@ def test_several_instruments_are_refused_until_one_is_chosen(tmp_path):
         DataError, match=r"holds 2 tickers and --symbol is None; expected one of A, B"
     ):
         ingest(put(tmp_path, FILES["yfinance, two tickers"][0]), "x", tmp_path / "bars")
-    with pytest.raises(DataError, match="holds no bars"):
+    with pytest.raises(DataError, match=r"holds no bars of 'Z'; expected --symbol one of X, Y"):
         ingest(put(tmp_path, text), "x", tmp_path / "bars", IngestOptions(symbol="Z"))

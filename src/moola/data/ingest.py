@@ -81,14 +81,16 @@ def ingest(
     options = options or IngestOptions()
     check_name("bar set", name, "a bar set")
     form = detect(Path(path), columns=options.columns, ticker=options.symbol)
-    target = bars_folder / f"{name}.parquet"
+    target, json_path, page_path = (
+        bars_folder / f"{name}.{end}" for end in ("parquet", "quality.json", "quality.html")
+    )
     bars_folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=bars_folder, prefix=f".{name}."))
     try:
         tally, spool = Tally(), Spool(temporary / "spool.arrow")
         with spool:
-            for batch in read_rows(Path(path), form, options, tally):
-                spool.add(batch)
+            for batch, rows in read_rows(Path(path), form, options, tally):
+                spool.add(batch, rows)
                 report(tally.rows)
         _refuse_faults(path, tally)
         _write(temporary / target.name, spool, options, tally, path)
@@ -102,13 +104,13 @@ def ingest(
             "repairs": dict(sorted(tally.repaired.items())),
         }
         quality = assess(temporary / target.name, jump_mad=options.jump_mad, facts=facts)
+        write_json(temporary / json_path.name, quality.to_dict())
+        (temporary / page_path.name).write_text(quality_page(quality))
         _install(temporary / target.name, target)
+        for report_path in (json_path, page_path):
+            (temporary / report_path.name).replace(report_path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    json_path, page_path = (bars_folder / f"{name}.quality.{e}" for e in ("json", "html"))
-    write_json(json_path, quality.to_dict())
-    with atomic_file(page_path) as draft:
-        draft.write_text(quality_page(quality))
     return Ingested(path=target, report_path=json_path, page_path=page_path, report=quality)
 
 

@@ -143,10 +143,16 @@ def read_chunks(path: Path, form: Format) -> Iterator[pa.RecordBatch]:
                 ),
             )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"file {path} ({form.name}) cannot be read: {one_line(error)}",
-            limit=f"numbers in {', '.join(form.prices)}",
-        ) from None
+        raise unreadable(path, form, error) from None
+
+
+def unreadable(path: Path, form: Format, error: Exception) -> DataError:
+    """Return the error of a file in which a value cannot be read."""
+    numbers = [*form.prices, *([form.volume] if form.volume else [])]
+    return DataError(
+        f"file {path} ({form.name}) cannot be read: {one_line(error)}",
+        limit=f"numbers in {', '.join(numbers)}",
+    )
 
 
 def _detect_csv(path: Path, columns: tuple[str, ...], ticker: str | None) -> Format:

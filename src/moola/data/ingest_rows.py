@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from moola.data.bars import PRICE_COLUMNS
-from moola.data.ingest_formats import Format, read_chunks
+from moola.data.ingest_formats import Format, read_chunks, unreadable
 from moola.data.ingest_times import to_utc
 from moola.errors import ConfigError, DataError
 
@@ -73,10 +73,10 @@ class Tally:
     faults: dict[str, tuple[int, int]] = field(default_factory=dict)
     repaired: dict[str, int] = field(default_factory=dict)
 
-    def fault(self, name: str, mask: NDArray[np.bool_], first_row: int) -> None:
-        """Note rows that are wrong."""
+    def fault(self, name: str, mask: NDArray[np.bool_], rows: NDArray[np.int64]) -> None:
+        """Note rows that are wrong, by their numbers in the file."""
         if mask.any():
-            count, row = self.faults.get(name, (0, first_row + int(np.argmax(mask))))
+            count, row = self.faults.get(name, (0, int(rows[np.argmax(mask)])))
             self.faults[name] = (count + int(mask.sum()), row)
 
     def repair(self, name: str, count: int) -> None:
@@ -87,34 +87,62 @@ class Tally:
 
 def read_rows(
     path: Path, form: Format, options: IngestOptions, tally: Tally
-) -> Iterator[pa.RecordBatch]:
-    """Yield checked batches of timestamp, prices and volume, in file order."""
+) -> Iterator[tuple[pa.RecordBatch, NDArray[np.int64]]]:
+    """Yield checked batches of timestamp, prices and volume, with each row's number in the file.
+
+    Raises DataError where a value cannot be read, or the instrument is not there or not named.
+    """
     seen: set[str] = set()
     for batch in read_chunks(path, form):
-        first_row, tally.rows = tally.rows, tally.rows + len(batch)
-        if form.symbol is not None:
-            batch = _of_symbol(path, batch, form.symbol, options.symbol, seen)  # noqa: PLW2901
-        time = batch[form.time[0]]
-        if len(form.time) == 2:
-            time = pc.binary_join_element_wise(time, batch[form.time[1]], " ")
+        rows = np.arange(tally.rows, tally.rows + len(batch))
+        tally.rows += len(batch)
         try:
-            clock = to_utc(time, zone=options.timezone, time_format=options.time_format)
-        except DataError as error:
-            raise DataError(
-                f"file {path}, rows {first_row} to {tally.rows}: {error.problem}",
-                limit=error.limit,
-                remedy="Say how with --time-format or --timezone",
-            ) from None
-        tally.naive_times |= _is_naive(time)
-        prices = np.column_stack([_price(batch[p], form.fixed_point) for p in form.prices])
-        keep = _check(clock, prices, options, tally, first_row)
-        columns = {"timestamp": clock} | {
-            p: pa.array(prices[:, k]) for k, p in enumerate(PRICE_COLUMNS)
-        }
-        if form.volume is not None:
-            columns["volume"] = batch[form.volume].cast(pa.float64())
-        checked = pa.RecordBatch.from_pydict(columns)
-        yield checked if keep.all() else checked.filter(pa.array(keep))
+            if form.symbol is not None:
+                mine = _of_symbol(path, batch[form.symbol], options.symbol, seen)
+                batch, rows = batch.filter(pa.array(mine)), rows[mine]  # noqa: PLW2901
+            if not len(rows):
+                continue
+            checked = _bars(path, batch, rows, form=form, options=options, tally=tally)
+        except pa.ArrowException as error:
+            raise unreadable(path, form, error) from None
+        yield checked
+    if seen and options.symbol is not None and options.symbol not in seen:
+        raise DataError(
+            f"file {path} holds no bars of {options.symbol!r}",
+            limit=f"--symbol one of {', '.join(sorted(seen)[:20])}",
+        )
+
+
+def _bars(
+    path: Path,
+    batch: pa.RecordBatch,
+    rows: NDArray[np.int64],
+    *,
+    form: Format,
+    options: IngestOptions,
+    tally: Tally,
+) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
+    """Return the rows to keep as bars, and their numbers in the file."""
+    time = batch[form.time[0]]
+    if len(form.time) == 2:
+        time = pc.binary_join_element_wise(time, batch[form.time[1]], " ")
+    try:
+        clock = to_utc(time, zone=options.timezone, time_format=options.time_format)
+    except DataError as error:
+        raise DataError(
+            f"file {path}, rows {rows[0]} to {rows[-1]}: {error.problem}",
+            limit=error.limit,
+            remedy="Say how with --time-format or --timezone",
+        ) from None
+    tally.naive_times |= _is_naive(time)
+    prices = np.column_stack([_price(batch[p], form.fixed_point) for p in form.prices])
+    keep = _check(clock, prices, options, tally, rows)
+    columns = {"timestamp": clock} | {
+        p: pa.array(prices[:, k]) for k, p in enumerate(PRICE_COLUMNS)
+    }
+    if form.volume is not None:
+        columns["volume"] = batch[form.volume].cast(pa.float64())
+    return pa.RecordBatch.from_pydict(columns).filter(pa.array(keep)), rows[keep]
 
 
 def _check(
@@ -122,7 +150,7 @@ def _check(
     prices: NDArray[np.float64],
     options: IngestOptions,
     tally: Tally,
-    first_row: int,
+    rows: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
     """Return which rows to keep; widen in place; note every fault and repair."""
     with np.errstate(invalid="ignore"):
@@ -134,7 +162,7 @@ def _check(
     if "drop-missing" in options.repairs:
         tally.repair("drop-missing", int(missing.sum()))
     else:
-        tally.fault("missing", missing, first_row)
+        tally.fault("missing", missing, rows)
     if "widen" in options.repairs:
         tally.repair("widen", int(broken.sum()))
         prices[broken, 1] = prices[broken].max(axis=1)
@@ -143,23 +171,24 @@ def _check(
         tally.repair("drop-violations", int(broken.sum()))
         keep &= ~broken
     else:
-        tally.fault("violations", broken, first_row)
+        tally.fault("violations", broken, rows)
     return keep
 
 
 def _of_symbol(
-    path: Path, batch: pa.RecordBatch, column: str, wanted: str | None, seen: set[str]
-) -> pa.RecordBatch:
-    values = batch[column].cast(pa.string())
+    path: Path, column: pa.Array, wanted: str | None, seen: set[str]
+) -> NDArray[np.bool_]:
+    """Return which rows are of the instrument asked for."""
+    values = column.cast(pa.string())
     seen.update(str(v) for v in pc.unique(values).to_pylist())
     if wanted is not None:
-        return batch.filter(pc.equal(values, wanted))
+        return np.asarray(pc.equal(values, wanted).fill_null(False))
     if len(seen) > 1:
         raise DataError(
             f"file {path} holds several instruments: {', '.join(sorted(seen)[:10])}",
             remedy="Choose one with --symbol",
         )
-    return batch
+    return np.ones(len(values), dtype=bool)
 
 
 def _price(column: pa.Array, fixed_point: bool) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ class Spool:
     order
         ``oldest first``, ``newest first`` or ``mixed``; equal times count for both.
     first_turn
-        Row at which the times were first out of order; None where they are not.
+        Number of the row at which the times were first out of order; None where they are not.
     """
 
     def __init__(self, path: Path):
@@ -63,8 +63,8 @@ class Spool:
             return "mixed"
         return "newest first" if self._falls else "oldest first"
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Append a batch."""
+    def add(self, batch: pa.RecordBatch, rows: NDArray[np.int64]) -> None:
+        """Append a batch; `rows` are its rows' numbers in the file."""
         if not len(batch):
             return
         if self._writer is None:
@@ -73,7 +73,7 @@ class Spool:
         time = _micros(batch)
         previous = time[:1] if self._last == _NOTHING else np.array([self._last])
         step = np.diff(time, prepend=previous)
-        self._note_turn(step)
+        self._note_turn(step, rows)
         self._last = int(time[-1])
         self._spans.append((int(time.min()), int(time.max()), len(time)))
         self.num_rows += len(batch)
@@ -107,14 +107,14 @@ class Spool:
         if held is not None:
             yield from _batches(held)
 
-    def _note_turn(self, step: NDArray[np.int64]) -> None:
+    def _note_turn(self, step: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         up, down = step > 0, step < 0
         if self.first_turn is None:
             turns = np.flatnonzero(up | down)
             rising = self._rises or (not self._falls and len(turns) > 0 and bool(up[turns[0]]))
             wrong = down if rising else up
             if wrong.any():
-                self.first_turn = self.num_rows + int(np.argmax(wrong))
+                self.first_turn = int(rows[np.argmax(wrong)])
         self._rises |= bool(up.any())
         self._falls |= bool(down.any())
 

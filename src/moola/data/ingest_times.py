@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +25,7 @@ _FORMATS = (
 )
 _GMT = re.compile(r"^(.*) GMT([+-])(\d\d)(\d\d)$")
 _EPOCH_UNITS = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))  # s, ms, us; above: ns
+_FIRST_YEAR, _LAST_YEAR = np.datetime64("1678"), np.datetime64("2261")
 
 
 def to_utc(values: pa.Array, *, zone: str = "UTC", time_format: str | None = None) -> pa.Array:
@@ -48,15 +50,30 @@ def to_utc(values: pa.Array, *, zone: str = "UTC", time_format: str | None = Non
     Raises
     ------
     DataError
-        If a value is in no known form, or does not exist or is ambiguous in `zone`.
+        If a value is in no known form, does not exist or is ambiguous in `zone`, or lies before
+        1678 or after 2261.
     """
     try:
-        return _localise(_parse(values, time_format), zone)
+        times = _localise(_parse(values, time_format), zone)
     except pa.ArrowException as error:
         raise DataError(
             f"a time cannot be read: {one_line(error)}",
             remedy="Say how with --time-format or --timezone",
         ) from None
+    _refuse_far(times)
+    return times
+
+
+def _refuse_far(times: pa.Array) -> None:
+    """Refuse years that nanoseconds cannot hold: such a time was taken in a wrong unit."""
+    ends = pc.min_max(times.cast(pa.int64())).as_py()
+    for end in ends.values():
+        year = np.datetime64(end, "us").astype("datetime64[Y]") if end is not None else None
+        if year is not None and not _FIRST_YEAR <= year <= _LAST_YEAR:
+            raise DataError(
+                f"a time lies in the year {year}",
+                limit=f"a year from {_FIRST_YEAR} to {_LAST_YEAR}",
+            )
 
 
 def _parse(values: pa.Array, time_format: str | None) -> pa.Array:
@@ -68,7 +85,7 @@ def _parse(values: pa.Array, time_format: str | None) -> pa.Array:
     if pa.types.is_integer(kind):
         return _from_epoch(values.cast(pa.int64()))
     if pa.types.is_floating(kind):
-        return _from_epoch(pc.multiply(values, 1_000_000.0).cast(pa.int64(), safe=False), 1)
+        return _from_float(values.cast(pa.float64()))
     text = pc.utf8_trim_whitespace(values.cast(pa.string()))
     sample = next((v.as_py() for v in text if v.is_valid and v.as_py()), None)
     if sample is None:
@@ -113,10 +130,17 @@ def _from_gmt_offset(text: pa.Array) -> pa.Array:
     return shifted.cast(_NAIVE).cast(UTC)
 
 
-def _from_epoch(number: pa.Array, unit: int | None = None) -> pa.Array:
+def _from_float(number: pa.Array) -> pa.Array:
+    """Return UTC times of epochs as pandas writes them beside a NaN; seconds keep a fraction."""
+    number = pc.if_else(pc.is_finite(number), number, None)
+    seconds = pc.less(pc.abs(number), _EPOCH_UNITS[0][0])
+    micros = pc.multiply(pc.if_else(seconds, number, 0.0), 1e6)
+    exact = pc.round(micros).cast(pa.int64()).cast(_NAIVE).cast(UTC)
+    return pc.if_else(seconds, exact, _from_epoch(pc.round(number).cast(pa.int64())))
+
+
+def _from_epoch(number: pa.Array) -> pa.Array:
     """Return UTC times of epochs; each value's size tells its unit."""
-    if unit is not None:
-        return pc.multiply(number, unit).cast(_NAIVE).cast(UTC)
     micros = pc.divide(number, 1000)
     for limit, factor in reversed(_EPOCH_UNITS):
         micros = pc.if_else(pc.less(pc.abs(number), limit), pc.multiply(number, factor), micros)

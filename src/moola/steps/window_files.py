@@ -143,7 +143,7 @@ def _bar_windows(path: Path, window_bars: int, step: int, cross_gaps: bool) -> I
     held_time = np.empty(0, dtype="datetime64[us]")
     held = np.empty((0, len(PRICE_COLUMNS)), dtype=np.float32)
     first_row, usual = 0, None
-    for batch in read_rows(path, form, IngestOptions(), tally):
+    for batch, _ in read_rows(path, form, IngestOptions(), tally):
         _refuse_faults(path, tally)
         time = np.r_[held_time, batch["timestamp"].to_numpy(zero_copy_only=False)]
         prices = np.column_stack([batch[p].to_numpy() for p in PRICE_COLUMNS]).astype(np.float32)
