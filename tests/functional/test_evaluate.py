@@ -23,7 +23,8 @@ from moola.config.data import SplitRecipe
 from moola.config.evaluation import EvaluateConfig
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError
-from moola.steps.evaluate import EvaluationSummary, evaluate, resolve_versions
+from moola.promotion.keys import ensure_signing_key, load_signing_key
+from moola.steps.evaluate import EvaluationSummary, _signing_key, evaluate, resolve_versions
 from moola.steps.finetune import finetune
 from moola.steps.runs import list_runs
 
@@ -135,6 +136,17 @@ def test_what_cannot_be_judged_or_signed_is_refused_before_anything_is_trained(
     finally:
         policy.unlink()
     assert len(list_runs(num=100)) == num_runs
+
+
+def test_where_the_environment_holds_the_key_no_other_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of trusted keys may be mounted read-only there."""
+    monkeypatch.setenv("MOOLA_SIGNING_KEY", ensure_signing_key(tmp_path / "other").read_text())
+    key = load_signing_key(tmp_path / "other", env={})
+    found = _signing_key(tmp_path)
+    assert found.private_bytes_raw() == key.private_bytes_raw()
+    assert not (tmp_path / ".moola").exists()
 
 
 def test_a_candidate_that_has_a_peer_is_held_to_holm(

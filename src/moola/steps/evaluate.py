@@ -23,6 +23,7 @@ from moola.steps.candidate import Candidate, find_candidate
 from moola.steps.judge import Judge, asked_gates, gates_about
 from moola.steps.log_gates import log_evaluation
 from moola.steps.progress import Progress, silent
+from moola.steps.registry import signing_key
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
@@ -195,7 +196,8 @@ def _required_but_not_run(
 
 
 def _signing_key(project: Path) -> Ed25519PrivateKey:
-    ensure_signing_key(project)
+    if signing_key(project) is None:
+        ensure_signing_key(project)
     return load_signing_key(project, env=os.environ)
 
 
