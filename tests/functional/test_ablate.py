@@ -18,6 +18,7 @@ from moola.config import names
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.pretraining import PretrainConfig
 from moola.config.training import FinetuneConfig
+from moola.data.registry import DataRegistry
 from moola.errors import AuditError, CheckpointNotFound, ConfigError
 from moola.steps.ablate import AblationSummary, ablate
 from moola.steps.finetune import finetune
@@ -190,28 +191,37 @@ def test_forensics_of_an_encoder_and_a_run_that_froze_it(place: Path, encoder: P
     assert same.answers is not None
     assert same.answers.identical
     assert same.findings()[0].startswith("red flag: identical predictions on the")
-    both = forensics(frozen.run_id, trained.run_id)
+    both = forensics(frozen.run_id[:12], f"runs:/{trained.run_id}")
     assert both.answers is not None
     assert not both.answers.identical
     with pytest.raises(CheckpointNotFound, match="cannot be read"):
         forensics("0" * 32, str(encoder))
+    with pytest.raises(ConfigError, match="no run answers to 'abadcafe'"):
+        forensics("abadcafe", str(encoder))
     with pytest.raises(CheckpointNotFound, match="does not exist"):
         forensics(str(encoder), "nowhere")
+    other = DataRegistry(place / "data")
+    other.build_set("labeled_windows/v9", WindowRecipe(**SHORT, step_bars=12, start="2017-05-01"))
+    other.build_split("fwd_v9", SplitRecipe(labeled="labeled_windows/v9"))
+    elsewhere = base(encoder, labeled="v9", split="fwd_v9")
+    elsewhere_run = finetune(elsewhere, data_root=place / "data", register_as=None).run_id
+    assert forensics(frozen.run_id, elsewhere_run).answers is None  # row 700 is another window
     (run,) = mlflow.search_runs(experiment_names=[names.EXPERIMENT_PRETRAIN], output_format="list")
     assert forensics(run.info.run_id, str(encoder)).findings()[0] == (
         "all 13 common tensors are equal to the bit"
     )
 
 
-def test_answers_are_compared_on_common_windows() -> None:
-    a = {1: np.array([0.4, 0.6]), 2: np.array([0.7, 0.3]), 9: np.array([0.5, 0.5])}
-    b = {1: np.array([0.45, 0.55]), 2: np.array([0.9, 0.1])}
+def test_answers_are_compared_on_common_windows_of_one_set() -> None:
+    a = {("s", 1): np.array([0.4, 0.6]), ("s", 2): np.array([0.7, 0.3]), ("s", 9): np.ones(2)}
+    b = {("s", 1): np.array([0.45, 0.55]), ("s", 2): np.array([0.9, 0.1])}
     found = compare_answers(a, b)
     assert found is not None
     assert (found.num_windows, found.identical, found.same_labels) == (2, False, True)
     assert found.largest_difference == pytest.approx(0.2)
     assert compare_answers(a, {}) is None
-    assert compare_answers(a, {1: np.array([0.2, 0.3, 0.5])}) is None
+    assert compare_answers(a, {("s", 1): np.array([0.2, 0.3, 0.5])}) is None
+    assert compare_answers(a, {("other", window): row for (_, window), row in a.items()}) is None
 
 
 def command(*arguments: str) -> int:

@@ -56,7 +56,7 @@ def full(small: Reader, repository: Path) -> Reader:
     small.do("sh", f"moola pretrain-bilstm {ENCODER}")
     encoder = f"--pretrained-encoder {names.DEFAULT_ENCODER} --unfreeze-after 1"
     small.do("sh", f"moola train {TINY} {encoder}")
-    small.do("sh", "moola keys")
+    small.do("sh", "moola keys --make")
     _put_into_production(small, "1")
     _put_into_production(small, "2")
     return small

@@ -114,6 +114,21 @@ def test_compose_opens_nothing_beyond_this_machine_and_holds_no_secret(
     assert "${" not in re.sub(r"\$\{\w+:\?[^}]*\}", "", text)
 
 
+def test_services_may_call_the_server_by_its_name(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    called = urlsplit(services["model"]["environment"]["MLFLOW_TRACKING_URI"]).hostname
+    assert services["server"]["environment"]["MOOLA_OPTIONS"] == f"--allowed-hosts {called}"
+
+
+def test_the_place_of_the_trusted_keys_belongs_to_the_user(compose: dict[str, Any]) -> None:
+    """A mount into a folder that the image lacks is made by root, and its parent is then root's."""
+    (mount,) = compose["services"]["server"]["volumes"]
+    made = re.search(r"mkdir -p (\S+) && chown -R moola (\S+)", (DOCKER / "Dockerfile").read_text())
+    assert made is not None
+    assert mount.split(":")[1] == made[1]
+    assert made[1].startswith(f"{made[2]}/.moola/")
+
+
 def test_scripts_refuse_what_they_cannot_do(tmp_path: Path) -> None:
     env = {"PATH": os.environ["PATH"]}
 
@@ -212,6 +227,9 @@ def test_mlflow_sends_a_valid_job_to_the_cluster(
     assert path == "/apis/batch/v1/namespaces/moola/jobs"
     validate.validate(job, "1.31", strict=True)
     container = job["spec"]["template"]["spec"]["containers"][0]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {"/srv/moola/artifacts", "/srv/moola/.moola/trusted"} == mounts
+    assert "--data-root" in container["command"]
     assert container["image"].startswith("registry.example.org/moola:cuda@sha256:")
     assert {"name": "MLFLOW_RUN_ID", "value": "r1"} in container["env"]
     program, command, *words = container["command"]

@@ -18,6 +18,7 @@ import pytest
 from data_kit import small_registry
 from mlflow import MlflowClient
 
+from moola.cli.app import _run
 from moola.config import names
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.evaluation import EvaluateConfig
@@ -25,9 +26,11 @@ from moola.config.pretraining import MultitaskConfig
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
 from moola.errors import ConfigError
-from moola.steps.evaluate import EvaluationSummary, evaluate
+from moola.promotion.keys import ensure_signing_key, load_signing_key
+from moola.steps.evaluate import EvaluationSummary, _signing_key, evaluate, resolve_versions
 from moola.steps.finetune import finetune
 from moola.steps.pretrain import pretrain
+from moola.steps.runs import list_runs
 
 KNOWS_NOTHING = FinetuneConfig(
     preset="compact",
@@ -114,6 +117,40 @@ def test_one_gate_alone_is_logged_but_not_signed(version: str) -> None:
     assert client.get_model_version(names.REGISTERED_MODEL, version).tags == before
     with pytest.raises(ConfigError, match="gate 3 asks about its encoder"):
         evaluate(config=EvaluateConfig(gates=(3,)), device="cpu", cache=cache)
+
+
+def test_what_cannot_be_judged_or_signed_is_refused_before_anything_is_trained(
+    version: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert resolve_versions(f"newest, {version}") == (version,)
+    num_runs = len(list_runs(num=100))
+    words = ["evaluate", "--device", "cpu", "--json", "--version"]
+    for asked, said in ((f"{version},", f"version is '{version},'"), ("newest,99", "version 99")):
+        assert _run([*words, asked]) == 2
+        assert said in capsys.readouterr().err
+    monkeypatch.setenv("MOOLA_SIGNING_KEY", "no key")
+    with pytest.raises(ConfigError, match="MOOLA_SIGNING_KEY"):
+        evaluate(config=CONFIG, device="cpu")
+    policy = Path(".moola/policy.yaml")
+    policy.parent.mkdir(exist_ok=True)
+    policy.write_text("required: [0]\n")
+    try:
+        with pytest.raises(ConfigError, match="required"):
+            evaluate(config=CONFIG, device="cpu")
+    finally:
+        policy.unlink()
+    assert len(list_runs(num=100)) == num_runs
+
+
+def test_where_the_environment_holds_the_key_no_other_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of trusted keys may be mounted read-only there."""
+    monkeypatch.setenv("MOOLA_SIGNING_KEY", ensure_signing_key(tmp_path / "other").read_text())
+    key = load_signing_key(tmp_path / "other", env={})
+    found = _signing_key(tmp_path)
+    assert found.private_bytes_raw() == key.private_bytes_raw()
+    assert not (tmp_path / ".moola").exists()
 
 
 def test_a_candidate_that_has_a_peer_is_held_to_holm(

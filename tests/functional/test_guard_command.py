@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from mlflow.server.security_utils import is_allowed_host_header
 
 from moola.config.promotion import ENV_POLICY, POLICY_FILE, PromotionPolicy
 from moola.errors import ConfigError, TrackingError
@@ -22,6 +23,12 @@ def test_the_command_says_what_it_enforces_and_refuses_bad_settings(tmp_path: Pa
     command = server_command(project=tmp_path, auth=True)
     assert command.env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert any("only with signed evidence" in line for line in command.enforces)
+    assert "--allowed-hosts" not in command.argv
+    named = server_command(project=tmp_path, allowed_hosts="a.example.org, b").argv
+    hosts = named[named.index("--allowed-hosts") + 1].split(",")
+    for header in ("a.example.org:5000", "b", "127.0.0.1:5000"):
+        assert is_allowed_host_header(hosts, header)
+    assert not is_allowed_host_header(hosts, "evil.example.org")
     with pytest.raises(ConfigError, match="mysql"):
         server_command(project=tmp_path, backend_store_uri="mysql://x/y")
     (tmp_path / POLICY_FILE).write_text("required_gates: [0, 1, 2, 6]")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from serve_kit import CLASSES, NAME, Stand, expected_proba
 
-from moola.errors import DataError
+from moola.errors import ConfigError, DataError
 from moola.steps.predict import predict
 from moola.steps.window_files import read_windows
 
@@ -96,6 +96,34 @@ def test_bars_that_cannot_be_used_are_named(
     with pytest.raises(DataError, match=message):
         predict(tmp_path / "bars.csv", output=out, model_uri=f"models:/{NAME}/1", device="cpu")
     assert not out.exists()
+
+
+def windows_in_files(folder: Path, X: np.ndarray) -> list[Path]:
+    """Write windows as an array and as a table."""
+    np.save(folder / "X.npy", X)
+    columns = [f"{price}_{k}" for k in range(105) for price in ("open", "high", "low", "close")]
+    pd.DataFrame(X.reshape(len(X), -1), columns=columns).to_parquet(folder / "X.parquet")
+    return [folder / "X.npy", folder / "X.parquet"]
+
+
+def test_a_bad_window_is_named_by_its_number_in_the_file(
+    at_stand: Stand, tmp_path: Path, bars: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moola.steps.window_files.CHUNK_WINDOWS", 8)
+    _, X = windows_by_hand(bars, 20, cross_gaps=True)
+    X[21, 3, 2] = np.nan
+    for file in windows_in_files(tmp_path, X):
+        with pytest.raises(DataError, match=rf"{file.name}: window 21 holds a price that is NaN"):
+            predict(file, output=tmp_path / "o", model_uri=f"models:/{NAME}/1", device="cpu")
+
+
+def test_options_about_bars_are_refused_for_windows(tmp_path: Path, bars: pd.DataFrame) -> None:
+    _, X = windows_by_hand(bars, 200, cross_gaps=True)
+    for file in windows_in_files(tmp_path, X):
+        for options in ({"step": 7}, {"cross_gaps": True}):
+            with pytest.raises(ConfigError, match=f"{file.name} holds windows, and step"):
+                list(read_windows(file, window_bars=105, **options))
+        assert sum(len(c.X) for c in read_windows(file, window_bars=105)) == len(X)
 
 
 @pytest.mark.slow

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from promotion_kit import KEY, NAME, Bench, trusting
 
+from moola.cli.app import _run
 from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
 from moola.promotion.audit import audit_registry
 from moola.promotion.decision import PromotionDenied
@@ -106,6 +109,37 @@ def test_key_changes_are_noted_once(tmp_path: Path) -> None:
     assert noted(TrustedKeys(keys=both.keys, revoked=frozenset({one}))) == [(one, "revoked")]
     assert noted(trusting(second)) == [(one, "removed")]
     ledger.verify_chain()
+
+
+def pem_text(key: Ed25519PrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+
+
+def test_keys_are_listed_and_made_only_where_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(bench.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{bench.folder}/mlflow.db")
+    assert _run(["keys"]) == 0
+    assert "no key signs here" in capsys.readouterr().out
+    assert not (bench.folder / ".moola" / "keys").exists()
+    for _ in range(2):
+        assert _run(["keys", "--make", "--json"]) == 0
+        made = json.loads(capsys.readouterr().out)
+        assert made["trusted"] == [made["signing"]]
+    changes = [e.payload["change"] for e in bench.ledger.entries(events=("key_change",))]
+    assert changes == ["trusted"]
+    own = Ed25519PrivateKey.generate()
+    monkeypatch.setenv("MOOLA_SIGNING_KEY", pem_text(own))
+    assert _run(["keys"]) == 0
+    assert f"{key_id(own.public_key())} signs here and is not trusted" in capsys.readouterr().out
+    assert _run(["keys", "--make", "--revoke", made["signing"]]) == 2
+    assert _run(["keys", "--revoke", made["signing"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trusted"] == []
 
 
 def test_an_audit_says_where_the_ledger_ends_and_who_is_in_production(bench: Bench) -> None:

@@ -187,4 +187,3 @@ def _usage_message(error: Any, message: str, arguments: list[str]) -> str:
     known = [o for p in parameters for o in p.opts if o.startswith("--")]
     near = difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.0)
     return f"No such option: {error.option_name}. The nearest is {near[0]}."
-

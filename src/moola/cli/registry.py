@@ -149,23 +149,37 @@ def _print_audit(found: Audit) -> None:
 
 
 def keys(
+    make: bool = typer.Option(
+        False, "--make", help="Make the gate runner's key, and trust it, if there is none."
+    ),
     revoke: str = typer.Option("", help="Key id to revoke: nothing it signed counts any more."),
     ledger: str = LedgerUrl,
     as_json: bool = AsJson,
 ) -> None:
-    """Show the keys whose signature counts; make the gate runner's if there is none.
+    """Show the keys whose signature counts, and which of them signs here.
 
     Example: `moola keys --revoke 1f0c...`
     """
-    from moola.steps.registry import make_key, revoke_key
+    from moola.errors import ConfigError
+    from moola.steps.registry import list_keys, make_key, revoke_key
 
     url = ledger or None
-    trusted = revoke_key(revoke, ledger_url=url) if revoke else make_key(ledger_url=url)
+    if make and revoke:
+        raise ConfigError("--make and --revoke are both given", limit="one of them")
+    if revoke:
+        found = revoke_key(revoke, ledger_url=url)
+    else:
+        found = make_key(ledger_url=url) if make else list_keys()
     if as_json:
-        print_json({"trusted": trusted})
+        print_json(dataclasses.asdict(found))
         return
-    for identity in trusted:
-        console().print(identity)
+    out = console()
+    for identity in found.trusted:
+        out.print(identity + "  signs here" * (identity == found.signing))
+    if found.signing is None:
+        out.print("no key signs here; the gate runner's is made by moola keys --make")
+    elif found.signing not in found.trusted:
+        out.print(f"{found.signing} signs here and is not trusted")
 
 
 def _tell(decision: Decision, *, as_json: bool, record: Path | None = None) -> None:

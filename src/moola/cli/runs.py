@@ -133,6 +133,9 @@ def server(
     workers: int = typer.Option(1, help="Processes."),
     policy: Path | None = typer.Option(None, help="YAML of the promotion policy."),
     auth: bool = typer.Option(False, help="Users must log in (MLflow's basic-auth)."),
+    allowed_hosts: str = typer.Option(
+        "", help="Names clients call it by: a,b; empty: this machine and private addresses."
+    ),
 ) -> None:
     """Start MLflow's server with the guard: nothing unproven reaches Production.
 
@@ -149,6 +152,7 @@ def server(
         workers=workers,
         policy_file=policy,
         auth=auth,
+        allowed_hosts=allowed_hosts,
     )
     console().print(f"Guarded MLflow server on http://{host}:{port}, with its history at /moola")
     for rule in command.enforces:

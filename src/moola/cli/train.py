@@ -179,15 +179,16 @@ def evaluate(
     """
     from moola.config.evaluation import EvaluateConfig, Thresholds
     from moola.steps.evaluate import evaluate as run_gates
+    from moola.steps.evaluate import resolve_versions
     from moola.training.launchers import open_launcher
 
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
-    versions = list(dict.fromkeys(v.strip() for v in (version or "newest").split(",")))
+    versions = resolve_versions(version or "newest", name)
     found = []
     for one in versions:
         with progress_bars(quiet=as_json) as progress:
             summary = run_gates(
-                version=_unless(one, "newest"),
+                version=one,
                 peers=[v for v in versions if v != one],
                 name=name,
                 folds=folds or None,

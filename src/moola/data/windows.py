@@ -83,8 +83,13 @@ def view_windows(ohlc: NDArray[np.float32], window_bars: int) -> NDArray[np.floa
     return view.transpose(0, 2, 1)
 
 
-def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[np.float32]:
-    """Return OHLC windows as float32, shape (n, T, 4), or raise BadInput naming the first fault."""
+def check_windows(
+    X_NTC: NDArray, *, window_bars: int | None = None, first: int = 0
+) -> NDArray[np.float32]:
+    """Return OHLC windows as float32, shape (n, T, 4), or raise BadInput naming the first fault.
+
+    Windows are counted from `first`: a chunk of a file names those of the file.
+    """
     X = np.asarray(X_NTC)
     if X.ndim != 3 or X.shape[2] != 4 or X.dtype.kind not in "fiu":
         raise BadInput(
@@ -107,7 +112,8 @@ def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[
     if not (X.min() > 0 and X.max() < np.inf):  # NaN is neither
         bad = ~(np.isfinite(X) & (X > 0)).all(axis=(1, 2))
         raise BadInput(
-            f"window {int(np.argmax(bad))} holds a price that is NaN, infinite or not positive",
+            f"window {first + int(np.argmax(bad))} holds a price that is NaN, infinite or not "
+            "positive",
             limit="finite prices above 0",
             remedy="Fill or drop the bar before windows are cut",
         )
@@ -116,7 +122,8 @@ def check_windows(X_NTC: NDArray, *, window_bars: int | None = None) -> NDArray[
     if broken.any():
         bad = broken.any(axis=1)
         raise BadInput(
-            f"window {int(np.argmax(bad))} has a bar whose high or low does not enclose its prices",
+            f"window {first + int(np.argmax(bad))} has a bar whose high or low does not enclose its "
+            "prices",
             limit="low <= open, close <= high",
             remedy="Check the order of the columns",
         )

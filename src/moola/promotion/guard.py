@@ -62,6 +62,7 @@ def server_command(
     workers: int = 1,
     policy_file: Path | None = None,
     auth: bool = False,
+    allowed_hosts: str = "",
 ) -> ServerCommand:
     """Return the command that starts the guarded server.
 
@@ -84,6 +85,9 @@ def server_command(
         default policy where there is none.
     auth
         Whether users have to log in (MLflow's basic-auth).
+    allowed_hosts
+        Names, with commas between them, that clients may call the server by, besides this machine's
+        own; empty: MLflow's default, which takes addresses of private networks but no names.
 
     Returns
     -------
@@ -110,6 +114,9 @@ def server_command(
     argv += ["--backend-store-uri", backend_store_uri, "--serve-artifacts"]
     argv += ["--artifacts-destination", artifacts_destination, "--host", host]
     argv += ["--port", str(port), "--workers", str(workers)]
+    if allowed_hosts:
+        named = [*(h.strip() for h in allowed_hosts.split(",")), "localhost", "127.0.0.1"]
+        argv += ["--allowed-hosts", ",".join(f"{h},{h}:*" for h in named)]  # at any port
     env = {ENV_TRUSTED: str(trusted), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     if policy_file is not None:
         env[ENV_POLICY] = str(Path(policy_file).resolve())

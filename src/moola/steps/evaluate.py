@@ -8,25 +8,30 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moola.config import names
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.config.promotion import PromotionPolicy
 from moola.data.registry import DataRegistry
+from moola.errors import ConfigError
 from moola.evaluation.family import CLAIMS, holm_over_candidates
 from moola.evaluation.gates import GateReport
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.steps.candidate import Candidate, find_candidate
-from moola.steps.judge import Judge, gates_about
+from moola.steps.judge import Judge, asked_gates, gates_about
 from moola.steps.log_gates import log_evaluation
 from moola.steps.progress import Progress, silent
+from moola.steps.registry import signing_key
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 from moola.training.device import describe_device, resolve_device
 from moola.training.launchers import Launcher, LocalLauncher
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +109,9 @@ def evaluate(
     client = connect()
     candidate = find_candidate(client, name, version)
     others = [find_candidate(client, name, peer) for peer in peers]
+    policy = PromotionPolicy.in_force(project)
+    not_run = _required_but_not_run(candidate, config, policy)
+    key = None if not_run else _signing_key(project)  # what cannot be signed is not trained
     registry = DataRegistry(data_root)
     if folds is not None:
         registry.load_folds(folds)  # a name that is not there is refused before a run is opened
@@ -139,10 +147,8 @@ def evaluate(
         reports = holm_over_candidates(judge.reports(), rivals, thresholds=limits)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
-        policy = PromotionPolicy.in_force(project)
-        not_run = _required_but_not_run(judge, policy)
-        if not not_run:
-            _sign(run, document, project, policy)
+        if key is not None:
+            _sign(run, document, key, policy)
     return EvaluationSummary(
         run_id=run.run_id,
         candidate=candidate,
@@ -166,20 +172,40 @@ def _claims_of(
     return found
 
 
-def _required_but_not_run(judge: Judge, policy: PromotionPolicy) -> tuple[int, ...]:
+def resolve_versions(text: str, name: str = names.REGISTERED_MODEL) -> tuple[str, ...]:
+    """Return the numbers of versions written as ``1,2,newest``, each once.
+
+    Raises ConfigError if one is empty or is not there.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if "" in words:
+        raise ConfigError(f"version is {text!r}", limit="versions such as 1,2,3, or newest")
+    client = connect()
+    found = [find_candidate(client, name, None if w == "newest" else w).version for w in words]
+    return tuple(dict.fromkeys(found))
+
+
+def _required_but_not_run(
+    candidate: Candidate, config: EvaluateConfig, policy: PromotionPolicy
+) -> tuple[int, ...]:
     required = policy.gates_for(
-        uses_encoder=judge.candidate.uses_encoder, uses_synthetic=judge.candidate.config.augments
+        uses_encoder=candidate.uses_encoder, uses_synthetic=candidate.config.augments
     )
-    return tuple(gate for gate in required if gate not in judge.gates)
+    asked = asked_gates(candidate, config.gates)
+    return tuple(gate for gate in required if gate not in asked)
+
+
+def _signing_key(project: Path) -> Ed25519PrivateKey:
+    if signing_key(project) is None:
+        ensure_signing_key(project)
+    return load_signing_key(project, env=os.environ)
 
 
 def _sign(
-    run: TrackedRun, document: Mapping[str, Any], project: Path, policy: PromotionPolicy
+    run: TrackedRun, document: Mapping[str, Any], key: Ed25519PrivateKey, policy: PromotionPolicy
 ) -> None:
     """Sign the gate report and pin it to the version."""
     run.require_store("signing the evidence")
-    ensure_signing_key(project)
-    key = load_signing_key(project, env=os.environ)
     evidence = evidence_from_report(
         document,
         gates_run_id=run.run_id,

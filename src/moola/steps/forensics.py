@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 from moola.config import names
 from moola.errors import CheckpointNotFound, one_line
 from moola.models.checkpoint import Checkpoint, read_checkpoint
+from moola.steps.runs import full_run_id
 from moola.tracking.store import connect
 from moola.training.compare_checkpoints import CheckpointComparison, compare_checkpoints
 
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_RUN_ID = re.compile(r"[0-9a-f]{1,32}")
 _SAME = 1e-6
+_Answers = Mapping[tuple[str, int], NDArray[np.float64]]  # by digest of the set and row in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +67,12 @@ class ForensicsSummary:
 def forensics(first: str, second: str) -> ForensicsSummary:
     """Compare two of: a checkpoint's path, a run's id, a model URI (``models:/name/1``).
 
+    The answers of two runs are compared where both were judged on the same labelled set.
+
     Parameters
     ----------
     first
-        A checkpoint's path, a run's id, or ``models:/<name>/<version>``.
+        A checkpoint's path, a run's id or the beginning of it, or ``models:/<name>/<version>``.
     second
         The later one, of the same kinds.
 
@@ -93,10 +98,11 @@ def forensics(first: str, second: str) -> ForensicsSummary:
     return ForensicsSummary(comparison=comparison, answers=answers)
 
 
-def compare_answers(
-    a: Mapping[int, NDArray[np.float64]], b: Mapping[int, NDArray[np.float64]]
-) -> AnswerComparison | None:
-    """Compare probabilities by window id, shape (K,) each; None without a common window."""
+def compare_answers(a: _Answers, b: _Answers) -> AnswerComparison | None:
+    """Compare probabilities, shape (K,) each, by window: a set's digest and a row in it.
+
+    None without a common window.
+    """
     common = sorted(set(a) & set(b))
     if not common or len(a[common[0]]) != len(b[common[0]]):
         return None
@@ -110,13 +116,16 @@ def compare_answers(
     )
 
 
-def _find(text: str, folder: Path) -> tuple[Checkpoint, dict[int, NDArray[np.float64]] | None]:
-    if not _RUN_ID.fullmatch(text) and not text.startswith(("models:/", "runs:/")):
+def _find(text: str, folder: Path) -> tuple[Checkpoint, _Answers | None]:
+    identity = text.removeprefix("runs:/")
+    is_run = identity != text or (_RUN_ID.fullmatch(text) and not Path(text).exists())
+    if not is_run and not text.startswith("models:/"):
         return read_checkpoint(Path(text)), None
     connect()
     try:
-        run_id = text.removeprefix("runs:/") if not text.startswith("models:/") else None
-        return _of_run(run_id, folder) if run_id else (_of_model(text, folder), None)
+        if is_run:
+            return _of_run(full_run_id(identity), folder)
+        return _of_model(text, folder), None
     except MlflowException as error:
         raise CheckpointNotFound(
             f"{text} cannot be read: {one_line(error)}",
@@ -124,7 +133,7 @@ def _find(text: str, folder: Path) -> tuple[Checkpoint, dict[int, NDArray[np.flo
         ) from None
 
 
-def _of_run(run_id: str, folder: Path) -> tuple[Checkpoint, dict[int, NDArray[np.float64]] | None]:
+def _of_run(run_id: str, folder: Path) -> tuple[Checkpoint, _Answers | None]:
     """Read a training run's model, or a pretraining run's encoder."""
     client = MlflowClient()
     run = client.get_run(run_id)
@@ -148,16 +157,19 @@ def _of_model(uri: str, folder: Path) -> Checkpoint:
     return read_checkpoint(weights[0].parent)
 
 
-def _answers(
-    client: MlflowClient, run_id: str, folder: Path
-) -> dict[int, NDArray[np.float64]] | None:
+def _answers(client: MlflowClient, run_id: str, folder: Path) -> _Answers | None:
     path = names.ARTIFACT_PREDICTIONS.format(part="val")
     if not any(f.path == path for f in client.list_artifacts(run_id, str(Path(path).parent))):
         return None
     table = pq.read_table(_download(folder, run_id=run_id, path=path)).to_pandas()
     columns = [c for c in table.columns if c.startswith("probability_")]
     matrix = table[columns].to_numpy(dtype=np.float64)
-    return dict(zip(table["window"].astype(int).tolist(), matrix, strict=True))
+    manifest = json.loads(
+        Path(_download(folder, run_id=run_id, path=names.ARTIFACT_MANIFEST)).read_text()
+    )
+    digest = str(manifest["data"]["labeled_sha256"])
+    windows = table["window"].astype(int).tolist()
+    return {(digest, window): row for window, row in zip(windows, matrix, strict=True)}
 
 
 def _download(

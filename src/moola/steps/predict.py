@@ -11,14 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
 
 from moola.config.base import check_count
+from moola.data.windows import check_windows
 from moola.errors import BadInput, DataError, one_line
 from moola.hashing import atomic_file
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
 from moola.steps.progress import Progress, silent
-from moola.steps.window_files import read_windows
+from moola.steps.window_files import Chunk, read_windows
 from moola.tracking.store import connect
 from moola.training.device import resolve_device
 
@@ -80,7 +82,7 @@ def predict(
             for chunk in read_windows(
                 file, window_bars=scorer.window_bars, step=step, cross_gaps=cross_gaps
             ):
-                logits = scorer.logits(np.asarray(chunk.X))
+                logits = scorer.logits(_checked(file, chunk, scorer.window_bars))
                 table = pa.table({**chunk.where, **scorer.columns(scorer.scores(logits))})
                 writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd")
                 writer.write_table(table)
@@ -95,6 +97,16 @@ def predict(
                 remedy="Give more bars, or allow windows across gaps with --cross-gaps",
             )
     return Predicted(num_windows=num_windows, version=scorer.version, path=output)
+
+
+def _checked(file: Path, chunk: Chunk, window_bars: int) -> NDArray[np.float32]:
+    numbers = chunk.where.get("window")
+    first = 0 if numbers is None else int(numbers[0])
+    try:
+        return check_windows(np.asarray(chunk.X), window_bars=window_bars, first=first)
+    except BadInput as error:
+        problem = f"{file}: {error.problem}"
+        raise DataError(problem, limit=error.limit, remedy=error.remedy) from None
 
 
 def load_scorer(model_uri: str, *, device: str = "cpu") -> WindowScorer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,13 @@ from moola.config.promotion import (
 from moola.promotion.audit import Audit, audit_registry
 from moola.promotion.decision import Decision
 from moola.promotion.key_changes import REVOKED, TRUSTED, note_key_change
-from moola.promotion.keys import ensure_signing_key, load_signing_key, load_trusted_keys, revoke
+from moola.promotion.keys import (
+    ensure_signing_key,
+    key_id,
+    load_signing_key,
+    load_trusted_keys,
+    revoke,
+)
 from moola.promotion.ledger import Ledger
 from moola.promotion.remote import open_ledger
 from moola.promotion.rollback import History, history, set_challenger
@@ -94,28 +101,44 @@ def verify(name: str, *, ledger_url: str | None = None, project: Path = Path()) 
     return audit_registry(client, ledger_of(ledger_url), name, trusted)
 
 
-def make_key(*, ledger_url: str | None = None, project: Path = Path()) -> tuple[str, ...]:
-    """Make the gate runner's key if there is none, note it, and return the trusted key ids."""
-    connect()
-    trusted = project / TRUSTED_FOLDER
-    before = set(load_trusted_keys(trusted).keys)
-    ensure_signing_key(project)
-    for identity in sorted(set(load_trusted_keys(trusted).keys) - before):
-        note_key_change(
-            ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change=TRUSTED
-        )
-    return _counting(trusted)
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """Ids of the keys whose signature counts, and of the one that signs here, if there is one."""
+
+    trusted: tuple[str, ...]
+    signing: str | None
 
 
-def revoke_key(
-    identity: str, *, ledger_url: str | None = None, project: Path = Path()
-) -> tuple[str, ...]:
-    """Revoke a trusted key, so that nothing it ever signed counts; return the ids left."""
+def list_keys(project: Path = Path()) -> Keys:
+    """Return the keys that count and the one that signs here; makes nothing."""
+    key = signing_key(project)
+    return Keys(
+        trusted=_counting(project / TRUSTED_FOLDER),
+        signing=key_id(key.public_key()) if key else None,
+    )
+
+
+def make_key(*, ledger_url: str | None = None, project: Path = Path()) -> Keys:
+    """Make, trust and note the gate runner's key if there is none, and return the keys."""
+    if signing_key(project) is None:
+        connect()
+        trusted = project / TRUSTED_FOLDER
+        before = set(load_trusted_keys(trusted).keys)
+        ensure_signing_key(project)
+        for identity in sorted(set(load_trusted_keys(trusted).keys) - before):
+            note_key_change(
+                ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change=TRUSTED
+            )
+    return list_keys(project)
+
+
+def revoke_key(identity: str, *, ledger_url: str | None = None, project: Path = Path()) -> Keys:
+    """Revoke a trusted key, so that nothing it ever signed counts; return the keys left."""
     connect()
     trusted = project / TRUSTED_FOLDER
     revoke(trusted, identity)
     note_key_change(ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change=REVOKED)
-    return _counting(trusted)
+    return list_keys(project)
 
 
 def _counting(folder: Path) -> tuple[str, ...]:

@@ -150,7 +150,9 @@ def read_run(identity: str) -> StoredRun:
 
 def full_run_id(identity: str) -> str:
     """Return a run's id by the beginning of it; raises ConfigError if none or several have it."""
-    return identity if len(identity) == _ID_DIGITS else str(_nearest(connect(), identity).info.run_id)
+    return (
+        identity if len(identity) == _ID_DIGITS else str(_nearest(connect(), identity).info.run_id)
+    )
 
 
 def _nearest(client: MlflowClient, identity: str) -> Run:

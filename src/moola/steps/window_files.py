@@ -17,7 +17,7 @@ from moola.data.bars import PRICE_COLUMNS
 from moola.data.ingest_formats import detect, is_parquet
 from moola.data.ingest_rows import IngestOptions, Tally, read_rows
 from moola.data.windows import view_windows
-from moola.errors import BadInput, DataError, one_line
+from moola.errors import BadInput, ConfigError, DataError, one_line
 from moola.serving.inputs import windows_of
 
 CHUNK_WINDOWS = 2048
@@ -71,15 +71,22 @@ def read_windows(
     ------
     DataError
         If the file cannot be read, or a bar breaks the rules of OHLC or of time.
+    ConfigError
+        If `step` or `cross_gaps` is given for a file of windows.
     """
     if not path.is_file():
         raise DataError(f"file {path} does not exist")
-    if path.suffix == ".npy":
-        yield from _array_windows(path)
-    elif _holds_windows(path):
-        yield from _table_windows(path)
-    else:
+    is_array = path.suffix == ".npy"
+    if not (is_array or _holds_windows(path)):
         yield from _bar_windows(path, window_bars, step, cross_gaps)
+        return
+    if step != 1 or cross_gaps:
+        raise ConfigError(
+            f"{path} holds windows, and step {step}, cross_gaps {cross_gaps} are about bars",
+            limit="step 1, no gaps to cross",
+            remedy="Leave out --step and --cross-gaps, or give the bars",
+        )
+    yield from _array_windows(path) if is_array else _table_windows(path)
 
 
 def _array_windows(path: Path) -> Iterator[Chunk]:
