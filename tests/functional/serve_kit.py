@@ -24,11 +24,13 @@ from promotion_kit import ask_promotion, ask_rollback, evaluate
 
 from moola.config import names
 from moola.config.promotion import TRUSTED_FOLDER
+from moola.config.training import FinetuneConfig
 from moola.models import get_model
 from moola.promotion.decision import Decision
 from moola.promotion.keys import trust
 from moola.promotion.ledger import Ledger
 from moola.serving.pyfunc import log_model
+from moola.steps.candidate import TRAINED_AS
 
 NAME = names.REGISTERED_MODEL
 CLASSES = ("consolidation", "expansion")
@@ -125,6 +127,7 @@ class Stand:
             "temperature": TEMPERATURE,
             "class_names": list(CLASSES),
             "conformal": {"threshold": 0.4, "level": 0.9, "num_windows": 32},
+            TRAINED_AS: FinetuneConfig().to_dict(),
         }
         model.save(checkpoint, extra=extra)
         before = mlflow.get_tracking_uri()

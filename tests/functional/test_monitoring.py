@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 from serve_kit import NAME, Stand, in_folder
 
 from moola.config import names
-from moola.config.training import FinetuneConfig
 from moola.errors import DataError
 from moola.serving.kept import Answered, PredictionLog
 from moola.steps.drift import DriftSummary, drift, read_kept
@@ -21,10 +20,7 @@ from moola.steps.predict import load_scorer
 
 @pytest.fixture
 def monitored(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Stand:
-    """The stand, whose version 1 names its training set as a fine-tuned one does."""
-    run_id = stand.client.get_model_version(NAME, "1").run_id
-    config = FinetuneConfig().to_dict()
-    stand.client.log_dict(run_id, {"config": config}, names.ARTIFACT_MANIFEST)
+    """The stand, whose versions name their training set as a fine-tuned one does."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stand.uri)
     return stand
 
