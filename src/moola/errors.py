@@ -14,7 +14,8 @@
         ├── ProofError                        a run did not do what it said it would do
         └── PromotionRefused                  a gate, the policy or the ledger forbids it
 
-Anything else that escapes is a bug (exit 70). Every message names the value, the limit and the remedy.
+Anything else that escapes is a bug (exit 70). Every message names the value, the limit and the
+remedy.
 """
 
 from __future__ import annotations

@@ -130,9 +130,7 @@ def make_key(*, ledger_url: str | None = None, project: Path = Path()) -> Keys:
     return list_keys(project)
 
 
-def revoke_key(
-    identity: str, *, ledger_url: str | None = None, project: Path = Path()
-) -> Keys:
+def revoke_key(identity: str, *, ledger_url: str | None = None, project: Path = Path()) -> Keys:
     """Revoke a trusted key, so that nothing it ever signed counts; return the keys left."""
     connect()
     trusted = project / TRUSTED_FOLDER
