@@ -190,6 +190,15 @@ def test_recipes_check_themselves(values, message):
         recipe(**values)
 
 
+def test_a_time_without_quotes_is_read_as_one_with_them(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "sets: {labeled_windows/a: {source: x, start: 2017-04-01, end: 2017-05-01 12:00:00}}"
+    )
+    sets, _ = load_recipes(tmp_path / "r.yaml")
+    found = sets["labeled_windows/a"]
+    assert (found.start, found.end) == ("2017-04-01", "2017-05-01T12:00:00")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,9 @@ class WindowRecipe(Config):
         if not isinstance(self.cross_gaps, bool):
             raise ConfigError(f"cross_gaps is {self.cross_gaps!r}", limit="true or false")
         for name in ("start", "end"):
+            value: Any = getattr(self, name)
+            if isinstance(value, date):  # what YAML makes of a time without quotes
+                object.__setattr__(self, name, value.isoformat())
             parse_utc(getattr(self, name), name)
         self._check_own_labels()
 
