@@ -15,7 +15,8 @@
         └── PromotionRefused                  a gate, the policy or the ledger forbids it
             └── Unsettled                     alias, stage and ledger name different versions
 
-Anything else that escapes is a bug (exit 70). Every message names the value, the limit and the remedy.
+Anything else that escapes is a bug (exit 70). Every message names the value, the limit and the
+remedy.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def test_what_cannot_be_compared_is_said(monitored: Stand, tmp_path: Path, data_
     wrong = pd.DataFrame({"request_id": ["nobody"], "row": [0], "label": [1]})
     wrong.to_csv(tmp_path / "labels.csv", index=False)
     serve_windows(tmp_path / "many", X[:300])
-    with in_folder(tmp_path), pytest.raises(DataError, match="1 labels, 0 of windows"):
+    with in_folder(tmp_path), pytest.raises(DataError, match=r"1 labels, 0 of windows"):
         drift(tmp_path / "many", data_root=data_root, labels=tmp_path / "labels.csv")
 
 
@@ -100,7 +100,7 @@ def test_labels_of_numbered_requests_are_matched_and_doubles_are_named(
     with pytest.raises(DataError, match=r"labels\.csv holds row 3 of request '10' more than once"):
         compare()
     pd.DataFrame([{**rows[0], "label": "up"}]).to_csv(labels, index=False)
-    with pytest.raises(DataError, match="1 labels, 1 of windows .*; expected .* each from 0 to 1"):
+    with pytest.raises(DataError, match=r"1 labels, 1 of windows .*; expected .* each from 0 to 1"):
         compare()
     pd.DataFrame([{**rows[0], "row": "first"}]).to_csv(labels, index=False)
     with pytest.raises(DataError, match=r"labels\.csv cannot be read: .*'first'"):

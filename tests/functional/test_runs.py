@@ -35,7 +35,7 @@ def test_runs_are_found_in_any_experiment_and_by_the_beginning_of_their_id(
             read_run(nobody)
     with tracked_run(step="study", experiment="e", name="first", params={}):
         pass
-    with pytest.raises(ConfigError, match="2 runs? answer"):
+    with pytest.raises(ConfigError, match="2 runs answer"):
         read_run("first")
 
 

@@ -169,7 +169,7 @@ def test_a_model_server_that_dies_at_once_is_told_with_its_last_words() -> None:
     code = "import sys; print('port is taken'); sys.exit(3)"
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=log)
-        with pytest.raises(TrackingError, match="serve ended with 3; .* said: port is taken"):
+        with pytest.raises(TrackingError, match=r"serve ended with 3; .* said: port is taken"):
             _wait_for(process, 9, log)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from data_kit import SHIPPED, bars_of, flat, hours, regular, walk
@@ -192,6 +190,15 @@ def test_recipes_check_themselves(values, message):
         recipe(**values)
 
 
+def test_a_time_without_quotes_is_read_as_one_with_them(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "sets: {labeled_windows/a: {source: x, start: 2017-04-01, end: 2017-05-01 12:00:00}}"
+    )
+    sets, _ = load_recipes(tmp_path / "r.yaml")
+    found = sets["labeled_windows/a"]
+    assert (found.start, found.end) == ("2017-04-01", "2017-05-01T12:00:00")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -210,11 +217,3 @@ def test_recipe_files_are_checked(tmp_path, text, message):
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_recipes(tmp_path / "r.yaml")
-
-
-def test_dates_without_quotes_are_kept_as_text(tmp_path):
-    plain = "sets: {a: {source: walk, start: 2019-06-01, end: 2019-07-01 12:00:00}}"
-    (tmp_path / "r.yaml").write_text(plain)
-    sets, _ = load_recipes(tmp_path / "r.yaml")
-    assert (sets["a"].start, sets["a"].end) == ("2019-06-01", "2019-07-01 12:00:00")
-    assert json.loads(json.dumps(sets["a"].to_dict()))["start"] == "2019-06-01"

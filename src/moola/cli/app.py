@@ -88,8 +88,8 @@ app = typer.Typer(
     "4. `moola evaluate`: its gates, signed\n\n"
     "5. `moola promote`: into Production, if gates and locked test windows allow it",
     epilog="Each command says more: `moola train --help`. Exit codes: 0 done, 1 refused by a gate "
-    "or guard, 2 bad arguments, 70 a bug. `moola --install-completion` completes commands, options and names "
-    "of sets and splits.",
+    "or guard, 2 bad arguments, 70 a bug. `moola --install-completion` completes commands, options "
+    "and names of sets and splits.",
 )
 app.add_typer(data.app, name="data", rich_help_panel=_WAY)
 for _panel, _commands in _COMMANDS.items():

@@ -103,7 +103,7 @@ def ablate(
 
 def forensics(
     first: str = typer.Argument(
-        ..., help="Checkpoint, run id or the beginning of one, or models:/<name>/<version>."
+        ..., help="Checkpoint, run id (or its beginning) or models:/<name>/<version>."
     ),
     second: str = typer.Argument(..., help="The later one, of the same kinds."),
     tensors: bool = typer.Option(False, "--tensors", help="Print every tensor."),

@@ -183,6 +183,8 @@ def evaluate(
     from moola.training.launchers import open_launcher
 
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
+    config = EvaluateConfig(seeds=whole_numbers("seeds", seeds), gates=tuple(gate))
+    limits = Thresholds.load(thresholds) if thresholds else None
     versions = resolve_versions(version or "newest", name)
     found = []
     for one in versions:
@@ -192,9 +194,9 @@ def evaluate(
                 peers=[v for v in versions if v != one],
                 name=name,
                 folds=folds or None,
-                config=EvaluateConfig(seeds=whole_numbers("seeds", seeds), gates=tuple(gate)),
+                config=config,
                 launcher=where,
-                thresholds=Thresholds.load(thresholds) if thresholds else None,
+                thresholds=limits,
                 device=device,
                 data_root=data_root,
                 progress=progress,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,10 @@ class WindowRecipe(Config):
         if not isinstance(self.cross_gaps, bool):
             raise ConfigError(f"cross_gaps is {self.cross_gaps!r}", limit="true or false")
         for name in ("start", "end"):
-            value = getattr(self, name)
-            parse_utc(value, name)
-            if value is not None:  # YAML makes a date of 2019-06-01 without quotes
-                object.__setattr__(self, name, str(value))
+            value: Any = getattr(self, name)
+            if isinstance(value, date):  # what YAML makes of a time without quotes
+                object.__setattr__(self, name, value.isoformat())
+            parse_utc(getattr(self, name), name)
         self._check_own_labels()
 
     def _check_own_labels(self) -> None:
@@ -152,10 +152,6 @@ class SplitRecipe(Config):
     train_blocks: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.labeled, str):
-            raise ConfigError(
-                f"labeled is {self.labeled!r}", limit="a set, for example labeled_windows/v1"
-            )
         if self.strategy not in STRATEGIES:
             raise ConfigError(
                 f"split strategy is {self.strategy!r}",

@@ -122,8 +122,8 @@ def check_windows(
     if broken.any():
         bad = broken.any(axis=1)
         raise BadInput(
-            f"window {first + int(np.argmax(bad))} has a bar whose high or low does not enclose its "
-            "prices",
+            f"window {first + int(np.argmax(bad))} has a bar whose high or low does not enclose "
+            "its prices",
             limit="low <= open, close <= high",
             remedy="Check the order of the columns",
         )

@@ -215,6 +215,5 @@ def _sign(
     )
     store_evidence(run.client, sign(evidence, key), evidence)
     for gate in document["gates"]:
-        run.client.set_model_version_tag(
-            evidence.name, evidence.version, f"{names.TAG_GATE}.{gate['gate']}", gate["verdict"]
-        )
+        tag = names.TAG_GATE_OF_VERSION.format(gate=gate["gate"])
+        run.client.set_model_version_tag(evidence.name, evidence.version, tag, gate["verdict"])

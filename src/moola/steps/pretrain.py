@@ -187,7 +187,7 @@ def _log(
     run.log_json(names.ARTIFACT_AUDIT, audit)
     run.log_json(names.ARTIFACT_MANIFEST, facts)
     for file in sorted(folder.iterdir()):
-        run.log_bytes(f"encoder/{file.name}", file.read_bytes())
+        run.log_bytes(names.ARTIFACT_ENCODER.format(file=file.name), file.read_bytes())
     run.set_tags(
         {
             names.TAG_NOTE: f"{kind.title} on `{claim.name}` ({claim.first_bar[:10]} to "
@@ -213,5 +213,5 @@ def _log_quality(
         )
         run.log_json(names.ARTIFACT_MASKED_ERROR, {"rows": quality.error_rows})
     for name, figure in figures.items():
-        run.log_picture(f"plots/{name}.png", name, figure_to_array(figure))
+        run.log_picture(names.ARTIFACT_PLOT.format(plot=name), name, figure_to_array(figure))
     run.log_metrics(quality.figures)

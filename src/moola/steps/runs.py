@@ -150,9 +150,9 @@ def read_run(identity: str) -> StoredRun:
 
 def full_run_id(identity: str) -> str:
     """Return a run's id by the beginning of it; raises ConfigError if none or several have it."""
-    return (
-        identity if len(identity) == _ID_DIGITS else str(_nearest(connect(), identity).info.run_id)
-    )
+    if len(identity) == _ID_DIGITS:
+        return identity
+    return str(_nearest(connect(), identity).info.run_id)
 
 
 def _nearest(client: MlflowClient, identity: str) -> Run:
@@ -170,7 +170,7 @@ def _nearest(client: MlflowClient, identity: str) -> Run:
     }
     if len(near) != 1:
         raise ConfigError(
-            f"{len(near) or 'no'} run answers to {identity!r}",
+            f"{f'{len(near)} runs answer' if near else 'no run answers'} to {identity!r}",
             limit="a run's id, the unique beginning of one, or its name",
             remedy="See `moola runs`",
         )
