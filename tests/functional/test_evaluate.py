@@ -11,18 +11,28 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 from data_kit import small_registry
 from mlflow import MlflowClient
+from promotion_kit import NAME, Bench, gate_report
 
 from moola.config import names
 from moola.config.data import SplitRecipe
 from moola.config.evaluation import EvaluateConfig
+from moola.config.promotion import (
+    ENV_SIGNING_KEY,
+    TAG_EVIDENCE,
+    TRUSTED_FOLDER,
+    PromotionPolicy,
+)
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError
-from moola.steps.evaluate import EvaluationSummary, evaluate
+from moola.promotion.evidence import SignedEvidence, verify
+from moola.promotion.keys import ensure_signing_key, load_trusted_keys
+from moola.steps.evaluate import EvaluationSummary, _sign, evaluate
 from moola.steps.finetune import finetune
 
 KNOWS_NOTHING = FinetuneConfig(
@@ -142,3 +152,20 @@ def test_killed_and_run_again_it_trains_only_what_is_missing(judged: EvaluationS
     assert documents[0] == documents[1]
     pages = [artifact(s, names.ARTIFACT_REPORT_PAGE).read_bytes() for s in (judged, again)]
     assert pages[0] == pages[1]
+
+
+def test_with_a_key_in_the_environment_none_is_made_and_trusted(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ensure_signing_key(tmp_path / "elsewhere").read_text()
+    monkeypatch.setenv(ENV_SIGNING_KEY, key)
+    run = SimpleNamespace(
+        client=bench.client,
+        run_id=bench.client.get_model_version(NAME, "1").run_id,
+        require_store=lambda _what: None,
+    )
+    _sign(run, gate_report(bench.client, "1"), tmp_path, PromotionPolicy())
+    assert not (tmp_path / ".moola").exists()
+    text = bench.client.get_model_version(NAME, "1").tags[TAG_EVIDENCE]
+    trusted = load_trusted_keys(tmp_path / "elsewhere" / TRUSTED_FOLDER)
+    assert verify(SignedEvidence.from_json(text), trusted).version == "1"

@@ -17,7 +17,7 @@ from moola.data.registry import DataRegistry
 from moola.evaluation.family import CLAIMS, holm_over_candidates
 from moola.evaluation.gates import GateReport
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
-from moola.promotion.keys import ensure_signing_key, load_signing_key
+from moola.promotion.keys import ensure_signing_key, key_is_given, load_signing_key
 from moola.steps.candidate import Candidate, find_candidate
 from moola.steps.judge import Judge, gates_about
 from moola.steps.log_gates import log_evaluation
@@ -178,7 +178,8 @@ def _sign(
 ) -> None:
     """Sign the gate report and pin it to the version."""
     run.require_store("signing the evidence")
-    ensure_signing_key(project)
+    if not key_is_given(os.environ):
+        ensure_signing_key(project)
     key = load_signing_key(project, env=os.environ)
     evidence = evidence_from_report(
         document,
