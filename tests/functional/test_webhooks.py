@@ -90,17 +90,17 @@ def test_a_failing_receiver_is_tried_again_and_then_given_up(
 ) -> None:
     pauses: list[float] = []
     hooks = Webhooks((receiver.url,), None, pause=pauses.append)
-    receiver.statuses = [503, 302]  # a redirection is an answer like any other, and not followed
+    receiver.statuses = [503, 302]  # a redirection is not followed, so nobody got the message
     hooks.announce(entry_of("promotion", tmp_path))
     hooks.wait()
-    assert len(receiver.received) == 2
-    assert pauses == [2.0]
+    assert len(receiver.received) == 3
+    assert pauses == [2.0, 4.0]
     assert "X-MLflow-Signature" not in receiver.received[0][0]
     receiver.statuses = [500] * 3
     hooks.announce(entry_of("refusal", tmp_path))
     hooks.announce(entry_of("test_look", tmp_path))
     hooks.wait()
-    assert len(receiver.received) == 5
+    assert len(receiver.received) == 6
     assert "given up after 3 attempts" in caplog.text
 
 

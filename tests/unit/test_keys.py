@@ -19,6 +19,7 @@ from moola.errors import ConfigError
 from moola.promotion.keys import (
     ensure_signing_key,
     key_id,
+    key_is_given,
     load_signing_key,
     load_trusted_keys,
     revoke,
@@ -38,6 +39,30 @@ def test_a_signing_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
         load_signing_key(tmp_path, env={})
 
 
+def test_a_key_taken_off_the_trusted_ones_is_not_trusted_anew(tmp_path: Path) -> None:
+    ensure_signing_key(tmp_path)
+    [trusted] = (tmp_path / TRUSTED_FOLDER).iterdir()
+    trusted.unlink()
+    ensure_signing_key(tmp_path)
+    assert load_trusted_keys(tmp_path / TRUSTED_FOLDER).keys == {}
+
+
+def test_who_makes_the_key_second_trusts_the_first_ones_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def somebody_is_faster(source: str, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        ensure_signing_key(tmp_path)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", somebody_is_faster)
+    ensure_signing_key(tmp_path)
+    key = load_signing_key(tmp_path, env={})
+    assert set(load_trusted_keys(tmp_path / TRUSTED_FOLDER).keys) == {key_id(key.public_key())}
+
+
 def test_keys_from_environment_and_command(tmp_path: Path) -> None:
     text = ensure_signing_key(tmp_path).read_text()
     expected = key_id(load_signing_key(tmp_path, env={}).public_key())
@@ -47,6 +72,8 @@ def test_keys_from_environment_and_command(tmp_path: Path) -> None:
         {ENV_SIGNING_KEY_COMMAND: f"cat {ensure_signing_key(tmp_path)}"},
     ):
         assert key_id(load_signing_key(elsewhere, env=env).public_key()) == expected
+        assert key_is_given(env)
+    assert not key_is_given({ENV_SIGNING_KEY: ""})
     with pytest.raises(ConfigError, match="no signing key"):
         load_signing_key(elsewhere, env={})
     with pytest.raises(ConfigError, match="does not hold a key"):

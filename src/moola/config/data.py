@@ -152,6 +152,10 @@ class SplitRecipe(Config):
     train_blocks: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.labeled, str):
+            raise ConfigError(
+                f"labeled is {self.labeled!r}", limit="a set, for example labeled_windows/v1"
+            )
         if self.strategy not in STRATEGIES:
             raise ConfigError(
                 f"split strategy is {self.strategy!r}",

@@ -48,6 +48,7 @@ def key_id(public_key: Ed25519PublicKey) -> str:
 def ensure_signing_key(folder: Path) -> Path:
     """Return the gate runner's key file of a project, made (0600) and trusted if there is none.
 
+    A key that is there already is not trusted anew: whoever took it off the trusted keys meant it.
     Safe when several processes call it at once: one key wins.
 
     Parameters
@@ -61,26 +62,28 @@ def ensure_signing_key(folder: Path) -> Path:
         The key file.
     """
     path = Path(folder) / KEY_FOLDER / KEY_FILE
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private = Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        handle, temporary = tempfile.mkstemp(dir=path.parent)  # mkstemp gives mode 0600
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(private)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(temporary)
-    trust(Path(folder) / TRUSTED_FOLDER, _read_key_file(path).public_key())
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = Ed25519PrivateKey.generate()
+    trusted = trust(Path(folder) / TRUSTED_FOLDER, key.public_key())
+    handle, temporary = tempfile.mkstemp(dir=path.parent)  # mkstemp gives mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_private_pem(key))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    except FileExistsError:
+        trusted.unlink()  # another process was faster, and its key counts
+    finally:
+        os.unlink(temporary)
     return path
+
+
+def key_is_given(env: Mapping[str, str]) -> bool:
+    """Return whether the environment names the gate runner's key, so that no file is needed."""
+    return bool(env.get(ENV_SIGNING_KEY) or env.get(ENV_SIGNING_KEY_COMMAND))
 
 
 def load_signing_key(folder: Path, *, env: Mapping[str, str]) -> Ed25519PrivateKey:
@@ -190,6 +193,12 @@ def _read_revoked(path: Path) -> frozenset[str]:
             remedy="Correct the line: until then no key counts",
         )
     return frozenset(listed)
+
+
+def _private_pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _read_key_file(path: Path) -> Ed25519PrivateKey:

@@ -109,7 +109,7 @@ class Webhooks:
             except requests.RequestException as error:
                 why = type(error).__name__
             else:
-                if answer.status_code < 400:
+                if answer.status_code < 300:  # a redirection is not followed: nobody got it
                     return
                 why = f"status {answer.status_code}"
             _log.warning("webhook %s, attempt %d: %s", address, attempt + 1, why)

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 import mlflow
 
 from moola.config.promotion import (
-    ENV_SIGNING_KEY,
-    ENV_SIGNING_KEY_COMMAND,
     KEY_FILE,
     KEY_FOLDER,
     TRUSTED_FOLDER,
@@ -25,6 +23,7 @@ from moola.promotion.key_changes import REVOKED, TRUSTED, note_key_change
 from moola.promotion.keys import (
     ensure_signing_key,
     key_id,
+    key_is_given,
     load_signing_key,
     load_trusted_keys,
     revoke,
@@ -46,8 +45,7 @@ def ledger_of(url: str | None = None) -> Ledger:
 
 def signing_key(project: Path) -> Ed25519PrivateKey | None:
     """Return the gate runner's key, or None where this project has none."""
-    known = any(os.environ.get(k) for k in (ENV_SIGNING_KEY, ENV_SIGNING_KEY_COMMAND))
-    if not known and not (project / KEY_FOLDER / KEY_FILE).exists():
+    if not key_is_given(os.environ) and not (project / KEY_FOLDER / KEY_FILE).exists():
         return None
     return load_signing_key(project, env=os.environ)
 
