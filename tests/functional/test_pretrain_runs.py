@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConf
 from moola.errors import ConfigError
 from moola.models.checkpoint import read_checkpoint, read_config
 from moola.steps.pretrain import pretrain
+from moola.steps.progress import NO_STATE
 
 MASKED = PretrainConfig(
     hidden_dim=4, num_layers=1, epochs=2, batch_size=64, windows_per_epoch=128, device="cpu",
@@ -68,6 +70,8 @@ def test_a_stopped_run_is_taken_up_again(project: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         pretrain(MASKED, progress=stop)
     (state,) = Path(names.RESUME_FOLDER).iterdir()
+    with pytest.raises(ConfigError, match=f"{state.name} is the state of another run"):
+        pretrain(replace(MASKED, seed=18), resume=True)
     summary = pretrain(MASKED, resume=True)
     assert summary.result.resumed_at == 1
     assert not state.exists()
@@ -79,7 +83,14 @@ def test_a_stopped_run_is_taken_up_again(project: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("config", "kind"), [(TS2VEC, "ts2vec"), (MULTITASK, "multitask_bilstm")])
 def test_the_other_kinds(project: Path, config: TS2VecConfig, kind: str) -> None:
-    summary = pretrain(config, output=Path("encoder"))
+    told = []
+    summary = pretrain(
+        config,
+        output=Path("encoder"),
+        resume=True,
+        progress=lambda *told_now: told.append(told_now),
+    )
+    assert told[0] == NO_STATE  # none lies there: it begins, and says so
     assert read_config(Path("encoder"))["kind"] == kind
     run = MlflowClient().get_run(summary.run_id)
     assert {"best_val_loss", "effective_rank"} <= set(run.data.metrics)

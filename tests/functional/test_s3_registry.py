@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pyarrow import fs
 
+from moola.cli import ingest as command
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.data.registry import DataRegistry
 from moola.data.shipped import copy_shipped_bars
@@ -62,12 +65,53 @@ def test_the_shipped_bars_are_brought_where_the_registry_stands(store, tmp_path)
         copy_shipped_bars(url)
 
 
+class Failing:
+    """A file system whose uploads of one file break off: in the middle, or as they are closed."""
+
+    def __init__(self, filesystem, name, moment):
+        self._filesystem, self._name, self._moment = filesystem, name, moment
+
+    def __getattr__(self, attribute):
+        return getattr(self._filesystem, attribute)
+
+    @contextmanager
+    def open_output_stream(self, path):
+        with self._filesystem.open_output_stream(path) as stream:
+            breaks = self._name in path
+            if breaks and self._moment == "write":
+                stream.write(b"half")
+                raise OSError("the line\nwent dead")
+            yield stream
+        if breaks:
+            raise OSError("the line\nwent dead")
+
+
+@pytest.fixture
+def file_store(monkeypatch, tmp_path):
+    """(URL of a registry in a folder, its folder), with the shipped bars."""
+    monkeypatch.setenv("MOOLA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "there" / "bars").mkdir(parents=True)
+    shutil.copy(SHIPPED / "eurusd_1h.parquet", tmp_path / "there" / "bars")
+    return f"file://{tmp_path}/there", tmp_path / "there"
+
+
+def failing(url: str, name: str, moment: str) -> DataRegistry:
+    registry = DataRegistry(url)
+    registry._root._fs = Failing(registry._root._fs, name, moment)
+    return registry
+
+
 def empty_cache(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "cache")
 
 
-def build(url: str) -> DataRegistry:
-    registry = DataRegistry(url)
+def ingest(path: Path, *, name: str, data_root: str, jump_mad: float = 30.0) -> None:
+    options = {"timezone": "UTC", "time_format": None, "columns": "", "symbol": None, "repair": []}
+    command.ingest(path, name, jump_mad=jump_mad, data_root=data_root, as_json=True, **options)
+
+
+def build(where: str | DataRegistry) -> DataRegistry:
+    registry = DataRegistry(where) if isinstance(where, str) else where
     registry.build_set(SET, RECIPE)
     registry.build_split("fwd", SplitRecipe(labeled=SET))
     return registry
@@ -197,10 +241,80 @@ def test_any_fsspec_file_system_will_do(monkeypatch, tmp_path):
     assert np.isfinite(data.X_train).all()
 
 
-def test_a_file_url_is_a_store_like_any_other(monkeypatch, tmp_path):
-    monkeypatch.setenv("MOOLA_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "there" / "bars").mkdir(parents=True)
-    shutil.copy(SHIPPED / "eurusd_1h.parquet", tmp_path / "there" / "bars")
-    registry = build(f"file://{tmp_path}/there")
-    assert (tmp_path / "there" / SET / "manifest.json").is_file()
+def test_a_file_url_is_a_store_like_any_other(file_store):
+    url, there = file_store
+    registry = build(url)
+    assert (there / SET / "manifest.json").is_file()
     assert registry.load_labeled("v1", "fwd").audit_trail["passed"]
+    assert not [p.name for p in there.rglob(".*")]
+
+
+@pytest.mark.parametrize("name", ["y.npy", "manifest.json"])
+def test_a_set_whose_upload_broke_off_is_built_again_and_published(file_store, name):
+    url, there = file_store
+    with pytest.raises(DataError, match="cannot be used: the line went dead"):
+        build(failing(url, name, "write"))
+    assert DataRegistry(url).names() == []
+    with pytest.raises(DataError, match="does not exist"):
+        DataRegistry(url).load_set(SET)  # the cache has it, the store has not
+    build(DataRegistry(url))
+    assert DataRegistry(url).names() == [SET, "splits/fwd"]
+    assert (there / SET / "manifest.json").is_file()
+
+
+def test_what_is_removed_there_is_no_longer_used_here(file_store):
+    url, there = file_store
+    registry = build(url)
+    windows = registry.load_set(SET)
+    for path in ("bars/eurusd_1h.parquet", "splits/fwd.json", f"{SET}/manifest.json"):
+        (there / path).unlink()
+    assert "not compared" in registry.lineage(windows)[0].detail
+    with pytest.raises(DataError, match="'fwd' does not exist"):
+        registry.load_split("fwd")
+    with pytest.raises(DataError, match="v1 does not exist"):
+        registry.load_set(SET)
+
+
+@pytest.mark.medium
+def test_a_file_that_stands_is_not_overwritten(store, tmp_path):
+    url, remote, base = store
+    registry = DataRegistry(url)
+    path = registry.data_root / "bars" / "eurusd_1h.parquet"
+    path.parent.mkdir(parents=True)
+    shutil.copy(SHIPPED / "eurusd_1h.parquet", path)
+    registry.publish("bars/eurusd_1h.parquet")
+    before = path.read_bytes()
+    path.write_bytes(before[::-1])
+    with pytest.raises(DataError, match=r"eurusd_1h\.parquet exists with another content"):
+        registry.publish("bars/eurusd_1h.parquet")
+    assert read(remote, f"{base}/bars/eurusd_1h.parquet") == before
+    text = "time,open,high,low,close\n2017-01-01T01:00:00Z,1,1,1,1\n"
+    (tmp_path / "other.csv").write_text(text)
+    empty_cache(tmp_path)
+    with pytest.raises(DataError, match="bar set eurusd_1h exists with another content"):
+        ingest(tmp_path / "other.csv", name="eurusd_1h", data_root=url)
+    assert read(remote, f"{base}/bars/eurusd_1h.parquet") == before
+
+
+@pytest.mark.parametrize("moment", ["write", "close"])
+@pytest.mark.parametrize("kind", ["file", "object"])
+def test_an_upload_that_breaks_off_leaves_nothing_under_its_name(request, kind, moment):
+    url = request.getfixturevalue("file_store" if kind == "file" else "store")[0]
+    registry = failing(url, "x.json", moment)
+    path = registry.data_root / "splits" / "x.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    with pytest.raises(DataError, match="cannot be used: the line went dead"):
+        registry.publish("splits/x.json")
+    folder = fs.FileSelector(f"{registry._root._base}/splits", allow_not_found=True)
+    assert registry._root._fs.get_file_info(folder) == []
+
+
+def test_a_report_of_bars_may_be_made_again(file_store, tmp_path):
+    url, there = file_store
+    text = "time,open,high,low,close\n2017-01-01T01:00:00Z,1,1,1,1\n"
+    (tmp_path / "one.csv").write_text(text)
+    for jump_mad in (30.0, 20.0):
+        ingest(tmp_path / "one.csv", name="one", data_root=url, jump_mad=jump_mad)
+        report = json.loads((there / "bars" / "one.quality.json").read_text())
+        assert report["jump_mad"] == jump_mad

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -18,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 from moola.config import names
-from moola.errors import DataError, TrackingError
+from moola.errors import ConfigError, DataError, TrackingError
 from moola.tracking.context import MoolaContext
 from moola.tracking.lineage import GitState, dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import child_run, tracked_run
@@ -267,6 +268,8 @@ def test_a_training_goes_on_without_its_server(
     assert len(client.get_metric_history(found.info.run_id, "train_loss")) == TINY.epochs
     paths = {f.path for f in client.list_artifacts(found.info.run_id)}
     assert {"audit", "split", "freeze", "calibration", "manifest.json"} <= paths
+    with pytest.raises(ConfigError, match="is the state of another run"):
+        finetune(replace(TINY, seed=18), resume=True)
     summary = finetune(TINY, resume=True)  # registers, and trains nothing again
     assert summary.version == "1"
     assert summary.result.resumed_at == TINY.epochs

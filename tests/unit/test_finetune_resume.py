@@ -16,7 +16,7 @@ from finetune_kit import config, estimator, run, same_weights, windows, write_en
 from moola.config.training import FinetuneConfig
 from moola.errors import CheckpointError, ConfigError, ProofError
 from moola.models.callbacks import FitState
-from moola.models.fit_resume import StateFile
+from moola.models.fit_resume import StateFile, find_state
 from moola.training import finetune as module
 from moola.training.finetune import FinetuneResult, finetune, resume_path
 from moola.training.freeze import FreezeCallback
@@ -150,6 +150,23 @@ def test_a_state_is_only_resumed_by_the_same_training(tmp_path: Path) -> None:
         finetune(config(), X, 1 - y, device="cpu", state_path=path, resume=True)
     anew = run(config(seed=18), state_path=path)
     assert anew.resumed_at is None
+
+
+def test_states_of_other_options_are_not_passed_over(tmp_path: Path) -> None:
+    """Resumed with a changed option, a run would begin anew without a word."""
+    mine, other = (resume_path(config(seed=seed), tmp_path) for seed in (17, 18))
+    assert not find_state(mine)  # none at all: a first run may ask for --resume
+    resume_path(config(model="simple_lstm"), tmp_path).touch()
+    assert not find_state(mine)  # another model's
+    other.touch()
+    with pytest.raises(ConfigError, match=f"{other.name} is the state of another run") as caught:
+        find_state(mine)
+    assert f"expected {mine.name}, by these options. Resume with the options" in str(caught.value)
+    resume_path(config(seed=19), tmp_path).touch()
+    with pytest.raises(ConfigError, match="another run, as are 1 more beside it"):
+        find_state(mine)
+    mine.touch()
+    assert find_state(mine)
 
 
 def test_what_is_no_state_is_refused_and_an_absent_one_begins_anew(tmp_path: Path) -> None:

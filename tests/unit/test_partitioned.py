@@ -74,7 +74,21 @@ def test_chunks_and_one_file_give_the_same_set(
         assert (expected is None) == (getattr(loaded, name) is None)
         assert expected is None or np.array_equal(expected, getattr(loaded, name))
     assert np.array_equal(whole.clock, loaded.clock)
+    for rows in ("first", "last", "label_end"):
+        assert np.array_equal(getattr(whole.times, rows), getattr(loaded.times, rows))
     assert dict(loaded.meta) | {"source_sha256": ""} == dict(whole.meta) | {"source_sha256": ""}
+
+
+def test_a_gap_is_told_by_the_bars_of_its_chunk(tmp_path: Path) -> None:
+    """Two-hourly bars after 300 hourly ones: gaps by the median of all, none by their own."""
+    time = np.concatenate([hours(300), hours(500)[::2] + np.timedelta64(300, "h")])
+    partition(tmp_path / "parts", time, walk(550), [300, 250])
+    found = PartitionedBars("walk", LOCAL, str(tmp_path / "parts"), chunk_bars=100)
+    rows = [chunk.first_row + chunk.times.first for chunk in found.chunks(RECIPE)]
+    assert np.concatenate(rows).max() > 500
+    write_bars(tmp_path, bars_of(walk(550), time=time))
+    whole = DataRegistry(tmp_path).build_set("labeled_windows/v1", RECIPE)
+    assert whole.times.label_end.max() < 300
 
 
 def test_the_registry_builds_from_a_folder_of_bars(tmp_path: Path, bars: Any) -> None:

@@ -19,10 +19,12 @@ from safetensors.torch import load_file
 from moola.config.pretraining import PretrainConfig
 from moola.errors import CheckpointError, ConfigError, DeviceError, ProofError
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
+from moola.models.fit_resume import path_of_state
 from moola.pretraining.corpus import Corpus, epoch_order
 from moola.pretraining.distributed import ALONE
 from moola.pretraining.loop import rate_at
 from moola.pretraining.masked_lstm_pretrain import MaskedLSTMPretrainer
+from moola.pretraining.session import run_identity
 
 TINY = PretrainConfig(
     hidden_dim=6, num_layers=2, dropout=0.2, epochs=4, batch_size=16, patch_size=3,
@@ -74,6 +76,22 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, changes: dict
         assert torch.equal(value, weights(again)[name]), name
     with pytest.raises(ConfigError, match="another run"):
         MaskedLSTMPretrainer(config, seed=2).pretrain(X, state_path=state, resume=True)
+
+
+def test_a_run_is_known_by_its_device_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is the one it runs on, however it was asked for."""
+    X = windows()
+    mine, asked = run_identity(TINY, X, "cpu"), replace(TINY, device="auto")
+    assert run_identity(asked, X, "cpu") == mine
+    assert path_of_state(Path(), "pretrain-x", asked.to_dict()) == path_of_state(
+        Path(), "pretrain-x", TINY.to_dict()
+    )
+    others = {run_identity(TINY, X, "cuda")}
+    for module in ("torch", "moola"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{module}.__version__", "0")
+            others.add(run_identity(TINY, X, "cpu"))
+    assert len(others - {mine}) == 3
 
 
 CHILD = """

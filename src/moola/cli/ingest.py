@@ -41,6 +41,7 @@ def ingest(
         jump_mad=jump_mad,
     )
     registry = DataRegistry(data_root)
+    registry.fetch_bars(name, required=False)
     total = max(1, file.stat().st_size // 64) if file.is_file() else 1
     with progress_bars(quiet=as_json) as report:
         done = ingest_file(
@@ -51,8 +52,9 @@ def ingest(
             report=lambda rows: report("reading rows", rows, max(total, rows + 1)),
         )
         report("reading rows", done.report.num_bars, done.report.num_bars)
-    for path in (done.path, done.report_path, done.page_path):
-        registry.publish(f"bars/{path.name}")
+    registry.publish(f"bars/{done.path.name}")
+    for path in (done.report_path, done.page_path):
+        registry.publish(f"bars/{path.name}", replace=True)
     quality = done.report.to_dict()
     if as_json:
         print_json(quality)

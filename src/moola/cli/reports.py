@@ -62,6 +62,7 @@ def pretrain_facts(summary: PretrainSummary) -> dict[str, Any]:
         "num_epochs": len(result.history),
         "kept_epoch": result.kept_epoch,
         "kept": result.history[result.kept_epoch],
+        "resumed_at": result.resumed_at,
         "quality": summary.quality.figures if summary.quality else None,
         "seconds": summary.seconds,
     }

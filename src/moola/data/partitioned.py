@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,14 @@ class PartitionedBars:
     def chunks(self, recipe: WindowRecipe) -> Iterator[Chunk]:
         """Yield the windows of a recipe in time order.
 
-        Windows and labels are those of the same bars in one file, except that a repeated block is
-        only seen where both its copies lie within one chunk of `chunk_bars` bars.
+        Windows, rows and labels are those of the same bars in one file, but for two rules that look
+        at one chunk of about `chunk_bars` bars at a time: a repeated block is only seen where both
+        its copies lie within it, and a gap is a distance above the chunk's median, not the file's.
         """
         span = recipe.window_bars + recipe.label_bars
         time, ohlc = np.empty(0, "datetime64[us]"), np.empty((0, 4))
-        first_row = skipped = 0  # of what is held: its row, and bars before the next window
+        # of what is held: its row in the source, and bars before the next window
+        first_row, skipped = self._rows_before(recipe), 0
         for more_time, more_ohlc, last in self._pieces(recipe):
             time, ohlc = np.concatenate([time, more_time]), np.concatenate([ohlc, more_ohlc])
             check_bars(self.name, time, ohlc)
@@ -123,14 +126,27 @@ class PartitionedBars:
         if held is not None:
             yield *held, True
 
+    def _rows_before(self, recipe: WindowRecipe) -> int:
+        """Return how many bars of the source lie before the recipe's start; few are read."""
+        start = parse_utc(recipe.start)
+        if start is None:
+            return 0
+        try:
+            return int(self._dataset.count_rows(filter=self._compare(pc.less, start)))
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"bars {self.name} cannot be read: {one_line(error)}") from None
+
+    def _compare(self, compare: Any, moment: datetime) -> Any:
+        scalar = pa.scalar(moment, self._dataset.schema.field("timestamp").type)
+        return compare(ds.field("timestamp"), scalar)
+
     def _batches(self, recipe: WindowRecipe) -> Iterator[pa.Table]:
         """Read file after file; only one batch is held, and little is read ahead."""
         condition = None
         for bound, compare in ((recipe.start, pc.greater_equal), (recipe.end, pc.less)):
             moment = parse_utc(bound)
             if moment is not None:
-                scalar = pa.scalar(moment, self._dataset.schema.field("timestamp").type)
-                one = compare(ds.field("timestamp"), scalar)
+                one = self._compare(compare, moment)
                 condition = one if condition is None else condition & one
         for fragment in sorted(self._dataset.get_fragments(condition), key=lambda f: f.path):
             scanner = fragment.scanner(

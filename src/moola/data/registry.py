@@ -159,7 +159,7 @@ class DataRegistry(Layout):
 
     def lineage(self, windows: WindowSet, *, with_features: bool = False) -> list[Check]:
         """Derive a set again from its source's bars and compare (see `lineage_checks`)."""
-        self._root.fetch(f"bars/{windows.source}.parquet", required=False)
+        self.fetch_bars(windows.source, required=False)
         if not (self.data_root / "bars" / f"{windows.source}.parquet").exists():
             detail = f"not compared: bars/{windows.source}.parquet is not in this registry"
             return [Check(name="the set can be derived again", passed=True, detail=detail)]
@@ -222,13 +222,13 @@ class DataRegistry(Layout):
         """Write a set from a bar file or, where the source is a folder of them, in chunks."""
         partitions = self._root.partitions(f"bars/{recipe.source}")
         if partitions is not None:
-            with atomic_folder(folder) as temporary:
+            with atomic_folder(folder, overwrite=self._root.is_cache) as temporary:
                 write_partitioned_set(temporary, name, recipe, *partitions, report=report)
             return
         bars = self.load_bars(recipe.source)
         if recipe.label_file:
             self._root.fetch(f"labels/{recipe.label_file}", required=False)
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, overwrite=self._root.is_cache) as temporary:
             write_set(temporary, name, recipe, bars, self.data_root / "labels", report=report)
 
     def build_split(self, name: str, recipe: SplitRecipe) -> Split | WalkForward:
@@ -275,7 +275,7 @@ class DataRegistry(Layout):
         checks, _ = synthetic_checks(made, labeled, split)
         if require_quality:
             AuditTrail(checks=tuple(checks), facts={"split": name}).require()
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, overwrite=self._root.is_cache) as temporary:
             write_synthetic(temporary, made)
         self._root.publish(name)
         return self.load_synthetic(name), checks

@@ -30,12 +30,16 @@ class Layout:
 
     def load_bars(self, source: str) -> Bars:
         """Load a bar set by name; raises DataError if it is absent or breaks its rules."""
+        self.fetch_bars(source)
+        return read_bars(self.data_root / "bars" / f"{source}.parquet")
+
+    def fetch_bars(self, source: str, *, required: bool = True) -> None:
+        """Bring a bar set into the folder as it stands; raises DataError if required and absent."""
         try:
             check_name("bar set", source, "a bar set")
         except ConfigError as error:
             raise DataError(error.problem, limit=error.limit) from None
-        self._root.fetch(f"bars/{source}.parquet")
-        return read_bars(self.data_root / "bars" / f"{source}.parquet")
+        self._root.fetch(f"bars/{source}.parquet", required=required)
 
     def load_set(self, name: str) -> WindowSet:
         """Load one set and check every file against its manifest.
@@ -84,9 +88,8 @@ class Layout:
 
     def has_set(self, name: str) -> bool:
         """Return whether a set of that name stands; raises DataError for a name that cannot be."""
-        folder = self.folder(name, must_exist=False)
-        self._root.fetch_set(name)
-        return folder.exists()
+        self.folder(name, must_exist=False)
+        return self._root.fetch_set(name)
 
     def folder(self, name: str, *, must_exist: bool = True) -> Path:
         """Return a set's folder; raises DataError for a bad name, a link or an absent set."""
@@ -98,13 +101,12 @@ class Layout:
         if kind not in KINDS or not version:
             raise DataError(f"set name is {name!r}", limit="for example labeled_windows/v1")
         folder = self.data_root / kind / version
-        if must_exist:
-            self._root.fetch_set(name)
+        stands = must_exist and self._root.fetch_set(name)
         if folder.is_symlink() or not folder.resolve().is_relative_to(self.data_root.resolve()):
             raise AuditError(
                 f"set {name} is a link out of its place", limit=f"a folder in {self.data_root}"
             )
-        if must_exist and not folder.is_dir():
+        if must_exist and not (stands and folder.is_dir()):
             known = [n.partition("/")[2] for n in self.names() if n.startswith(f"{kind}/")]
             raise DataError(
                 f"set {name} does not exist in {self.data_root}",
@@ -133,9 +135,12 @@ class Layout:
             )
         return path
 
-    def publish(self, path: str) -> None:
-        """Store a file that was written into the folder where the registry stands."""
-        self._root.publish(path)
+    def publish(self, path: str, *, replace: bool = False) -> None:
+        """Store a file that was written into the folder where the registry stands.
+
+        Raises DataError if another content stands there and `replace` is false.
+        """
+        self._root.publish(path, replace=replace)
 
     def read_split(self, name: str) -> Split | WalkForward:
         """Load a split or folds by name or file."""

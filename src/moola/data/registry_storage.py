@@ -1,7 +1,7 @@
 """Where a registry stands: a folder, or any file system that pyarrow or fsspec knows.
 
 Object stores cannot rename, so a set is uploaded file by file with its manifest last: a set
-without a manifest does not exist. Nothing that stands is overwritten.
+without a manifest does not exist. No set, split or bar set that stands is overwritten.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,16 @@ from moola.errors import DataError, one_line
 from moola.hashing import atomic_file, sha256_file, write_json
 
 _CHUNK_BYTES = 1 << 20
+_RENAMING = ("local", "hdfs")  # on these a file is written to a temporary name first
 
 
 class Root:
-    """A registry on the local disk: nothing to fetch, nothing to publish."""
+    """A registry on the local disk: nothing to fetch, nothing to publish.
+
+    `is_cache` says whether the folder is a copy, so that a set in it may not stand.
+    """
+
+    is_cache = False
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -30,8 +38,9 @@ class Root:
     def fetch(self, path: str, *, required: bool = True) -> None:
         """Bring one file into the folder."""
 
-    def fetch_set(self, name: str) -> None:
-        """Bring one set into the folder."""
+    def fetch_set(self, name: str) -> bool:
+        """Bring one set into the folder; return whether it stands."""
+        return (self.folder / name).exists()
 
     def stands(self, path: str) -> bool:
         """Return whether a file of that path is where the registry stands."""
@@ -42,7 +51,7 @@ class Root:
         local = self.folder / path
         return (fs.LocalFileSystem(), str(local.resolve())) if local.is_dir() else None
 
-    def publish(self, path: str) -> None:
+    def publish(self, path: str, *, replace: bool = False) -> None:
         """Store one file or one set where the registry stands."""
 
     def names(self, kinds: tuple[str, ...]) -> list[str]:
@@ -61,8 +70,11 @@ class RemoteRoot(Root):
     """A registry on another file system, worked on in a local cache.
 
     A cached file is used only if its digest is the one the remote manifest states (files of a
-    set) or the one it had when it was fetched and the remote file has not changed since.
+    set) or the one it had when it was fetched and the remote file has not changed since. What is
+    gone there, or was never uploaded whole, does not stand, whatever the cache holds.
     """
+
+    is_cache = True
 
     def __init__(self, filesystem: Any, base: str, folder: Path):
         super().__init__(folder)
@@ -71,10 +83,14 @@ class RemoteRoot(Root):
         self._index = folder / ".index.json"
 
     def fetch(self, path: str, *, required: bool = True) -> None:
-        """Bring one file into the cache; raises DataError if it is required and absent."""
+        """Bring one file into the cache, or remove it there if it is gone from the store.
+
+        Raises DataError if it is required and absent.
+        """
         info = self._info(path)
         local = self.folder / path
         if info.type != fs.FileType.File:
+            local.unlink(missing_ok=True)
             if required:
                 raise DataError(f"{self._base}/{path} does not exist")
             return
@@ -88,10 +104,13 @@ class RemoteRoot(Root):
         index[path] = [*mark, sha256_file(local)]
         write_json(self._index, index)
 
-    def fetch_set(self, name: str) -> None:
-        """Bring one set into the cache, file by file, each checked by the remote manifest."""
+    def fetch_set(self, name: str) -> bool:
+        """Bring one set into the cache, file by file, each checked by the remote manifest.
+
+        Returns whether the set stands in the store.
+        """
         if self._info(f"{name}/manifest.json").type != fs.FileType.File:
-            return
+            return False
         folder = self.folder / name
         manifest = self._read_json(f"{name}/manifest.json")
         files = manifest.get("files")
@@ -103,6 +122,7 @@ class RemoteRoot(Root):
                 continue
             self._download(f"{name}/{file}", local, digest)
         self._download(f"{name}/manifest.json", folder / "manifest.json")
+        return True
 
     def stands(self, path: str) -> bool:
         """Return whether a file of that path is on the other file system."""
@@ -113,20 +133,23 @@ class RemoteRoot(Root):
         found = self._info(path).type == fs.FileType.Directory
         return (self._fs, f"{self._base}/{path}") if found else None
 
-    def publish(self, path: str) -> None:
-        """Upload one file or one set; raises DataError if another content stands there."""
+    def publish(self, path: str, *, replace: bool = False) -> None:
+        """Upload one file or one set; raises DataError if another content stands there.
+
+        With `replace` a file takes the place of what stands.
+        """
         local = self.folder / path
         if local.is_file():
-            files = [path]
-        else:
-            files = [f"{path}/{p.name}" for p in local.iterdir() if p.name != "manifest.json"]
-            files = [*sorted(files), f"{path}/manifest.json"]
-            if self._info(files[-1]).type == fs.FileType.File:
-                raise DataError(
-                    f"{self._base}/{path} exists", remedy="Sets are immutable: use a new name"
-                )
-        for file in files:
-            self._upload(self.folder / file, file)
+            if replace or not self._stands(path, local):
+                self._upload(local, path)
+            return
+        if self._info(f"{path}/manifest.json").type == fs.FileType.File:
+            raise DataError(
+                f"{self._base}/{path} exists", remedy="Sets are immutable: use a new name"
+            )
+        files = sorted(p.name for p in local.iterdir() if p.name != "manifest.json")
+        for file in [*files, "manifest.json"]:
+            self._upload(local / file, f"{path}/{file}")
 
     def names(self, kinds: tuple[str, ...]) -> list[str]:
         """Return the names of sets and splits that stand remotely, sorted."""
@@ -169,15 +192,46 @@ class RemoteRoot(Root):
                     remedy="Remove the set there and build it again",
                 )
 
+    def _stands(self, path: str, local: Path) -> bool:
+        """Return whether a file stands with this content; raises DataError if with another."""
+        info = self._info(path)
+        if info.type == fs.FileType.NotFound:
+            return False
+        if info.size != local.stat().st_size or self._sha256(path) != sha256_file(local):
+            raise DataError(
+                f"{self._base}/{path} exists with another content",
+                remedy="What stands is never overwritten: use a new name",
+            )
+        return True
+
+    def _sha256(self, path: str) -> str:
+        digest = hashlib.sha256()
+        with self._call(self._fs.open_input_stream, f"{self._base}/{path}") as stream:
+            while chunk := self._call(stream.read, _CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
     def _upload(self, local: Path, path: str) -> None:
-        if isinstance(self._fs, fs.LocalFileSystem):
-            self._fs.create_dir(str(Path(f"{self._base}/{path}").parent), recursive=True)
-        with (
-            local.open("rb") as handle,
-            self._call(self._fs.open_output_stream, f"{self._base}/{path}") as stream,
-        ):
+        """Upload a file; where that fails, nothing is left under its name."""
+        target = f"{self._base}/{path}"
+        folder, _, name = target.rpartition("/")
+        renames = self._fs.type_name in _RENAMING
+        draft = f"{folder}/.{name}.{secrets.token_hex(4)}" if renames else target
+        if renames:
+            self._call(self._fs.create_dir, folder)
+        try:
+            self._call(self._copy, local, draft)
+            if renames:
+                self._call(self._fs.move, draft, target)
+        except BaseException:
+            with suppress(OSError, pa.ArrowException):
+                self._fs.delete_file(draft)
+            raise
+
+    def _copy(self, local: Path, target: str) -> None:
+        with local.open("rb") as handle, self._fs.open_output_stream(target) as stream:
             while chunk := handle.read(_CHUNK_BYTES):
-                self._call(stream.write, chunk)
+                stream.write(chunk)
 
     def _read_index(self) -> dict[str, list[Any]]:
         try:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from moola.errors import CheckpointError, ConfigError, one_line
-from moola.hashing import atomic_file
+from moola.hashing import atomic_file, sha256_json
 from moola.models.callbacks import Callback, FitState
 from moola.models.early_stopping import EarlyStopping
 
@@ -41,6 +41,32 @@ class StateFile:
     path: Path
     identity: str
     resume: bool = False
+
+
+def path_of_state(folder: Path, kind: str, options: Mapping[str, Any]) -> Path:
+    """Return where the state of a run with these options is kept; the device is none of them."""
+    told = {k: v for k, v in options.items() if k != "device"}
+    return folder / f"{kind}-{sha256_json(told)[:16]}.safetensors"
+
+
+def find_state(path: Path) -> bool:
+    """Return whether a state lies at `path`, a `path_of_state`.
+
+    Raises ConfigError if none does, but a state of the same kind with other options: whoever
+    resumes has that one in mind.
+    """
+    if path.exists():
+        return True
+    kind = path.stem.rpartition("-")[0]
+    others = sorted(path.parent.glob(f"{kind}-*.safetensors"))
+    if others:
+        more = f", as are {len(others) - 1} more beside it" if others[1:] else ""
+        raise ConfigError(
+            f"{others[0]} is the state of another run{more}",
+            limit=f"{path.name}, by these options",
+            remedy="Resume with the options it was started with, or begin anew without --resume",
+        )
+    return False
 
 
 def write_state(

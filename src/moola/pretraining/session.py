@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+import moola
 from moola.config.pretraining import CorpusConfig
 from moola.data.audit_trail import CorpusClaim
 from moola.errors import DeviceError
@@ -137,8 +138,15 @@ def _lack_of_memory_in_words(config: CorpusConfig) -> Iterator[None]:
 
 
 def run_identity(config: CorpusConfig, X_NTC: NDArray, device: str) -> str:
-    """Return the digest of all that determines a pretraining."""
-    return sha256_json({"config": config.to_dict(), "corpus": sha256_array(X_NTC), "on": device})
+    """Return the digest of all that determines a pretraining; `device` is the resolved one."""
+    return sha256_json(
+        {
+            "config": {**config.to_dict(), "device": device},
+            "corpus": sha256_array(X_NTC),
+            "moola": moola.__version__,
+            "torch": torch.__version__,
+        }
+    )
 
 
 def save_pretrained(

@@ -27,11 +27,12 @@ from moola.evaluation.plots import (
 )
 from moola.evaluation.temperature import apply_temperature
 from moola.models import REGISTRY
+from moola.models.fit_resume import find_state
 from moola.serving.pyfunc import CHECKPOINT, log_model
 from moola.steps.calibrate import Calibration, calibrate
 from moola.steps.candidate import TRAINED_AS, register
 from moola.steps.predictions import log_diagrams, predictions_table
-from moola.steps.progress import Progress, silent
+from moola.steps.progress import NO_STATE, Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.device import describe_device, resolve_device
@@ -82,7 +83,7 @@ def finetune(
         Registered model that gets a new version; None registers nothing.
     resume
         Go on from the state that an interrupted run of the same configuration left in
-        ``artifacts/resume/``.
+        ``artifacts/resume/``; where no state of this model lies there, begin.
     progress
         Told how far it is.
 
@@ -94,7 +95,7 @@ def finetune(
     Raises
     ------
     ConfigError
-        If the model cannot be registered.
+        If the model cannot be registered, or only states of other configurations lie there.
     AuditError
         If the data audit finds a leak, or an encoder does not state its corpus.
     ProofError
@@ -104,6 +105,9 @@ def finetune(
         served = ", ".join(n for n, e in REGISTRY.items() if e.takes_encoder)
         raise ConfigError(f"model {config.model!r} cannot be registered", limit=f"one of {served}")
     device = resolve_device(config.device)
+    state_path = resume_path(config, Path(names.RESUME_FOLDER))
+    if resume and not find_state(state_path):
+        progress(*NO_STATE)
     name = run_name(config.model, config.labeled, config.split, config.seed, git_state())
     with tracked_run(
         step="finetune",
@@ -115,7 +119,6 @@ def finetune(
         corpus = encoder_claim(config.pretrained_encoder) if config.pretrained_encoder else None
         data = DataRegistry(data_root).load_labeled(config.labeled, config.split, corpus=corpus)
         started = time.perf_counter()
-        state_path = resume_path(config, Path(names.RESUME_FOLDER))
         result = train_model(
             config,
             data.X_train,

@@ -14,13 +14,13 @@ from moola.config import names
 from moola.config.pretraining import CorpusConfig
 from moola.data.registry import DataRegistry
 from moola.evaluation.plots import figure_to_array
-from moola.hashing import sha256_json
+from moola.models.fit_resume import find_state, path_of_state
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 from moola.pretraining.distributed import Share, join_processes
 from moola.pretraining.kinds import KINDS, Kind, Quality
 from moola.pretraining.plots import history_figure, reconstruction_figure, spectrum_figure
 from moola.pretraining.session import PretrainResult, Session, export_pt, save_pretrained
-from moola.steps.progress import Progress, silent
+from moola.steps.progress import NO_STATE, Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.device import describe_device, resolve_device, use_bf16
@@ -66,7 +66,7 @@ def pretrain(
         ``.pt`` asks for that form too: the folder is then the name without it.
     resume
         Go on from the state that an interrupted run of the same configuration left in
-        ``artifacts/resume/``.
+        ``artifacts/resume/``; where no state of this kind lies there, begin.
     progress
         Told how far it is.
 
@@ -74,12 +74,17 @@ def pretrain(
     -------
     PretrainSummary
         The encoder, its digest, and how good it is on held-out windows.
+
+    Raises
+    ------
+    ConfigError
+        If only states of other configurations of this kind lie there.
     """
     kind = KINDS[type(config)]
     device = resolve_device(config.device)
     folder = output.with_suffix("") if output.suffix == ".pt" else output
-    state = f"pretrain-{sha256_json(config.to_dict())[:16]}.safetensors"
-    state_path = Path(names.RESUME_FOLDER) / state
+    state = path_of_state(Path(names.RESUME_FOLDER), f"pretrain-{kind.name}", config.to_dict())
+    begins_anew = resume and not find_state(state)
     params = {**config.to_dict(), "device_used": device, "bf16": use_bf16(config.amp, device)}
     sha256, quality = "", None
     with ExitStack() as stack:
@@ -88,6 +93,8 @@ def pretrain(
         if share.leads:
             params = {**params, "output": output, "processes": share.size}
             run = stack.enter_context(_run(kind, config, params, device))
+            if begins_anew:
+                progress(*NO_STATE)
         corpus = DataRegistry(data_root).load_unlabeled(config.unlabeled)
         X = corpus["X_ohlc"]
         started = time.perf_counter()
@@ -99,7 +106,7 @@ def pretrain(
         session = Session(
             device=device,
             on_epoch=on_epoch if share.leads else None,
-            state_path=state_path,
+            state_path=state,
             resume=resume,
             share=share,
         )
@@ -114,7 +121,7 @@ def pretrain(
             _log(run, kind, config, result, corpus=corpus, folder=folder, seconds=seconds)
             _log_quality(run, kind, result, quality)
     if share.leads:
-        state_path.unlink(missing_ok=True)
+        state.unlink(missing_ok=True)
     return PretrainSummary(
         title=kind.title,
         monitor=kind.monitor,

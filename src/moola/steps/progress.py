@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+NO_STATE = ("resuming", 1, 1, "no state lies here: from the first epoch")
+
 
 class Progress(Protocol):
     """Called as work goes on; the command line draws bars from it."""

@@ -22,7 +22,7 @@ from moola.models.adapter_lstm import AdapterLSTMModel
 from moola.models.callbacks import Callback, FitState
 from moola.models.checkpoint import read_checkpoint
 from moola.models.enhanced_simple_lstm import PRESETS
-from moola.models.fit_resume import StateFile
+from moola.models.fit_resume import StateFile, path_of_state
 from moola.models.pretrained_utils import is_encoder_tensor, load_pretrained_strict
 from moola.training.forensics import WeightEvolution
 from moola.training.freeze import FreezeCallback, FreezeSchedule, make_schedule
@@ -156,10 +156,9 @@ def training_identity(
     encoder = config.pretrained_encoder
     return sha256_json(
         {
-            "config": _without_device(config),
+            "config": {**config.to_dict(), "device": device},
             "encoder": read_checkpoint(Path(encoder)).sha256 if encoder else None,
             "arrays": [sha256_array(np.asarray(a)) for a in arrays],
-            "device": device,
             "moola": moola.__version__,
             "torch": torch.__version__,
         }
@@ -168,7 +167,7 @@ def training_identity(
 
 def resume_path(config: FinetuneConfig, folder: Path = Path("artifacts/resume")) -> Path:
     """Return where the state of a configuration's training is kept."""
-    return folder / f"{sha256_json(_without_device(config))[:16]}.safetensors"
+    return path_of_state(folder, f"train-{config.model}", config.to_dict())
 
 
 def epoch_line(row: Mapping[str, Any], num_epochs: int) -> str:
@@ -266,10 +265,6 @@ def early_stopping_rows(
     held = train[border:]
     fit = train[:border]
     return fit[label_end[fit] < first[held].min()], held
-
-
-def _without_device(config: FinetuneConfig) -> dict[str, Any]:
-    return {k: v for k, v in config.to_dict().items() if k != "device"}
 
 
 class _LoadEncoder(Callback):
