@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -168,6 +169,8 @@ def trusting(*keys: Ed25519PrivateKey) -> TrustedKeys:
 def forget_connections(folder: Path) -> None:
     """In a forked child: drop the parent's database connections, leave nothing outside `folder`."""
     tempfile.tempdir = str(folder)
+    # The bar's lock is shared with the parent, which would wait for ever if we die with it.
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 

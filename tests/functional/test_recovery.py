@@ -20,8 +20,9 @@ from promotion_kit import (
 )
 
 from moola.config.promotion import PromotionPolicy
+from moola.errors import PromotionRefused
 from moola.promotion.ledger import Draft, Entry, Ledger, open_intent
-from moola.promotion.recovery import recover
+from moola.promotion.recovery import move, recover
 
 
 class Crash(BaseException):
@@ -126,7 +127,7 @@ def test_a_kill_at_random_moments_is_made_good(bench: Bench) -> None:
     bench.ledger.verify_chain()
 
 
-def interrupted(bench: Bench, move: str = "promote") -> None:
+def interrupted(bench: Bench, event: str = "promotion") -> None:
     """Leave a move to version 1 between stage and alias, with version 2 in Production before."""
 
     def crash() -> None:
@@ -134,7 +135,7 @@ def interrupted(bench: Bench, move: str = "promote") -> None:
 
     client, ledger = crash_at(3, bench, crash)
     bench.promote("2")
-    if move == "promote":
+    if event == "promotion":
         with pytest.raises(Crash):
             bench.promote("1", client=client, ledger=ledger)
     else:
@@ -157,13 +158,13 @@ def test_an_interrupted_move_whose_version_vanished_is_undone(bench: Bench) -> N
     assert bench.champion() == "1"
 
 
-@pytest.mark.parametrize("move", ["promote", "rollback"])
+@pytest.mark.parametrize("event", ["promotion", "rollback"])
 def test_an_interrupted_move_is_proven_again_before_it_is_carried_out(
-    bench: Bench, move: str
+    bench: Bench, event: str
 ) -> None:
-    if move == "rollback":
+    if event == "rollback":
         bench.promote("1")
-    interrupted(bench, move)
+    interrupted(bench, event)
     bench.change_files()
     entry = recovered(bench)
     assert entry is not None
@@ -186,6 +187,15 @@ def test_an_interrupted_move_must_meet_the_keys_and_the_policy_of_today(
     assert entry is not None
     assert (entry.event, bench.champion()) == ("abandoned", "2")
     assert why in entry.reason
+
+
+def test_what_a_ledger_does_not_know_of_yet_is_not_taken_out_of_production(bench: Bench) -> None:
+    bench.promote("2")
+    new = Ledger(f"sqlite:///{bench.folder}/new.db")
+    draft = {"who": "ann", "name": NAME, "reason": "r", "version_from": "2", "version_to": "9"}
+    with pytest.raises(PromotionRefused, match="does not exist"):
+        move(bench.client, new, Draft(event="promotion", **draft), seen_move=None)
+    assert bench.champion() == "2"
 
 
 def test_an_intent_written_past_moola_puts_nobody_into_production(bench: Bench) -> None:

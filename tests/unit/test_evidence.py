@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import sys
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from moola.config.promotion import (
 )
 from moola.errors import ConfigError, PromotionRefused
 from moola.promotion.checks import check_evidence
+from moola.promotion.compiled import plain_caches
 from moola.promotion.digest import model_files_digest
 from moola.promotion.evidence import (
     Evidence,
@@ -237,6 +239,34 @@ def test_compiled_files_count_unless_they_are_their_source(model: Path) -> None:
     assert model_files_digest(model) != first
     compiled.write_bytes(b"junk")
     assert model_files_digest(model) != first
+
+
+def test_made_up_files_beside_a_source_end_no_server(model: Path) -> None:
+    """A tuple of 2^31 members in 5 bytes, and a source on which the compiler gives up."""
+    cache = model / "code" / "__pycache__"
+    cache.mkdir()
+    header = importlib.util.MAGIC_NUMBER + bytes(12)
+    names = {"huge": "x = 1\n", "deep": "-" * 300_000 + "1\n"}
+    before = []
+    for name, source in names.items():
+        (model / "code" / f"{name}.py").write_text(source)
+        before.append(model_files_digest(model))
+        compiled = cache / f"{name}.{sys.implementation.cache_tag}.pyc"
+        compiled.write_bytes(header + b"(\xff\xff\xff\x7f")
+        before.append(model_files_digest(model))
+    assert len(set(before)) == 4  # every file counts
+    assert compileall.compile_file(model / "code" / "net.py", quiet=2)
+    assert model_files_digest(model) == before[-1]
+
+
+def test_compiled_files_are_read_by_another_process(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compileall.compile_dir(model / "code", quiet=2)
+    monkeypatch.setattr("marshal.loads", lambda _data: pytest.fail("read in this process"))
+    assert plain_caches(model) == {f"code/__pycache__/net.{sys.implementation.cache_tag}.pyc"}
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    assert plain_caches(model) == frozenset()
 
 
 def test_links_and_folders_without_model_are_refused(model: Path, tmp_path: Path) -> None:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import marshal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType
 from typing import TYPE_CHECKING
 
 from moola.errors import PromotionRefused
 from moola.hashing import sha256_file, sha256_json
 from moola.promotion.calls import mlflow_call
+from moola.promotion.compiled import plain_caches
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 # MLflow writes this file when it resolves a `models:/` address, also into a local store in place.
 _WRITTEN_BY_MLFLOW = "registered_model_meta"
-_PYC_HEADER_BYTES = 16
-_PYC_LIMIT_BYTES = 8 << 20
 
 
 def model_files_digest(folder: Path) -> str:
@@ -51,6 +47,7 @@ def model_files_digest(folder: Path) -> str:
     root = Path(folder)
     if not (root / "MLmodel").is_file():
         raise PromotionRefused(f"{root} is not a model", limit="a folder with a file MLmodel")
+    uncounted = plain_caches(root) | {_WRITTEN_BY_MLFLOW}
     digests: dict[str, str] = {}
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root).as_posix()
@@ -58,9 +55,8 @@ def model_files_digest(folder: Path) -> str:
             raise PromotionRefused(
                 f"{relative} of the model is a symbolic link", limit="regular files only"
             )
-        if not path.is_file() or relative == _WRITTEN_BY_MLFLOW or _is_plain_cache(path):
-            continue
-        digests[relative] = sha256_file(path)
+        if path.is_file() and relative not in uncounted:
+            digests[relative] = sha256_file(path)
     return sha256_json(digests)
 
 
@@ -128,19 +124,3 @@ def downloaded(client: MlflowClient, name: str, version: str) -> Iterator[Path]:
             repository = get_artifact_repository(address, tracking_uri=client.tracking_uri)
             repository.download_artifacts("", dst_path=temporary)
         yield Path(temporary)
-
-
-def _is_plain_cache(path: Path) -> bool:
-    """Return whether a compiled file holds just what its source compiles to under this Python."""
-    if path.parent.name != "__pycache__" or path.suffix != ".pyc" or ".opt-" in path.name:
-        return False
-    try:
-        source = Path(importlib.util.source_from_cache(str(path)))
-        data = path.read_bytes()
-        if data[:4] != importlib.util.MAGIC_NUMBER or len(data) > _PYC_LIMIT_BYTES:
-            return False
-        compiled = marshal.loads(data[_PYC_HEADER_BYTES:])
-        expected = compile(source.read_bytes(), str(source), "exec", dont_inherit=True)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError):
-        return False
-    return isinstance(compiled, CodeType) and compiled == expected

@@ -196,7 +196,8 @@ def _finish(client: MlflowClient, ledger: Ledger, intent: Entry) -> Entry:
 
 def _undo(client: MlflowClient, ledger: Ledger, intent: Entry, why: PromotionRefused) -> Entry:
     state = read_state(client, intent.name)
-    champion = ledger.champion_at(intent.name)
+    # A ledger that begins with this move knows of no champion; the intent does.
+    champion = ledger.champion_at(intent.name) or intent.version_from
     if state.alias_version != champion or not state.agrees:
         if champion is None:
             clear_production(client, intent.name)
