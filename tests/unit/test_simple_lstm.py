@@ -83,7 +83,7 @@ def test_clone_and_parameters_know_the_training_arguments() -> None:
     copy = clone(model.set_params(learning_rate=0.01))
     assert copy.get_params() == model.get_params()
     assert copy.get_params()["learning_rate"] == 0.01
-    assert len(copy.get_params()) == 19
+    assert len(copy.get_params()) == 20
     assert same_weights(model.fit(X, y).net_, copy.fit(X, y).net_)
     with pytest.raises(TypeError, match="epochs"):
         SimpleLSTMModel(epochs=3)
