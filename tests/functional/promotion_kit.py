@@ -14,11 +14,17 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow import MlflowClient
 
-from moola.config.names import ARTIFACT_GATE_REPORT, TAG_GATES_RUN
-from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
+from moola.config.names import ARTIFACT_GATE_REPORT
+from moola.config.promotion import PromotionPolicy
 from moola.promotion.decision import Decision, Look, PromotionGate
 from moola.promotion.digest import version_digest
-from moola.promotion.evidence import Evidence, SignedEvidence, evidence_from_report, sign
+from moola.promotion.evidence import (
+    Evidence,
+    SignedEvidence,
+    evidence_from_report,
+    sign,
+    store_evidence,
+)
 from moola.promotion.keys import TrustedKeys, key_id
 from moola.promotion.ledger import Ledger
 from moola.promotion.promote import promote
@@ -136,6 +142,7 @@ def evaluate(
     *,
     name: str = NAME,
     document: dict | None = None,
+    policy: PromotionPolicy | None = None,
     **report: object,
 ) -> SignedEvidence:
     """Sign an evaluation of a version and store the evidence as `moola evaluate` does.
@@ -150,13 +157,12 @@ def evaluate(
     evidence = evidence_from_report(
         content,
         gates_run_id=run.info.run_id,
-        policy=PromotionPolicy(),
+        policy=policy or PromotionPolicy(),
         key=key,
         now=datetime.now(UTC),
     )
     signed = sign(evidence, key)
-    client.set_model_version_tag(name, version, TAG_EVIDENCE, signed.to_json())
-    client.set_model_version_tag(name, version, TAG_GATES_RUN, run.info.run_id)
+    store_evidence(client, signed, evidence)
     client.set_terminated(run.info.run_id)
     return signed
 

@@ -174,6 +174,10 @@ def test_the_decision_is_written_for_people_and_machines(bench: Bench, tmp_path:
         "# Production Model Decision Log",
         "was promoted to Production",
         "| gate 1: log_loss | 1.65 |",
+        "| 0 g0 | ? | passed |  |",
+        "| 3 g3 | ? | failed | too few windows |",
+        f"| SHA-256 of the files | {report['candidate']['model_sha256']} |",
+        "| replaces | version 1 |",
         "look number 2 at this test set",
         "Gate 3 is failed: too few windows.",
         "`moola rollback --to 1`",
@@ -184,6 +188,12 @@ def test_the_decision_is_written_for_people_and_machines(bench: Bench, tmp_path:
     append_result(path, decision, report)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["version"] for line in lines] == ["2", "2"]
+    assert (lines[0]["champion_before"], lines[0]["who"], lines[0]["test_looks"]) == ("1", "ann", 2)
+    allowed = decision_record(bench.promote("3", dry_run=True), report)
+    assert (
+        "version 3 of EnhancedSimpleLSTM may be promoted as far as the gates go (dry run)."
+        in allowed
+    )
 
 
 def test_a_move_under_way_is_not_disturbed(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from promotion_kit import KEY, NAME, Bench, trusting
+from promotion_kit import KEY, NAME, Bench, evaluate, trusting
 
 from moola.cli.app import _run
 from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
@@ -91,6 +91,10 @@ def test_what_was_required_then_is_asked_by_an_audit_and_now_by_a_rollback(bench
     assert audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings == ()
     with pytest.raises(PromotionDenied, match="gate 6 is absent, not passed"):
         bench.rollback(policy=PromotionPolicy(required_gates=(0, 1, 2, 6)))
+    lax = PromotionPolicy(required_gates=(0, 1))
+    evaluate(bench.client, KEY, "3", verdicts=("passed", "passed", "inconclusive"), policy=lax)
+    bench.promote("3", policy=lax)
+    assert audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings == ()
 
 
 def test_key_changes_are_noted_once(tmp_path: Path) -> None:

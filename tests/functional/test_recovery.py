@@ -23,6 +23,7 @@ from moola.config.promotion import PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.promotion.ledger import Draft, Entry, Ledger, open_intent
 from moola.promotion.recovery import move, recover
+from moola.promotion.state import read_state
 
 
 class Crash(BaseException):
@@ -156,6 +157,23 @@ def test_an_interrupted_move_whose_version_vanished_is_undone(bench: Bench) -> N
     assert entry is not None
     assert entry.event == "abandoned"
     assert bench.champion() == "1"
+
+
+def test_a_first_move_that_is_undone_leaves_production_empty(bench: Bench) -> None:
+    def crash() -> None:
+        raise Crash
+
+    client, ledger = crash_at(5, bench, crash)
+    with pytest.raises(Crash):
+        bench.promote("1", client=client, ledger=ledger)
+    assert read_state(bench.client, NAME).alias_version == "1"
+    entry = recovered(bench, key=Ed25519PrivateKey.generate())
+    assert entry is not None
+    digest = bench.ledger.entries(NAME, events=("intent",))[-1].evidence_digest
+    assert digest is not None
+    assert (entry.event, entry.evidence_digest) == ("abandoned", digest)
+    assert read_state(bench.client, NAME).alias_version is None
+    assert bench.client.get_model_version(NAME, "1").current_stage != "Production"
 
 
 @pytest.mark.parametrize("event", ["promotion", "rollback"])

@@ -106,6 +106,13 @@ def test_champion_at_any_moment(ledger: Ledger) -> None:
     assert ledger.champion_at("M") == "1"
 
 
+def test_the_last_entry_of_some_events(ledger: Ledger) -> None:
+    assert ledger.last_seq(("promotion",)) == 0
+    for event in ("promotion", "test_look", "refusal"):
+        ledger.append(draft(event))
+    assert [ledger.last_seq((e,)) for e in ("promotion", "refusal", "rollback")] == [1, 3, 0]
+
+
 def test_test_looks_count_by_split(ledger: Ledger) -> None:
     for split in ("a", "b", "a"):
         ledger.append(draft("test_look", payload={"split_sha256": split}))
