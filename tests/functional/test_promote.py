@@ -19,9 +19,10 @@ from promotion_kit import (
     trusting,
 )
 
+from moola.config.names import TAG_GATES_RUN
 from moola.config.promotion import TAG_EVIDENCE, TAG_PROMOTION_EVIDENCE
 from moola.errors import PromotionRefused, TrackingError
-from moola.promotion.decision import PromotionDenied
+from moola.promotion.decision import Decision, PromotionDenied
 from moola.promotion.evidence import SignedEvidence, verify
 from moola.promotion.ledger import Draft, Ledger
 from moola.promotion.record import append_result, decision_record
@@ -42,6 +43,24 @@ def test_alias_and_stage_move_together_and_the_old_version_is_archived(bench: Be
     bench.ledger.verify_chain()
 
 
+@pytest.mark.parametrize(
+    ("action", "what"),
+    [
+        ("promotion", "promoted to"),
+        ("rollback", "put back into"),
+        ("challenger", "set as challenger of"),
+    ],
+)
+def test_a_refusal_names_version_deed_reasons_and_remedy(action: str, what: str) -> None:
+    asked = {"name": "M", "version": "7", "who": "ann", "decided_at": "2026-01-31T00:00:00"}
+    decision = Decision(
+        action=action, allowed=False, champion_before=None, reasons=("a", "b"), **asked
+    )
+    refusal = PromotionDenied(decision, remedy="Do this")
+    assert str(refusal) == f"version 7 of M is not {what} Production: a; b. Do this."
+    assert refusal.decision is decision
+
+
 def test_a_promotion_says_when_its_evaluation_was(bench: Bench) -> None:
     bench.promote("1", signing_key=KEY)
     tags = bench.client.get_model_version(NAME, "1").tags
@@ -49,6 +68,7 @@ def test_a_promotion_says_when_its_evaluation_was(bench: Bench) -> None:
         verify(SignedEvidence.from_json(tags[tag]), trusting(KEY))
         for tag in (TAG_EVIDENCE, TAG_PROMOTION_EVIDENCE)
     )
+    assert tags[TAG_GATES_RUN] == evaluation.gates_run_id
     assert promotion.evaluated_at == evaluation.created_at < promotion.created_at
     bench.promote("2")
     bench.rollback(signing_key=KEY)
