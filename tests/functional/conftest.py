@@ -27,7 +27,8 @@ def plain_server(stand: Stand) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def server(stand: Stand) -> Iterator[tuple[str, int]]:
     """`moola serve`: address and process id."""
-    with moola_serve(stand, "--max-body-mib", "2", "--max-windows", "1000") as running:
+    limits = ("--max-body-mib", "2", "--max-windows", "1000")
+    with moola_serve(stand, "--poll", "5", *limits) as running:  # it stays up; nobody promotes
         yield running
 
 
