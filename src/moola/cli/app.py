@@ -153,7 +153,7 @@ def _told(error: Exception, arguments: list[str]) -> tuple[str, int]:
     if isinstance(error, ModuleNotFoundError) and (extra := _EXTRA_OF.get(error.name or "")):
         return (
             f"this needs the package {error.name}, which is not installed; expected the extra "
-            f"'{extra}'. Run pip install '.[{extra}]' in a checkout.",
+            f"'{extra}'. Run pip install 'moola[{extra}]'.",
             2,
         )
     if isinstance(error, OSError):

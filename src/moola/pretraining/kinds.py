@@ -50,10 +50,10 @@ class Kind:
     """One kind of pretraining.
 
     `name` is the ``kind`` of its checkpoints, `build` makes the model of the ``shape`` that stands
-    there. `pretrain` takes windows, a configuration and a
-    session; `measure` the model, held-out windows in price units, the configuration and the number
-    of neighbouring windows that share bars. `monitor` is the figure the best epoch is kept by,
-    `curves` those drawn beside the training loss.
+    there. `pretrain` takes windows, a configuration and a session; `measure` the model, held-out
+    windows in price units, the configuration and the number of neighbouring windows that share
+    bars. `monitor` is the figure the best epoch is kept by, `curves` those drawn beside the
+    training loss.
     """
 
     name: str

@@ -196,9 +196,11 @@ def _required_but_not_run(
 
 
 def _signing_key(project: Path) -> Ed25519PrivateKey:
-    if signing_key(project) is None:
+    key = signing_key(project)
+    if key is None:
         ensure_signing_key(project)
-    return load_signing_key(project, env=os.environ)
+        key = load_signing_key(project, env=os.environ)
+    return key
 
 
 def _sign(
