@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONPATH
+unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of interpreters
 
-.PHONY: demo test test-slow coverage mutation check docs bench server ui clean
+.PHONY: demo test test-slow coverage mutation check types quick docs bench server ui clean
 
 demo: $(VENV)/.installed   ## the whole job once, on the bars in data/bars
 	moola demo
@@ -33,8 +34,13 @@ mutation: $(VENV)/.installed-test   ## do the tests notice a changed line? hours
 check: $(VENV)/.installed-test   ## what to run before a commit
 	ruff check .
 	ruff format --check .
-	mypy
 	lint-imports
+	$(MAKE) --no-print-directory -j 2 types quick
+
+types:
+	mypy
+
+quick:
 	pytest tests/unit -n 2 --dist worksteal -x -m "not slow and not medium"
 
 docs: $(VENV)/.installed-docs   ## the pages of docs/ as a site in site/; a warning is an error

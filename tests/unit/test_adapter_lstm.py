@@ -16,6 +16,8 @@ from moola.models.checkpoint import save_checkpoint
 from moola.models.ts2vec import TS2VecEncoder
 from moola.training.finetune import build_model, finetune, schedule_of
 
+pytestmark = pytest.mark.medium  # trains networks
+
 
 def encoder(folder: Path, *, prefix: str = "encoder.") -> Path:
     torch.manual_seed(9)

@@ -190,6 +190,7 @@ def test_the_corpus_guard_by_bars():
     assert hit == {"no held-out bars inside the pretraining corpus": "windows 15, 16, 17, 18"}
 
 
+@pytest.mark.medium
 def test_the_picture_shows_parts_purged_stretches_and_corpus(tmp_path):
     trail = run(corpus=claim("2019-12-20", "2020-01-05")).to_dict()
     figure = audit_figure(trail)

@@ -54,6 +54,7 @@ def test_mixup_and_cutmix_take_the_shares_they_say() -> None:
     assert torch.allclose(1 - pieces[moved] / 10, share[moved])
 
 
+@pytest.mark.medium
 def test_draws_depend_on_seed_and_number_alone_and_frozen_epochs_reuse_four() -> None:
     X, y = windows()
 
@@ -74,6 +75,7 @@ def test_draws_depend_on_seed_and_number_alone_and_frozen_epochs_reuse_four() ->
     assert [first.number(e, frozen=False) for e in range(3)] == [4, 5, 6]
 
 
+@pytest.mark.medium
 def test_augmentation_changes_training_and_never_validation_or_answers() -> None:
     X, y = windows()
     plain = estimator(n_epochs=1).fit(X, y, validation=(X, y))

@@ -14,6 +14,8 @@ from moola.models.callbacks import Callback, FitState
 from moola.models.enhanced_simple_lstm import EnhancedSimpleLSTMModel
 from moola.training.freeze import FreezeCallback, make_schedule
 
+pytestmark = pytest.mark.medium  # trains networks
+
 
 @pytest.mark.parametrize("extra", [{}, {"use_temporal_aug": True, "mixup_alpha": 0.4}])
 @pytest.mark.parametrize("schedule", ["frozen", "two_phase", "gradual"])

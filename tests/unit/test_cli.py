@@ -68,6 +68,7 @@ def test_help_imports_nothing_heavy() -> None:
         assert command in done.stdout
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -236,6 +237,7 @@ def test_one_name_for_one_thing() -> None:
     assert spelled["--num-folds"] == {"--num-folds"}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
@@ -285,6 +287,7 @@ def test_unreachable_server_is_one_line_within_seconds(tmp_path: Path, data_root
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.medium
 def test_malformed_bars_are_named(tmp_path: Path) -> None:
     (tmp_path / "data" / "bars").mkdir(parents=True)
     (tmp_path / "data" / "bars" / "btcusd_1h.parquet").write_bytes(b"not parquet")

@@ -111,6 +111,7 @@ def test_a_std_of_0_0510_at_hidden_128_is_the_initialiser_and_no_sign_of_trainin
     assert grown.verdict == "trained"
 
 
+@pytest.mark.medium
 def test_training_is_seen_in_a_real_run() -> None:
     schedule = make_schedule("frozen")
     model, _ = fit(schedule, FreezeCallback(schedule))

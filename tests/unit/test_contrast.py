@@ -63,6 +63,7 @@ def test_views_are_of_the_same_steps() -> None:
     assert max(lengths) > 15
 
 
+@pytest.mark.medium
 def test_pretraining_is_deterministic_resumes_and_loads(tmp_path: Path) -> None:
     X = windows(90, 16)
     whole = pretrain_ts2vec(X, TINY, Session(device="cpu"))

@@ -26,6 +26,8 @@ from moola.training.crossval import (
     walk_forward_predictions,
 )
 
+pytestmark = pytest.mark.medium  # trains networks
+
 CONFIG = FinetuneConfig(
     preset="compact", epochs=2, batch_size=32, patience=0, learning_rate=3e-3, device="cpu"
 )

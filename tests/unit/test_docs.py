@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -41,16 +42,21 @@ CASES = [
 ]
 
 
+@functools.cache
+def _program() -> Any:
+    from moola.cli.app import app
+
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize("command", CASES)
 def test_commands_of_the_docs_parse(command: str, tmp_path: Path) -> None:
     """Each command exists, takes those options, and accepts those values' types."""
-    from moola.cli.app import app
-
     arguments = [
         re.sub(r"[<>]", "", word).replace("...", "x")
         for word in shlex.split(command.partition("moola ")[2], comments=True)
     ]
-    node: Any = typer.main.get_command(app)
+    node = _program()
     while (
         hasattr(node, "commands") and arguments
     ):  # not isinstance: typer brings a click of its own
@@ -70,6 +76,7 @@ def test_a_command_that_does_not_exist_is_noticed(tmp_path: Path) -> None:
             test_commands_of_the_docs_parse(wrong, tmp_path)
 
 
+@pytest.mark.medium
 def test_examples_of_the_architecture_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would paste them."""
     monkeypatch.chdir(tmp_path)
@@ -88,9 +95,7 @@ def test_there_are_commands_to_check() -> None:
 
 
 def test_the_readme_lists_every_command() -> None:
-    from moola.cli.app import app
-
-    known: Any = typer.main.get_command(app)
+    known = _program()
     table = (ROOT / "README.md").read_text().partition("## Commands")[2].partition("\n## ")[0]
     listed = {
         name.removeprefix("moola ").split()[0]

@@ -17,6 +17,8 @@ from moola.errors import BadInput, ProofError
 from moola.models.callbacks import Callback, FitState
 from moola.models.enhanced_simple_lstm import EnhancedSimpleLSTM, EnhancedSimpleLSTMModel
 
+pytestmark = pytest.mark.medium  # trains networks
+
 
 def test_equal_seeds_give_equal_weights_and_another_seed_others() -> None:
     X, y = windows()

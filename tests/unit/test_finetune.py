@@ -13,6 +13,8 @@ from moola.training import finetune as module
 from moola.training.finetune import epoch_line
 from moola.training.freeze import FreezeCallback
 
+pytestmark = pytest.mark.medium  # trains networks
+
 
 @pytest.mark.parametrize(
     ("freeze", "phases", "frozen_tensors"),

@@ -51,6 +51,7 @@ def test_a_set_is_known_by_its_whole_name_however_it_is_written() -> None:
     assert old.labeled == "labeled_windows/v2"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("factor", [0.1, 0.3, 0.5])
 def test_the_learning_rate_factor_is_selectable(tmp_path: Path, factor: float) -> None:
     result = run(config(write_encoder(tmp_path / "e"), unfreeze_lr_factor=factor))

@@ -21,6 +21,8 @@ from moola.training import finetune as module
 from moola.training.finetune import FinetuneResult, finetune, resume_path
 from moola.training.freeze import FreezeCallback
 
+pytestmark = pytest.mark.medium  # trains networks
+
 _KILLED = """
 import json, os, signal, sys
 import torch
@@ -85,7 +87,6 @@ def one_thread(made: FinetuneConfig, **options: Any) -> FinetuneResult:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("epoch", [1, 3, 4])
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     killed: dict[int, tuple[FinetuneConfig, Path]], whole: FinetuneResult, epoch: int

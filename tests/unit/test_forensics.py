@@ -12,6 +12,8 @@ from moola.models.callbacks import Callback, FitState
 from moola.training.forensics import WeightEvolution
 from moola.training.freeze import FreezeCallback, make_schedule
 
+pytestmark = pytest.mark.medium  # trains networks
+
 
 @pytest.mark.parametrize("name", ["none", "frozen", "two_phase"])
 def test_a_run_that_keeps_its_word_is_proven(name: str) -> None:

@@ -13,6 +13,8 @@ from moola.errors import ConfigError
 from moola.models.callbacks import Callback, FitState
 from moola.training.freeze import FreezeCallback, FreezeSchedule, Phase, make_schedule
 
+pytestmark = pytest.mark.medium  # trains networks
+
 LAYER_0 = tuple(f"encoder.*_l0{side}" for side in ("", "_reverse"))
 LAYER_1 = tuple(f"encoder.*_l1{side}" for side in ("", "_reverse"))
 

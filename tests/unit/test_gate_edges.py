@@ -151,6 +151,7 @@ def reports(y, weak, strong, **options):
     }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("options", [OPTIONS, {"block_length": 2}], ids=["limits", "Moola's own"])
 def test_the_documents_of_the_gates_that_compare(options):
     found = reports(*world(0.4, 1.0), **options)

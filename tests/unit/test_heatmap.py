@@ -11,6 +11,8 @@ from moola.evaluation.plots import figure_to_png
 from moola.training.freeze import FreezeCallback, make_schedule
 from moola.training.heatmap import evolution_figure
 
+pytestmark = pytest.mark.medium  # draws
+
 
 def test_the_heat_map_shows_frozen_cells_and_how_far_the_others_moved() -> None:
     schedule = make_schedule("two_phase", **TWO_PHASE)

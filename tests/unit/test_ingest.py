@@ -14,6 +14,8 @@ from moola.data.bars import read_bars
 from moola.data.ingest import IngestOptions, ingest
 from moola.errors import ConfigError, DataError, MoolaError
 
+pytestmark = pytest.mark.medium  # every ingest draws the quality report
+
 REFUSED = {
     "high below close": (row(1, 1, 1, 1, 1) + row(2, 1, 1.1, 0.9, 1.2), "1 of 2 rows .* enclose"),
     "low above open": (row(1, 1, 2, 1.5, 2), "1 of 1 rows .* enclose open and close"),

@@ -13,6 +13,8 @@ from moola.data.ingest import IngestOptions, ingest
 from moola.data.ingest_times import to_utc
 from moola.errors import DataError
 
+pytestmark = pytest.mark.medium  # every ingest draws the quality report
+
 # two bars: 2017-01-01 22:00 and 23:00 UTC
 TIMES = ["2017-01-01T22:00:00.000000", "2017-01-01T23:00:00.000000"]
 OHLC = [[1.10, 1.30, 1.00, 1.20], [1.20, 1.25, 1.15, 1.22]]

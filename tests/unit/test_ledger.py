@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
-from mlflow.server import handlers
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
@@ -176,6 +175,7 @@ def _append_some(url: str, who: str) -> None:
         ledger.append(draft(who=who))
 
 
+@pytest.mark.medium
 def test_processes_create_and_append_at_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
     context = multiprocessing.get_context("fork")
@@ -198,10 +198,13 @@ def test_a_client_says_who_asks_and_why() -> None:
             _client_draft({**values, field: None})
 
 
+@pytest.mark.medium
 def test_what_cannot_be_asked_counts_as_frozen(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A registry that fails for a moment must not thaw the files of what held Production."""
+    from mlflow.server import handlers  # seconds to import
+
     ledger.append(draft("promotion", version_to="1"))
     guard = Guard(
         policy=PromotionPolicy(), trusted_folder=tmp_path, ledger=ledger,

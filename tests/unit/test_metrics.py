@@ -65,6 +65,7 @@ def test_agrees_with_scikit_learn(case):
         assert found[name] == pytest.approx(value, abs=1e-9), name
 
 
+@pytest.mark.medium
 def test_agrees_with_torchmetrics():
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchmetrics.functional.classification")

@@ -20,6 +20,8 @@ from test_models import windows
 from moola.errors import BadInput, CheckpointError, ConfigError
 from moola.models import REGISTRY, ModelRegistry, get_model
 
+pytestmark = pytest.mark.medium  # trains networks
+
 SMALL: dict[str, dict[str, Any]] = {
     "enhanced_simple_lstm": {"hidden_size": 4, "num_layers": 1, "n_epochs": 2},
     "simple_lstm": {"hidden_size": 4, "n_epochs": 2},
@@ -37,8 +39,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "xgb": {"num_trees": 5},
     "stack": {"gap_windows": 1},
 }
-# stacking fits its members once a fold
-EVERY = [pytest.param(name, marks=pytest.mark.medium if name == "stack" else ()) for name in SMALL]
 NETS = ("enhanced_simple_lstm", "simple_lstm", "adapter_lstm")
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -80,7 +80,7 @@ def answers(name: str) -> tuple[Any, np.ndarray, np.ndarray]:
     return model, X, model.predict_proba(X)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", SMALL)
 def test_bad_input_is_refused_with_a_remedy_and_leaves_the_model_as_it_was(name: str) -> None:
     model, X, before = answers(name)
     _, y = windows(40)
@@ -96,7 +96,7 @@ def test_bad_input_is_refused_with_a_remedy_and_leaves_the_model_as_it_was(name:
         assert np.array_equal(model.predict_proba(X), before), kind
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", SMALL)
 def test_labels_are_kept_and_equal_seeds_give_equal_answers(name: str) -> None:
     X, y = windows(60)
     words = np.array(["narrow", "wide"])[y]
@@ -129,7 +129,6 @@ for name, folder in json.loads(sys.argv[1]).items():
 """
 
 
-@pytest.mark.medium
 def test_a_fresh_process_gives_the_same_probabilities(tmp_path: Path) -> None:
     X, y = windows(60)
     folders, proba = {}, {}
@@ -168,7 +167,6 @@ def test_a_pickle_payload_is_refused_and_does_not_run(name: str, tmp_path: Path)
         kind.load(tmp_path / "m")
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("name", ["enhanced_simple_lstm", "logreg", "rf", "stack"])
 def test_features_may_be_given_in_the_place_of_those_computed(name: str) -> None:
     X, y = windows(60)
@@ -266,7 +264,6 @@ def test_xgb_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch
         get_model("xgb").fit(X, y)
 
 
-@pytest.mark.medium
 def test_stacking_is_out_of_fold_in_time_order() -> None:
     X, y = windows(80)
     model = made("stack", gap_windows=3).fit(X, y)

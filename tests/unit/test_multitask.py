@@ -15,6 +15,8 @@ from moola.pretraining.multitask_pretrain import majority_accuracy, pretrain_mul
 from moola.pretraining.session import Session
 from moola.pretraining.targets import IGNORED, bar_targets
 
+pytestmark = pytest.mark.medium  # trains networks
+
 
 def test_targets_by_hand() -> None:
     bars = [  # open, high, low, close
@@ -88,7 +90,6 @@ def test_a_horizon_that_leaves_no_bar_a_target_is_refused() -> None:
     assert pretrain_multitask(windows(80, 13), config, Session(device="cpu")).history
 
 
-@pytest.mark.medium
 def test_every_task_is_learned_better_than_its_constant() -> None:
     from moola.data.windows import normalise
 

@@ -15,6 +15,8 @@ from moola.evaluation.plots import (
     reliability_figure,
 )
 
+pytestmark = pytest.mark.medium  # draws
+
 
 def case(n=60, num_classes=2):
     rng = np.random.default_rng(0)

@@ -26,6 +26,8 @@ from moola.pretraining.loop import rate_at
 from moola.pretraining.masked_lstm_pretrain import MaskedLSTMPretrainer
 from moola.pretraining.session import run_identity
 
+pytestmark = pytest.mark.medium  # trains networks
+
 TINY = PretrainConfig(
     hidden_dim=6, num_layers=2, dropout=0.2, epochs=4, batch_size=16, patch_size=3,
     device="cpu", seed=1, learning_rate=1e-2,

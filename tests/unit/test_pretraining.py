@@ -26,6 +26,8 @@ from moola.pretraining.quality import (
 )
 from moola.pretraining.session import Session, save_pretrained
 
+pytestmark = pytest.mark.medium  # trains networks
+
 TINY = PretrainConfig(
     hidden_dim=4, num_layers=1, epochs=2, batch_size=16, patch_size=3, device="cpu", seed=1
 )

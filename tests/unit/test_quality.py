@@ -11,6 +11,8 @@ from moola.data.bar_quality import assess
 from moola.data.bars import find_repeated_blocks
 from moola.data.ingest import ingest
 
+pytestmark = pytest.mark.medium  # every ingest draws the quality report
+
 
 def test_the_shipped_bars_are_judged_without_being_told(tmp_path):
     btc, eur = (

@@ -18,6 +18,8 @@ from moola.data.splits import Split, WalkForward, walk_forward
 from moola.errors import AuditError, DataError
 from moola.steps.folds import require_folds
 
+pytestmark = pytest.mark.medium  # builds sets of walk-forward folds
+
 LOCKED = "no bar shared with the locked test part"
 LEFT_OUT = "no window before the test part is left out"
 

@@ -14,6 +14,8 @@ from moola.evaluation.gates import GateReport, blocked, gate_1_baseline, gate_2_
 from moola.evaluation.metrics import metric_intervals
 from moola.evaluation.report import forest_intervals, html_report, verdict_markdown
 
+pytestmark = pytest.mark.medium  # draws
+
 LIMITS = replace(Thresholds.load(), num_resamples=200)
 
 
@@ -123,7 +125,6 @@ def test_page_has_a_dark_scheme(page):
     assert set(re.findall(r"var\((--[a-z]+)\)", text)) <= defined
 
 
-@pytest.mark.medium
 def test_same_input_same_page(evaluation):
     y, proba, _, reports = evaluation
     arguments = {"title": "a", "y": y, "predictions": {"candidate": proba}, "block_length": 2}

@@ -65,6 +65,7 @@ def test_one_layer_of_a_two_layer_encoder_is_refused(tmp_path: Path) -> None:
         load_pretrained_strict(SimpleLSTMModel().build_net(2), path)
 
 
+@pytest.mark.medium
 def test_fine_tuning_follows_and_proves_the_schedule(tmp_path: Path) -> None:
     X, y = windows()
     result = finetune(config(write_encoder(tmp_path / "e")), X, y, device="cpu")
@@ -77,6 +78,7 @@ def test_fine_tuning_follows_and_proves_the_schedule(tmp_path: Path) -> None:
     assert np.array_equal(back.predict_proba(X), result.model.predict_proba(X))
 
 
+@pytest.mark.medium
 def test_clone_and_parameters_know_the_training_arguments() -> None:
     X, y = windows()
     model = SimpleLSTMModel(hidden_size=4, n_epochs=2, focal_gamma=1.5)

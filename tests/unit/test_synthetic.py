@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -32,14 +34,21 @@ def widen(X, rng):
     return X
 
 
-@pytest.fixture
-def registry(tmp_path) -> DataRegistry:
-    write_bars(tmp_path, bars_of(walk(900)))
-    found = DataRegistry(tmp_path)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("registry") / "data"
+    write_bars(root, bars_of(walk(900)))
+    found = DataRegistry(root)
     found.build_set(LABELED, RECIPE)
     found.build_split("fwd", SPLIT)
     found.build_split("wf", replace(SPLIT, strategy="walk_forward", num_folds=3))
-    return found
+    return root
+
+
+@pytest.fixture
+def registry(built: Path, tmp_path: Path) -> DataRegistry:
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    return DataRegistry(tmp_path)
 
 
 def build(registry, augment=rescale, name="v1_rescale", **values):
