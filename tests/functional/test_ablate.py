@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -20,7 +21,7 @@ from moola.config.pretraining import PretrainConfig
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
 from moola.errors import AuditError, CheckpointNotFound, ConfigError
-from moola.steps.ablate import AblationSummary, ablate
+from moola.steps.ablate import AblationSummary, ablate, spread
 from moola.steps.finetune import finetune
 from moola.steps.forensics import compare_answers, forensics
 from moola.steps.pretrain import pretrain
@@ -103,6 +104,12 @@ def test_every_arm_is_compared_with_a_on_the_same_windows(summary: AblationSumma
         assert row["against_a"]
     assert summary.finding.identical == ()
     assert all(row["log_loss_seed_std"] > 0 for row in summary.rows)
+
+
+def test_one_seed_has_no_spread() -> None:
+    y, proba = np.array([0, 1]), np.array([[0.6, 0.4], [0.4, 0.6]])
+    alone = SimpleNamespace(y=y, proba_by_seed=[proba])
+    assert spread(alone) == {"log_loss": None, "brier": None, "accuracy": None}
 
 
 def test_finished_trainings_are_reused(

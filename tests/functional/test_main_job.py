@@ -247,6 +247,7 @@ def test_runs_and_show_tell_it_again_from_the_store(
     ):
         printed(summary)
         first = capsys.readouterr().out
+        assert f"{summary.audit['counts']['train']} windows, augmentation off" in first
         assert _run(["show", summary.run_id[:10]]) == 0
         again = capsys.readouterr().out
         assert sorted(again.splitlines()) == sorted(first.splitlines())

@@ -1,5 +1,7 @@
 """The space of a search as it is written, and the command that trains one point of it."""
 
+import dataclasses
+
 import pytest
 
 from moola.cli.sweep import train_command
@@ -58,7 +60,13 @@ def test_the_command_that_trains_a_configuration():
         BASE, {"learning_rate": 0.00123456789, "preset": "compact", "use_temporal_aug": True}
     )
     assert train_command(config) == (
-        "moola train --preset compact --learning-rate 0.00123457 --use-temporal-aug"
+        "moola train --preset compact --learning-rate 0.00123456789 --use-temporal-aug"
+    )
+    phases = dataclasses.replace(
+        BASE, pretrained_encoder="my encoder", freeze="phases", phases=(3, 2, 1)
+    )
+    assert train_command(phases) == (
+        "moola train --pretrained-encoder 'my encoder' --freeze phases --phases 3,2,1"
     )
     assert train_command(BASE) == "moola train"
 

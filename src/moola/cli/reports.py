@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from moola.config.training import FinetuneConfig
     from moola.promotion.decision import Decision
     from moola.steps.evaluate import EvaluationSummary
     from moola.steps.finetune import FinetuneSummary
@@ -111,11 +112,10 @@ def print_finetune(summary: FinetuneSummary) -> None:
             },
             "DATA & SPLIT": {
                 "Labeled": f"{audit['labeled_version']} ({audit['labeled_sha256'][:12]})",
-                "Split": f"{audit['split']} (forward-chaining, {counts['purged']} purged)",
-                **{
-                    part.capitalize(): f"{counts[part]} real windows, 0 synthetic"
-                    for part in ("train", "val", "test")
-                },
+                "Split": f"{audit['split']} ({counts['purged']} windows purged)",
+                "Train": f"{counts['train']} windows, augmentation {_augmentation(config)}",
+                "Val": f"{counts['val']} windows",
+                "Test": f"{counts['test']} windows, locked",
                 "Audit": f"{len(audit['checks'])} checks passed",
             },
             "PRETRAINED LOAD": _load_rows(config.pretrained_encoder, summary.result.load_report),
@@ -131,6 +131,15 @@ def print_finetune(summary: FinetuneSummary) -> None:
             "REGISTERED": {"Version": version, "Seconds": f"{summary.seconds:.1f}"},
         },
     )
+
+
+def _augmentation(config: FinetuneConfig) -> str:
+    used = {
+        "temporal": config.use_temporal_aug,
+        f"mixup {config.mixup_alpha:g}": config.mixup_alpha,
+        f"cutmix {config.cutmix_alpha:g}": config.cutmix_alpha,
+    }
+    return ", ".join(word for word, on in used.items() if on) or "off"
 
 
 def _load_rows(encoder: str | None, load: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+import shlex
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -92,19 +93,16 @@ def sweep(
 
 def train_command(config: FinetuneConfig) -> str:
     """Return the `moola train` of a configuration, without what is default anyway."""
-    words = ["moola train"]
+    words = ["moola", "train"]
     plain = type(config)()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if value == getattr(plain, field.name):
             continue
-        option = f"--{field.name.replace('_', '-')}"
-        words.append(option if value is True else f"{option} {_written(value)}")
-    return " ".join(words)
-
-
-def _written(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        words.append(f"--{field.name.replace('_', '-')}")
+        if value is not True:
+            words.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return shlex.join(words)
 
 
 def print_sweep(summary: SweepSummary, command: str) -> None:
@@ -129,7 +127,8 @@ def print_sweep(summary: SweepSummary, command: str) -> None:
     out = console()
     rows = table(*(column.replace("_", "-") for column in summary.rows[0]))
     for row in summary.rows[:_SHOWN]:
-        rows.add_row(*(_written(value) for value in row.values()))
+        cells = (f"{v:.6g}" if isinstance(v, float) else str(v) for v in row.values())
+        rows.add_row(*cells)
     out.print(rows)
     if len(summary.rows) > _SHOWN:
         out.print(f"(all {len(summary.rows)} stand in the run's {names.ARTIFACT_SWEEP_TABLE})")

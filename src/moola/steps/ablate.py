@@ -181,14 +181,13 @@ def _log(
     )
 
 
-def spread(predictions: WalkForwardPredictions) -> dict[str, tuple[float, float]]:
-    """Return mean and standard deviation over seeds of what each seed alone scores."""
+def spread(predictions: WalkForwardPredictions) -> dict[str, float | None]:
+    """Return the standard deviation over seeds of what each seed alone scores; of one: None."""
     each = [compute_metrics(predictions.y, proba) for proba in predictions.proba_by_seed]
-    found = {}
+    found: dict[str, float | None] = {}
     for name in _SPREAD:
         values = [v for m in each if (v := m[name]) is not None]
-        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        found[name] = float(np.mean(values)), deviation
+        found[name] = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return found
 
 

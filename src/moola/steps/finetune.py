@@ -51,7 +51,6 @@ class FinetuneSummary:
     device: str
     config: FinetuneConfig
     num_parameters: int
-    metadata: Mapping[str, Any]
     audit: Mapping[str, Any]
     result: FinetuneResult
     calibration: Calibration
@@ -152,7 +151,6 @@ def finetune(
         device=describe_device(device),
         config=config,
         num_parameters=result.model.num_parameters,
-        metadata=data.metadata,
         audit=data.audit_trail,
         result=result,
         calibration=calibration,

@@ -196,14 +196,14 @@ def judge_ablation(
 def table_row(
     experiment: Experiment,
     metrics: Mapping[str, float | None],
-    by_seed: Mapping[str, tuple[float, float]],
+    by_seed: Mapping[str, float | None],
     finding: AblationFinding,
 ) -> dict[str, Any]:
     """Return one row of the ablation's table: figures, spread over seeds, difference from A."""
     row: dict[str, Any] = {"experiment": f"{experiment.letter} {experiment.title}"}
     for name in ("log_loss", "brier", "accuracy", "roc_auc", "pr_auc", "ece"):
         row[name] = metrics.get(name)
-    row |= {f"{name}_seed_std": spread for name, (_, spread) in by_seed.items()}
+    row |= {f"{name}_seed_std": spread for name, spread in by_seed.items()}
     if experiment.letter == BASELINE:
         return row | {"against_a": "the baseline"}
     for name, delta in finding.comparisons[experiment.letter].deltas.items():
