@@ -16,7 +16,7 @@ demo: $(VENV)/.installed   ## the whole job once, on the bars in data/bars
 test: $(VENV)/.installed-test   ## layers, then every test that is not marked slow
 	scripts/install-debian-deps
 	lint-imports
-	pytest -n 2 --dist loadfile -m "not slow"
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(VENV)/.installed-test   ## the tests that take minutes
 	scripts/install-debian-deps
@@ -24,7 +24,7 @@ test-slow: $(VENV)/.installed-test   ## the tests that take minutes
 
 coverage: $(VENV)/.installed-test   ## what `make test` runs, with the branches it reaches
 	scripts/install-debian-deps
-	pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --cov --cov-report=term
 
 mutation: $(VENV)/.installed-test   ## do the tests notice a changed line? hours on two cores; goes on where it stopped
 	$(PIP) install -q -c constraints.txt -e ".[mutation]"

@@ -9,24 +9,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from job_kit import SHORT, short_project
 from mlflow import MlflowClient
 
 from moola.config import names
+from moola.config.data import SplitRecipe, WindowRecipe
 
 PROJECT_FILES = ("MLproject", "python_env.yaml", "conda.yaml", "constraints.txt", "src")
 
 
 @pytest.fixture(scope="module")
-def checkout(
-    tmp_path_factory: pytest.TempPathFactory, repository: Path, template_db: Path, data_root: Path
-) -> Path:
-    """A copy of the project with built sets and an empty store."""
-    folder = tmp_path_factory.mktemp("checkout")
+def checkout(tmp_path_factory: pytest.TempPathFactory, repository: Path, template_db: Path) -> Path:
+    """A copy of the project with sets of short windows and an empty store."""
+    folder: Path = tmp_path_factory.mktemp("checkout")
     for name in PROJECT_FILES:
         copy = shutil.copytree if (repository / name).is_dir() else shutil.copy
         copy(repository / name, folder / name)
-    shutil.copytree(data_root, folder / "data")
-    shutil.copy(template_db, folder / "mlflow.db")
+    registry = short_project(folder, template_db)
+    corpus = WindowRecipe(**SHORT, step_bars=6, label="none", end="2017-05-01")
+    registry.build_set("unlabeled_windows/v1", corpus)
+    registry.build_split("fwd_chain_v3", SplitRecipe(labeled="labeled_windows/v1"))
     return folder
 
 

@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
-from job_kit import TINY, mlflow_process
+from job_kit import TINY, mlflow_process, short_project
 from mlflow import MlflowClient
 
 from moola.config import names
+from moola.config.data import SplitRecipe
 from moola.config.evaluation import EvaluateConfig
 from moola.steps.evaluate import evaluate
 from moola.steps.finetune import finetune
@@ -30,8 +32,13 @@ needs_chromium = pytest.mark.skipif(
 
 
 @pytest.fixture
-def store(project: Path) -> str:
+def store(tmp_path: Path, template_db: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store with the evaluations of two candidates."""
+    short_project(tmp_path, template_db).build_split(
+        "fwd_chain_v3", SplitRecipe(labeled="labeled_windows/v1")
+    )
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     for config in (TINY, replace(TINY, seed=18)):
         version = finetune(config).version
         evaluate(
@@ -39,7 +46,7 @@ def store(project: Path) -> str:
             config=EvaluateConfig(seeds=(config.seed,), gates=(0, 1, 2)),
             device="cpu",
         )
-    return f"sqlite:///{project}/mlflow.db"
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 @contextmanager
