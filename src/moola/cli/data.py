@@ -19,7 +19,7 @@ from moola.cli.console import (
 )
 from moola.cli.ingest import ingest
 from moola.cli.options import AsJson, DataRoot, Labeled, Split, one_of, stored
-from moola.config.data import STRATEGIES, SplitRecipe
+from moola.config.data import STRATEGIES, SplitRecipe, qualified
 
 if TYPE_CHECKING:
     from moola.data.audit_trail import Check
@@ -111,7 +111,6 @@ def split(
 
     Example: `moola data split rolling --labeled v1 --strategy walk_forward --train-blocks 2`
     """
-    from moola.data.registry_layout import qualified
     from moola.data.splits import Split, from_indices, read_indices
 
     registry = _registry(data_root)
@@ -162,7 +161,6 @@ def synth(
 
     Example: `moola data synth v1_jitter_r0.5 --ratio 0.5 --set jitter_sigma=0.02`
     """
-    from moola.data.registry_layout import qualified
     from moola.data.synthetic import load_augmenter
 
     registry = _registry(data_root)

@@ -180,6 +180,11 @@ class SplitRecipe(Config):
                 )
 
 
+def qualified(version: str, kind: str) -> str:
+    """Return ``kind/version``, or `version` as it is where it names its kind."""
+    return version if "/" in version else f"{kind}/{version}"
+
+
 def check_name(name: str, value: object, what: str) -> None:
     """Raise ConfigError unless `value` is a bare name that cannot lead out of its folder."""
     bare = isinstance(value, str) and value and not value.startswith(".")

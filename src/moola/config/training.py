@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from moola.config import names
 from moola.config.base import Config, check_choice, check_count, check_list, check_range
+from moola.config.data import qualified
 from moola.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -58,8 +59,7 @@ class FinetuneConfig(Config):
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if "/" not in self.labeled:
-            object.__setattr__(self, "labeled", f"labeled_windows/{self.labeled}")
+        object.__setattr__(self, "labeled", qualified(self.labeled, "labeled_windows"))
         for name in ("epochs", "batch_size"):
             check_count(name, getattr(self, name))
         for name in ("unfreeze_after", "patience", "seed"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moola.config.data import SplitRecipe, WindowRecipe, load_recipes
+from moola.config.data import SplitRecipe, WindowRecipe, load_recipes, qualified
 from moola.data.audit import audit_split
 from moola.data.audit_lineage import lineage_checks
 from moola.data.audit_synthetic import synthetic_checks
@@ -16,7 +16,7 @@ from moola.data.audit_trail import AuditTrail, Check, CorpusClaim
 from moola.data.build import Progress, user_name, write_set
 from moola.data.container import DataContainer, with_synthetic
 from moola.data.partitioned import write_partitioned_set
-from moola.data.registry_layout import Layout, qualified
+from moola.data.registry_layout import Layout
 from moola.data.sets import WindowSet
 from moola.data.splits import (
     PARTS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moola.config.data import check_name
+from moola.config.data import check_name, qualified
 from moola.data.bars import Bars, read_bars
 from moola.data.registry_storage import Root, open_root
 from moola.data.sets import WindowSet, read_set
@@ -150,8 +150,3 @@ class Layout:
         if split.name != path.stem:
             raise AuditError(f"split file {path.name} holds split {split.name!r}")
         return split
-
-
-def qualified(version: str, kind: str) -> str:
-    """Return ``kind/version``, or `version` as it is where it names its kind."""
-    return version if "/" in version else f"{kind}/{version}"
