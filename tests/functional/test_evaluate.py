@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -25,7 +26,7 @@ from moola.config.evaluation import EvaluateConfig
 from moola.config.pretraining import MultitaskConfig
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
-from moola.errors import ConfigError
+from moola.errors import ConfigError, DataError
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.steps.evaluate import EvaluationSummary, _signing_key, evaluate, resolve_versions
 from moola.steps.finetune import finetune
@@ -140,6 +141,22 @@ def test_what_cannot_be_judged_or_signed_is_refused_before_anything_is_trained(
     finally:
         policy.unlink()
     assert len(list_runs(num=100)) == num_runs
+
+
+def test_what_was_judged_is_told_though_a_later_version_cannot_be(
+    version: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def until_a_set_is_gone(**options: Any) -> EvaluationSummary:
+        if options["version"] != version:
+            raise DataError("set is gone")
+        return evaluate(**{**options, "peers": ()})
+
+    monkeypatch.setattr("moola.steps.evaluate.evaluate", until_a_set_is_gone)
+    monkeypatch.setattr("moola.steps.evaluate.resolve_versions", lambda *_: (version, "2"))
+    assert _run(["evaluate", "--gate", "0", "--device", "cpu", "--json"]) == 2
+    told = capsys.readouterr()
+    assert [found["version"] for found in json.loads(told.out)] == [version]
+    assert "set is gone" in told.err
 
 
 def test_where_the_environment_holds_the_key_no_other_is_made(

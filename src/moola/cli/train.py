@@ -187,25 +187,27 @@ def evaluate(
     limits = Thresholds.load(thresholds) if thresholds else None
     versions = resolve_versions(version or "newest", name)
     found = []
-    for one in versions:
-        with progress_bars(quiet=as_json) as progress:
-            summary = run_gates(
-                version=one,
-                peers=[v for v in versions if v != one],
-                name=name,
-                folds=folds or None,
-                config=config,
-                launcher=where,
-                thresholds=limits,
-                device=device,
-                data_root=data_root,
-                progress=progress,
-            )
-        found.append(evaluation_facts(summary))
-        if not as_json:
-            print_evaluation(summary)
-    if as_json:
-        print_json(found)
+    try:
+        for one in versions:
+            with progress_bars(quiet=as_json) as progress:
+                summary = run_gates(
+                    version=one,
+                    peers=[v for v in versions if v != one],
+                    name=name,
+                    folds=folds or None,
+                    config=config,
+                    launcher=where,
+                    thresholds=limits,
+                    device=device,
+                    data_root=data_root,
+                    progress=progress,
+                )
+            found.append(evaluation_facts(summary))
+            if not as_json:
+                print_evaluation(summary)
+    finally:  # what was judged is told, even if a later version cannot be
+        if as_json and found:
+            print_json(found)
 
 
 def demo(
