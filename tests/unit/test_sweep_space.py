@@ -63,10 +63,10 @@ def test_the_command_that_trains_a_configuration():
         "moola train --preset compact --learning-rate 0.00123456789 --use-temporal-aug"
     )
     phases = dataclasses.replace(
-        BASE, pretrained_encoder="my encoder", freeze="phases", phases=(3, 2, 1)
+        BASE, pretrained_encoder="my encoder", freeze="phases", phases=(3, 2, 1), epochs=6
     )
     assert train_command(phases) == (
-        "moola train --pretrained-encoder 'my encoder' --freeze phases --phases 3,2,1"
+        "moola train --pretrained-encoder 'my encoder' --freeze phases --phases 3,2,1 --epochs 6"
     )
     assert train_command(BASE) == "moola train"
 
