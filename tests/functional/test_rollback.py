@@ -46,9 +46,10 @@ def test_rollback_needs_an_earlier_champion(bench: Bench) -> None:
 def test_challenger(bench: Bench) -> None:
     bench.promote("1")
     for version in ("2", "3"):
-        set_challenger(
+        decision = set_challenger(
             client=bench.client, ledger=bench.ledger, name=NAME, version=version, who="ann"
         )
+        assert decision.ledger_seq == bench.ledger.entries(NAME)[-1].seq
     assert bench.stages() == {"1": "Production", "2": "Archived", "3": "Staging"}
     assert str(bench.client.get_model_version_by_alias(NAME, "challenger").version) == "3"
     with pytest.raises(PromotionDenied, match="it holds Production"):
@@ -61,7 +62,7 @@ def test_history_tells_who_was_in_production(bench: Bench) -> None:
     bench.promote("2")
     assert history(bench.ledger, NAME, between).champion == "1"
     now = history(bench.ledger, NAME)
-    assert (now.champion, len(now.entries)) == ("2", 6)
+    assert (now.name, now.champion, len(now.entries)) == (NAME, "2", 6)
 
 
 def test_a_refused_rollback_is_a_decision_and_a_line_of_the_ledger(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
 from moola.promotion.guard_core import Guard
 from moola.promotion.ledger import GENESIS, Draft, Ledger, open_intent
 from moola.promotion.page import _client_draft
+from moola.promotion.recovery import close_intent
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -156,6 +157,16 @@ def test_an_intent_is_open_until_an_entry_names_it(ledger: Ledger) -> None:
     assert open_intent(ledger.entries()) == intent
     ledger.append(draft("promotion", version_to="1", payload={"intent": intent.seq}))
     assert open_intent(ledger.entries()) is None
+
+
+def test_an_intent_is_closed_once_whoever_comes_second(ledger: Ledger) -> None:
+    announced = {"event": "promotion", "then": {"looks": 1}}
+    intent = ledger.append(draft("intent", version_to="1", payload=announced))
+    with ledger.transaction() as connection:
+        first = close_intent(connection, intent, at=ledger.clock())
+        assert close_intent(connection, intent, at=ledger.clock()) == first
+    assert ledger.entries() == [intent, first]
+    assert (first.event, first.payload) == ("promotion", {"looks": 1, "intent": intent.seq})
 
 
 def test_bad_drafts_and_addresses(tmp_path: Path) -> None:
