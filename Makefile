@@ -37,10 +37,10 @@ check: $(VENV)/.installed-test   ## what to run before a commit
 	lint-imports
 	$(MAKE) --no-print-directory -j 2 types quick
 
-types:
+types: $(VENV)/.installed-test   ## mypy, strict
 	mypy
 
-quick:
+quick: $(VENV)/.installed-test   ## the unit tests that neither train nor draw
 	pytest tests/unit -n 2 --dist worksteal -x -m "not slow and not medium"
 
 docs: $(VENV)/.installed-docs   ## the pages of docs/ as a site in site/; a warning is an error

@@ -117,7 +117,6 @@ class Registry:
         return Served(scorer=None, version=version, sha256="0", proven=True)
 
 
-@pytest.mark.medium
 def test_a_refused_version_leaves_the_old_one_and_is_not_loaded_at_every_look() -> None:
     registry = Registry()
     registry.refused.add("2")
