@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _ARTIFACT_ROUTES = "/mlflow-artifacts/artifacts/"
+_JSON = {"Content-Type": "application/json"}
 _SHUT = {
     CLOSED: "this route is closed on a guarded server: it would run commands or pass by the guard",
     UNKNOWN: "this route is not known to the guard of this server, so it is closed",
@@ -49,16 +50,16 @@ def close_flask_routes(app: Flask) -> list[str]:
         if rule is None or _answers_options_itself(rule, flask.request.method):
             return None
         shut = _SHUT.get(census().route_rule(flask.request.method, rule.rule))
-        return None if shut is None else (_body("PERMISSION_DENIED", shut), 403)
+        return None if shut is None else (_body("PERMISSION_DENIED", shut), 403, _JSON)
 
     def in_a_sentence(error: HTTPException) -> Any:
         if error.code is None or error.code < 400:
             return error
         body = _body("BAD_REQUEST", f"{error.name}: {error.description}")
-        return body, error.code, {"Content-Type": "application/json"}
+        return body, error.code, _JSON
 
     def too_deep(error: RecursionError) -> Any:
-        return _body("BAD_REQUEST", "the body is nested too deep"), 400
+        return _body("BAD_REQUEST", "the body is nested too deep"), 400, _JSON
 
     # Before the log-in: a closed route is closed to everybody.
     app.before_request_funcs.setdefault(None, []).insert(0, check)
