@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from guard_world import POLICY, World
 from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
 from promotion_kit import NAME
+from services import s3_store
 
 from moola.promotion.ledger import Ledger
 
@@ -42,9 +44,11 @@ ESSENTIAL = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("auth", [False, True], ids=["open", "log-in"])
+@pytest.mark.parametrize("files", ["local", "s3"])
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_every_attack_everywhere(
     database: str,
+    files: str,
     auth: bool,
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -53,13 +57,16 @@ def test_every_attack_everywhere(
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     backend = request.getfixturevalue("postgres") if database == "postgresql" else None
-    with running(tmp_path, backend=backend, policy=POLICY, auth=auth) as server:
-        world = World(server)
+    with ExitStack() as stack:
+        env = stack.enter_context(s3_store(tmp_path / "s3")) if files == "s3" else None
+        where = {"artifacts": env["MOOLA_BUCKET"], "more_env": env} if env else {}
+        how = {"backend": backend, "policy": POLICY, "auth": auth, **where}
+        world = World(stack.enter_context(running(tmp_path, **how)), s3=env)
+        stack.callback(world.engine.dispose)
         for name in ATTACKS:
             must_be_refused(world, name)
         assert world.promote("2").champion_before == "1"
         world.ledger.verify_chain()
-        world.engine.dispose()
 
 
 def test_on_postgresql(tmp_path: Path, postgres: str) -> None:

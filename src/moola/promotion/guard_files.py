@@ -16,7 +16,7 @@ from typing import Any
 
 from moola.errors import PromotionRefused, one_line
 from moola.promotion.digest import model_files_digest
-from moola.promotion.guard_frozen import Places, is_inside
+from moola.promotion.guard_frozen import Places
 
 _MOST_FILES = 10_000
 State = tuple[tuple[Any, ...], ...]
@@ -40,7 +40,7 @@ class VersionFiles:
 
     def __init__(self, places: Places, address: str):
         place = places.of(address)
-        if not is_inside(place, places.of(places.root)):
+        if not places.holds(place):
             raise PromotionRefused(
                 f"the files are at {address}", limit="an address in this server's artifact store"
             )

@@ -42,6 +42,10 @@ class Places:
             return os.path.realpath(path)
         return _joined(f"{parts.scheme}://{parts.netloc}", unquote(parts.path))
 
+    def holds(self, place: str) -> bool:
+        """Return whether a place is inside this server's artifact store."""
+        return any(is_inside(place, self.of(base)) for base in (self.destination, self.root))
+
     def why_not_new(self, address: str, others: Iterable[str]) -> str | None:
         """Return why a new experiment may not keep its files at an address, None if it may.
 
