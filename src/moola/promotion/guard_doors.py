@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moola.promotion.guard_census import CLOSED, UNKNOWN, census
+from moola.promotion.guard_census import CLOSED, UNKNOWN, census, route_name
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -65,13 +65,14 @@ def close_flask_routes(app: Flask) -> list[str]:
     app.before_request_funcs.setdefault(None, []).insert(0, check)
     app.register_error_handler(HTTPException, in_a_sentence)
     app.register_error_handler(RecursionError, too_deep)
-    return sorted(
-        f"{method} {rule.rule}"
+    unknown = {
+        route_name(method, rule.rule)
         for rule in app.url_map.iter_rules()
         for method in rule.methods or ()
         if not _answers_options_itself(rule, method)
         and census().route_rule(method, rule.rule) == UNKNOWN
-    )
+    }
+    return sorted(unknown)
 
 
 def native_routes(app: FastAPI) -> list[NativeRoute]:
@@ -82,13 +83,14 @@ def native_routes(app: FastAPI) -> list[NativeRoute]:
 def unknown_native_routes(app: FastAPI) -> list[str]:
     """Return the native routes that the census does not know."""
     found = native_routes(app)
-    unreadable = [native.path for native in found if not native.rules]
-    return unreadable + [
-        f"{method} {native.path}"
+    unknown = {native.path for native in found if not native.rules}
+    unknown |= {
+        route_name(method, native.path)
         for native in found
         for method, rule in native.rules.items()
         if rule == UNKNOWN
-    ]
+    }
+    return sorted(unknown)
 
 
 class Doors:
