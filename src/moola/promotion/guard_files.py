@@ -101,11 +101,13 @@ def _entries(root: Path) -> list[str]:
                 found.append(entry.path)
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-                if len(found) > _MOST_FILES:
-                    raise PromotionRefused(
-                        f"the version holds more than {_MOST_FILES} files and folders"
-                    )
+                _require_few(len(found))
     return found
+
+
+def _require_few(count: int) -> None:
+    if count > _MOST_FILES:
+        raise PromotionRefused("the version holds too many files", limit=f"{_MOST_FILES} at most")
 
 
 def _s3_state(place: str) -> Iterator[tuple[Any, ...]]:
@@ -114,8 +116,12 @@ def _s3_state(place: str) -> Iterator[tuple[Any, ...]]:
     repository = get_artifact_repository(place)
     bucket, prefix = repository.parse_s3_compliant_uri(place)
     pages = repository._get_s3_client().get_paginator("list_objects_v2")
+    seen = 0
     for page in pages.paginate(Bucket=bucket, Prefix=f"{prefix}/"):
-        for item in page.get("Contents", ()):
+        items = page.get("Contents", ())
+        seen += len(items)
+        _require_few(seen)
+        for item in items:
             yield (item["Key"], item["Size"], item["ETag"], item["LastModified"].isoformat())
 
 

@@ -21,7 +21,12 @@ from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.validation import _validate_model_version
 from sqlalchemy.orm import Session
 
-from moola.config.names import ALIAS_PRODUCTION, STAGE_ARCHIVED, STAGE_PRODUCTION
+from moola.config.names import (
+    ALIAS_PRODUCTION,
+    REGISTERED_MODEL,
+    STAGE_ARCHIVED,
+    STAGE_PRODUCTION,
+)
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, folded
 from moola.errors import MoolaError, PromotionRefused
 from moola.promotion.checks import changed_files
@@ -129,7 +134,8 @@ class GuardedRegistryStore(SqlAlchemyStore):
         self, name: str, tags: Any = None, *args: Any, **kwargs: Any
     ) -> RegisteredModel:
         """Create a registered model; the name of a guarded one is not for a prompt."""
-        if name in self.guard.policy.models and IS_PROMPT_TAG_KEY in _keys(tags):
+        models = (REGISTERED_MODEL, *self.guard.policy.models)
+        if name in models and IS_PROMPT_TAG_KEY in map(folded, _keys(tags)):
             self._refuse(name, None, f"{name} is a guarded model, not a prompt")
         return super().create_registered_model(name, tags, *args, **kwargs)
 
