@@ -40,6 +40,11 @@ def plain_name(name: str, others: Collection[str]) -> str:
     return name
 
 
+def owner(name: str) -> str:
+    """Return the path of the module a tensor belongs to, whose weight it parametrises or not."""
+    return plain_name(name, ()).rpartition(".")[0]
+
+
 def all_frozen(
     tensors: Mapping[str, NetTensor], chosen: Collection[str], never: Collection[str] = ()
 ) -> set[str]:
@@ -129,5 +134,5 @@ def _by_owner(tensors: Mapping[str, NetTensor]) -> dict[str, list[str]]:
     """Return the names by the module they belong to, a parametrised weight's with its module."""
     owners: dict[str, list[str]] = {}
     for name in tensors:
-        owners.setdefault(plain_name(name, ()).rpartition(".")[0], []).append(name)
+        owners.setdefault(owner(name), []).append(name)
     return owners

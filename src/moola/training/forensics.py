@@ -108,8 +108,8 @@ class WeightEvolution(Callback):
                 norms[row["part"]] += row["grad_norm"] ** 2
             counted.add(id(entry.tensor))
             self.rows.append(row)
-            self.reasons += _faults(row, name in frozen, id(entry.tensor) in stepped)
             self.reasons += _changes(row, entry, self._before.get(name))
+            self.reasons += _faults(row, name in frozen, id(entry.tensor) in stepped)
         self.reasons += self._epoch_faults(state, tensors)
         self._before = _copies(tensors)
         state.history[-1] |= {f"grad_norm_{part}": value**0.5 for part, value in norms.items()}
