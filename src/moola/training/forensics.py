@@ -85,10 +85,13 @@ class WeightEvolution(Callback):
         if not self._before:
             self._before = _copies(tensors) | self._never_trained(state, tensors, state.epoch)
 
-    def on_gradients(self, state: FitState) -> None:
-        """Add up squared gradient norms, on the device, without waiting for it; look at modes."""
-        self._batches += 1
+    def on_batch_begin(self, state: FitState) -> None:
+        """Look at the modes that the batch runs in."""
         self._trained.update(path for path, module in self._still.items() if module.training)
+
+    def on_gradients(self, state: FitState) -> None:
+        """Add up squared gradient norms, on the device, without waiting for it."""
+        self._batches += 1
         parameters = [p for p in state.net.parameters() if p.grad is not None]
         norms = torch._foreach_norm([p.grad for p in parameters]) if parameters else []
         for parameter, norm in zip(parameters, norms, strict=True):
