@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,7 @@ class ConvEncoder(nn.Module):
         super().__init__()
         widths = [4, *[hidden] * num_layers]
         self.output_dim = hidden
-        self.blocks = nn.Sequential(
-            *(ConvBlock(a, b, dropout) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        )
+        self.blocks = nn.Sequential(*(ConvBlock(a, b, dropout) for a, b in pairwise(widths)))
         self.register_buffer("scale", torch.ones(1), persistent=False)
 
     def forward(self, x_NTC: torch.Tensor) -> torch.Tensor:

@@ -119,7 +119,7 @@ def still_modules(
 
 def _paths(tensors: Mapping[str, NetTensor]) -> list[str]:
     """Return the paths of all submodules that hold a tensor, themselves or below."""
-    paths = set()
+    paths: set[str] = set()
     for name in tensors:
         parts = name.split(".")[:-1]
         paths.update(".".join(parts[:n]) for n in range(1, len(parts) + 1))

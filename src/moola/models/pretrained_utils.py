@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ def load_pretrained_strict(
         ``model.train()``: a freeze schedule sees to it in every batch); a parameter that was not
         loaded keeps its own.
     min_match_ratio
-        Least share of the model's tensors, within `scope`, that must match, with its buffers and
-        without, and of the checkpoint's encoder tensors, where it holds any, that must find a place.
+        Least share of the model's tensors, within `scope`, that must match, with buffers and
+        without, and of the checkpoint's encoder tensors, where it holds any, that must find a
+        place.
     allow_shape_mismatch
         Leave tensors of another shape out instead of refusing.
     scope
@@ -72,13 +73,14 @@ def load_pretrained_strict(
     checkpoint = read_checkpoint(Path(checkpoint_path))
     tensors = net_tensors(model)
     own = {n: t for n, t in model.state_dict().items() if n in tensors}
-    plan, report = _match(own, tensors, checkpoint, str(checkpoint_path), scope, min_match_ratio)
+    path = str(checkpoint_path)
+    plan, report = _match(own, tensors, checkpoint, path=path, scope=scope, minimum=min_match_ratio)
     problem = refusal(report, allow_shape_mismatch=allow_shape_mismatch)
     if problem is not None:
         raise problem
     _copy(model, own, plan)
     frozen = _freeze(model, tensors, plan) if freeze_encoder else {}
-    return replace(report, **frozen).to_dict()
+    return LoadReport(**{**report.__dict__, **frozen}).to_dict()
 
 
 def is_encoder_tensor(name: str) -> bool:
@@ -126,6 +128,7 @@ def _match(
     own: Mapping[str, torch.Tensor],
     tensors: Mapping[str, NetTensor],
     checkpoint: Checkpoint,
+    *,
     path: str,
     scope: str,
     minimum: float,
@@ -302,9 +305,7 @@ def _freeze(
     fresh = [n for n in encoder if tensors[n].is_saved and n not in loaded]
     frozen = all_frozen(tensors, {n for n in encoder if n in loaded}, fresh)
     parameters = {
-        id(t.tensor): t.tensor
-        for n, t in tensors.items()
-        if n in frozen and t.kind == PARAMETER
+        id(t.tensor): t.tensor for n, t in tensors.items() if n in frozen and t.kind == PARAMETER
     }.values()
     for parameter in parameters:
         parameter.requires_grad_(False)

@@ -268,7 +268,7 @@ def _encoder_findings(found: CheckpointComparison) -> list[str]:
 
 
 def _only_findings(found: CheckpointComparison) -> list[str]:
-    """Return the encoder's tensors of which one knows nothing; the count of layers explains others."""
+    """Return the encoder's tensors that one lacks, where the number of layers does not say it."""
     if found.layers_a != found.layers_b:
         return []
     return [

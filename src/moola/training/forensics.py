@@ -92,10 +92,10 @@ class WeightEvolution(Callback):
     def on_gradients(self, state: FitState) -> None:
         """Add up squared gradient norms, on the device, without waiting for it."""
         self._batches += 1
-        parameters = [p for p in state.net.parameters() if p.grad is not None]
-        norms = torch._foreach_norm([p.grad for p in parameters]) if parameters else []
-        for parameter, norm in zip(parameters, norms, strict=True):
-            key, square = id(parameter), norm.square()
+        named = [(id(p), p.grad) for p in state.net.parameters() if p.grad is not None]
+        norms = torch._foreach_norm([g for _, g in named]) if named else []
+        for (key, _), norm in zip(named, norms, strict=True):
+            square = norm.square()
             self._squares[key] = self._squares[key] + square if key in self._squares else square
 
     def on_epoch_end(self, state: FitState) -> None:
@@ -119,7 +119,7 @@ class WeightEvolution(Callback):
         self._require_kept()
 
     def on_fit_end(self, state: FitState) -> None:
-        """Check that the kept weights hold what was frozen up to them, and that the head trained."""
+        """Check that the kept weights hold what was frozen, and that the head trained."""
         tensors = net_tensors(state.net)
         for name, loaded in self._never_trained(state, tensors, state.kept_epoch).items():
             if self.rows and not same_bits(tensors[name].tensor, loaded):
@@ -195,7 +195,9 @@ class WeightEvolution(Callback):
                 {
                     "epochs": [begin, end - 1],
                     "encoder_tensors_frozen": len({r["tensor"] for r in rows if _stood_still(r)}),
-                    "encoder_tensors_moved": len({r["tensor"] for r in rows if r["moved_in_epoch"]}),
+                    "encoder_tensors_moved": len(
+                        {r["tensor"] for r in rows if r["moved_in_epoch"]}
+                    ),
                     "encoder_buffers": len({r["tensor"] for r in rows if r["kind"] == BUFFER}),
                     "largest_change_since_load": max(
                         (c for r in rows if (c := r["change_since_load"]) is not None), default=0.0

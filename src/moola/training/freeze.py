@@ -213,10 +213,10 @@ def _check_phase(phase: Phase, tensors: Mapping[str, NetTensor]) -> None:
                 f"freeze pattern {pattern!r} names no tensor of the model",
                 limit=f"a pattern of {parts}",
             )
-    parameters = [n for n, t in tensors.items() if t.kind == PARAMETER]
-    if all(_named_by(phase.frozen, n, tensors) for n in parameters):
+    names = [n for n, t in tensors.items() if t.kind == PARAMETER]
+    if all(_named_by(phase.frozen, n, tensors) for n in names):
         raise ConfigError(
-            f"the phase from epoch {phase.first_epoch + 1} on freezes all {len(parameters)} tensors",
+            f"the phase from epoch {phase.first_epoch + 1} on freezes all {len(names)} tensors",
             limit="at least one that trains",
         )
 
