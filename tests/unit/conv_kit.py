@@ -13,6 +13,7 @@ from torch import nn
 from moola.models.callbacks import Callback
 from moola.models.checkpoint import save_checkpoint
 from moola.models.estimator import TorchWindowClassifier
+from moola.models.fit_resume import StateFile
 from moola.training.forensics import WeightEvolution
 from moola.training.freeze import FreezeCallback, FreezeSchedule, Phase
 
@@ -119,6 +120,7 @@ def fit_conv(
     build: Any = None,
     after: tuple[Callback, ...] = (),
     freezer: type[FreezeCallback] = FreezeCallback,
+    file: StateFile | None = None,
     **params: Any,
 ) -> tuple[ConvModel, WeightEvolution]:
     """Train for three epochs; return the estimator and its weight evolution."""
@@ -128,7 +130,8 @@ def fit_conv(
     model = ConvModel(
         **{"n_epochs": 3, "batch_size": 8, "learning_rate": 0.01, "cache_frozen": False, **params}
     )
-    model.fit(X, y, callbacks=[*first, freezer(schedule), *more, evolution, *after])
+    callbacks = [*first, freezer(schedule), *more, evolution, *after]
+    model.fit(X, y, callbacks=callbacks, state_file=file)
     return model, evolution
 
 

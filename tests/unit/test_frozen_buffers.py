@@ -14,12 +14,15 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from moola.errors import ConfigError, ProofError
+from moola.evaluation.plots import figure_to_png
 from moola.models.callbacks import Callback, FitState
+from moola.models.fit_resume import StateFile
 from moola.models.frozen import plain_name
 from moola.models.net_tensors import net_tensors, same_bits
 from moola.models.registry import REGISTRY, ModelEntry
 from moola.training.finetune import FinetuneResult, finetune
 from moola.training.freeze import FreezeCallback, make_schedule
+from moola.training.heatmap import evolution_figure
 
 pytestmark = pytest.mark.medium  # trains networks
 
@@ -190,9 +193,21 @@ def test_a_buffer_of_nan_that_stands_still_is_no_finding() -> None:
 
     _, evolution = fit_conv(FROZEN, build=nan)
     assert moved(evolution, "encoder.unused") == [False] * 3
-    assert {r["change_since_load"] for r in evolution.rows if r["tensor"] == "encoder.unused"} == {
-        None
-    }
+    changes = [r["change_since_load"] for r in evolution.rows if r["tensor"] == "encoder.unused"]
+    assert changes == [0.0] * 3
+
+
+def test_a_change_that_is_no_number_is_none_and_survives_a_state_file(tmp_path: Path) -> None:
+    class Spoils(Callback):
+        def on_epoch_end(self, state: FitState) -> None:
+            state.net.classifier[0].running_mean[0] = float("nan")
+
+    file = StateFile(path=tmp_path / "s", identity="x")
+    _, evolution = fit_conv(make_schedule("none"), Spoils(), file=file)
+    rows = [r for r in evolution.rows if r["tensor"] == "classifier.0.running_mean"]
+    assert [r["change_since_load"] for r in rows] == [None] * 3
+    assert evolution.to_table().num_rows == len(evolution.rows)
+    assert figure_to_png(evolution_figure(evolution.to_table(), "run"))
 
 
 class Wakes(FreezeCallback):

@@ -11,6 +11,7 @@ from torch import nn
 from moola.errors import CheckpointError, ConfigError, one_line
 
 PARAMETER, BUFFER = "parameter", "buffer"
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Whether type, shape, device and every bit are equal; a NaN equals itself, 0 is not -0."""
     if difference(first, second):
         return False
-    return torch.equal(_bytes(first), _bytes(second))
+    return torch.equal(_bits(first), _bits(second))
 
 
 def difference(first: torch.Tensor, second: torch.Tensor) -> str:
@@ -122,9 +123,10 @@ def difference(first: torch.Tensor, second: torch.Tensor) -> str:
     return ""
 
 
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return plain.reshape(-1).view(torch.uint8)
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor's bits as whole numbers, in the widest that divide its elements."""
+    plain = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return plain.view(_WHOLE[min(plain.element_size(), 8)])
 
 
 def shared_memory(tensors: Mapping[str, NetTensor]) -> list[tuple[str, str]]:

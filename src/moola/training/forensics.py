@@ -106,9 +106,10 @@ class WeightEvolution(Callback):
         counted: set[int] = set()
         norms: dict[str, float] = {"encoder": 0.0, "head": 0.0}
         for name, entry in tensors.items():
-            row = self._row(name, entry, state.epoch) | {"frozen": name in frozen}
+            square = float(self._squares.get(id(entry.tensor), 0.0)) / max(self._batches, 1)
+            row = self._row(name, entry, state.epoch, square) | {"frozen": name in frozen}
             if id(entry.tensor) not in counted:
-                norms[row["part"]] += row["grad_norm"] ** 2
+                norms[row["part"]] += square
             counted.add(id(entry.tensor))
             self.rows.append(row)
             self.reasons += _changes(row, entry, self._before.get(name))
@@ -129,15 +130,14 @@ class WeightEvolution(Callback):
             self.reasons.append("no tensor of the head moved in any epoch")
             raise ProofError(self.reasons[-1])
 
-    def _row(self, name: str, entry: NetTensor, epoch: int) -> dict[str, Any]:
-        square = float(self._squares.get(id(entry.tensor), torch.zeros(())))
+    def _row(self, name: str, entry: NetTensor, epoch: int, square: float) -> dict[str, Any]:
         before, start = self._before.get(name), self._loaded.get(name)
         return {
             "epoch": epoch,
             "tensor": name,
             "part": "encoder" if is_encoder_tensor(name) else "head",
             "requires_grad": entry.tensor.requires_grad,
-            "grad_norm": (square / max(self._batches, 1)) ** 0.5,
+            "grad_norm": square**0.5,
             "moved_in_epoch": before is None or not same_bits(before, entry.tensor),
             "change_since_load": None if start is None else _relative_change(start, entry.tensor),
             "kind": entry.kind,
@@ -233,11 +233,24 @@ def _relative_change(start: torch.Tensor, now: torch.Tensor) -> float | None:
     """Return ``|w - w0| / |w0|``; None where it is no number, or the shape is another."""
     if difference(start, now):
         return None
-    wide = torch.complex128 if start.is_complex() else torch.float64
-    first, last = start.to(wide), now.detach().to(wide)
-    norm = float(first.norm()) or float(last.norm())
-    change = float((last - first).norm()) / norm if norm else 0.0
+    if same_bits(start, now):
+        return 0.0
+    first, last = _in_floats(start), _in_floats(now.detach())
+    norm = _norm(first) or _norm(last)
+    change = _norm(last - first) / norm if norm else 0.0
     return change if math.isfinite(change) else None
+
+
+def _in_floats(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor whose differences are exact enough: single precision stays as it is."""
+    if tensor.dtype in (torch.float32, torch.float64):
+        return tensor
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def _norm(tensor: torch.Tensor) -> float:
+    wide = torch.complex128 if tensor.is_complex() else torch.float64
+    return float(torch.linalg.vector_norm(tensor, dtype=wide))
 
 
 def _faults(row: dict[str, Any], frozen: bool, stepped: bool) -> list[str]:
