@@ -168,15 +168,14 @@ def print_forensics(summary: ForensicsSummary, *, tensors: bool) -> None:
 
 
 def _print_tensors(summary: ForensicsSummary) -> None:
-    rows = table("tensor", "kind", "change", "std A", "std B", "initialiser", "A", "B")
+    rows = table("tensor", "change", "std A", "std B", "initialiser", "A", "B")
     for pair in summary.comparison.pairs:
         a, b = pair.signal_a, pair.signal_b
         change = "shape" if pair.shape_a != pair.shape_b else "equal" if pair.equal else "new"
         if pair.relative_change:
             change = f"{pair.relative_change:.2%}"
         rows.add_row(
-            pair.name,
-            pair.kind,
+            pair.name + " (buffer)" * (pair.kind == "buffer"),
             change,
             *(f"{s.std:.4f}" if s else "" for s in (a, b)),
             f"{a.expected_std:.4f}" if a else "",
