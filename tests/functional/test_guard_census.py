@@ -186,7 +186,7 @@ def test_a_new_route_of_flask_is_closed_whatever_its_spelling() -> None:
     assert reached == []
     assert client.get("/health").get_data(as_text=True) == "done"
     missing = client.get("/nowhere")
-    assert (missing.status_code, missing.get_json()["error_code"]) == (404, "BAD_REQUEST")
+    assert (missing.status_code, missing.get_json()["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
 
 
 def test_a_new_native_route_is_closed_and_no_known_one_opens_it() -> None:
