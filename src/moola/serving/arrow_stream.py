@@ -26,7 +26,7 @@ def windows_in_stream(body: bytes, *, max_columns: int, max_batches: int) -> NDA
     body
         The stream.
     max_columns
-        Most columns; only ``window`` is read.
+        Most columns, those beside ``window`` included.
     max_batches
         Most record batches.
 
@@ -41,24 +41,26 @@ def windows_in_stream(body: bytes, *, max_columns: int, max_batches: int) -> NDA
         If it holds something else.
     """
     try:
-        _check_messages(body, max_batches)
-        with pa.ipc.open_stream(body) as stream:
-            place = _place_of_windows(stream.schema, max_columns)
-        options = pa.ipc.IpcReadOptions(included_fields=[place], use_threads=False)
-        with pa.ipc.open_stream(body, options=options) as stream:
-            return _windows(stream.read_all().column(WINDOW_COLUMN).combine_chunks())
+        first, *batches = _messages(body, max_batches)
+        schema = pa.ipc.read_schema(first)
+        place = _place_of_windows(schema, max_columns)
+        columns = [pa.ipc.read_record_batch(batch, schema).column(place) for batch in batches]
+        return _windows(columns[0] if len(columns) == 1 else pa.concat_arrays(columns))
     except BadInput:
         raise
     except Exception:  # damaged streams raise Arrow's errors, OSError, and whatever numpy thinks
         raise BadInput("the body is not an Arrow stream of windows", limit=_LIMIT) from None
 
 
-def _check_messages(body: bytes, max_batches: int) -> None:
+def _messages(body: bytes, max_batches: int) -> list[pa.ipc.Message]:
+    messages = []
     for number, message in enumerate(pa.ipc.MessageReader.open_stream(body)):
         if number > max_batches:  # the first message is the schema
             raise BadInput(f"the Arrow stream holds {number} batches or more", limit=_LIMIT)
-        if _is_compressed(message):
+        if message.type != ("record batch" if number else "schema") or _is_compressed(message):
             raise BadInput("the Arrow stream is compressed or has dictionaries", limit=_LIMIT)
+        messages.append(message)
+    return messages
 
 
 def _place_of_windows(schema: pa.Schema, max_columns: int) -> int:
@@ -96,8 +98,8 @@ def _is_compressed(message: pa.ipc.Message) -> bool:
     pyarrow does not tell, so the flatbuffer is read here: a Message's header is its field 2, a
     RecordBatch's compression its field 3.
     """
-    if message.type != "record batch":
-        return bool(message.type != "schema")
+    if message.type == "schema":
+        return False
     data = message.metadata.to_pybytes()
 
     def number(form: str, at: int) -> int:

@@ -170,7 +170,7 @@ def _bars_of(cell: Any) -> Any:
     values = cell.tolist() if isinstance(cell, np.ndarray) else cell
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         return values
-    if any(not isinstance(value, int | float | np.number) for value in values):
+    if any(not issubclass(kind, int | float | np.number) for kind in set(map(type, values))):
         return values
     return [values[i : i + 4] for i in range(0, len(values), 4)]
 

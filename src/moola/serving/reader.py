@@ -88,8 +88,11 @@ def _serve(line: socket.socket, stream: BinaryIO) -> None:
         num_facts, num_bytes = LENGTHS.unpack(lengths)
         facts = orjson.loads(stream.read(num_facts))
         done, content = answer(facts, stream.read(num_bytes))
-        line.sendall(frame(done, len(content)))
-        line.sendall(content)
+        line.sendall(b"".join((frame(done, len(content)), content)))
+        del content
+        gc.collect(
+            0
+        )  # here, not while a body is read: a million small lists would be scanned often
 
 
 def main(max_bytes: int, niceness: int) -> None:
@@ -107,6 +110,7 @@ def main(max_bytes: int, niceness: int) -> None:
     os.nice(niceness)
     _limit_memory(256 * _MIB + _MEMORY_PER_BYTE * max_bytes)
     gc.freeze()
+    gc.disable()
     line = socket.socket(fileno=0)
     gone = suppress(ConnectionError, struct.error)  # the server's end of the line
     with line, line.makefile("rb") as stream, gone:

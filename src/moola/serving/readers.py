@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -48,6 +47,7 @@ class _Process(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
         self._answer: asyncio.Future[_Answer] | None = None
+        self._ended = False
 
     async def ready(self) -> None:
         """Return once it has started; raises EOFError if it ends instead."""
@@ -59,8 +59,10 @@ class _Process(asyncio.Protocol):
 
     def ask(self, facts: dict[str, Any], body: bytes) -> asyncio.Future[_Answer]:
         """Send a body; its answer or EOFError follows."""
-        assert self._transport is not None
         self._answer = answer = asyncio.get_running_loop().create_future()
+        if self._transport is None or self._ended:
+            answer.set_exception(EOFError("the reading process ended"))
+            return answer
         head = frame(facts, len(body))
         if len(body) <= _TOGETHER_BYTES:
             self._transport.write(head + body)
@@ -82,6 +84,7 @@ class _Process(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell who waits that the process has ended."""
+        self._ended = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(EOFError("the reading process ended"))
 
@@ -138,11 +141,13 @@ class _Lane:
             self._replacing = asyncio.get_running_loop().create_task(self._replace())
 
     async def _replace(self) -> None:
-        _LOG.warning("reader replaced")
-        self._process.close()
+        _LOG.warning("reading process replaced")
         try:
+            self._process.close()
             self._process = _Process(**self._settings)
             await self._process.ready()
+        except (OSError, EOFError):
+            _LOG.exception("reading process")  # the next body tries again
         finally:
             self._free.release()
 
@@ -185,11 +190,15 @@ class Readers:
             If it takes too long.
         """
         lane = self._large if len(body) >= _LARGE_BYTES else self._small
-        facts = {"content_type": content_type, "query": query, "limits": asdict(limits)}
+        facts = {"content_type": content_type, "query": query, "limits": vars(limits)}
         try:
             done, content = await lane.ask(facts, body)
-        except EOFError:
-            raise Refusal(400, "BAD_REQUEST", "the body ended the process that read it") from None
+        except EOFError:  # somebody else may have ended it: what ends two of them is the body
+            try:
+                done, content = await lane.ask(facts, body)
+            except EOFError:
+                message = "the body ended the process that read it"
+                raise Refusal(400, "BAD_REQUEST", message) from None
         if "status" in done:
             raise Refusal(done["status"], "BAD_REQUEST", done["message"])
         return Question(
