@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from moola.config.serving import NO_VERSION, ServeConfig
-from moola.errors import BadInput
+from moola.errors import BadInput, MoolaError
 from moola.serving.batching import Batcher, Overloaded
 from moola.serving.bodies import JSON, READERS, Limits
 from moola.serving.envelope import Envelope
@@ -127,7 +127,11 @@ def create_app(config: ServeConfig, source: Source, *, token: str | None = None)
     """
     metrics = Metrics()
     service = Service(config, source, metrics)
-    service.follower.start()
+    try:
+        service.follower.start()
+    except MoolaError:
+        service.readers.close()
+        raise
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

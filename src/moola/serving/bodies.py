@@ -159,6 +159,8 @@ def _read_json(body: bytes, limits: Limits) -> tuple[NDArray[Any], Mapping[str, 
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if "memory" in error.msg:  # its way to say that its buffer could not be had
+            raise MemoryError from None
         raise BadInput(f"the body is not JSON: {error.msg[:80]}", limit="finite numbers") from None
     if not isinstance(content, dict):
         raise BadInput(f"the JSON is a {type(content).__name__}", limit="an object")

@@ -33,7 +33,7 @@ def frame(facts: dict[str, Any], num_bytes: int) -> bytes:
     return LENGTHS.pack(len(head), num_bytes) + head
 
 
-def answer(facts: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
+def answer(facts: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     """Read a body; return what the frame of the answer holds.
 
     Parameters
@@ -65,7 +65,7 @@ def answer(facts: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes | 
         "calibrated": question.calibrated,
         "return_set": question.return_set,
     }
-    return done, memoryview(question.X.reshape(-1)).cast("B")
+    return done, question.X.tobytes()
 
 
 def _limit_memory(num_bytes: int) -> None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class _Process(asyncio.Protocol):
         with other:
             self._process = subprocess.Popen(
                 module,
-                stdin=other,
+                stdin=other.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={**known, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
@@ -112,6 +113,7 @@ class _Lane:
         self._free = asyncio.Lock()
         self._process = _Process(**self._settings)
         self._replacing: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def ready(self) -> None:
         async with self._free:
@@ -135,7 +137,7 @@ class _Lane:
 
     def _done(self, answer: asyncio.Future[_Answer], limit: asyncio.TimerHandle) -> None:
         limit.cancel()
-        if answer.exception() is None:
+        if answer.exception() is None or self._closed:
             self._free.release()
         else:
             self._replacing = asyncio.get_running_loop().create_task(self._replace())
@@ -152,6 +154,7 @@ class _Lane:
             self._free.release()
 
     def close(self) -> None:
+        self._closed = True
         self._process.close()
 
 
@@ -169,9 +172,8 @@ class Readers:
     """
 
     def __init__(self, *, max_bytes: int, seconds: float, max_waiting: int):
-        shared = {"max_bytes": max_bytes, "seconds": seconds, "max_waiting": max_waiting}
-        self._small = _Lane(niceness=0, **shared)
-        self._large = _Lane(niceness=_LARGE_NICENESS, **shared)
+        lane = partial(_Lane, max_bytes=max_bytes, seconds=seconds, max_waiting=max_waiting)
+        self._small, self._large = lane(niceness=0), lane(niceness=_LARGE_NICENESS)
 
     async def ready(self) -> None:
         """Return once all have started."""
