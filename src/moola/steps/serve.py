@@ -180,11 +180,13 @@ def serve(config: ServeConfig, *, on_verified: Callable[[], None] = lambda: None
     import uvicorn
 
     from moola.serving.app import create_app
+    from moola.serving.heads import BoundedHeads
     from moola.serving.observe import log_to_stderr
 
     options: dict[str, Any] = {
         "host": config.host,
         "port": config.port,
+        "http": BoundedHeads,
         "log_config": None,
         "access_log": False,
         "server_header": False,
