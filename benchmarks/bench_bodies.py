@@ -2,10 +2,12 @@
 
     python benchmarks/bench_bodies.py
 
-Reads every kind of hostile body of the tests in four sizes, each twice the one before, in one
-process, and prints CPU seconds, the growth from size to size (2 is linear), nanoseconds a byte and the
-memory a byte that each takes at its peak. Then it floods a `moola serve` with bodies of 16 MiB by
-four callers and prints how long ``/ping`` and a request of one window take meanwhile and without.
+Reads every kind of hostile body of the tests in four sizes, each twice the one before, in a
+process each, and prints CPU seconds, the growth from size to size (2 is linear), nanoseconds a
+byte, and the memory a byte that each takes at its peak. Then it floods a `moola serve` with bodies
+of 16 MiB by four callers and prints how long ``/ping`` and a request of one window take meanwhile
+and without.
+
 Exits with 1 if eight times the bytes take more than 24 times the seconds, a byte more than a
 microsecond, or ``/ping`` a median above 100 ms.
 """
