@@ -100,11 +100,11 @@ def running(
     folder: Path,
     *,
     backend: str | None = None,
-    policy: str = "",
+    policy: str | None = "",
     auth: bool = False,
     more_env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Start a guarded server in `folder` and stop it at the end."""
+    """Start a guarded server in `folder`, or a plain one for `policy` None; stop it at the end."""
     ensure_signing_key(folder)
     backend = backend or f"sqlite:///{folder}/mlflow.db"
     info = folder / "site" / "moola_entry-0.dist-info"
@@ -121,6 +121,10 @@ def running(
         policy_file=folder / "policy.yaml",
         auth=auth,
     )
+    argv = list(command.argv)
+    if policy is None:
+        at = argv.index("--app-name")
+        argv[at : at + 2] = ["--app-name", "basic-auth"] if auth else []
     env = {**os.environ, **command.env}
     env["PYTHONPATH"] = os.pathsep.join([str(info.parent), str(Path(moola.__file__).parents[1])])
     if auth:
@@ -133,7 +137,7 @@ def running(
         env["MLFLOW_AUTH_CONFIG_PATH"] = str(folder / "auth.ini")
         env["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "not-a-secret-in-a-test"
     env |= more_env or {}
-    server = Server(folder, port, backend=backend, auth=auth, argv=command.argv, env=env)
+    server = Server(folder, port, backend=backend, auth=auth, argv=tuple(argv), env=env)
     try:
         server.start()
         yield server
