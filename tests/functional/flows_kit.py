@@ -21,7 +21,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import requests
-from guard_server import PASSWORD, USER
 from mlflow import MlflowClient
 from mlflow.entities._mlflow_object import _MlflowObject
 from mlflow.exceptions import MlflowException
@@ -113,10 +112,9 @@ class User:
         return str(run.info.run_id)
 
     def _request(self, method: str, path: str, body: Any, **more: Any) -> Any:
-        how = {"data": body} if isinstance(body, bytes) else {"json": body}
-        answer = requests.request(
-            method, self.url + path, auth=self.credentials, timeout=120, **(how | more)
-        )
+        how: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
+        how |= {"auth": self.credentials, "timeout": 120, **more}
+        answer = requests.request(method, self.url + path, **how)
         try:
             said = answer.json()
         except ValueError:
@@ -241,9 +239,3 @@ def at(url: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)
         mlflow.tracking.fluent._active_experiment_id = None
         os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # set_experiment puts it there
-
-
-def log_in(monkeypatch: Any) -> None:
-    """Have MLflow's client send the administrator's name and password."""
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)

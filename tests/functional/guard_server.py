@@ -31,7 +31,8 @@ class Server:
         self, folder: Path, port: int, *, backend: str, auth: bool, argv: tuple[str, ...], env: dict
     ):
         self.folder, self.port, self.backend, self.auth = folder, port, backend, auth
-        self._argv, self._env = argv, env
+        self._argv, self.env = argv, env
+        self.artifacts = argv[argv.index("--artifacts-destination") + 1]
         self._process: subprocess.Popen | None = None
         self.url = f"http://127.0.0.1:{port}"
         self.key = load_signing_key(folder, env={})
@@ -45,7 +46,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._argv,
                 cwd=self.folder,
-                env=self._env,
+                env=self.env,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -102,6 +103,7 @@ def running(
     backend: str | None = None,
     policy: str | None = "",
     auth: bool = False,
+    artifacts: str | None = None,
     more_env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """Start a guarded server in `folder`, or a plain one for `policy` None; stop it at the end."""
@@ -116,7 +118,7 @@ def running(
     command = server_command(
         project=folder,
         backend_store_uri=backend,
-        artifacts_destination=str(folder / "mlartifacts"),
+        artifacts_destination=artifacts or str(folder / "mlartifacts"),
         port=port,
         policy_file=folder / "policy.yaml",
         auth=auth,

@@ -11,17 +11,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import flows_genai
+import flows_login
 import flows_page
 import flows_registry
 import flows_tracking
 import pytest
 from cryptography.fernet import Fernet
 from flows_kit import Flow, User, differing, take
-from guard_server import Server, running
+from guard_server import PASSWORD, USER, Server, running
 from guard_world import honest
 from promotion_kit import NAME, evaluate, make_version
 
@@ -65,7 +66,8 @@ def where(server: Server) -> User:
     """Return a stranger to the server."""
     folder = server.folder / "user"
     folder.mkdir()
-    return User(server.url, server.backend, server.folder / "mlartifacts", folder)
+    artifacts = server.folder / "mlartifacts"
+    return User(server.url, server.backend, artifacts, folder, server.credentials)
 
 
 def seed(server: Server, *, guarded: bool) -> None:
@@ -87,13 +89,11 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
 
 
-@pytest.fixture(
-    scope="module", params=[EVERY_MODEL, pytest.param(ONE_MODEL, marks=pytest.mark.slow)]
-)
-def users(
-    request: pytest.FixtureRequest, template_db: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, User, User]]:
-    """The policy, and the same stranger at a plain server and at a guarded one."""
+@contextmanager
+def both(
+    template: Path, folders: tuple[Path, Path], policy: str, *, auth: bool = False
+) -> Iterator[tuple[Server, Server]]:
+    """Start a plain server and a guarded one side by side."""
     env = {
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
@@ -101,28 +101,59 @@ def users(
         "MLFLOW_CRYPTO_KEK_PASSPHRASE": "a-passphrase-of-a-test",
     }
     contexts = []
-    for policy in (None, POLICIES[request.param]):
-        folder = tmp_path_factory.mktemp("flows")
-        shutil.copy(template_db, folder / "mlflow.db")
-        contexts.append(running(folder, policy=policy, more_env=env))
+    for folder, chosen in zip(folders, (None, policy), strict=True):
+        shutil.copy(template, folder / "mlflow.db")
+        contexts.append(running(folder, policy=chosen, auth=auth, more_env=env))
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         plain, guarded = pool.map(lambda context: context.__enter__(), contexts)
         for context in contexts:
             stack.push(context)
         seed(plain, guarded=False)
         seed(guarded, guarded=True)
+        yield plain, guarded
+
+
+@pytest.fixture(
+    scope="module", params=[EVERY_MODEL, pytest.param(ONE_MODEL, marks=pytest.mark.slow)]
+)
+def users(
+    request: pytest.FixtureRequest, template_db: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, User, User]]:
+    """The policy, and the same stranger at a plain server and at a guarded one."""
+    folders = tmp_path_factory.mktemp("plain"), tmp_path_factory.mktemp("guarded")
+    with both(template_db, folders, POLICIES[request.param]) as (plain, guarded):
         yield request.param, where(plain), where(guarded)
+
+
+def compare(flow: Flow, plain: User, guarded: User) -> dict[str, tuple]:
+    """Let both users take a flow; return what came out differently."""
+    expected, found = take(flow, plain), take(flow, guarded)
+    unexpected = {step: outcome for step, outcome in expected.items() if not outcome.expected}
+    assert not unexpected, f"on a plain server {unexpected}"
+    return differing(expected, found)
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_flow(users: tuple[str, User, User], name: str) -> None:
-    policy, *both = users
-    plain, guarded = (take(FLOWS[name], user) for user in both)
-    unexpected = {step: outcome for step, outcome in plain.items() if not outcome.expected}
-    assert not unexpected, f"on a plain server {unexpected}"
-    found = differing(plain, guarded)
+    policy, plain, guarded = users
+    found = compare(FLOWS[name], plain, guarded)
     listed = {step for flow, step in DIFFERENCES[policy] if flow == name}
     assert set(found) == listed, f"{policy}: {found}"
+
+
+@pytest.mark.slow
+def test_users_who_log_in(
+    template_db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    folders = tmp_path / "plain", tmp_path / "guarded"
+    for folder in folders:
+        folder.mkdir()
+    with both(template_db, folders, POLICIES[EVERY_MODEL], auth=True) as (plain, guarded):
+        users = where(plain), where(guarded)
+        found = {name: compare(flow, *users) for name, flow in flows_login.FLOWS.items()}
+    assert not {name: steps for name, steps in found.items() if steps}
 
 
 def test_the_flows_are_enough_and_the_list_names_them() -> None:
