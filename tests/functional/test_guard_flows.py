@@ -40,12 +40,23 @@ _OUTSIDE = "an experiment outside the server's artifact root could name any fold
 _UNPROVEN = "Production is what the server guards, and this version shows no evidence"
 _AFTER = "follows from the step before: nothing holds Production here"
 _STANDS = "nothing may take away what stands for Production, by a name nobody has to learn"
+_BESIDE = "the demo works on stores of its own inside the server, past what is guarded"
+_SENTENCE = "an error is a sentence in JSON instead of a page or of an internal error"
+_NO_WORKSPACES = "workspaces are closed; the guarded server does not start with them"
 _COMMANDS = "jobs and the assistant run commands on the server's host"
 # What comes out differently, by flow and step, and why. First for every policy, ...
 ALWAYS: dict[tuple[str, str], str] = {
     ("experiments with a place of their own", "a folder elsewhere"): _OUTSIDE,
     ("experiments with a place of their own", "a bucket"): _OUTSIDE,
     ("what is off on both", "job"): _COMMANDS,
+    ("what is off on both", "scorer"): _COMMANDS,
+    ("what is off on both", "workspace"): _NO_WORKSPACES,
+    ("the demo", "generate"): _BESIDE,
+    ("the demo", "delete"): _BESIDE,
+    ("the pages of the server", "a route that is not there"): _SENTENCE,
+    ("the pages of the server", "a method that is not there"): _SENTENCE,
+    ("the pages of the server", "a static file that is not there"): _SENTENCE,
+    ("bodies that are no requests", "a number"): _SENTENCE,
     ("what runs commands of the host", "assistant"): _COMMANDS,
 }
 # ... then where every model is guarded, the user's own and their prompts too.

@@ -52,7 +52,12 @@ def close_flask_routes(app: Flask) -> list[str]:
         if rule is None or _answers_options_itself(rule, flask.request.method):
             return None
         shut = _SHUT.get(census().route_rule(flask.request.method, rule.rule))
-        return None if shut is None else (_body("PERMISSION_DENIED", shut), 403, _JSON)
+        if shut is not None:
+            return _body("PERMISSION_DENIED", shut), 403, _JSON
+        body = flask.request.get_json(silent=True) if flask.request.is_json else None
+        if isinstance(body, int | float):  # MLflow's handlers end in 500 over them
+            return _body("BAD_REQUEST", "the body is JSON but no object"), 400, _JSON
+        return None
 
     def in_a_sentence(error: HTTPException) -> Any:
         if error.code is None or error.code < 400:

@@ -152,12 +152,12 @@ class GuardedRegistryStore(SqlAlchemyStore):
 
     def set_registered_model_tag(self, name: str, tag: Any) -> None:
         """Tag a model, but not with what MLflow itself decides by."""
-        self._refuse_reserved(name, None, (tag.key,))
+        self._refuse_reserved(name, None, (tag.key,), of_model=True)
         super().set_registered_model_tag(name, tag)
 
     def delete_registered_model_tag(self, name: str, key: str) -> None:
         """Delete a tag of a model, but none that MLflow itself decides by."""
-        self._refuse_reserved(name, None, (key,))
+        self._refuse_reserved(name, None, (key,), of_model=True)
         super().delete_registered_model_tag(name, key)
 
     def set_model_version_tag(self, name: str, version: str, tag: Any) -> None:
@@ -170,13 +170,18 @@ class GuardedRegistryStore(SqlAlchemyStore):
         self._refuse_reserved(name, version, (key,))
         super().delete_model_version_tag(name, version, key)
 
-    def _refuse_reserved(self, name: str, version: str | None, keys: Iterable[str]) -> None:
-        """Refuse tags by which MLflow hides a model, or tells a prompt from a model."""
+    def _refuse_reserved(
+        self, name: str, version: str | None, keys: Iterable[str], *, of_model: bool = False
+    ) -> None:
+        """Refuse tags by which MLflow hides a model, or tells a prompt from a model.
+
+        A prompt takes them, but for a tag of the whole prompt that would make it a model.
+        """
         reserved = sorted(filter(_is_reserved, keys))
         if not reserved or not self.guard.policy.guards(name):
             return
-        makes_a_prompt = IS_PROMPT_TAG_KEY in map(folded, reserved)
-        if self._is_prompt(name) and (version is not None or not makes_a_prompt):
+        changes_kind = of_model and IS_PROMPT_TAG_KEY in map(folded, reserved)
+        if self._is_prompt(name) and not changes_kind:
             return
         self._refuse(name, version, f"MLflow itself decides by tag {reserved[0]} of {name}")
 
