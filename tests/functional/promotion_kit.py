@@ -211,6 +211,7 @@ def ask_promotion(
         "trusted_keys": trusting(key),
         "policy": PromotionPolicy(),
         "who": "ann",
+        "signing_key": key,
         **changes,
     }
     gate = looking(arguments.pop("promotion_gate", lambda _champion: dict(PASSED)))
@@ -227,6 +228,7 @@ def ask_rollback(
         "policy": PromotionPolicy(),
         "who": "bob",
         "reason": "drift",
+        "signing_key": key,
         **changes,
     }
     return rollback(client=client, ledger=ledger, **arguments)

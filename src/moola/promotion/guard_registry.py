@@ -18,11 +18,12 @@ from sqlalchemy.orm import Session
 from moola.config.names import ALIAS_PRODUCTION, STAGE_ARCHIVED, STAGE_PRODUCTION
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
 from moola.errors import MoolaError, PromotionRefused
+from moola.promotion.client_events import claimed
 from moola.promotion.digest import model_files_digest
 from moola.promotion.evidence import Evidence, SignedEvidence, verify
 from moola.promotion.guard_core import Guard, deny
 from moola.promotion.guard_files import version_files
-from moola.promotion.ledger import MOVES, Draft, Entry, append_entry, open_intent, read_entries
+from moola.promotion.ledger import MOVES, Draft, Entry, open_intent, read_entries
 from moola.promotion.ledger_schema import lock_for_append
 from moola.promotion.referee import referee
 
@@ -105,6 +106,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
         self.get_model_version(name, version)  # answers 404 for what does not exist
         try:
             self.guard.note_keys()
+            self.guard.ledger.check_chain()
             scored = self._refereed(name, version)
             with self.guard.files_held(exclusive=True), self._exclusive() as session:
                 if self._in_production(session, name) == ({version}, version):
@@ -216,7 +218,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
             payload["intent"] = intent.seq
         draft = Draft(
             event="rollback" if evidence.purpose == "rollback" else "promotion",
-            who=f"{evidence.asked_by} ({caller()})" if evidence.asked_by else caller(),
+            who=attributed(evidence.asked_by),
             name=evidence.name,
             reason=evidence.reason or "all required gates and the promotion gate passed",
             version_from=champion,
@@ -224,7 +226,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
             evidence_digest=evidence.digest,
             payload=payload,
         )
-        return append_entry(connection, draft, at=self.guard.ledger.clock())
+        return self.guard.ledger.append_in(connection, draft)
 
     @contextmanager
     def _exclusive(self) -> Iterator[Session]:
@@ -257,7 +259,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
         """Write the refusal down and answer 403 with the sentence."""
         sentence = why if _ASK in why else f"{why.rstrip('.')}. {_ASK}."
         self.guard.write_down(
-            Draft(event="refusal", who=caller(), name=name, reason=sentence, version_to=version)
+            Draft(event="refusal", who=attributed(None), name=name, reason=sentence, version_to=version)
         )
         deny(sentence)
 
@@ -280,6 +282,14 @@ def authenticated_user() -> str | None:
         return None
     user = flask.g.get("mlflow_authenticated_user")
     return None if user is None else str(user)
+
+
+def attributed(claim: str | None) -> str:
+    """Return who is asking; a client's own word of it only where nobody logs in, and marked so."""
+    user = authenticated_user()
+    if user is not None:
+        return claimed(user)
+    return f"{claimed(claim)} ({caller()})" if claim else caller()
 
 
 def caller() -> str:

@@ -83,8 +83,11 @@ class ProductionSource:
         """Ask for signed evidence, and of files that are here already for all it must show."""
         # Read each time: a key revoked while the server runs counts no more.
         trusted = load_trusted_keys(self._trusted_folder)
+        self._ledger.check_chain()
+        belief = self._ledger.belief(trusted)
         moves = self._ledger.entries(self._name, events=MOVES)
-        proof = last_promotion(moves, version)
+        proof = last_promotion(moves, version, belief)
+        moves = belief.moves(moves)
         if moves[-1].version_to != version:
             raise Unsettled(
                 f"version {version} of {self._name} is in Production, the ledger's last move is to "
@@ -137,7 +140,7 @@ def make_source(config: ServeConfig) -> ProductionSource | PinnedSource:
         return PinnedSource(client, config.name, config.version, device=device)
     return ProductionSource(
         client,
-        ledger_of(config.ledger_url),
+        ledger_of(config.ledger_url, Path(config.project)),
         config.name,
         trusted_folder=Path(config.project) / TRUSTED_FOLDER,
         policy=PromotionPolicy.in_force(Path(config.project)),
