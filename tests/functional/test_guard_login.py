@@ -55,7 +55,8 @@ def test_with_log_in(template_db: Path, tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "mallory")
         with pytest.raises(PromotionRefused, match="user mallory may not move Production"):
             honest(server, "2", ledger=RemoteLedger(server.url), name=NAME)
-        assert ledger.entries(NAME, events=("refusal",))[-1].who.endswith("(mallory)")
+        last = ledger.entries(NAME, events=("refusal",))[-1]
+        assert (last.who, last.payload["claim"]) == ("mallory", "2")
         server.auth = False
         for path in ("/moola", "/moola/api/ledger"):
             assert server.send("GET", path)[0] == 401

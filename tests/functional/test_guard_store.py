@@ -19,6 +19,7 @@ from promotion_kit import (
     evaluate,
     forget_connections,
     killed,
+    look_at,
     make_version,
     trusting,
 )
@@ -29,7 +30,7 @@ from moola.promotion.evidence import sign, verify
 from moola.promotion.guard_artifacts import guarded
 from moola.promotion.guard_registry import GuardedRegistryStore
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Draft, Ledger, open_intent
+from moola.promotion.ledger import Ledger, open_intent
 from moola.promotion.state import read_state
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -96,11 +97,9 @@ def test_a_server_killed_at_random_moments_moves_all_or_nothing(
     evidence = verify(evaluate(client, key, "1"), trusting(key))
     address = f"sqlite:///{tmp_path}/mlflow.db"
     ledger = Ledger(address)
-    split = evidence.data["split_sha256"]
-    look = {"event": "test_look", "who": "a", "name": NAME, "reason": "r", "version_to": "1"}
-    ledger.append(Draft(**look, payload={"split_sha256": split}))
+    look_at(ledger, key, "1", evidence)
     passed = {"purpose": "promotion", "promotion_verdict": "passed", "test_looks": 1}
-    promotion = dataclasses.replace(evidence, **passed)
+    promotion = dataclasses.replace(evidence, evaluated_at=evidence.created_at, **passed)
     client.set_model_version_tag(NAME, "1", TAG_PROMOTION_EVIDENCE, sign(promotion, key).to_json())
 
     def server_dies_after(seconds: float) -> None:

@@ -220,7 +220,9 @@ def _notes(every: list[Entry], belief: Belief) -> Iterator[str]:
     if ignored := len(looks) - len(belief.counting(looks)):
         yield f"{ignored} of {len(looks)} looks at locked test windows do not count"
     others = [e for e in every if e.event not in (*MOVES, "test_look")]
-    odd = [e for e in others if e.entry_hash == e.computed_hash() and isinstance(e.content, Unreadable)]
+    odd = [
+        e for e in others if e.entry_hash == e.computed_hash() and isinstance(e.content, Unreadable)
+    ]
     if odd:
         numbers = ", ".join(str(entry.seq) for entry in odd[:_MANY])
         more = f" and {len(odd) - _MANY} more" if len(odd) > _MANY else ""

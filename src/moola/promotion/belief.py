@@ -117,9 +117,7 @@ class Belief:
     unsigned_up_to: int = 0
 
     @classmethod
-    def from_lines(
-        cls, keys: TrustedKeys, ledger_id: str, boundaries: Iterable[Entry]
-    ) -> Belief:
+    def from_lines(cls, keys: TrustedKeys, ledger_id: str, boundaries: Iterable[Entry]) -> Belief:
         """Return what counts, given the ledger's id and its ``boundary`` lines."""
         strict = cls(keys=keys, ledger_id=ledger_id)
         for entry in boundaries:

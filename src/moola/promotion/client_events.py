@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 MAX_BODY = 64 << 10
 _MAX_REASON = 4000
 _MAX_REASONS = 50
-_TOP = {"event", "who", "name", "reason", "version_from", "version_to", "evidence_digest", "payload"}
+_TOP = {
+    "event",
+    "who",
+    "name",
+    "reason",
+    "version_from",
+    "version_to",
+    "evidence_digest",
+    "payload",
+}
 _LOOK_FIELDS = {
     "split": 200, "split_sha256": 64, "source": 200, "first_bar": 40, "last_bar": 40,
     "ledger": 64, "nonce": 32, "key_id": 32, "signature": 88,
@@ -224,7 +233,9 @@ def _refusal(payload: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(reasons, list) or len(reasons) > _MAX_REASONS:
         raise BadInput(f"reasons must be a list of at most {_MAX_REASONS} texts")
     texts = [plain_text("a reason", r, limit=_MAX_REASON, control=True) for r in reasons]
-    alias = {"alias": plain_text("alias", payload["alias"], limit=256)} if "alias" in payload else {}
+    alias = (
+        {"alias": plain_text("alias", payload["alias"], limit=256)} if "alias" in payload else {}
+    )
     return {"reasons": [printable(text) for text in texts], **alias}
 
 
@@ -244,4 +255,3 @@ _PAYLOADS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 def _require_challenger(found: ModelVersion) -> None:
     if ALIAS_CHALLENGER not in found.aliases:
         raise BadInput(f"version {found.version} of {found.name} has no alias {ALIAS_CHALLENGER}")
-

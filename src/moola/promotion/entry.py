@@ -229,7 +229,7 @@ def optional_version(value: object) -> str | None:
 
 
 def plain_name(value: object) -> str:
-    """Return the name of a registered model as exactly `str`; raises BadInput if it cannot be one."""
+    """Return the name of a registered model as exactly `str`; raises BadInput if it is none."""
     name = plain_text("name", value, limit=MAX_NAME)
     if not name:
         raise BadInput("name is empty", limit="the name of a registered model")

@@ -27,8 +27,8 @@ from moola.config.promotion import (
     PromotionPolicy,
 )
 from moola.errors import ConfigError
-from moola.promotion.guard_core import Guard
 from moola.promotion.checkpoint import CheckpointFile, address_of
+from moola.promotion.guard_core import Guard
 from moola.promotion.keys import ensure_server_key
 from moola.promotion.ledger import SCHEMES, Ledger, is_database
 from moola.promotion.webhooks import Webhooks

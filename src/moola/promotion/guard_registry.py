@@ -259,7 +259,13 @@ class GuardedRegistryStore(SqlAlchemyStore):
         """Write the refusal down and answer 403 with the sentence."""
         sentence = why if _ASK in why else f"{why.rstrip('.')}. {_ASK}."
         self.guard.write_down(
-            Draft(event="refusal", who=attributed(None), name=name, reason=sentence, version_to=version)
+            Draft(
+                event="refusal",
+                who=attributed(None),
+                name=name,
+                reason=sentence,
+                version_to=version,
+            )
         )
         deny(sentence)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moola.promotion.keys import TrustedKeys
 from moola.promotion.content import KeyChange
+from moola.promotion.keys import TrustedKeys
 from moola.promotion.ledger import Draft, Entry, Ledger, belief_in, read_entries
 
 TRUSTED, REVOKED, REMOVED = "trusted", "revoked", "removed"

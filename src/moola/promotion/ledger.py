@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["GENESIS", "MOVES", "Draft", "Entry", "Ledger", "append_entry", "read_entries"]
 
 SCHEMES = ("sqlite", "postgresql")
-NewDraft = Draft | Callable[[str], Draft]
 _log = logging.getLogger(__name__)
 
 
@@ -111,7 +110,7 @@ class Ledger:
 
     def append(
         self,
-        draft: NewDraft,
+        draft: Draft,
         *,
         only_if: Callable[[sa.Connection], None] | None = None,
     ) -> Entry:
@@ -120,8 +119,7 @@ class Ledger:
         Parameters
         ----------
         draft
-            What happened, or a function that says it given the ledger's id (the hash of its first
-            line, zeros where it is empty).
+            What happened.
         only_if
             Called inside the transaction, before the entry is written; may raise to refuse.
 
@@ -140,9 +138,17 @@ class Ledger:
         with self.transaction() as connection:
             if only_if is not None:
                 only_if(connection)
-            if not isinstance(draft, Draft):
-                draft = draft(_ledger_id(connection))
             entry = self.append_in(connection, draft)
+        self.note(entry, compared=False)
+        return entry
+
+    def append_made(self, make: Callable[[str], Draft]) -> Entry:
+        """Append what a function says, given the ledger's id.
+
+        The id is the hash of the ledger's first line, zeros where it is empty.
+        """
+        with self.transaction() as connection:
+            entry = self.append_in(connection, make(_ledger_id(connection)))
         self.note(entry, compared=False)
         return entry
 
@@ -211,7 +217,7 @@ class Ledger:
         self._whole(newer)
 
     def findings(self, entries: list[Entry]) -> list[str]:
-        """Return what is wrong with the chain of all entries, and with it against the checkpoint."""
+        """Return what is wrong with the chain of all entries, by itself and by the checkpoint."""
         return [*chain_findings(entries), *self._cut_off(entries)]
 
     def _cut_off(self, entries: list[Entry]) -> list[str]:
@@ -228,7 +234,9 @@ class Ledger:
             found = repair_schema(connection)
             if found:
                 reason = f"made again: {'; '.join(found)}"
-                self.append_in(connection, Draft(event="repair", who="server", name="", reason=reason))
+                self.append_in(
+                    connection, Draft(event="repair", who="server", name="", reason=reason)
+                )
         return found
 
     def note(self, last: Entry, *, compared: bool) -> None:

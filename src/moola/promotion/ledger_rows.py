@@ -82,9 +82,7 @@ def read_entries(
     return _read(connection, query if limit is None else query.limit(limit))
 
 
-def last_entry(
-    connection: sa.Connection, *, events: tuple[str, ...] | None = None
-) -> Entry | None:
+def last_entry(connection: sa.Connection, *, events: tuple[str, ...] | None = None) -> Entry | None:
     """Return the last entry, of some events if asked; None if there is none."""
     query = _lines(connection).order_by(LEDGER.c.seq.desc()).limit(1)
     if events is not None:

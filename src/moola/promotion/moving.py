@@ -47,16 +47,17 @@ class Seen:
         Number of the ledger's last promotion or rollback of the model (`last_move`).
     check
         Makes every check again (keys, policy, evidence, files); raises PromotionRefused.
+    keys
+        The trusted keys.
     """
 
     state: RegistryState
     last_move: int | None
     check: Callable[[], None]
+    keys: TrustedKeys
 
 
-def move(
-    client: MlflowClient, ledger: Ledger, draft: Draft, *, seen: Seen, keys: TrustedKeys
-) -> Entry:
+def move(client: MlflowClient, ledger: Ledger, draft: Draft, *, seen: Seen) -> Entry:
     """Carry out a promotion or rollback that has passed all checks and return its ledger entry.
 
     Parameters
@@ -69,8 +70,6 @@ def move(
         The entry to be written once it is done.
     seen
         What was seen when the checks began.
-    keys
-        The trusted keys.
 
     Returns
     -------
@@ -86,14 +85,14 @@ def move(
         If a guarded server moved Production without a line in its ledger.
     """
     if ledger.moves_by_server:
-        return _by_server(client, ledger, draft, keys)
+        return _by_server(client, ledger, draft, seen.keys)
     files = _files(client, draft)
     seen.check()
     store = store_beside(client, ledger)
     if store is None:
-        entry = _in_two_steps(client, ledger, draft, seen, keys)
+        entry = _in_two_steps(client, ledger, draft, seen)
     else:
-        entry = _in_one_transaction(store, ledger, draft, seen, keys, files)
+        entry = _in_one_transaction(store, ledger, draft, seen, files)
     _require_moved(client, ledger, entry, seen, files)
     return entry
 
@@ -119,13 +118,12 @@ def _in_one_transaction(
     ledger: Ledger,
     draft: Draft,
     seen: Seen,
-    keys: TrustedKeys,
     files: _Files,
 ) -> Entry:
     """Compare and move: nobody else writes registry or ledger in between."""
     with exclusive(store) as session:
         connection, version = session.connection(), str(draft.version_to)
-        _require_unmoved(connection, draft.name, seen, keys)
+        _require_unmoved(connection, draft.name, seen)
         if state_in(session, draft.name) != seen.state:
             raise _moved(draft.name)
         if origin_in(session, draft.name, version) != (files.run_id, files.address):
@@ -137,17 +135,15 @@ def _in_one_transaction(
     return entry
 
 
-def _in_two_steps(
-    client: MlflowClient, ledger: Ledger, draft: Draft, seen: Seen, keys: TrustedKeys
-) -> Entry:
+def _in_two_steps(client: MlflowClient, ledger: Ledger, draft: Draft, seen: Seen) -> Entry:
     def unmoved(connection: sa.Connection) -> None:
-        _require_unmoved(connection, draft.name, seen, keys)
+        _require_unmoved(connection, draft.name, seen)
 
     intent = ledger.append(_intent(draft, ledger.clock()), only_if=unmoved)
     if read_state(client, draft.name) != seen.state:
         entry = abandon(ledger, intent, _moved(draft.name))
     else:
-        entry = finish(client, ledger, intent, keys)
+        entry = finish(client, ledger, intent, seen.keys)
     if entry.event == "abandoned":
         raise PromotionRefused(entry.reason)
     return entry
@@ -251,9 +247,9 @@ def _require_same(files: _Files, version: str) -> None:
         raise PromotionRefused(f"the files of version {version} were changed while it was checked")
 
 
-def _require_unmoved(connection: sa.Connection, name: str, seen: Seen, keys: TrustedKeys) -> None:
+def _require_unmoved(connection: sa.Connection, name: str, seen: Seen) -> None:
     entries = read_entries(connection, name)
-    pending = open_intent(entries, belief_in(connection, keys))
+    pending = open_intent(entries, belief_in(connection, seen.keys))
     if pending is not None or _last_move(entries) != seen.last_move:
         raise _moved(name)
 

@@ -173,7 +173,9 @@ def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, A
 
     def shown(entries: list[Entry]) -> list[dict[str, Any]]:
         return [
-            _shown(e, trusted, None if e.seq in counted else belief.why_not(e) or "it was sent twice")
+            _shown(
+                e, trusted, None if e.seq in counted else belief.why_not(e) or "it was sent twice"
+            )
             for e in entries
         ]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
 from moola.errors import ConfigError, PromotionRefused
 from moola.hashing import canonical_json
+from moola.promotion.belief import signed_look
 from moola.promotion.calls import mlflow_call
 from moola.promotion.checks import check_evidence
 from moola.promotion.decision import Decision, GateDict, Look, PromotionDenied, PromotionGate
-from moola.promotion.belief import signed_look
 from moola.promotion.digest import version_digest
 from moola.promotion.entry import plain_name, plain_text, plain_version
 from moola.promotion.evidence import Evidence, SignedEvidence, load_evidence, sign, store_evidence
@@ -112,8 +112,8 @@ def promote(
     The order is fixed: the ledger's chain is checked; an interrupted move is finished; signature,
     version, run, digest, policy and gates are checked; `promotion_gate` says whether it can look;
     the look at the locked test windows is signed and written down, then taken; on a plain store all
-    is checked again; alias ``production`` and stage ``Production`` move together and the old version
-    is archived.
+    is checked again; alias ``production`` and stage ``Production`` move together and the old
+    version is archived.
 
     Parameters
     ----------
@@ -194,10 +194,12 @@ def promote(
         draft = attempt.draft("promotion", _summary(attempt), **_payload(attempt))
 
         def check_again() -> None:
-            _check_again(client, attempt, evaluation, rules or (lambda: (trusted_keys.now(), policy)))
+            _check_again(
+                client, attempt, evaluation, rules or (lambda: (trusted_keys.now(), policy))
+            )
 
-        seen = Seen(state=state, last_move=seen_move, check=check_again)
-        entry = move(client, ledger, draft, seen=seen, keys=trusted_keys)
+        seen = Seen(state=state, last_move=seen_move, check=check_again, keys=trusted_keys)
+        entry = move(client, ledger, draft, seen=seen)
     except PromotionRefused as refusal:
         raise attempt.refuse([str(refusal).rstrip(".")]) from refusal
     if not ledger.moves_by_server:
@@ -290,7 +292,7 @@ def _take_look(attempt: _Attempt, look: Look, key: Ed25519PrivateKey) -> list[st
     split = {"split": data.get("split"), "split_sha256": str(data.get("split_sha256", ""))}
     windows = {**look.windows, **split}
     notes = _looks_left_out(attempt)
-    attempt.ledger.append(lambda ledger_id: _look(attempt, windows, ledger_id, key))
+    attempt.ledger.append_made(lambda ledger_id: _look(attempt, windows, ledger_id, key))
     attempt.looks = attempt.ledger.count_test_looks(windows, attempt.keys)
     gate = dict(look.take(attempt.looks))
     try:
@@ -326,7 +328,9 @@ def _looks_left_out(attempt: _Attempt) -> list[str]:
     ignored = len(lines) - len(attempt.ledger.belief(attempt.keys).counting(lines))
     if not ignored:
         return []
-    return [f"{ignored} looks in the ledger are signed by no trusted gate runner: they do not count"]
+    return [
+        f"{ignored} looks in the ledger are signed by no trusted gate runner: they do not count"
+    ]
 
 
 def _sign_promotion(

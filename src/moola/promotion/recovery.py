@@ -81,7 +81,7 @@ def recover(
             remedy="Try again when it has ended",
         )
     try:
-        _require_still_proven(client, ledger, intent, announced, trusted_keys, policy)
+        _require_still_proven(client, ledger, intent, trusted_keys, policy)
     except PromotionRefused as refusal:
         return undo(client, ledger, intent, refusal, trusted_keys)
     return finish(client, ledger, intent, trusted_keys)
@@ -91,15 +91,18 @@ def _require_still_proven(
     client: MlflowClient,
     ledger: Ledger,
     intent: Entry,
-    announced: Intent,
     trusted_keys: TrustedKeys,
     policy: PromotionPolicy,
 ) -> None:
+    announced = intent.content
+    assert isinstance(announced, Intent)
     version = announced.version
     if announced.event == "promotion" and announced.move.evidence is not None:
         evidence = verify(SignedEvidence.from_json(announced.move.evidence), trusted_keys)
         if evidence.digest != intent.evidence_digest:
-            raise PromotionRefused(f"ledger entry {intent.seq} carries other evidence than it names")
+            raise PromotionRefused(
+                f"ledger entry {intent.seq} carries other evidence than it names"
+            )
         require_promotion(evidence, f"ledger entry {intent.seq}")
         require_carries(client, evidence, intent.name, version, policy=policy)
         return

@@ -16,9 +16,9 @@ from moola.errors import ConfigError, PromotionRefused, TrackingError
 from moola.promotion.belief import GENESIS, Belief, head_is_signed
 from moola.promotion.calls import mlflow_call
 from moola.promotion.checkpoint import CheckpointFile, address_of
-from moola.promotion.entry import Entry
+from moola.promotion.entry import Draft, Entry
 from moola.promotion.keys import TrustedKeys, key_id, load_trusted_keys, trust
-from moola.promotion.ledger import Ledger, NewDraft, utc_now
+from moola.promotion.ledger import Ledger, utc_now
 from moola.promotion.page import LEDGER_ROUTE
 
 _SECONDS = 30.0
@@ -81,13 +81,11 @@ class RemoteLedger(Ledger):
         raise ConfigError("the ledger of a server cannot be written to directly")
 
     def append(
-        self, draft: NewDraft, *, only_if: Callable[[sa.Connection], None] | None = None
+        self, draft: Draft, *, only_if: Callable[[sa.Connection], None] | None = None
     ) -> Entry:
         """Have the server append an entry; `only_if` is not possible here."""
         if only_if is not None:
             raise ConfigError("the ledger of a server cannot be written to under a condition")
-        if callable(draft):
-            draft = draft(str(self._get({"name": ""}).get("ledger_id", GENESIS)))
         values = {k: v for k, v in dataclasses.asdict(draft).items() if v is not None}
         status, body = self._call("POST", values)
         if status != 200:
@@ -96,6 +94,10 @@ class RemoteLedger(Ledger):
         entry = Entry.from_row(body)
         self.note(entry, compared=False)
         return entry
+
+    def append_made(self, make: Callable[[str], Draft]) -> Entry:
+        """Append what a function says, given the ledger's id (the hash of its first line)."""
+        return self.append(make(str(self._get({"name": ""}).get("ledger_id", GENESIS))))
 
     def entries(
         self,

@@ -12,8 +12,8 @@ from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.evidence import Evidence, sign, store_evidence
 from moola.promotion.entry import optional_version, plain_name, plain_text, plain_version
+from moola.promotion.evidence import Evidence, sign, store_evidence
 from moola.promotion.keys import TrustedKeys, key_id
 from moola.promotion.ledger import MOVES, Draft, Entry, Ledger, write_refusal
 from moola.promotion.moving import Seen, last_move, move
@@ -202,8 +202,8 @@ def rollback(
             keys, now = rules() if rules else (trusted_keys.now(), policy)
             require_proof(client, proof, keys, policy=now)
 
-        seen = Seen(state=state, last_move=seen_move, check=check_again)
-        entry = move(client, ledger, draft, seen=seen, keys=trusted_keys)
+        seen = Seen(state=state, last_move=seen_move, check=check_again, keys=trusted_keys)
+        entry = move(client, ledger, draft, seen=seen)
     except PromotionRefused as refusal:
         raise _refuse(ledger, plan, refusal) from refusal
     return dataclasses.replace(plan, evidence_digest=order.digest, ledger_seq=entry.seq)
