@@ -39,6 +39,7 @@ _LOOK_FIELDS = {
 }  # fmt: skip
 
 FindVersion = Callable[[str, str], "ModelVersion"]
+FindModel = Callable[[str], object]
 
 
 def read_event(body: bytes) -> Draft:
@@ -85,8 +86,8 @@ def read_event(body: bytes) -> Draft:
     )
 
 
-def require_known(draft: Draft, find: FindVersion) -> None:
-    """Raise BadInput unless the registry knows the versions a client names.
+def require_known(draft: Draft, find: FindVersion, find_model: FindModel) -> None:
+    """Raise BadInput unless the registry knows the model and the versions a client names.
 
     Parameters
     ----------
@@ -95,9 +96,15 @@ def require_known(draft: Draft, find: FindVersion) -> None:
     find
         Returns a version of the registry, by name and version; raises MLflow's exception where
         there is none.
+    find_model
+        Returns a registered model in the same way.
     """
     from mlflow.exceptions import MlflowException
 
+    try:
+        find_model(draft.name)
+    except MlflowException as error:
+        raise BadInput(f"{draft.name} is not in the registry") from error
     for version in (draft.version_from, draft.version_to):
         if version is None:
             continue

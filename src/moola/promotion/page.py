@@ -105,7 +105,7 @@ def append_for_client(guard: Guard, body: bytes) -> Entry:
     """
     draft = read_event(body)
     _require_may_edit(draft.name)
-    require_known(draft, _find_version)
+    require_known(draft, _find_version, _find_model)
     if draft.event == "test_look":
         looks = guard.ledger.entries(draft.name, events=("test_look",))
         belief = guard.ledger.belief(guard.trusted_keys())
@@ -229,6 +229,12 @@ def _find_version(name: str, version: str) -> ModelVersion:
 
     found: ModelVersion = handlers._get_model_registry_store().get_model_version(name, version)
     return found
+
+
+def _find_model(name: str) -> object:
+    from mlflow.server import handlers
+
+    return handlers._get_model_registry_store().get_registered_model(name)
 
 
 def _require_may_edit(name: str) -> None:

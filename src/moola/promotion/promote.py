@@ -84,7 +84,8 @@ class _Attempt:
 
     def refuse(self, reasons: list[str], *, remedy: str | None = None) -> PromotionDenied:
         """Write the refusal down (not for a dry run) and return the error to raise."""
-        entry, notes = None, []
+        entry: Entry | None = None
+        notes: list[str] = []
         if not self.dry_run:
             draft = self.draft("refusal", "; ".join(reasons), reasons=reasons)
             entry, notes = write_refusal(self.ledger, draft)

@@ -321,7 +321,8 @@ def _draft(event: str, plan: Decision, reason: str, *, evidence: Evidence | None
 
 def _refuse(ledger: Ledger, plan: Decision, refusal: PromotionRefused) -> PromotionDenied:
     reason = str(refusal).rstrip(".")
-    entry, notes = None, []
+    entry: Entry | None = None
+    notes: list[str] = []
     if not plan.dry_run:
         entry, notes = write_refusal(ledger, _draft("refusal", plan, f"{plan.action}: {reason}"))
     seq = entry.seq if entry else None
