@@ -102,9 +102,7 @@ def test_hostile_lines_break_nothing(
     rng = random.Random(number)
     insert_rows(bench.folder / "mlflow.db", [hostile_row(rng, NAME) for _ in range(number)])
     every_reader(bench, guard, web(guard, bench, monkeypatch))
-    done = set_challenger(
-        client=bench.client, ledger=bench.ledger, name=NAME, version=3, who="ann"
-    )
+    done = set_challenger(client=bench.client, ledger=bench.ledger, name=NAME, version=3, who="ann")
     assert done.allowed
     assert bench.rollback().version == "1"
     assert bench.promote("3").champion_before == "1"

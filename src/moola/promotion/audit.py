@@ -96,6 +96,11 @@ def audit_registry(
     findings += [
         does_not_count(entry, why) for entry in moves if (why := belief.why_not(entry)) is not None
     ]
+    findings += [
+        f"ledger entry {entry.seq}: its signature does not fit"
+        for entry in every
+        if entry.event not in MOVES and belief.has_false_signature(entry)
+    ]
     findings += _unended(entries, belief)
     for version in dict.fromkeys(str(entry.version_to) for entry in counting):
         findings += _version_findings(client, counting, version, trusted_keys, belief)

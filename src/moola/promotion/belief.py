@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 GENESIS = "0" * 64
+_MISFIT = "its signature does not fit"
 _LINE = b"moola ledger line v1\n"
 _LOOK = b"moola look v1\n"
 _HEAD = b"moola ledger head v1\n"
@@ -143,6 +144,12 @@ class Belief:
             return None if entry.seq <= self.unsigned_up_to else "it is not signed"
         return _why_not_signed(_LINE, entry.entry_hash, entry.signature, self.keys)
 
+    def has_false_signature(self, entry: Entry) -> bool:
+        """Return whether a line bears a signature of a known key that does not fit it."""
+        if not entry.signature:
+            return False
+        return _why_not_signed(_LINE, entry.entry_hash, entry.signature, self.keys) == _MISFIT
+
     def counting(self, entries: Iterable[Entry]) -> list[Entry]:
         """Return the lines that count; of the same look sent twice, the first."""
         counted, nonces = [], set()
@@ -194,7 +201,7 @@ def _why_not_signed(prefix: bytes, text: str, signed: str, keys: TrustedKeys) ->
         return f"it is signed by an unknown key, {identity[:32]}"
     raw = public.public_bytes_raw()
     if not _fits(raw, prefix + text.encode("utf-8", "surrogatepass"), signature):
-        return "its signature does not fit"
+        return _MISFIT
     return None
 
 

@@ -118,15 +118,12 @@ class CheckpointFile:
         seen = f"which was there on {kept.seen_at[:19]}"
         here = f"(SHA-256 {kept.head[:12]}), {seen} by {self.path}"
         if kept.size not in hashes:
-            return [
-                f"ledger entry {kept.size} {here}, is cut off: it ends at {max(hashes, default=0)}"
-            ]
+            end = max(hashes, default=0)
+            return [f"ledger entry {kept.size} {here}, is cut off: the ledger ends at {end}"]
         if hashes[kept.size] == kept.head:
             return []
         same = max((seq for seq, line in kept.earlier if hashes.get(seq) == line), default=0)
-        return [
-            f"ledger entry {kept.size} {here}, is another one now: rewritten after entry {same}"
-        ]
+        return [f"ledger entry {kept.size} {here}, is another now: rewritten after entry {same}"]
 
     def note(self, last: Entry, *, compared: bool, signature: str | None = None) -> None:
         """Write down that the ledger went as far as `last`; a larger checkpoint stays.
