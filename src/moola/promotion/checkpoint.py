@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -169,4 +170,8 @@ def address_of(uri: str) -> str:
     url = sa.make_url(uri.rstrip("/"))
     if url.get_backend_name() == "sqlite" and url.database:
         url = url.set(database=str(Path(url.database).resolve()))
+    if url.get_backend_name() == "postgresql":  # what is left out, libpq takes from these
+        port = url.port or int(os.environ.get("PGPORT") or 5432)
+        host, database = (os.environ.get(v) for v in ("PGHOST", "PGDATABASE"))
+        url = url.set(host=url.host or host, port=port, database=url.database or database)
     return url.set(username=None, password=None, query={}).render_as_string()

@@ -153,10 +153,10 @@ class Guard:
             )
         if any(e.evidence_digest == evidence.digest and e.event in MOVES for e in entries):
             reasons.append("its evidence was used before; each move needs evidence of its own")
+        belief = self.ledger.belief(self.trusted_keys())
         if evidence.purpose == "rollback":
-            reasons += _never_promoted(evidence, entries)
+            reasons += _never_promoted(evidence, belief.moves(entries))
         else:
-            belief = self.ledger.belief(self.trusted_keys())
             looks = [entry for entry in entries if entry.event == "test_look"]
             reasons += _test_set_reasons(evidence, belief.counting(looks), len(looks))
         if self.policy.promoters and user not in self.policy.promoters:

@@ -229,7 +229,7 @@ class Ledger:
             return schema_findings(connection)
 
     def repair(self) -> list[str]:
-        """Make missing triggers again and write down that they were; return what was found."""
+        """Make missing triggers again and write down that they were; return what was put right."""
         with self.transaction() as connection:
             found = repair_schema(connection)
             if found:

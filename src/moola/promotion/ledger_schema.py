@@ -103,11 +103,15 @@ def schema_findings(connection: sa.Connection) -> list[str]:
 
 
 def repair_schema(connection: sa.Connection) -> list[str]:
-    """Make missing and changed triggers again, under the append lock; return what was found."""
+    """Make missing and changed triggers again, under the append lock; return what was put right.
+
+    Triggers that are not Moola's are left to whoever made them.
+    """
     found = schema_findings(connection)
     if found:
         _make_triggers(connection)
-    return found
+    left = schema_findings(connection) if found else []
+    return [finding for finding in found if finding not in left]
 
 
 def lock_for_append(connection: sa.Connection) -> None:
