@@ -19,6 +19,7 @@ from moola.config.promotion import PromotionPolicy
 from moola.promotion.belief import signed_look
 from moola.promotion.decision import Decision, Look, PromotionGate
 from moola.promotion.digest import version_digest
+from moola.promotion.entry import Draft, Entry
 from moola.promotion.evidence import (
     Evidence,
     SignedEvidence,
@@ -27,7 +28,7 @@ from moola.promotion.evidence import (
     store_evidence,
 )
 from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Draft, Entry, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.promote import promote
 from moola.promotion.rollback import rollback
 from moola.promotion.state import read_state

@@ -11,8 +11,8 @@ from promotion_kit import NAME, copied_client, evaluate, make_version
 
 from moola.config.promotion import TAG_EVIDENCE
 from moola.errors import PromotionRefused, TrackingError
+from moola.promotion.entry import Draft
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Draft
 from moola.promotion.remote import RemoteLedger
 
 pytestmark = pytest.mark.usefixtures("quick_client")

@@ -30,7 +30,8 @@ from moola.promotion.evidence import sign, verify
 from moola.promotion.guard_artifacts import guarded
 from moola.promotion.guard_registry import GuardedRegistryStore
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Ledger, open_intent
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import open_intent
 from moola.promotion.state import read_state
 
 pytestmark = pytest.mark.usefixtures("quick_client")

@@ -19,6 +19,7 @@ from moola.config.promotion import CHECKPOINT_FOLDER, SERVERS_FOLDER, TRUSTED_FO
 from moola.errors import ConfigError, PromotionRefused, TrackingError
 from moola.promotion.audit import audit_registry
 from moola.promotion.client_events import Limits
+from moola.promotion.entry import Draft
 from moola.promotion.evidence import sign, verify
 from moola.promotion.keys import (
     ensure_server_key,
@@ -26,7 +27,6 @@ from moola.promotion.keys import (
     load_trusted_keys,
     trust,
 )
-from moola.promotion.ledger import Draft
 from moola.promotion.remote import RemoteLedger, checkpoint_of, open_ledger
 
 pytestmark = pytest.mark.usefixtures("quick_client")

@@ -22,8 +22,9 @@ from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
 from moola.errors import ConfigError, DataError, MoolaError, PromotionRefused
 from moola.promotion.decision import Decision, PromotionDenied
+from moola.promotion.entry import Draft
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 from moola.serving.pyfunc import checkpoint_of
 from moola.steps.candidate import find_candidate
 from moola.steps.finetune import finetune

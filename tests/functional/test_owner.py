@@ -16,7 +16,8 @@ from moola.errors import ConfigError, PromotionRefused
 from moola.promotion.audit import audit_registry
 from moola.promotion.checkpoint import CheckpointFile
 from moola.promotion.decision import PromotionDenied
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.entry import Draft
+from moola.promotion.ledger import Ledger
 from moola.promotion.remote import checkpoint_of, open_ledger
 from moola.promotion.rollback import history
 

@@ -20,9 +20,10 @@ from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
 from moola.promotion.audit import audit_registry
 from moola.promotion.decision import PromotionDenied
+from moola.promotion.entry import Draft
 from moola.promotion.evidence import load_evidence
 from moola.promotion.keys import key_id, load_trusted_keys, revoke, trust
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.rollback import history, set_challenger
 from moola.promotion.state import read_state
 

@@ -15,8 +15,9 @@ from promotion_kit import KEY, NAME, Bench, evaluate, make_logged_version, trust
 from moola.cli.app import _run
 from moola.config.promotion import TRUSTED_FOLDER
 from moola.promotion.audit import audit_registry
+from moola.promotion.entry import Draft
 from moola.promotion.keys import trust
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 
 
 def findings(bench: Bench) -> list[str]:

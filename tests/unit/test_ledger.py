@@ -15,10 +15,12 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
-from moola.promotion.belief import signed_look
+from moola.promotion.belief import GENESIS, signed_look
+from moola.promotion.entry import Draft
 from moola.promotion.guard_core import Guard
 from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import GENESIS, Draft, Ledger, open_intent
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import open_intent
 from moola.promotion.moving import close_intent
 
 KEY, SERVER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()

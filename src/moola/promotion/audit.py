@@ -12,7 +12,8 @@ from moola.promotion.content import Intent, Unreadable
 from moola.promotion.entry import MOVES, Entry, plain_name
 from moola.promotion.files import local_folder, odd_files
 from moola.promotion.keys import TrustedKeys
-from moola.promotion.ledger import Ledger, open_intent
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import open_intent
 from moola.promotion.proof import does_not_count, last_promotion, require_proof
 from moola.promotion.state import read_state
 

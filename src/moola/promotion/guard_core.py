@@ -15,10 +15,12 @@ from urllib.parse import unquote, urlsplit
 from moola.config.promotion import PromotionPolicy
 from moola.promotion.checks import check_evidence
 from moola.promotion.content import LookLine, Move
+from moola.promotion.entry import MOVES, Draft, Entry
 from moola.promotion.evidence import Evidence
 from moola.promotion.key_changes import note_key_changes
 from moola.promotion.keys import TrustedKeys, key_id, load_trusted_keys
-from moola.promotion.ledger import MOVES, Draft, Entry, Ledger, count_looks
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import count_looks
 from moola.promotion.webhooks import Webhooks
 
 if TYPE_CHECKING:

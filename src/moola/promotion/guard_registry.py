@@ -20,11 +20,13 @@ from moola.config.promotion import TAG_PROMOTION_EVIDENCE
 from moola.errors import MoolaError, PromotionRefused
 from moola.promotion.client_events import claimed
 from moola.promotion.digest import model_files_digest
+from moola.promotion.entry import MOVES, Draft, Entry
 from moola.promotion.evidence import Evidence, SignedEvidence, verify
 from moola.promotion.guard_core import Guard, deny
 from moola.promotion.guard_files import version_files
-from moola.promotion.ledger import MOVES, Draft, Entry, open_intent, read_entries
+from moola.promotion.ledger_rows import read_entries
 from moola.promotion.ledger_schema import lock_for_append
+from moola.promotion.lines import open_intent
 from moola.promotion.referee import referee
 
 _ASK = "Moola guards it: run `moola promote` or `moola rollback`"

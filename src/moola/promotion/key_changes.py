@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from moola.promotion.content import KeyChange
+from moola.promotion.entry import Draft, Entry
 from moola.promotion.keys import TrustedKeys
-from moola.promotion.ledger import Draft, Entry, Ledger, belief_in, read_entries
+from moola.promotion.ledger import Ledger, belief_in
+from moola.promotion.ledger_rows import read_entries
 
 TRUSTED, REVOKED, REMOVED = "trusted", "revoked", "removed"
 

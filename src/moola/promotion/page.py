@@ -21,7 +21,7 @@ from moola.promotion.entry import MAX_NAME, MOVES, Draft, Entry, plain_text
 from moola.promotion.evidence import SignedEvidence, verify
 from moola.promotion.guard_core import Guard, deny
 from moola.promotion.keys import TrustedKeys
-from moola.promotion.ledger import open_intent
+from moola.promotion.lines import open_intent
 
 if TYPE_CHECKING:
     import flask
@@ -31,6 +31,9 @@ PAGE_ROUTE = "/moola"
 LEDGER_ROUTE = "/moola/api/ledger"
 ROUTES = ((PAGE_ROUTE, "GET"), (LEDGER_ROUTE, "GET"), (LEDGER_ROUTE, "POST"))
 _SHOWN = 200
+_CODES = {
+    403: "PERMISSION_DENIED", 429: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE",
+}  # fmt: skip
 _LAST_SEQ = 1 << 62
 
 
@@ -38,6 +41,7 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
     """Add Moola's routes to MLflow's Flask application, under its log-in where there is one."""
     import flask
     from jinja2 import Environment, PackageLoader
+    from mlflow.exceptions import MlflowException
 
     template = Environment(
         loader=PackageLoader("moola.promotion", "."), autoescape=True
@@ -72,6 +76,8 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
             return _no(f"the body is larger than {MAX_BODY} bytes", 413)
         try:
             entry = append_for_client(guard, flask.request.get_data(cache=False))
+        except MlflowException as error:
+            return _no(str(error.message), error.get_http_status_code())
         except MoolaError as error:
             return _no(str(error), 503 if isinstance(error, TrackingError) else 400)
         return flask.jsonify(entry.to_dict())
@@ -214,7 +220,7 @@ def _name(asked: str | None) -> str | None:
 def _no(sentence: str, status: int) -> Any:
     import flask
 
-    code = "REQUEST_LIMIT_EXCEEDED" if status == 429 else "INVALID_PARAMETER_VALUE"
+    code = _CODES.get(status, "INVALID_PARAMETER_VALUE")
     return flask.jsonify({"error_code": code, "message": sentence}), status
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
-from moola.errors import ConfigError, PromotionRefused
+from moola.errors import PromotionRefused
 from moola.hashing import canonical_json
 from moola.promotion.belief import signed_look
 from moola.promotion.calls import mlflow_call
 from moola.promotion.checks import check_evidence
 from moola.promotion.decision import Decision, GateDict, Look, PromotionDenied, PromotionGate
 from moola.promotion.digest import version_digest
-from moola.promotion.entry import plain_name, plain_text, plain_version
+from moola.promotion.entry import Draft, Entry, plain_name, plain_text, plain_version
 from moola.promotion.evidence import Evidence, SignedEvidence, load_evidence, sign, store_evidence
 from moola.promotion.evidence import verify as verify_evidence
 from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Draft, Entry, Ledger, write_refusal
-from moola.promotion.moving import Seen, last_move, move
+from moola.promotion.ledger import Ledger, write_refusal
+from moola.promotion.moving import Rules, Seen, last_move, move, require_signing_key
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from mlflow import MlflowClient
 
-Rules = Callable[[], tuple[TrustedKeys, PromotionPolicy]]
 _UNGUARDED = (
     "this store has no guard: whoever writes to it can move Production past these checks; "
     "`moola server` guards it"
@@ -208,27 +207,6 @@ def promote(
     return attempt.decision(reasons=[], entry=entry, notes=notes)
 
 
-def require_signing_key(
-    ledger: Ledger, key: Ed25519PrivateKey | None, trusted: TrustedKeys
-) -> Ed25519PrivateKey:
-    """Return the gate runner's key; raises ConfigError if there is none, or it would not count."""
-    if key is None:
-        raise ConfigError(
-            "there is no signing key",
-            limit="a gate runner's: it signs what is written into the ledger",
-            remedy="Run `moola keys --make` where the gates run",
-        )
-    identity = key_id(key.public_key())
-    counts = identity in trusted.keys and identity not in trusted.revoked
-    if not counts and not ledger.moves_by_server:  # a server asks its own trusted keys
-        raise ConfigError(
-            f"key {identity}, which signs here, is not trusted",
-            limit="a key that counts, or the line it signs would not",
-            remedy="Put its public half into .moola/trusted",
-        )
-    return key
-
-
 def _recovered(
     client: MlflowClient,
     ledger: Ledger,
@@ -244,17 +222,7 @@ def _recovered(
 
 def _reasons_against(client: MlflowClient, attempt: _Attempt, policy: PromotionPolicy) -> list[str]:
     assert attempt.evidence is not None
-    with mlflow_call(f"version {attempt.version} of {attempt.name}"):
-        run_id = client.get_model_version(attempt.name, attempt.version).run_id
-    reasons = check_evidence(
-        attempt.evidence,
-        name=attempt.name,
-        version=attempt.version,
-        run_id=run_id,
-        model_sha256=version_digest(client, attempt.name, attempt.version),
-        policy=policy,
-        now=attempt.ledger.clock(),
-    )
+    reasons = _not_carried(client, attempt, attempt.evidence, policy)
     if attempt.champion == attempt.version:
         reasons.append("it already holds Production")
     if attempt.evidence.purpose != "evaluation":
@@ -269,10 +237,21 @@ def _check_again(
     keys, policy = rules()
     assert attempt.signed is not None
     verify_evidence(attempt.signed, keys)
+    reasons = _not_carried(client, attempt, evaluation, policy)
+    if evaluation.key_id in keys.revoked or evaluation.key_id not in keys.keys:
+        reasons.append(f"key {evaluation.key_id}, which signed the evaluation, counts no more")
+    if reasons:
+        raise PromotionRefused("; ".join(reasons))
+
+
+def _not_carried(
+    client: MlflowClient, attempt: _Attempt, evidence: Evidence, policy: PromotionPolicy
+) -> list[str]:
+    """Return why evidence does not carry the version as it is now."""
     with mlflow_call(f"version {attempt.version} of {attempt.name}"):
         run_id = client.get_model_version(attempt.name, attempt.version).run_id
-    reasons = check_evidence(
-        evaluation,
+    return check_evidence(
+        evidence,
         name=attempt.name,
         version=attempt.version,
         run_id=run_id,
@@ -280,10 +259,6 @@ def _check_again(
         policy=policy,
         now=attempt.ledger.clock(),
     )
-    if evaluation.key_id in keys.revoked or evaluation.key_id not in keys.keys:
-        reasons.append(f"key {evaluation.key_id}, which signed the evaluation, counts no more")
-    if reasons:
-        raise PromotionRefused("; ".join(reasons))
 
 
 def _take_look(attempt: _Attempt, look: Look, key: Ed25519PrivateKey) -> list[str]:

@@ -19,7 +19,8 @@ from moola.promotion.content import Intent
 from moola.promotion.entry import MOVES, Entry
 from moola.promotion.evidence import SignedEvidence, verify
 from moola.promotion.keys import TrustedKeys
-from moola.promotion.ledger import Ledger, open_intent
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import open_intent
 from moola.promotion.moving import finish, undo
 from moola.promotion.proof import (
     does_not_count,

@@ -12,12 +12,19 @@ from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.entry import optional_version, plain_name, plain_text, plain_version
+from moola.promotion.entry import (
+    MOVES,
+    Draft,
+    Entry,
+    optional_version,
+    plain_name,
+    plain_text,
+    plain_version,
+)
 from moola.promotion.evidence import Evidence, sign, store_evidence
 from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import MOVES, Draft, Entry, Ledger, write_refusal
-from moola.promotion.moving import Seen, last_move, move
-from moola.promotion.promote import Rules, require_signing_key
+from moola.promotion.ledger import Ledger, write_refusal
+from moola.promotion.moving import Rules, Seen, last_move, move, require_signing_key
 from moola.promotion.proof import does_not_count, last_promotion, require_proof
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state, set_stage

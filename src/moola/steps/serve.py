@@ -13,8 +13,9 @@ from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
 from moola.errors import MoolaError, PromotionRefused, Unsettled
 from moola.promotion.digest import downloaded, model_files_digest
+from moola.promotion.entry import MOVES
 from moola.promotion.keys import load_trusted_keys
-from moola.promotion.ledger import MOVES, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.proof import evidence_in, last_promotion, require_proof
 from moola.promotion.state import read_state
 from moola.serving.follow import Served
