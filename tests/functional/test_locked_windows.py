@@ -199,7 +199,7 @@ def test_a_champion_that_cannot_be_held_against_spends_no_look(
     with pytest.raises(PromotionRefused, match=rf"version {other} cannot be scored .*another"):
         ask(ledger)
     digest = {"model_sha256": "0" * 64}
-    ledger.append(
+    ledger.signing(project.key).append(
         Draft(event="promotion", who="a", name=NAME, reason="r", version_to=other, payload=digest)
     )
     with pytest.raises(PromotionRefused, match=f"the files of version {other} have SHA-256"):

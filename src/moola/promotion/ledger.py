@@ -247,7 +247,7 @@ class Ledger:
             return
         try:
             self.checkpoint.note(last, compared=compared, signature=self._head_signature(last))
-        except OSError as error:
+        except (OSError, ConfigError) as error:  # the line is written all the same
             _log.warning("no checkpoint of the ledger is kept: %s", error)
 
     def champion_at(

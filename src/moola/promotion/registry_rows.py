@@ -47,13 +47,15 @@ def exclusive(store: SqlAlchemyStore) -> Iterator[Session]:
 
 
 def state_in(session: Session, name: str) -> RegistryState:
-    """Return who holds Production by alias and by stage."""
+    """Return who holds Production by alias and stage; on PostgreSQL these rows are locked."""
     from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
 
     alias = session.scalar(
-        sa.select(SqlRegisteredModelAlias.version).where(
+        sa.select(SqlRegisteredModelAlias.version)
+        .where(
             SqlRegisteredModelAlias.name == name, SqlRegisteredModelAlias.alias == ALIAS_PRODUCTION
         )
+        .with_for_update()
     )
     stage = sorted(row.version for row in _holders(session, name))
     return RegistryState(
@@ -94,7 +96,7 @@ def _holders(session: Session, name: str) -> list[SqlModelVersion]:
     held = sa.select(SqlModelVersion).where(
         SqlModelVersion.name == name, SqlModelVersion.current_stage == STAGE_PRODUCTION
     )
-    return list(session.scalars(held))
+    return list(session.scalars(held.with_for_update()))
 
 
 def _version(session: Session, name: str, version: str) -> SqlModelVersion:
