@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 from hostile_kit import insert_rows
 from mlflow import MlflowClient
-from promotion_kit import KEY, NAME, PASSED, Bench, trusting
+from promotion_kit import (
+    KEY,
+    NAME,
+    PASSED,
+    Bench,
+    ask_promotion,
+    ask_rollback,
+    evaluate,
+    make_version,
+    trusting,
+)
 
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
@@ -26,6 +36,7 @@ from moola.promotion.keys import key_id, load_trusted_keys, revoke, trust
 from moola.promotion.ledger import Ledger
 from moola.promotion.rollback import history, set_challenger
 from moola.promotion.state import read_state
+from moola.steps.serve import ProductionSource
 
 
 def findings(bench: Bench) -> tuple[str, ...]:
@@ -171,7 +182,20 @@ def test_a_broken_chain_ends_everything_and_names_the_line(bench: Bench) -> None
         database.execute("DROP TRIGGER moola_ledger_no_update")
         database.execute("UPDATE moola_ledger SET reason = 'because' WHERE seq = 2")
     before = bench.events()
-    for ask in (lambda: bench.promote("3"), bench.rollback, lambda: history(bench.ledger, NAME)):
+    trust(bench.folder / TRUSTED_FOLDER, KEY.public_key())
+    source = ProductionSource(
+        bench.client,
+        bench.ledger,
+        NAME,
+        trusted_folder=bench.folder / TRUSTED_FOLDER,
+        policy=PromotionPolicy(),
+    )
+    for ask in (
+        lambda: bench.promote("3"),
+        bench.rollback,
+        lambda: history(bench.ledger, NAME),
+        lambda: source.load("2"),
+    ):
         with pytest.raises(PromotionRefused, match=r"ledger entry 2 \(promotion of .*changed"):
             ask()
     assert (bench.events(), bench.champion()) == (before, "2")
@@ -262,3 +286,17 @@ def test_no_boundary_in_a_ledger_that_was_always_signed(bench: Bench) -> None:
     assert bench.ledger.entries(events=("boundary",)) == []
     [unsigned] = findings(bench)
     assert "(promotion of version 1) does not count" in unsigned
+
+
+def test_one_transaction_on_postgresql(postgres: str, tmp_path: Path) -> None:
+    client = MlflowClient(postgres)
+    client.create_experiment("work", artifact_location=(tmp_path / "mlartifacts").as_uri())
+    ledger = Ledger(postgres)
+    for number in range(2):
+        make_version(client, tmp_path, weights=f"w{number}")
+        evaluate(client, KEY, str(number + 1))
+        ask_promotion(client, ledger, KEY, str(number + 1))
+    assert ask_rollback(client, ledger, KEY).version == "1"
+    assert [e.event for e in ledger.entries(NAME)] == ["test_look", "promotion"] * 2 + ["rollback"]
+    assert read_state(client, NAME).champion == ledger.champion_at(NAME, keys=trusting(KEY)) == "1"
+    assert audit_registry(client, ledger, NAME, trusting(KEY)).findings == ()
