@@ -16,6 +16,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from moola.config.promotion import PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
 from moola.promotion.belief import GENESIS, signed_look
+from moola.promotion.checkpoint import address_of
 from moola.promotion.entry import Draft
 from moola.promotion.guard_core import Guard
 from moola.promotion.keys import TrustedKeys, key_id
@@ -306,3 +307,16 @@ def test_what_cannot_be_asked_counts_as_frozen(
             guard.frozen()
     Registry.code = RESOURCE_DOES_NOT_EXIST  # deleted: nothing is left to freeze
     assert guard.frozen().places == frozenset()
+
+
+def test_one_ledger_has_one_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PGHOST", "db")
+    monkeypatch.setenv("PGDATABASE", "moola")
+    assert address_of("sqlite:///x.db") == address_of(f"sqlite:///{tmp_path}/x.db")
+    assert address_of("http://ann:secret@h:5000/") == "http://h:5000"
+    given = address_of("postgresql+psycopg://ann:secret@db:5432/moola?sslmode=require")
+    assert given == address_of("postgresql+psycopg://")
+    assert "secret" not in given
+    with pytest.raises(ConfigError, match="is no address of a ledger"):
+        address_of("no address")

@@ -167,11 +167,20 @@ class CheckpointFile:
 
 def address_of(uri: str) -> str:
     """Return a ledger's address in one spelling and without user and password."""
-    url = sa.make_url(uri.rstrip("/"))
+    if uri.startswith(("http://", "https://")):
+        uri = uri.rstrip("/")
+    try:
+        url = sa.make_url(uri)
+    except sa.exc.ArgumentError:
+        raise ConfigError(
+            f"{uri.rpartition('@')[2]!r} is no address of a ledger",
+            limit="a server's or a database's, as sqlite:///mlflow.db",
+        ) from None
     if url.get_backend_name() == "sqlite" and url.database:
         url = url.set(database=str(Path(url.database).resolve()))
     if url.get_backend_name() == "postgresql":  # what is left out, libpq takes from these
         port = url.port or int(os.environ.get("PGPORT") or 5432)
         host, database = (os.environ.get(v) for v in ("PGHOST", "PGDATABASE"))
         url = url.set(host=url.host or host, port=port, database=url.database or database)
-    return url.set(username=None, password=None, query={}).render_as_string()
+    bare = sa.URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
+    return bare.render_as_string()
