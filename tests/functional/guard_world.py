@@ -166,8 +166,12 @@ class World:
         evidence = dataclasses.replace(self.evidence("2"), **values)
         if look:
             with contextlib.suppress(TrackingError):  # the server takes none that it cannot check
-                evaluation = dataclasses.replace(self.evidence("2"), data=evidence.data)
-                look_at(self.ledger, self.server.key, target, evaluation, name=at)
+                carries = TAG_EVIDENCE in self.client.get_model_version(at, target).tags
+                evaluation = self.evidence(target if carries and at == NAME else "2")
+                split = str(evidence.data["split_sha256"])
+                look_at(
+                    self.ledger, self.server.key, target, evaluation, name=at, split_sha256=split
+                )
         self.tag(target, sign(evidence, key).to_json(), name=at)
 
     def tag(self, version: str, text: str, *, name: str = NAME) -> None:
