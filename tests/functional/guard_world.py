@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,15 @@ from guard_server import Server, running
 from guard_state import frozen_rows
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from promotion_kit import NAME, ask_promotion, evaluate, make_logged_version, make_version, trusting
+from promotion_kit import (
+    NAME,
+    ask_promotion,
+    evaluate,
+    look_at,
+    make_logged_version,
+    make_version,
+    trusting,
+)
 
 from moola.config.promotion import (
     TAG_EVIDENCE,
@@ -25,12 +34,13 @@ from moola.config.promotion import (
     TRUSTED_FOLDER,
     PromotionPolicy,
 )
+from moola.errors import TrackingError
 from moola.hashing import sha256_file
 from moola.promotion.decision import Decision
 from moola.promotion.evidence import Evidence, SignedEvidence, sign, verify
 from moola.promotion.guard_core import Guard
 from moola.promotion.keys import key_id
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.remote import RemoteLedger
 
 KEPT = "Kept"  # a second model with a version in Production, made from a logged model
@@ -183,22 +193,20 @@ class World:
             "promotion_verdict": "passed",
             "test_looks": 1 + len(self.ledger.entries(events=("test_look",))),
             "created_at": datetime.now(UTC).isoformat(),
+            "evaluated_at": self.evidence("2").created_at,
             "key_id": key_id(key.public_key()),
             **changes,
             **(subject or {}),
         }
         evidence = dataclasses.replace(self.evidence("2"), **values)
         if look:
-            self.ledger.append(
-                Draft(
-                    event="test_look",
-                    who="eve",
-                    name=at,
-                    reason="look",
-                    version_to=target,
-                    payload={"split_sha256": evidence.data["split_sha256"]},
+            with contextlib.suppress(TrackingError):  # the server takes none that it cannot check
+                carries = TAG_EVIDENCE in self.client.get_model_version(at, target).tags
+                evaluation = self.evidence(target if carries and at == NAME else "2")
+                split = str(evidence.data["split_sha256"])
+                look_at(
+                    self.ledger, self.server.key, target, evaluation, name=at, split_sha256=split
                 )
-            )
         self.tag(target, sign(evidence, key).to_json(), name=at)
 
     def tag(self, version: str, text: str, *, name: str = NAME) -> None:

@@ -16,8 +16,10 @@ from mlflow import MlflowClient
 
 from moola.config.names import ARTIFACT_GATE_REPORT
 from moola.config.promotion import PromotionPolicy
+from moola.promotion.belief import signed_look
 from moola.promotion.decision import Decision, Look, PromotionGate
 from moola.promotion.digest import version_digest
+from moola.promotion.entry import Draft, Entry
 from moola.promotion.evidence import (
     Evidence,
     SignedEvidence,
@@ -202,6 +204,34 @@ def looking(gate: Callable[[str | None], dict]) -> PromotionGate:
     return ready
 
 
+def look_at(
+    ledger: Ledger,
+    key: Ed25519PrivateKey,
+    version: str,
+    evaluation: Evidence,
+    *,
+    name: str = NAME,
+    **windows: str,
+) -> Entry:
+    """Write a look into the ledger as `moola promote` does, at the split of an evaluation."""
+    seen = {"split_sha256": str(evaluation.data.get("split_sha256")), **windows}
+
+    def draft(ledger_id: str) -> Draft:
+        about = {"name": name, "version": version, "evidence_digest": evaluation.digest}
+        payload = signed_look(seen, **about, ledger_id=ledger_id, key=key)
+        return Draft(
+            event="test_look",
+            who="ann",
+            name=name,
+            reason="r",
+            version_to=version,
+            evidence_digest=evaluation.digest,
+            payload=payload,
+        )
+
+    return ledger.append_made(draft)
+
+
 def ask_promotion(
     client: MlflowClient, ledger: Ledger, key: Ed25519PrivateKey, version: str, **changes: Any
 ) -> Decision:
@@ -211,6 +241,7 @@ def ask_promotion(
         "trusted_keys": trusting(key),
         "policy": PromotionPolicy(),
         "who": "ann",
+        "signing_key": key,
         **changes,
     }
     gate = looking(arguments.pop("promotion_gate", lambda _champion: dict(PASSED)))
@@ -227,6 +258,7 @@ def ask_rollback(
         "policy": PromotionPolicy(),
         "who": "bob",
         "reason": "drift",
+        "signing_key": key,
         **changes,
     }
     return rollback(client=client, ledger=ledger, **arguments)
@@ -235,10 +267,11 @@ def ask_rollback(
 class Bench:
     """A store, its ledger, and three evaluated versions."""
 
-    def __init__(self, template: Path, folder: Path):
+    def __init__(self, template: Path, folder: Path, *, ledger: str = "mlflow.db"):
         self.folder = folder
         self.client = copied_client(template, folder)
-        self.ledger = Ledger(f"sqlite:///{folder}/mlflow.db")
+        self.ledger_url = f"sqlite:///{folder}/{ledger}"
+        self.ledger = Ledger(self.ledger_url)
         for number in range(3):
             make_version(self.client, folder, weights=f"w{number}")
             evaluate(self.client, KEY, str(number + 1))
@@ -267,6 +300,12 @@ class Bench:
         state = read_state(self.client, NAME)
         assert state.agrees, state
         assert state.champion == self.ledger.champion_at(NAME)
+        return state.champion
+
+    def champion_by_keys(self) -> str | None:
+        """As `champion`, by the moves that the gate runner signed."""
+        state = read_state(self.client, NAME)
+        assert state.champion == self.ledger.champion_at(NAME, keys=trusting(KEY))
         return state.champion
 
     def events(self) -> list[str]:

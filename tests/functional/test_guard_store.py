@@ -22,6 +22,7 @@ from promotion_kit import (
     evaluate,
     forget_connections,
     killed,
+    look_at,
     make_version,
     trusting,
 )
@@ -32,7 +33,8 @@ from moola.promotion.evidence import Evidence, sign, verify
 from moola.promotion.guard_artifacts import guarded
 from moola.promotion.guard_registry import GuardedRegistryStore
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Draft, Ledger, open_intent
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import open_intent
 from moola.promotion.state import read_state
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -99,11 +101,9 @@ def test_a_server_killed_at_random_moments_moves_all_or_nothing(
     evidence = verify(evaluate(client, key, "1"), trusting(key))
     address = f"sqlite:///{tmp_path}/mlflow.db"
     ledger = Ledger(address)
-    split = evidence.data["split_sha256"]
-    look = {"event": "test_look", "who": "a", "name": NAME, "reason": "r", "version_to": "1"}
-    ledger.append(Draft(**look, payload={"split_sha256": split}))
+    look_at(ledger, key, "1", evidence)
     passed = {"purpose": "promotion", "promotion_verdict": "passed", "test_looks": 1}
-    promotion = dataclasses.replace(evidence, **passed)
+    promotion = dataclasses.replace(evidence, evaluated_at=evidence.created_at, **passed)
     client.set_model_version_tag(NAME, "1", TAG_PROMOTION_EVIDENCE, sign(promotion, key).to_json())
 
     def server_dies_after(seconds: float) -> None:
@@ -158,12 +158,12 @@ def ready(template_db: Path, tmp_path: Path) -> Ready:
     make_version(client, tmp_path)
     evidence = verify(evaluate(client, key, "1"), trusting(key))
     guard = local_guard(tmp_path)
-    look = {"event": "test_look", "who": "a", "name": NAME, "reason": "r", "version_to": "1"}
-    guard.ledger.append(Draft(**look, payload={"split_sha256": evidence.data["split_sha256"]}))
+    look_at(guard.ledger, key, "1", evidence)
     store = GuardedRegistryStore(f"sqlite:///{tmp_path}/mlflow.db", guard=guard)
     place = client.get_model_version_download_uri(NAME, "1").removeprefix("file://")
     passed = {"purpose": "promotion", "promotion_verdict": "passed", "test_looks": 1}
-    made = Ready(store, client, Path(place), dataclasses.replace(evidence, **passed), key)
+    promotion = dataclasses.replace(evidence, evaluated_at=evidence.created_at, **passed)
+    made = Ready(store, client, Path(place), promotion, key)
     made.sign()
     return made
 
@@ -193,7 +193,7 @@ def test_no_file_is_touched_for_evidence_that_cannot_carry_the_version(
 def test_a_file_changed_after_it_was_read_is_seen_in_the_transaction(
     ready: Ready, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = ready.store._read
+    read = ready.store._moves._read
     weights = ready.files / "weights.safetensors"
 
     def then_changed(case: Any) -> Any:
@@ -203,7 +203,7 @@ def test_a_file_changed_after_it_was_read_is_seen_in_the_transaction(
         os.utime(weights, ns=times)  # its size and time are as before
         return state
 
-    monkeypatch.setattr(ready.store, "_read", then_changed)
+    monkeypatch.setattr(ready.store._moves, "_read", then_changed)
     assert "its files changed while they were checked" in ready.ask()
     monkeypatch.undo()
     assert "changed after the evaluation" in ready.ask()
@@ -212,14 +212,14 @@ def test_a_file_changed_after_it_was_read_is_seen_in_the_transaction(
 def test_evidence_replaced_after_the_files_were_read_is_seen(
     ready: Ready, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = ready.store._read
+    read = ready.store._moves._read
 
     def then_replaced(case: Any) -> Any:
         state = read(case)
         ready.sign(asked_by="somebody else")
         return state
 
-    monkeypatch.setattr(ready.store, "_read", then_replaced)
+    monkeypatch.setattr(ready.store._moves, "_read", then_replaced)
     assert "evidence was replaced while its files were read" in ready.ask()
 
 

@@ -22,8 +22,9 @@ from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
 from moola.errors import ConfigError, DataError, MoolaError, PromotionRefused
 from moola.promotion.decision import Decision, PromotionDenied
+from moola.promotion.entry import Draft
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 from moola.serving.pyfunc import checkpoint_of
 from moola.steps.candidate import find_candidate
 from moola.steps.finetune import finetune
@@ -198,7 +199,7 @@ def test_a_champion_that_cannot_be_held_against_spends_no_look(
     with pytest.raises(PromotionRefused, match=rf"version {other} cannot be scored .*another"):
         ask(ledger)
     digest = {"model_sha256": "0" * 64}
-    ledger.append(
+    ledger.signing(project.key).append(
         Draft(event="promotion", who="a", name=NAME, reason="r", version_to=other, payload=digest)
     )
     with pytest.raises(PromotionRefused, match=f"the files of version {other} have SHA-256"):

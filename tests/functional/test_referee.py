@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow.exceptions import MlflowException
-from promotion_kit import NAME, copied_client, evaluate, make_version, trusting
+from promotion_kit import NAME, copied_client, evaluate, look_at, make_version, trusting
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, TRUSTED_FOLDER, PromotionPolicy
 from moola.data.registry import DataRegistry
@@ -20,7 +20,7 @@ from moola.promotion.evidence import Evidence, sign, verify
 from moola.promotion.guard_core import Guard
 from moola.promotion.guard_registry import GuardedRegistryStore
 from moola.promotion.keys import trust
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.referee import disagreements
 from moola.promotion.referee_score import find_checkpoint, score
 from moola.serving.scoring import WindowScorer
@@ -78,23 +78,14 @@ class Office:
             "promotion_verdict": "passed",
             "promotion_figures": {"metrics": self.scored["metrics"]},
             "test_looks": 1,
+            "evaluated_at": self.evaluation.created_at,
             **changes,
         }
         return dataclasses.replace(self.evaluation, **values)
 
     def ask(self, evidence: Evidence, **policy: object) -> None:
         """Promote by the guarded store itself, as every route of the server does."""
-        look = {"split_sha256": evidence.data["split_sha256"]}
-        self.ledger.append(
-            Draft(
-                event="test_look",
-                who="ann",
-                name=NAME,
-                reason="r",
-                version_to="1",
-                payload=look,
-            )
-        )
+        look_at(self.ledger, KEY, "1", self.evaluation, split_sha256=evidence.data["split_sha256"])
         signed = sign(evidence, KEY).to_json()
         self.client.set_model_version_tag(NAME, "1", TAG_PROMOTION_EVIDENCE, signed)
         guard = Guard(

@@ -18,9 +18,11 @@ from moola.errors import MoolaError, PromotionRefused, one_line
 from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
 from moola.hashing import sha256_json
 from moola.promotion.calls import mlflow_call
+from moola.promotion.content import Move
 from moola.promotion.decision import GateDict, Look
 from moola.promotion.digest import downloaded, model_files_digest
 from moola.promotion.evidence import Evidence
+from moola.promotion.keys import TrustedKeys
 from moola.promotion.ledger import Ledger
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
@@ -46,9 +48,11 @@ class Examiner:
         *,
         data_root: Path | str,
         limits: Thresholds,
+        keys: TrustedKeys,
     ):
         self.client = client
         self.ledger = ledger
+        self.keys = keys
         self.candidate = candidate
         self.data_root = data_root
         self.limits = limits
@@ -66,7 +70,7 @@ class Examiner:
         candidate = self._scorer(evidence.name, evidence.version, evidence.model_sha256, data)
         opponent = None
         if champion is not None:
-            promoted = promoted_digest(self.ledger, evidence.name, champion)
+            promoted = promoted_digest(self.ledger, evidence.name, champion, self.keys)
             opponent = self._scorer(evidence.name, champion, promoted, data)
 
         def take(num_looks: int) -> GateDict:
@@ -146,11 +150,16 @@ def load_checked(client: MlflowClient, name: str, version: str, sha256: str | No
             ) from None
 
 
-def promoted_digest(ledger: Ledger, name: str, version: str) -> str | None:
+def promoted_digest(ledger: Ledger, name: str, version: str, keys: TrustedKeys) -> str | None:
     """Return the digest with which a version was last promoted; None if it never was."""
-    promotions = ledger.entries(name, events=("promotion",))
-    found = [e.payload.get("model_sha256") for e in promotions if e.version_to == version]
-    return str(found[-1]) if found and found[-1] else None
+    found = [
+        entry.content.model_sha256
+        for entry in ledger.moves(name, keys=keys)
+        if entry.event == "promotion"
+        and entry.version_to == version
+        and isinstance(entry.content, Move)
+    ]
+    return found[-1] if found else None
 
 
 def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]:

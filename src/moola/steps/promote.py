@@ -22,7 +22,7 @@ from moola.promotion.promote import promote as ask_registry
 from moola.promotion.record import append_result, decision_record
 from moola.steps.candidate import Candidate, find_candidate
 from moola.steps.examine import Examiner, signed_report
-from moola.steps.registry import ledger_of, signing_key
+from moola.steps.registry import ledger_of, rules_now, signing_key
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 
@@ -92,9 +92,12 @@ def promote(
         name=f"promote-{name}-v{candidate.version}",
         params={"candidate": f"{name}/{candidate.version}", "dry_run": dry_run},
     ) as run:
-        ledger, trusted = ledger_of(ledger_url), load_trusted_keys(project / TRUSTED_FOLDER)
+        ledger = ledger_of(ledger_url, project)
+        trusted = load_trusted_keys(project / TRUSTED_FOLDER)
         limits = thresholds or Thresholds.load()
-        examiner = Examiner(client, ledger, candidate, data_root=data_root, limits=limits)
+        examiner = Examiner(
+            client, ledger, candidate, data_root=data_root, limits=limits, keys=trusted
+        )
         try:
             decision = ask_registry(
                 client=client,
@@ -107,6 +110,7 @@ def promote(
                 who=who or getpass.getuser(),
                 signing_key=signing_key(project),
                 dry_run=dry_run,
+                rules=lambda: rules_now(project),
             )
         except PromotionDenied as refusal:
             report = _vouched_report(client, candidate, trusted)

@@ -14,8 +14,9 @@ from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
 from moola.errors import MoolaError, PromotionRefused, Unsettled
 from moola.promotion.digest import downloaded, model_files_digest
+from moola.promotion.entry import MOVES
 from moola.promotion.keys import load_trusted_keys
-from moola.promotion.ledger import MOVES, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.proof import evidence_in, last_promotion, require_proof
 from moola.promotion.state import read_state
 from moola.serving.follow import Served
@@ -84,8 +85,11 @@ class ProductionSource:
         """Ask for signed evidence, and of files that are here already for all it must show."""
         # Read each time: a key revoked while the server runs counts no more.
         trusted = load_trusted_keys(self._trusted_folder)
+        self._ledger.check_chain()
+        belief = self._ledger.belief(trusted)
         moves = self._ledger.entries(self._name, events=MOVES)
-        proof = last_promotion(moves, version)
+        proof = last_promotion(moves, version, belief)
+        moves = belief.moves(moves)
         if moves[-1].version_to != version:
             raise Unsettled(
                 f"version {version} of {self._name} is in Production, the ledger's last move is to "
@@ -138,7 +142,7 @@ def make_source(config: ServeConfig) -> ProductionSource | PinnedSource:
         return PinnedSource(client, config.name, config.version, device=device)
     return ProductionSource(
         client,
-        ledger_of(config.ledger_url),
+        ledger_of(config.ledger_url, Path(config.project)),
         config.name,
         trusted_folder=Path(config.project) / TRUSTED_FOLDER,
         policy=PromotionPolicy.in_force(Path(config.project)),
