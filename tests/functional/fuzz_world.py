@@ -204,8 +204,11 @@ class Ground:
         world.ledger.verify_chain()
         status, page = world.server.send("GET", "/moola")
         assert (status, "Traceback" in page) == (200, False), page[:500]
-        if world.client.get_experiment(world.experiment_id).name != "work":  # that is free
-            world.client.rename_experiment(world.experiment_id, "work")
+        work = world.client.get_experiment_by_name("work")  # anybody may have renamed it
+        if work is None:
+            world.client.create_experiment("work")
+        elif work.lifecycle_stage == "deleted":
+            world.client.restore_experiment(work.experiment_id)
         make_version(world.client, world.folder, weights="after", name="After")
         evaluate(world.client, world.server.key, "1", name="After")
         assert world.promote("1", "After").allowed
