@@ -51,6 +51,7 @@ def main(backend: str, artifacts: str) -> None:
     os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = artifacts
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"
     os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
+    os.environ["_MLFLOW_SGI_NAME"] = "uvicorn"  # by which log-in knows what application to make
     handlers.initialize_backend_stores(backend, backend, "mlflow-artifacts:/")
     from moola.promotion.guard import create_app
 

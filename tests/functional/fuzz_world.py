@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +34,9 @@ _API = ("/api/", "/ajax-api/", "/moola/api/", "/v1/", "/gateway/", "/graphql")
 
 @dataclass(frozen=True)
 class Answer:
-    """Status, content type and the beginning of a body."""
+    """Status and the beginning of a body."""
 
     status: int
-    kind: str
     text: str
 
 
@@ -60,9 +59,9 @@ class Wire:
                 connection.request(sent.method, sent.path, sent.body, headers)
             answer = connection.getresponse()
             text = answer.read(20_000).decode(errors="replace")
-            return Answer(answer.status, answer.headers.get("content-type", ""), text)
+            return Answer(answer.status, text)
         except (OSError, http.client.HTTPException) as error:
-            return Answer(0, "", f"{type(error).__name__}: {error}")
+            return Answer(0, f"{type(error).__name__}: {error}")
         finally:
             connection.close()
 
@@ -74,14 +73,18 @@ class Twin:
         self._server, self._folder, self._stack = server, folder, stack
         self._auth, self._number = policy_of_auth, 0
         self._wire: Wire | None = None
+        self.seconds = 0.0  # spent on it so far
 
     def fails_too(self, sent: Sent, credentials: tuple[str, str] | None) -> bool:
         """Return whether a plain server answers a request with a failure of its own as well."""
-        if self._wire is not None and self._wire.send(sent).status >= 500:
-            return True
-        self._stack.close()  # what is there now may hang on what was made since
-        self._wire = self._started(credentials)
-        return self._wire.send(sent).status >= 500
+        begin = time.monotonic()
+        failed = self._wire is not None and self._wire.send(sent).status >= 500
+        if not failed:
+            self._stack.close()  # what is there now may hang on what was made since
+            self._wire = self._started(credentials)
+            failed = self._wire.send(sent).status >= 500
+        self.seconds += time.monotonic() - begin
+        return failed
 
     def _started(self, credentials: tuple[str, str] | None) -> Wire:
         self._number += 1
@@ -128,6 +131,7 @@ def _copy_sqlite(source: Path, target: Path) -> None:
 class Report:
     """What a time of fuzzing gave."""
 
+    routes: set[str]
     sent: int = 0
     statuses: Counter = field(default_factory=Counter)
     findings: dict[str, list[str]] = field(default_factory=dict)
@@ -200,8 +204,11 @@ class Ground:
         world.ledger.verify_chain()
         status, page = world.server.send("GET", "/moola")
         assert (status, "Traceback" in page) == (200, False), page[:500]
-        if world.client.get_experiment(world.experiment_id).name != "work":  # that is free
-            world.client.rename_experiment(world.experiment_id, "work")
+        work = world.client.get_experiment_by_name("work")  # anybody may have renamed it
+        if work is None:
+            world.client.create_experiment("work")
+        elif work.lifecycle_stage == "deleted":
+            world.client.restore_experiment(work.experiment_id)
         make_version(world.client, world.folder, weights="after", name="After")
         evaluate(world.client, world.server.key, "1", name="After")
         assert world.promote("1", "After").allowed
@@ -220,14 +227,13 @@ def fuzz(world: World, *, seconds: float, folder: Path, seed: int = 0) -> Report
         credentials = (MALLORY, PASSWORD)
     routes = routes_of(server.backend, server.artifacts, server.env, server.folder)
     routes = [route for route in routes if route.path not in OUTSIDE]
-    source, wire, report = (
-        Fuzzer(routes, ground.targets(), seed),
-        Wire(server.port, credentials),
-        Report(),
-    )
+    source, wire = Fuzzer(routes, ground.targets(), seed), Wire(server.port, credentials)
+    report = Report({route.path for route in routes})
     with ExitStack() as stack:
         twin = Twin(server, folder, stack, server.auth)
-        for sent in _until(source, time.monotonic() + seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() - twin.seconds < end:
+            sent = source.next()
             answer = wire.send(sent)
             report.sent += 1
             report.statuses[answer.status] += 1
@@ -249,18 +255,13 @@ def fuzz(world: World, *, seconds: float, folder: Path, seed: int = 0) -> Report
     return report
 
 
-def _until(source: Fuzzer, end: float) -> Iterator[Sent]:
-    while time.monotonic() < end:
-        yield source.next()
-
-
 def _faults(sent: Sent, answer: Answer) -> list[str]:
     found = []
     if answer.status == 0:
         found.append(f"no answer from {sent.route.path}")
     elif answer.status >= 500:
         found.append(f"status {answer.status} of {sent.route.method} {sent.route.path}")
-    elif answer.status >= 400 and "html" in answer.kind and _is_api(sent):
+    elif answer.status >= 400 and answer.text.lstrip()[:1] == "<" and _is_api(sent):
         found.append(f"a page with status {answer.status}")
     if answer.status < 500 and "Traceback (most recent call last)" in answer.text:
         found.append("a traceback")

@@ -33,6 +33,16 @@ pytestmark = pytest.mark.usefixtures("quick_client")
 PARTS = (flows_tracking, flows_registry, flows_genai, flows_page)
 FLOWS: dict[str, Flow] = {name: take for part in PARTS for name, take in part.FLOWS.items()}
 
+HEAVY = (  # these take seconds each
+    "a sklearn model from log to load",
+    "autologging sklearn",
+    "a large artifact",
+    "images tables and figures",
+    "registering by address",
+    "the demo",
+)
+MARKED = [pytest.param(n, marks=pytest.mark.slow) if n in HEAVY else n for n in FLOWS]
+
 EVERY_MODEL, ONE_MODEL = "every model guarded", "one model guarded"
 POLICIES = {EVERY_MODEL: "{}", ONE_MODEL: f"models: [{NAME}]"}
 
@@ -144,7 +154,7 @@ def compare(flow: Flow, plain: User, guarded: User) -> dict[str, tuple]:
     return differing(expected, found)
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", MARKED)
 def test_flow(users: tuple[str, User, User], name: str) -> None:
     policy, plain, guarded = users
     found = compare(FLOWS[name], plain, guarded)
@@ -169,6 +179,7 @@ def test_users_who_log_in(
 
 def test_the_flows_are_enough_and_the_list_names_them() -> None:
     assert len(FLOWS) >= 43
+    assert set(HEAVY) <= set(FLOWS)
     for listed in DIFFERENCES.values():
         assert {name for name, _ in listed} <= set(FLOWS)
         assert all(listed.values())
