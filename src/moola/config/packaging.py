@@ -15,7 +15,7 @@ MODEL_CODE_RELEASES = {
 
 # Largest sizes in bytes. An honest file is a few kB; only weights are more.
 TEXT_FILES = {
-    "MLmodel": 256 << 10,
+    "MLmodel": 64 << 10,
     "conda.yaml": 16 << 10,
     "python_env.yaml": 16 << 10,
     "requirements.txt": 16 << 10,

@@ -153,7 +153,7 @@ def find_candidate(client: MlflowClient, name: str, version: str | None) -> Cand
 def require_answers(
     client: MlflowClient, candidate: Candidate, labeled: WindowSet, split: Split
 ) -> None:
-    """Refuse a version unless it answers the validation windows of its own set as it must.
+    """Refuse a version unless it answers the validation windows of a labelled set as it must.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def require_answers(
     candidate
         The version.
     labeled, split
-        The set and split it states, as they stand here.
+        The set and split it is judged on, as they stand here.
 
     Raises
     ------
@@ -180,8 +180,9 @@ def require_answers(
         raise PromotionRefused(f"the version's split is of {split.labeled}", limit=limit)
     assert labeled.y is not None
     windows = (np.asarray(labeled.X_ohlc[split.val]), labeled.y[split.val])
+    own = candidate.config.split.removeprefix("splits/").removesuffix(".json") == split.name
     with fetched(client, candidate.name, candidate.version) as folder:
-        found = inspect(folder, windows=windows)
+        found = inspect(folder, windows=windows, calibrated_on_them=own)
     if found.sha256 != candidate.model_sha256:
         raise PromotionRefused(
             f"the files of version {candidate.version} have SHA-256 {found.sha256[:12]}",
