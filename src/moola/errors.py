@@ -36,6 +36,11 @@ def printable(text: str) -> str:
     return "".join(escapes)
 
 
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each as `printable` gives it."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
 def shown(value: object, *, limit: int = _SHOWN_CHARACTERS) -> str:
     """Return a stranger's value as it may stand in a message: escaped, cut at `limit`.
 

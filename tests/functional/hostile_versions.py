@@ -218,6 +218,19 @@ def other_cache(folder: Path, canary: Path) -> None:
     source.unlink()
 
 
+def small_stack(folder: Path, canary: Path) -> None:
+    """Compiled from the honest source, but with less room than it needs."""
+    import importlib.util
+    import marshal
+    import py_compile
+
+    cache = Path(importlib.util.cache_from_source(str(folder / "model_code.py")))
+    py_compile.compile(str(folder / "model_code.py"), cfile=str(cache), doraise=True)
+    data = cache.read_bytes()
+    code = marshal.loads(data[16:]).replace(co_stacksize=1)
+    cache.write_bytes(data[:16] + marshal.dumps(code))
+
+
 def words(name: str, old: str, new: str) -> Hostile:
     """Replace in a text file of the version; the pattern must be there."""
 
@@ -401,6 +414,7 @@ CODES: dict[str, Hostile] = {
     "model code with a line more": words("model_code.py", r"\Z", "\n" + CODE),
     "model code of another Moola": words("model_code.py", "Load the weights", "Load all weights"),
     "compiled code of another source": other_cache,
+    "compiled code that overruns": small_stack,
     "another package": words("requirements.txt", "pandas==", "panda=="),
     "a package more": words("requirements.txt", r"\A", "evil==1\n"),
     "a package of the web": words(

@@ -55,6 +55,7 @@ class World:
         self.registry.build_split("walk", recipe)
         finetune(CONFIG)
         self.client = MlflowClient()
+        self.client.create_experiment("work", artifact_location=(folder / "work").as_uri())
         address = self.client.get_model_version_download_uri(NAME, "1")
         self.honest = Path(address.removeprefix("file://"))
         self.run_id = str(self.client.get_model_version(NAME, "1").run_id)

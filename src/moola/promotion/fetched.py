@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from moola.config import packaging as own
-from moola.errors import PromotionRefused, one_line
+from moola.errors import MoolaError, PromotionRefused, one_line, shown
 from moola.promotion.calls import mlflow_call
 from moola.promotion.packaging_files import known_entries, opened, regular_files
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _MOST_LISTED = 64
+_STORES = (
+    "", "file", "mlflow-artifacts", "models", "runs",
+    "s3", "r2", "b2", "gs", "wasb", "wasbs", "abfss", "hdfs", "viewfs", "dbfs",
+)  # fmt: skip
 
 
 @contextmanager
@@ -59,11 +64,30 @@ def fetched_from(address: str, what: str, tracking_uri: str | None = None) -> It
     """Copy the files of a model at an address that MLflow understands; see `fetched`."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    _require_store(address, what, tracking_uri)
     with tempfile.TemporaryDirectory(prefix="moola-version-") as temporary:
-        with mlflow_call(f"the files of {what}", reads=True):
-            repository = get_artifact_repository(address, tracking_uri=tracking_uri)
-            copy_known(repository, Path(temporary), own.FILES)
+        try:
+            with mlflow_call(f"the files of {what}", reads=True):
+                repository = get_artifact_repository(address, tracking_uri=tracking_uri)
+                copy_known(repository, Path(temporary), own.FILES)
+        except (ValueError, TypeError, KeyError) as error:
+            if isinstance(error, MoolaError):
+                raise
+            problem = f"the files of {what} cannot be read: {one_line(error)}"
+            raise PromotionRefused(problem) from None
         yield Path(temporary)
+
+
+def _require_store(address: str, what: str, tracking_uri: str | None) -> None:
+    """Refuse an address that would make this process call a server of a stranger's choice."""
+    parts = urlsplit(address)
+    own_host = urlsplit(tracking_uri or "").netloc
+    elsewhere = parts.scheme == "mlflow-artifacts" and parts.netloc not in ("", own_host)
+    if parts.scheme not in _STORES or elsewhere:
+        raise PromotionRefused(
+            f"the files of {what} lie at an address of kind {shown(parts.scheme)}",
+            limit=f"the tracking server's own store, or one of {', '.join(filter(None, _STORES))}",
+        )
 
 
 def copy_known(repository: Any, folder: Path, files: Mapping[str, int]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from moola.config import names
+from moola.config.packaging import CHECKPOINT
 from moola.config.training import FinetuneConfig
 from moola.data.labels import class_names
 from moola.data.registry import DataContainer, DataRegistry
@@ -28,7 +29,7 @@ from moola.evaluation.plots import (
 from moola.evaluation.temperature import apply_temperature
 from moola.models import REGISTRY
 from moola.models.fit_resume import find_state
-from moola.serving.pyfunc import CHECKPOINT, log_model
+from moola.serving.pyfunc import log_model
 from moola.steps.calibrate import Calibration, calibrate
 from moola.steps.candidate import register
 from moola.steps.predictions import log_diagrams, predictions_table
@@ -40,7 +41,12 @@ from moola.training.device import describe_device, resolve_device
 from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
 from moola.training.finetune import finetune as train_model
 from moola.training.heatmap import evolution_figure
-from moola.training.stored_config import ENCODER_SHA256, TRAINED_AS, encoder_name
+from moola.training.stored_config import (
+    ENCODER_SHA256,
+    TRAINED_AS,
+    encoder_name,
+    require_statable,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +125,8 @@ def finetune(
     ) as run:
         corpus = encoder_claim(config.pretrained_encoder) if config.pretrained_encoder else None
         data = DataRegistry(data_root).load_labeled(config.labeled, config.split, corpus=corpus)
+        require_statable(config, class_names(data.labeled.recipe))
+        encoder = _started_from(run, config)
         started = time.perf_counter()
         result = train_model(
             config,
@@ -136,12 +144,11 @@ def finetune(
         proba = apply_temperature(raw, calibration.temperature)
         metrics = compute_metrics(data.y_val, proba)
         _log_proof(run, config, data, result)
-        started_from = _started_from(run, config)
         _log_results(run, config, data, result, raw=raw, proba=proba, calibration=calibration)
         run.require_store("registering the model")
         with run.active():
-            served = _served_with(config, data, calibration.temperature, proba) | started_from
-            model_info = _log_model(data, result, served)
+            stated = _stated(config, data, calibration.temperature, proba) | encoder
+            model_info = _log_model(data, result, stated)
         val_input = _dataset(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
@@ -261,7 +268,7 @@ def _log_results(
     )
 
 
-def _served_with(
+def _stated(
     config: FinetuneConfig, data: DataContainer, temperature: float, proba: np.ndarray
 ) -> dict[str, Any]:
     """Return what stands in the version's configuration beside the estimator's own."""
@@ -274,11 +281,11 @@ def _served_with(
     }
 
 
-def _log_model(data: DataContainer, result: FinetuneResult, served: Mapping[str, Any]) -> Any:
-    labels = tuple(served["class_names"])
+def _log_model(data: DataContainer, result: FinetuneResult, stated: Mapping[str, Any]) -> Any:
+    labels = tuple(stated["class_names"])
     with tempfile.TemporaryDirectory(prefix="moola-model-") as folder:
         checkpoint = Path(folder) / CHECKPOINT
-        result.model.save(checkpoint, extra=dict(served))
+        result.model.save(checkpoint, extra=dict(stated))
         return log_model(checkpoint, window_bars=data.labeled.X_ohlc.shape[1], class_names=labels)
 
 

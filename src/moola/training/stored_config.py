@@ -28,6 +28,7 @@ _KEYS = {
 }  # fmt: skip
 _MOST_BARS, _MOST_CLASSES = 4096, 256
 _LARGEST_WEIGHT = 1e6
+_LARGEST_BATCH = 65_536
 _LARGEST_FEATURE = 1e6
 _SMALLEST_SCALE = 1e-6  # what training puts in the place of a smaller spread is 1
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1 / 20, 20.0  # the bounds of the fit
@@ -117,6 +118,14 @@ def read_stored(data: bytes) -> StoredVersion:
     return stored
 
 
+def require_statable(config: FinetuneConfig, class_names: tuple[str, ...]) -> None:
+    """Raise CheckpointError if a version could not state this training, and so never be judged."""
+    name = encoder_name(config.pretrained_encoder) if config.pretrained_encoder else None
+    values = {**config.to_dict(), "phases": list(config.phases), "pretrained_encoder": name}
+    _class_names(list(class_names), list(range(len(class_names))))
+    _trained_as(values, len(class_names))
+
+
 def _trained_as(values: object, num_classes: int) -> FinetuneConfig:
     found = fields.exact(TRAINED_AS, values, set(FinetuneConfig.__dataclass_fields__))
     fields.check_types(TRAINED_AS, found, FinetuneConfig)
@@ -127,7 +136,7 @@ def _trained_as(values: object, num_classes: int) -> FinetuneConfig:
     except ConfigError as error:
         raise CheckpointError(f"{TRAINED_AS}: {error.problem}", limit=error.limit) from None
     bounds = {"epochs": MOST_EPOCHS, "unfreeze_after": MOST_EPOCHS, "patience": MOST_EPOCHS,
-              "batch_size": MOST_EPOCHS, "seed": LARGEST_SEED}  # fmt: skip
+              "batch_size": _LARGEST_BATCH, "seed": LARGEST_SEED}  # fmt: skip
     for name, most in bounds.items():
         fields.whole(f"{TRAINED_AS}.{name}", getattr(config, name), 0, most)
     if config.model not in REGISTRY or not REGISTRY[config.model].takes_encoder:

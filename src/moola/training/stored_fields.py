@@ -15,7 +15,7 @@ from moola.errors import CheckpointError, shown
 from moola.hashing import pretty_json
 
 LONGEST_NAME = 128
-MOST_EPOCHS = 10_000
+MOST_EPOCHS = 2_000
 LARGEST_SEED = 2**32 - 1
 _LARGEST_NUMBER = 1e6
 

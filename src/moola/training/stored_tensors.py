@@ -115,10 +115,11 @@ def _place(name: str, entry: object, kind: str, shape: tuple[int, ...]) -> tuple
     found = entry if isinstance(entry, dict) else {}
     offsets = found.get("data_offsets")
     whole = isinstance(offsets, list) and [type(o) for o in offsets] == [int, int]
-    if set(found) == {*wanted, "data_offsets"} and whole:
+    if set(found) == {*wanted, "data_offsets"} and isinstance(offsets, list) and whole:
+        begin, end = offsets
         stated = {"dtype": found["dtype"], "shape": found["shape"]}
-        if stated == wanted and offsets[0] >= 0 and offsets[1] - offsets[0] == count:
-            return offsets[0], offsets[1]
+        if stated == wanted and begin >= 0 and end - begin == count:
+            return begin, end
     raise _no_weights(f"tensor {name} has another type, shape or size", f"{kind} {list(shape)}")
 
 
