@@ -13,6 +13,7 @@ from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
 from moola.errors import MoolaError, PromotionRefused, Unsettled
 from moola.promotion.classes import require_judged_classes
+from moola.promotion.digest import model_files_digest
 from moola.promotion.evidence import Evidence
 from moola.promotion.fetched import fetched
 from moola.promotion.inspection import Inspection, inspect
@@ -80,9 +81,10 @@ class ProductionSource:
         """Copy, verify and load a version."""
         self._require(version)  # a version without any is not worth a download
         with fetched(self._client, self._name, version) as folder:
+            evidence = self._require(version, model_files_digest(folder))
             inspection = inspect(folder)
-            evidence = self._require(version, inspection.sha256)
-            require_judged_classes(inspection.class_names, evidence.data, data_root=self._data_root)
+            classes = inspection.class_names
+            require_judged_classes(classes, evidence.data, data_root=self._data_root)
             return _served(folder, version, inspection, proven=True, device=self._device)
 
     def _require(self, version: str, digest: str | None = None) -> Evidence:

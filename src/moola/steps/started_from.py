@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from moola.config import names
-from moola.errors import MoolaError, PromotionRefused, one_line
+from moola.errors import CheckpointError, MoolaError, PromotionRefused, one_line, shown
 from moola.hashing import atomic_folder
 from moola.pretraining.stored_encoder import (
     ENCODER_FILES,
@@ -43,6 +43,12 @@ def keep_encoder(run: TrackedRun, encoder: Path) -> str:
     CheckpointError
         If it is not as Moola's pretraining writes it: no gate could judge the version then.
     """
+    if not all((encoder / name).is_file() for name in ENCODER_FILES):
+        raise CheckpointError(
+            f"encoder {shown(str(encoder))} is not one that Moola wrote",
+            limit=f"a folder with {' and '.join(ENCODER_FILES)}",
+            remedy="Pretrain it with `moola pretrain-bilstm`",
+        )
     check_stored_encoder(encoder)
     for name in ENCODER_FILES:
         run.log_bytes(f"{names.ARTIFACT_STARTED_FROM}/{name}", (encoder / name).read_bytes())
