@@ -102,6 +102,7 @@ def running(
     backend: str | None = None,
     policy: str = "",
     auth: bool = False,
+    artifacts: str | None = None,
     more_env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """Start a guarded server in `folder` and stop it at the end."""
@@ -116,7 +117,7 @@ def running(
     command = server_command(
         project=folder,
         backend_store_uri=backend,
-        artifacts_destination=str(folder / "mlartifacts"),
+        artifacts_destination=artifacts or str(folder / "mlartifacts"),
         port=port,
         policy_file=folder / "policy.yaml",
         auth=auth,

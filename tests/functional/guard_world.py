@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from moola.promotion.ledger import Draft, Ledger
 from moola.promotion.remote import RemoteLedger
 
 Answer = tuple[int, str]
+S3_PREFIX = "artifacts"  # of the guarded server's files in the bucket of `services.s3_store`
 THRESHOLDS = "7" * 64
 POLICY = (
     f"thresholds_sha256: ['{THRESHOLDS}']\nmax_body_mib: 1\nprotected_aliases: [production, live]\n"
@@ -50,8 +51,9 @@ def honest(
 class World:
     """A guarded server with version 1 in Production, 2 evaluated, 3 bare, and a second model."""
 
-    def __init__(self, server: Server):
+    def __init__(self, server: Server, *, s3: Mapping[str, str] | None = None):
         self.server, self.folder = server, server.folder
+        self.bucket = None if s3 is None else s3_bucket(s3)
         self.client: MlflowClient = server.client()
         self.ledger = RemoteLedger(server.url)
         self.engine = sa.create_engine(server.backend)
@@ -85,7 +87,17 @@ class World:
         )
         with self.engine.connect() as connection:
             rows = [sorted(map(tuple, connection.execute(sa.text(q)))) for q in questions]
-        return (*rows, model_files_digest(self.folder / "mlartifacts" / self.root / "model"))
+        return (*rows, self.files())
+
+    def files(self) -> object:
+        """Return digests of the champion's files, read past the server."""
+        if self.bucket is None:
+            return model_files_digest(self.folder / "mlartifacts" / self.root / "model")
+        prefix = f"{S3_PREFIX}/{self.root}/model/"
+        return {
+            item.key: item.get()["Body"].read()
+            for item in self.bucket.objects.filter(Prefix=prefix)
+        }
 
     def post(self, path: str, body: object, *, prefix: str = "api", method: str = "POST") -> Answer:
         return self.server.send(method, f"/{prefix}/2.0/mlflow/{path}", body)
@@ -179,6 +191,20 @@ class World:
 
 
 Attack = Callable[[World], Answer]
+
+
+def s3_bucket(env: Mapping[str, str]) -> Any:
+    """Return boto3's view of the bucket of `services.s3_store`."""
+    import boto3
+
+    found = boto3.resource(
+        "s3",
+        endpoint_url=env["MLFLOW_S3_ENDPOINT_URL"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name=env["AWS_DEFAULT_REGION"],
+    )
+    return found.Bucket("moola")
 
 
 def change_on_disk(world: World) -> Path:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
+import mlflow
 import pytest
 from guard_attacks import ATTACKS, attempt, must_be_refused
 from guard_server import PASSWORD, USER, running
@@ -13,7 +18,9 @@ from guard_world import POLICY, World
 from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
 from promotion_kit import NAME
+from services import s3_store
 
+import moola
 from moola.promotion.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -42,9 +49,11 @@ ESSENTIAL = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("auth", [False, True], ids=["open", "log-in"])
+@pytest.mark.parametrize("files", ["local", "s3"])
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_every_attack_everywhere(
     database: str,
+    files: str,
     auth: bool,
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -53,13 +62,16 @@ def test_every_attack_everywhere(
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     backend = request.getfixturevalue("postgres") if database == "postgresql" else None
-    with running(tmp_path, backend=backend, policy=POLICY, auth=auth) as server:
-        world = World(server)
+    with ExitStack() as stack:
+        env = stack.enter_context(s3_store(tmp_path / "s3")) if files == "s3" else None
+        where = {"artifacts": env["MOOLA_BUCKET"], "more_env": env} if env else {}
+        how = {"backend": backend, "policy": POLICY, "auth": auth, **where}
+        world = World(stack.enter_context(running(tmp_path, **how)), s3=env)
+        stack.callback(world.engine.dispose)
         for name in ATTACKS:
             must_be_refused(world, name)
         assert world.promote("2").champion_before == "1"
         world.ledger.verify_chain()
-        world.engine.dispose()
 
 
 def test_on_postgresql(tmp_path: Path, postgres: str) -> None:
@@ -78,6 +90,44 @@ def test_on_postgresql(tmp_path: Path, postgres: str) -> None:
             direct = world.engine.connect()
             with direct, pytest.raises(sa.exc.DBAPIError, match="append"):
                 direct.execute(sa.text(change))
+        world.engine.dispose()
+
+
+@pytest.mark.slow
+def test_a_newer_mlflow_is_closed_where_it_is_new(template_db: Path, tmp_path: Path) -> None:
+    """The newest MLflow that pip finds, over the dependencies of the installed one."""
+    newer = tmp_path / "newer"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(newer)]
+    done = subprocess.run(
+        [*pip, "--upgrade", "mlflow"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"no newer MLflow can be installed: {done.stderr[-200:]}")
+    version = next(newer.glob("mlflow-*.dist-info")).name.split("-")[1].removesuffix(".dist")
+    if version == mlflow.__version__:
+        pytest.skip(f"MLflow {version} is the newest")
+    path = os.pathsep.join(
+        [str(newer), str(tmp_path / "site"), str(Path(moola.__file__).parents[1])]
+    )
+    backend = f"sqlite:///{tmp_path}/mlflow.db"  # its own schema, so no copy of the template
+    with running(tmp_path, backend=backend, policy=POLICY, more_env={"PYTHONPATH": path}) as server:
+        said = server.send("GET", "/version")[1]
+        assert said == version
+        world = World(server)
+        for name in ESSENTIAL:
+            attempt(world, name)
+        assert world.state() == world.before
+        assert world.promote("2").champion_before == "1"
+        log = (tmp_path / "server.log").read_text()
+        assert "does not know; they stay closed" in log
+        unknown = log.split("they stay closed: ")[1].splitlines()[0].split(", ")
+        routes = [name.split(" ") for name in unknown if " /" in name]
+        for method, route in routes:
+            path = route.replace("{}", "x")
+            both = (path, path.replace("/api/", "/ajax-api/", 1))  # it may be there under one only
+            answers = [server.send(method, spelled, {}) for spelled in both]
+            assert {status for status, _ in answers} <= {403, 404}, (method, route, answers)
+            assert any("so it is closed" in text for _, text in answers), (method, route, answers)
         world.engine.dispose()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -316,3 +317,69 @@ def test_every_project_parameter_is_an_option_of_its_command(repository: Path) -
             assert option in done.stdout, f"{name}: {option}"
         for parameter in entry["parameters"]:
             assert "{" + parameter + "}" in entry["command"]
+
+
+# Each command waits in the place of its work, and says so.
+_WAITING_COMMAND = """
+import sys, time
+from moola.cli.app import app, main
+def wait() -> None:
+    print("waits", flush=True)
+    time.sleep(60)
+for group in (app, app.registered_groups[0].typer_instance):
+    for command in group.registered_commands:
+        command.name = command.name or command.callback.__name__.replace("_", "-")
+        command.callback = wait
+main(sys.argv[1:])
+"""
+
+
+def every_command() -> list[str]:
+    root = typer.main.get_command(app)
+    named = dict(root.commands)
+    below = [f"data {name}" for name in named.pop("data").commands]
+    return [*named, *below]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("command", "signum", "code"),
+    [(command, signal.SIGINT, 130) for command in every_command()]
+    + [(command, signal.SIGTERM, 143) for command in ("train", "promote", "data build")],
+)
+def test_a_signal_ends_a_command_with_its_code_and_one_line(
+    command: str, signum: signal.Signals, code: int
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _WAITING_COMMAND, *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(signum)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert said == f"moola: stopped by {'Ctrl-C' if code == 130 else 'SIGTERM'}\n"
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), typer.Abort(), typer.Exit(130)])
+def test_ctrl_c_is_code_130_however_typer_tells_it(
+    raised: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Releases of typer raise one of these, or return the code (as the one installed does)."""
+
+    def ended(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(sys.modules["moola.cli.app"], "app", ended)
+    assert _run([]) == 130
+    assert capsys.readouterr().err == "moola: stopped by Ctrl-C\n"
+
+
+def test_the_code_of_an_exit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    exits = typer.Typer()
+    exits.command()(lambda: (_ for _ in ()).throw(typer.Exit(7)))
+    monkeypatch.setattr(sys.modules["moola.cli.app"], "app", exits)
+    assert _run([]) == 7

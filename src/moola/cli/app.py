@@ -26,8 +26,10 @@ from moola.cli import (
     train,
 )
 from moola.errors import MoolaError, one_line
+from moola.interrupt import Terminated, sigterm_raises
 
 _BUG = 70  # EX_SOFTWARE of sysexits.h
+_CTRL_C = 130  # 128 + SIGINT, as shells have it
 _EXTRA_OF = {
     "boto3": "s3",
     "fastapi": "serve",
@@ -88,8 +90,8 @@ app = typer.Typer(
     "4. `moola evaluate`: its gates, signed\n\n"
     "5. `moola promote`: into Production, if gates and locked test windows allow it",
     epilog="Each command says more: `moola train --help`. Exit codes: 0 done, 1 refused by a gate "
-    "or guard, 2 bad arguments, 70 a bug. `moola --install-completion` completes commands, options "
-    "and names of sets and splits.",
+    "or guard, 2 bad arguments, 70 a bug, 130 Ctrl-C, 143 SIGTERM. `moola --install-completion` "
+    "completes commands, options and names of sets and splits.",
 )
 app.add_typer(data.app, name="data", rich_help_panel=_WAY)
 for _panel, _commands in _COMMANDS.items():
@@ -128,17 +130,21 @@ def _run(arguments: list[str]) -> int:
     show = "--traceback" in arguments  # wherever it stands
     arguments = [word for word in arguments if word != "--traceback"]
     try:
-        app(arguments, prog_name="moola", standalone_mode=False)
+        with sigterm_raises():
+            code = app(arguments, prog_name="moola", standalone_mode=False)
     except typer.Exit as stop:
-        return int(stop.exit_code)
+        code = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _report("stopped", 130)
+        code = _CTRL_C
+    except Terminated:
+        return _report("stopped by SIGTERM", 143)
     except Exception as error:
         line, code = _told(error, arguments)
         if show or code == _BUG:
             traceback.print_exc()
         return _report(line, code) if line else code
-    return 0
+    # Some releases of typer return the code of an exit, and that of Ctrl-C, instead of raising.
+    return _report("stopped by Ctrl-C", _CTRL_C) if code == _CTRL_C else int(code or 0)
 
 
 def _told(error: Exception, arguments: list[str]) -> tuple[str, int]:

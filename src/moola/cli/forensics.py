@@ -175,7 +175,7 @@ def _print_tensors(summary: ForensicsSummary) -> None:
         if pair.relative_change:
             change = f"{pair.relative_change:.2%}"
         rows.add_row(
-            pair.name,
+            pair.name + " (buffer)" * (pair.kind == "buffer"),
             change,
             *(f"{s.std:.4f}" if s else "" for s in (a, b)),
             f"{a.expected_std:.4f}" if a else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,9 +127,15 @@ class PromotionPolicy(Config):
         return tuple(sorted(gates))
 
     def protects_alias(self, alias: str) -> bool:
-        """Return whether `alias` stands for Production, in any letter case."""
-        return alias.strip().casefold() in {a.casefold() for a in self.protected_aliases}
+        """Return whether `alias` stands for Production, however it is spelt."""
+        return folded(alias) in map(folded, self.protected_aliases)
 
     def guards(self, name: str) -> bool:
         """Return whether the registered model `name` is under guard."""
         return not self.models or name in self.models
+
+
+def folded(word: str) -> str:
+    """Return one spelling for all words that look the same: width, letter case, invisible signs."""
+    visible = (c for c in unicodedata.normalize("NFKC", word) if c.isprintable())
+    return "".join(visible).strip().casefold()

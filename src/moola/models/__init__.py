@@ -8,7 +8,8 @@ Nets
 How a net is trained
     `estimator` (fit, predict, save, load), `training_params` (its arguments), `fit_loop` (epochs),
     `batches` (the training set on the device), `augmentation` (its random changes, epoch by epoch),
-    `losses`, `callbacks` (what may look in), `early_stopping`, `fit_resume` (state on disk).
+    `losses`, `callbacks` (what may look in), `early_stopping`, `fit_resume` (state on disk),
+    `net_tensors` (parameters and buffers alike), `frozen` (what a frozen tensor takes along).
 Models that are not nets
     `classical` (their base, and logistic regression), `trees`, `stacking`, `minirocket`;
     `linear_head` and `folds` serve them; `benchmark_ucr` checks MiniRocket against the paper.

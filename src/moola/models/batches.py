@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from moola.models.augmentation import FROZEN_DRAWS, Augmentation, augment_windows, mix_windows
+from moola.models.net_tensors import net_tensors
 
 CACHE_BYTES = 2 << 30
 _ENCODE_BATCH = 256
@@ -106,7 +107,7 @@ class EncoderCache:
     """The outputs of a wholly frozen encoder, computed once per set of windows.
 
     Kept while the encoder is frozen, in evaluation mode and unchanged (by the version counters of
-    its parameters); dropped as soon as it is not. Beyond `limit_bytes` nothing more is kept.
+    its tensors); dropped as soon as it is not. Beyond `limit_bytes` nothing more is kept.
     """
 
     def __init__(self, net: nn.Module, *, enabled: bool = True, limit_bytes: int = CACHE_BYTES):
@@ -123,7 +124,7 @@ class EncoderCache:
         if not encoder_is_frozen(self._net):
             self._kept.clear()
             return
-        versions = tuple(p._version for p in self._encoder().parameters())
+        versions = tuple(t.tensor._version for t in net_tensors(self._encoder()).values())
         if versions != self._versions:
             self._kept.clear()
             self._versions = versions
@@ -164,10 +165,10 @@ class EncoderCache:
 
 
 def encoder_is_frozen(net: nn.Module) -> bool:
-    """Whether the net's encoder runs in evaluation mode and no parameter of it trains."""
+    """Whether all of the net's encoder runs in evaluation mode and no parameter of it trains."""
     encoder = getattr(net, "encoder", None)
     return (
         isinstance(encoder, nn.Module)
-        and not encoder.training
+        and not any(module.training for module in encoder.modules())
         and not any(p.requires_grad for p in encoder.parameters())
     )

@@ -43,6 +43,9 @@ class Callback:
     def on_epoch_begin(self, state: FitState) -> None:
         """Before the first batch of an epoch; the net is in training mode."""
 
+    def on_batch_begin(self, state: FitState) -> None:
+        """Before the forward pass of each batch. Must be cheap."""
+
     def on_gradients(self, state: FitState) -> None:
         """After the backward pass of each batch, before clipping and the step. Must be cheap."""
 

@@ -61,7 +61,7 @@ def save_checkpoint(
     """
     _require_finite(str(folder), tensors)
     with atomic_folder(Path(folder), overwrite=True) as temporary:
-        weights = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        weights = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         save_file(weights, temporary / WEIGHTS)
         digest = sha256_file(temporary / WEIGHTS)
         write_json(temporary / CONFIG, {**config, "weights_sha256": digest})

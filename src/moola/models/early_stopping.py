@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 
 from moola.models.callbacks import FitState
+from moola.models.net_tensors import net_state
 
 
 @dataclass(kw_only=True)
@@ -27,7 +27,8 @@ class EarlyStopping:
         """
         if self.best_loss is None or figure < self.best_loss:
             self.best_loss, self.since_best = figure, 0
-            self.best_weights = copy.deepcopy(state.net.state_dict())
+            kept = net_state(state.net).items()
+            self.best_weights = {n: t.detach().clone() for n, t in kept}
             state.kept_epoch = state.epoch
         else:
             self.since_best += 1

@@ -15,6 +15,7 @@ from moola.models.callbacks import Callback, FitState
 from moola.models.early_stopping import EarlyStopping
 from moola.models.fit_resume import StateFile, read_state, write_state
 from moola.models.losses import ClassificationLoss
+from moola.models.net_tensors import restore_net
 
 MAX_GRADIENT_NORM = 1.0
 _EVALUATE_BATCH = 1024
@@ -136,6 +137,8 @@ class FitLoop:
         total, correct, gradient = torch.zeros(3, device=device).unbind()
         order = torch.randperm(len(data), generator=self._order).to(device)
         for rows in order.split(self.options.batch_size):
+            for callback in self.callbacks:
+                callback.on_batch_begin(state)
             with torch.autocast("cuda", torch.bfloat16, enabled=use_amp):
                 if states is None:
                     logits = self.net(data.x[rows], data.features[rows])
@@ -188,7 +191,7 @@ class FitLoop:
 
     def _finish(self, state: FitState, stopping: EarlyStopping) -> FitState:
         if stopping.best_weights is not None:
-            self.net.load_state_dict(stopping.best_weights)
+            restore_net(self.net, stopping.best_weights)
         else:
             state.kept_epoch = state.epoch
         self.net.eval()

@@ -20,6 +20,7 @@ from moola.errors import CheckpointError, ConfigError, one_line
 from moola.hashing import atomic_file, sha256_json
 from moola.models.callbacks import Callback, FitState
 from moola.models.early_stopping import EarlyStopping
+from moola.models.net_tensors import net_state, restore_net
 
 _FORMAT = "moola-fit-1"
 
@@ -79,7 +80,7 @@ def write_state(
 ) -> None:
     """Write the state after an epoch, whole or not at all."""
     names = {id(p): n for n, p in state.net.named_parameters()}
-    tensors = {f"net/{k}": v for k, v in state.net.state_dict().items()}
+    tensors = {f"net/{k}": v for k, v in net_state(state.net).items()}
     tensors |= {f"best/{k}": v for k, v in (stopping.best_weights or {}).items()}
     for parameter, moments in state.optimizer.state.items():
         tensors |= {f"optimizer/{names[id(parameter)]}/{k}": v for k, v in moments.items()}
@@ -144,7 +145,7 @@ def read_state(
             limit=f"this run's, {file.identity[:12]}: the same options, data and encoder",
             remedy="Resume with the options it was started with, or begin anew without --resume",
         )
-    state.net.load_state_dict(_group(tensors, "net"))
+    restore_net(state.net, _group(tensors, "net"))
     parameters = dict(state.net.named_parameters())
     for key, value in _group(tensors, "optimizer").items():
         name, _, moment = key.rpartition("/")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from moola.errors import CheckpointError
+from moola.models.frozen import owner
 
 _WIDTH = 80
 _LAYER = re.compile(r"_l(\d+)(_reverse)?$")
@@ -22,7 +23,10 @@ class LoadReport:
     model; `match_ratio_checkpoint` is `encoder_taken` over `encoder_given`, the encoder tensors the
     model takes and those the checkpoint holds, 0 where it holds none. `ignored` are tensors that
     are not the encoder's, and reverse directions the model does not have. `cast` are tensors stored
-    in another float type.
+    in another float type. Tensors are parameters and buffers; `buffers` names those of the model
+    that are buffers, under ``matched``, ``missing`` and ``mismatched`` once more, and under
+    ``not_saved`` those that no checkpoint holds (``persistent=False``).
+    `match_ratio_without_buffers` is within `scope`, 1 where there are only buffers.
     """
 
     checkpoint: str
@@ -42,9 +46,12 @@ class LoadReport:
     encoder_taken: int
     encoder_given: int
     match_ratio_checkpoint: float
+    buffers: Mapping[str, tuple[str, ...]]
+    match_ratio_without_buffers: float
     cast: tuple[dict[str, str], ...] = ()
     frozen_tensors: int = 0
     frozen_parameters: int = 0
+    frozen_buffers: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values, counts beside the lists."""
@@ -89,6 +96,8 @@ def refusal(report: LoadReport, *, allow_shape_mismatch: bool) -> CheckpointErro
             remedy="Give the model the encoder's hidden size and layers (--preset), or pretrain "
             "one of the model's size (--hidden-dim, --num-layers)",
         )
+    if half := _half_loaded(report):
+        return half
     of_model = report.match_ratio_encoder if report.scope == "encoder" else report.match_ratio_model
     matched = len(report.matched)
     limit = f"at least {report.min_match_ratio:.0%}"
@@ -98,6 +107,13 @@ def refusal(report: LoadReport, *, allow_shape_mismatch: bool) -> CheckpointErro
         return CheckpointError(
             f"pretrained load refused: {matched} of {total} {what} of the model match "
             f"{report.checkpoint}, {of_model:.1%}",
+            limit=limit,
+            remedy=_advice(report),
+        )
+    if not report.match_ratio_without_buffers >= report.min_match_ratio:
+        return CheckpointError(
+            f"pretrained load refused: without buffers, {report.match_ratio_without_buffers:.1%} "
+            f"of the model's tensors match {report.checkpoint}",
             limit=limit,
             remedy=_advice(report),
         )
@@ -142,13 +158,36 @@ def format_load_report(report: Mapping[str, Any]) -> str:
         f"Match ratio: encoder {report['match_ratio_encoder']:.1%} of the tensors "
         f"({report['match_ratio_encoder_parameters']:.1%} of the parameters), whole model "
         f"{report['match_ratio_model']:.1%} ({report['match_ratio_model_parameters']:.1%})",
+        *_buffer_lines(report["buffers"]),
         f"Matched tensors (first 5): {first or 'none'}",
         f"Loaded {report['num_matched']} tensors into the model",
         f"Froze {report['frozen_tensors']} encoder tensors "
-        f"({report['frozen_parameters']:,} parameters)",
+        f"({report['frozen_parameters']:,} parameters)"
+        + (f" and {report['frozen_buffers']} buffers" if report["frozen_buffers"] else ""),
         rule,
     ]
     return "\n".join(lines)
+
+
+def _half_loaded(report: LoadReport) -> CheckpointError | None:
+    """Return why not to load a module's weights without its statistics: they belong together."""
+    modules = {owner(n) for n in report.matched}
+    half = [n for n in report.buffers["missing"] if owner(n) in modules]
+    if not half:
+        return None
+    return CheckpointError(
+        f"pretrained load refused: {report.checkpoint} brings tensors of {owner(half[0])} but not "
+        f"its buffer {half[0]}" + (f", nor {len(half) - 1} more buffers" if half[1:] else ""),
+        limit="all buffers of a module with its weights: defaults are not what it was trained with",
+        remedy="Save the encoder's whole state dict, buffers included",
+    )
+
+
+def _buffer_lines(buffers: Mapping[str, Sequence[str]]) -> list[str]:
+    if not any(buffers.values()):
+        return []
+    counts = ", ".join(f"{len(names)} {what.replace('_', ' ')}" for what, names in buffers.items())
+    return [f"Buffers among them: {counts}"]
 
 
 def _advice(report: LoadReport) -> str:

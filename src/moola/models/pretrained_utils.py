@@ -14,7 +14,9 @@ from torch import nn
 from moola.config.base import check_choice, check_range
 from moola.errors import CheckpointError
 from moola.models.checkpoint import Checkpoint, read_checkpoint
+from moola.models.frozen import all_frozen, still_modules
 from moola.models.load_report import LoadReport, refusal
+from moola.models.net_tensors import BUFFER, PARAMETER, NetTensor, net_tensors, same_bits
 
 ENCODER_PREFIXES = ("encoder_lstm.", "encoder.", "lstm.")
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -39,11 +41,14 @@ def load_pretrained_strict(
     checkpoint_path
         A checkpoint folder, a ``.safetensors`` or a ``.pt`` file.
     freeze_encoder
-        Set ``requires_grad`` of the encoder's loaded parameters to False after the copy; a
-        parameter that was not loaded keeps its own.
+        Set ``requires_grad`` of the encoder's loaded parameters to False after the copy, and put
+        its frozen modules into evaluation mode, so that their buffers stand still too (until
+        ``model.train()``: a freeze schedule sees to it in every batch); a parameter that was not
+        loaded keeps its own.
     min_match_ratio
-        Least share of the model's tensors, within `scope`, that must match, and of the
-        checkpoint's encoder tensors, where it holds any, that must find a place.
+        Least share of the model's tensors, within `scope`, that must match, with buffers and
+        without, and of the checkpoint's encoder tensors, where it holds any, that must find a
+        place.
     allow_shape_mismatch
         Leave tensors of another shape out instead of refusing.
     scope
@@ -57,21 +62,25 @@ def load_pretrained_strict(
     ------
     CheckpointError
         If the file is absent or no checkpoint, too few tensors match, a shape or a kind of number
-        differs, a name stands twice, a value does not fit the model's type, or the copy does not
-        compare equal; the model then equals its former self bit for bit.
+        differs, a module's buffer is missing while its weights are there, a name stands twice, a
+        value does not fit the model's type, or the model does not hold the values after the copy;
+        the model then equals its former self bit for bit.
+    ConfigError
+        If a tensor of the model has no values yet, or is sparse or quantised.
     """
     check_choice("scope", scope, ("encoder", "model"))
     check_range("min_match_ratio", min_match_ratio, low=0, high=1)
     checkpoint = read_checkpoint(Path(checkpoint_path))
-    own = model.state_dict()
-    plan, report = _match(own, checkpoint, str(checkpoint_path), scope, min_match_ratio)
+    tensors = net_tensors(model)
+    own = {n: t for n, t in model.state_dict().items() if n in tensors}
+    path = str(checkpoint_path)
+    plan, report = _match(own, tensors, checkpoint, path=path, scope=scope, minimum=min_match_ratio)
     problem = refusal(report, allow_shape_mismatch=allow_shape_mismatch)
     if problem is not None:
         raise problem
-    _copy(own, plan)
-    frozen = _freeze(model, plan if freeze_encoder else {})
-    values = {**report.__dict__, "frozen_tensors": frozen[0], "frozen_parameters": frozen[1]}
-    return LoadReport(**values).to_dict()
+    _copy(model, own, plan)
+    frozen = _freeze(model, tensors, plan) if freeze_encoder else {}
+    return LoadReport(**{**report.__dict__, **frozen}).to_dict()
 
 
 def is_encoder_tensor(name: str) -> bool:
@@ -116,11 +125,19 @@ class _Plan:
 
 
 def _match(
-    own: Mapping[str, torch.Tensor], checkpoint: Checkpoint, path: str, scope: str, minimum: float
+    own: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, NetTensor],
+    checkpoint: Checkpoint,
+    *,
+    path: str,
+    scope: str,
+    minimum: float,
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
     given = _by_canonical_name(checkpoint, path)
     encoder = [n for n in own if is_encoder_tensor(n)]
-    plan = _plan(own, encoder if scope == "encoder" else list(own), given, path)
+    wanted = encoder if scope == "encoder" else list(own)
+    trainable = [n for n in wanted if tensors[n].kind == PARAMETER]
+    plan = _plan(own, wanted, given, path)
     left = [entry for entry in given.values() if entry.key not in plan.used]
     forward_only = bool(encoder) and not any(n.endswith("_reverse") for n in encoder)
     unexpected = [
@@ -147,6 +164,10 @@ def _match(
         encoder_taken=taken,
         encoder_given=of_file,
         match_ratio_checkpoint=taken / of_file if of_file else 0.0,
+        buffers=_buffers(tensors, plan, scope),
+        match_ratio_without_buffers=(
+            _ratio(plan.tensors, own, trainable, by_size=False) if trainable else 1.0
+        ),
         min_match_ratio=minimum,
         cast=_casts(own, plan.tensors),
     )
@@ -180,6 +201,21 @@ def _plan(
     return plan
 
 
+def _buffers(
+    tensors: Mapping[str, NetTensor], plan: _Plan, scope: str
+) -> dict[str, tuple[str, ...]]:
+    unsaved = [n for n, t in tensors.items() if not t.is_saved]
+    groups = {
+        "matched": plan.tensors,
+        "missing": plan.missing,
+        "mismatched": [m["name"] for m in plan.mismatched],
+        "not_saved": [n for n in unsaved if scope == "model" or is_encoder_tensor(n)],
+    }
+    return {
+        what: tuple(n for n in names if tensors[n].kind == BUFFER) for what, names in groups.items()
+    }
+
+
 def _casts(
     own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, str], ...]:
@@ -210,9 +246,10 @@ def _require_type(name: str, own: torch.Tensor, given: _Given, path: str) -> Non
     """Floats go into floats, whatever their width; anything else must be of the same type."""
     both_float = own.is_floating_point() and given.tensor.is_floating_point()
     if not both_float and own.dtype != given.tensor.dtype:
+        wanted = "floating point" if own.is_floating_point() else str(own.dtype)
         raise CheckpointError(
             f"tensor {given.key} of {path} is of type {given.tensor.dtype}",
-            limit=f"floating point, as {name} is of type {own.dtype}",
+            limit=f"{wanted}, as {name} is of type {own.dtype}",
         )
 
 
@@ -229,8 +266,13 @@ def _ratio(
     return weigh([n for n in names if n in plan]) / weigh(names) if names else 0.0
 
 
-def _copy(own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]) -> None:
-    """Copy into the model's own tensors; on any failure restore all of them."""
+def _copy(
+    model: nn.Module, own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]
+) -> None:
+    """Copy into the model's own tensors; on any failure restore all of them.
+
+    The model is asked anew for what it holds: what a state dict gives out may be a copy.
+    """
     converted = {name: tensor.to(own[name]) for name, tensor in plan.items()}
     for name, tensor in converted.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -244,7 +286,8 @@ def _copy(own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]) -> 
         with torch.no_grad():
             for name, tensor in converted.items():
                 own[name].copy_(tensor)
-            wrong = [n for n, t in converted.items() if not torch.equal(own[n], t)]
+            now = model.state_dict()
+            wrong = [n for n, t in converted.items() if not same_bits(now[n], t)]
         if wrong:
             raise CheckpointError(f"tensor {wrong[0]} differs from the checkpoint after the copy")
     except BaseException:
@@ -254,9 +297,22 @@ def _copy(own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]) -> 
         raise
 
 
-def _freeze(model: nn.Module, loaded: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+def _freeze(
+    model: nn.Module, tensors: Mapping[str, NetTensor], loaded: Mapping[str, torch.Tensor]
+) -> dict[str, int]:
     """Freeze the encoder's loaded parameters; one that starts at random must be free to learn."""
-    frozen = [p for n, p in model.named_parameters() if n in loaded and is_encoder_tensor(n)]
-    for parameter in frozen:
+    encoder = [n for n in tensors if is_encoder_tensor(n)]
+    fresh = [n for n in encoder if tensors[n].is_saved and n not in loaded]
+    frozen = all_frozen(tensors, {n for n in encoder if n in loaded}, fresh)
+    parameters = {
+        id(t.tensor): t.tensor for n, t in tensors.items() if n in frozen and t.kind == PARAMETER
+    }.values()
+    for parameter in parameters:
         parameter.requires_grad_(False)
-    return len(frozen), sum(p.numel() for p in frozen)
+    for module in still_modules(model, tensors, frozen).values():
+        module.training = False
+    return {
+        "frozen_tensors": len(parameters),
+        "frozen_parameters": sum(p.numel() for p in parameters),
+        "frozen_buffers": sum(tensors[n].kind == BUFFER for n in frozen),
+    }

@@ -16,14 +16,15 @@ def check_evidence(
     name: str,
     version: str,
     run_id: str | None,
-    model_sha256: str,
+    model_sha256: str | None,
     policy: PromotionPolicy,
     now: datetime | None,
 ) -> list[str]:
     """Return every reason why verified evidence does not carry this version; empty if it does.
 
-    `now` is the time at which the evidence must not be too old; None leaves its age out, for a
-    version that was promoted while it counted.
+    `model_sha256` is the digest of the version's files; None leaves them out, for a caller that
+    reads them only once all else is good. `now` is the time at which the evidence must not be too
+    old; None leaves its age out, for a version that was promoted while it counted.
     """
     reasons = []
     if (evidence.name, evidence.version) != (name, version):
@@ -31,11 +32,8 @@ def check_evidence(
         reasons.append(f"the evidence is about {subject}, not version {version} of {name}")
     if evidence.run_id != (run_id or ""):
         reasons.append(f"the evidence is about run {evidence.run_id}, the version has run {run_id}")
-    if evidence.model_sha256 != model_sha256:
-        reasons.append(
-            "the model's files were changed after the evaluation "
-            f"(SHA-256 {model_sha256[:12]}, evaluated {evidence.model_sha256[:12]})"
-        )
+    if model_sha256 is not None and (changed := changed_files(evidence, model_sha256)):
+        reasons.append(changed)
     accepted = policy.thresholds_sha256
     if accepted and evidence.thresholds_sha256 not in accepted:
         reasons.append(
@@ -44,6 +42,16 @@ def check_evidence(
         )
     reasons += _failed_gates(evidence, policy)
     return reasons + ([] if now is None else _too_old(evidence, policy, now))
+
+
+def changed_files(evidence: Evidence, model_sha256: str) -> str | None:
+    """Return that a version's files are not those evaluated, None if they are."""
+    if evidence.model_sha256 == model_sha256:
+        return None
+    return (
+        "the model's files were changed after the evaluation "
+        f"(SHA-256 {model_sha256[:12]}, evaluated {evidence.model_sha256[:12]})"
+    )
 
 
 def _failed_gates(evidence: Evidence, policy: PromotionPolicy) -> list[str]:

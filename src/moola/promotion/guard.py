@@ -7,7 +7,6 @@ HTTP route, so that no spelling of a request goes round them.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -28,6 +27,13 @@ from moola.config.promotion import (
 )
 from moola.errors import ConfigError
 from moola.promotion.guard_core import Guard
+from moola.promotion.guard_doors import (
+    Doors,
+    close_flask_routes,
+    native_routes,
+    report_unknown,
+    unknown_native_routes,
+)
 from moola.promotion.ledger import SCHEMES, Ledger, is_database
 from moola.promotion.webhooks import Webhooks
 
@@ -35,12 +41,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 APP_NAME = "moola"
-_ARTIFACT_ROUTES = "mlflow-artifacts"
-# Routes that run commands on the host, and the methods that make them do so.
-_CLOSED = {
-    "/mlflow/assistant/": ("GET", "POST", "PUT", "PATCH", "DELETE"),
-    "/ajax-api/3.0/jobs": ("POST", "PUT", "PATCH"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def create_app() -> FastAPI:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     guard = guard_from_environment(os.environ)
     guard.note_keys()
-    _install(guard)
+    unknown = _install(guard)
     from mlflow.server import app as flask_app
     from mlflow.server.fastapi_app import create_fastapi_app
 
@@ -153,7 +153,9 @@ def create_app() -> FastAPI:
         application = _with_log_in(flask_app)
     else:
         application = create_fastapi_app(flask_app)
-    application.add_middleware(_Doors, max_bytes=guard.policy.max_body_mib << 20)
+    routes = native_routes(application)
+    application.add_middleware(Doors, routes=routes, max_bytes=guard.policy.max_body_mib << 20)
+    report_unknown([*unknown, *close_flask_routes(flask_app), *unknown_native_routes(application)])
     return application
 
 
@@ -198,24 +200,40 @@ def guard_from_environment(env: Mapping[str, str]) -> Guard:
     )
 
 
-def _install(guard: Guard) -> None:
-    """Put guarded stores and repositories in the place of MLflow's in this process."""
+def _install(guard: Guard) -> list[str]:
+    """Put guarded stores and repositories in the place of MLflow's in this process.
+
+    MLflow's server code also opens stores as a client would (to link prompts, to look up logged
+    models), so those are replaced as well. Returns the methods that the census does not know.
+    """
     from mlflow.server import handlers
+    from mlflow.tracking._model_registry import utils as registry_client
+    from mlflow.tracking._tracking_service import utils as tracking_client
 
+    from moola.promotion import guard_registry, guard_tracking
     from moola.promotion.guard_artifacts import guard_all_repositories
-    from moola.promotion.guard_registry import GuardedRegistryStore
-    from moola.promotion.guard_tracking import GuardedTrackingStore
 
-    def registry_store(store_uri: str) -> GuardedRegistryStore:
-        return GuardedRegistryStore(store_uri, guard=guard)
+    def registry_store(store_uri: str) -> Any:
+        return guard_registry.GuardedRegistryStore(store_uri, guard=guard)
 
-    def tracking_store(store_uri: str, artifact_uri: str | None) -> GuardedTrackingStore:
-        return GuardedTrackingStore(store_uri, artifact_uri, guard=guard)
+    def tracking_store(store_uri: str, artifact_uri: str | None = None) -> Any:
+        return guard_tracking.GuardedTrackingStore(
+            store_uri, artifact_uri or guard.artifact_root, guard=guard
+        )
+
+    def registry_client_store(store_uri: str, **_: Any) -> Any:
+        return registry_store(store_uri)
 
     for scheme in SCHEMES:
         handlers._model_registry_store_registry.register(scheme, registry_store)
         handlers._tracking_store_registry.register(scheme, tracking_store)
-    guard_all_repositories(guard)
+        registry_client._get_store_registry().register(scheme, registry_client_store)
+        tracking_client._tracking_store_registry.register(scheme, tracking_store)
+    return [
+        *guard_registry.UNKNOWN_METHODS,
+        *guard_tracking.UNKNOWN_METHODS,
+        *guard_all_repositories(guard),
+    ]
 
 
 def _check_database(address: str) -> None:
@@ -254,47 +272,3 @@ def _enforces(policy: PromotionPolicy, *, auth: bool) -> tuple[str, ...]:
         lines.append("NOT pinned: the gate thresholds (set thresholds_sha256 in the policy)")
     lines.append("users log in" if auth else "NOT on: log-in (start with auth)")
     return tuple(lines)
-
-
-class _Doors:
-    """ASGI middleware: nothing that runs commands on the host, no oversized bodies."""
-
-    def __init__(self, app: Any, *, max_bytes: int):
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        route, upload, _ = scope["path"].partition(f"/{_ARTIFACT_ROUTES}/artifacts/")
-        if any(r in f"{route}/" and scope["method"] in m for r, m in _CLOSED.items()):
-            sentence = "jobs and the assistant are off on this server"
-            await _answer(send, 403, "PERMISSION_DENIED", sentence)
-            return
-        if upload:
-            await self.app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self.max_bytes:
-            limit = f"the body is larger than {self.max_bytes >> 20} MiB"
-            await _answer(send, 413, "BAD_REQUEST", limit)
-            return
-        seen = 0
-
-        async def counted() -> Any:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
-                return {"type": "http.disconnect"}
-            return message
-
-        await self.app(scope, counted, send)
-
-
-async def _answer(send: Any, status: int, code: str, message: str) -> None:
-    body = json.dumps({"error_code": code, "message": message}).encode()
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import unquote, urlsplit
+from typing import NoReturn
 
 from moola.config.promotion import PromotionPolicy
+from moola.errors import PromotionRefused
 from moola.promotion.checks import check_evidence
 from moola.promotion.evidence import Evidence
+from moola.promotion.guard_frozen import Frozen, Places, find_frozen
+from moola.promotion.guard_uploads import Uploads
 from moola.promotion.key_changes import note_key_changes
 from moola.promotion.keys import TrustedKeys, load_trusted_keys
 from moola.promotion.ledger import MOVES, Draft, Entry, Ledger, same_windows
 from moola.promotion.webhooks import Webhooks
 
-if TYPE_CHECKING:
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frozen:
-    """Runs, logged models and places in the artifact store that a promotion has frozen."""
-
-    runs: frozenset[str] = field(default_factory=frozenset)
-    models: frozenset[str] = field(default_factory=frozenset)
-    places: frozenset[str] = field(default_factory=frozenset)
-
-    def covers(self, place: str) -> bool:
-        """Return whether changing `place` would touch something frozen, inside it or above it."""
-        return any(
-            place == p or place.startswith(p + "/") or p.startswith(place.rstrip("/") + "/")
-            for p in self.places
-        )
+_LONGEST_WAIT_SECONDS = 20.0
 
 
 @dataclass(kw_only=True)
@@ -72,6 +55,11 @@ class Guard:
     webhooks: Webhooks | None = None
     _frozen: tuple[int, Frozen] | None = field(default=None, init=False)
     _frozen_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _readers: dict[str, threading.Lock] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.places = Places(destination=self.artifacts_destination, root=self.artifact_root)
+        self.uploads = Uploads(self.ledger)
 
     def trusted_keys(self) -> TrustedKeys:
         """Read the trusted keys as they are now."""
@@ -105,20 +93,26 @@ class Guard:
         known = self._frozen
         if known is None or known[0] != last:
             with self._frozen_lock:
-                known = (last, self._find_frozen())
+                known = (last, find_frozen(self.places, self._moved()))
                 self._frozen = known
         return known[1]
 
-    def place(self, address: str) -> str:
-        """Return one spelling for the place an artifact address means on this server."""
-        parts = urlsplit(address)
-        if parts.scheme == "mlflow-artifacts":
-            base = self.place(self.artifacts_destination)
-            return _joined(base, unquote(parts.path))
-        if parts.scheme in ("", "file"):
-            path = address if parts.scheme == "" else unquote(parts.path)
-            return os.path.realpath(path)
-        return _joined(f"{parts.scheme}://{parts.netloc}", unquote(parts.path))
+    @contextmanager
+    def reading_files(self, user: str) -> Iterator[None]:
+        """Let one user have the files of one version read at a time, so that nobody else waits."""
+        lock = self._readers.setdefault(user, threading.Lock())
+        if not lock.acquire(timeout=_LONGEST_WAIT_SECONDS):
+            raise PromotionRefused(
+                f"another promotion that {user} asked for is still being checked",
+                remedy="Try again when it has ended",
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _moved(self) -> set[tuple[str, str]]:
+        return {(e.name, str(e.version_to)) for e in self.ledger.entries(events=MOVES)}
 
     def reasons_against(
         self,
@@ -127,18 +121,17 @@ class Guard:
         name: str,
         version: str,
         run_id: str | None,
-        model_sha256: str,
         champion: str | None,
         entries: list[Entry],
         user: str | None,
     ) -> list[str]:
-        """Return why signed evidence does not put a version into Production; empty if it does."""
+        """Return why signed evidence does not put a version into Production, its files left out."""
         reasons = check_evidence(
             evidence,
             name=name,
             version=version,
             run_id=run_id,
-            model_sha256=model_sha256,
+            model_sha256=None,  # the files are read once all else is good
             policy=self.policy,
             now=self.ledger.clock(),
         )
@@ -155,37 +148,6 @@ class Guard:
         if self.policy.promoters and user not in self.policy.promoters:
             reasons.append(f"user {user} may not move Production")
         return reasons
-
-    def _find_frozen(self) -> Frozen:
-        from mlflow.exceptions import MlflowException
-        from mlflow.server import handlers
-
-        registry: SqlAlchemyStore = handlers._get_model_registry_store()
-        runs, models, places = set(), set(), set()
-        moved = {(e.name, str(e.version_to)) for e in self.ledger.entries(events=MOVES)}
-        for name, version in moved:
-            try:
-                found = registry.get_model_version(name, version)
-                places.add(self.place(registry.get_model_version_download_uri(name, version)))
-            except MlflowException as error:
-                _require_absence(error)
-                continue
-            if (found.source or "").startswith("models:/m-"):
-                models.add(found.source.removeprefix("models:/").split("/")[0])
-            if found.run_id:
-                runs.add(found.run_id)
-                try:
-                    info = handlers._get_tracking_store().get_run(found.run_id).info
-                    places.add(self.place(info.artifact_uri))
-                except MlflowException as error:
-                    _require_absence(error)
-        return Frozen(runs=frozenset(runs), models=frozenset(models), places=frozenset(places))
-
-
-def _require_absence(error: MlflowException) -> None:
-    """Raise what a store answers but that a thing is gone: unknown is not unfrozen."""
-    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-        raise error
 
 
 def deny(sentence: str) -> NoReturn:
@@ -231,13 +193,3 @@ def _test_set_reasons(evidence: Evidence, entries: list[Entry]) -> list[str]:
             f"number {least} in this server's ledger"
         )
     return reasons
-
-
-def _joined(base: str, path: str) -> str:
-    kept: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del kept[-1:]
-        elif part not in ("", "."):
-            kept.append(part)
-    return "/".join([base.rstrip("/"), *kept])

@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.entities.model_registry.model_version_stages import get_canonical_stage
-from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
+from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
+from mlflow.store.model_registry.dbmodels.models import (
+    SqlModelVersion,
+    SqlRegisteredModelAlias,
+    SqlRegisteredModelTag,
+)
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.validation import _validate_model_version
 from sqlalchemy.orm import Session
 
-from moola.config.names import ALIAS_PRODUCTION, STAGE_ARCHIVED, STAGE_PRODUCTION
-from moola.config.promotion import TAG_PROMOTION_EVIDENCE
+from moola.config.names import (
+    ALIAS_PRODUCTION,
+    REGISTERED_MODEL,
+    STAGE_ARCHIVED,
+    STAGE_PRODUCTION,
+)
+from moola.config.promotion import TAG_PROMOTION_EVIDENCE, folded
 from moola.errors import MoolaError, PromotionRefused
+from moola.promotion.checks import changed_files
 from moola.promotion.digest import model_files_digest
 from moola.promotion.evidence import Evidence, SignedEvidence, verify
+from moola.promotion.guard_census import REGISTRY, close_unknown
 from moola.promotion.guard_core import Guard, deny
-from moola.promotion.guard_files import version_files
+from moola.promotion.guard_files import State, VersionFiles
+from moola.promotion.guard_frozen import is_inside
 from moola.promotion.ledger import MOVES, Draft, Entry, append_entry, open_intent, read_entries
 from moola.promotion.ledger_schema import lock_for_append
 from moola.promotion.referee import referee
 
 _ASK = "Moola guards it: run `moola promote` or `moola rollback`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """A version that asks for Production, what speaks for it, and whom it would replace."""
+
+    evidence: Evidence
+    signed: SignedEvidence
+    champion: str | None
+    files: VersionFiles
+
+    def require_digest(self, model_sha256: str) -> None:
+        """Raise PromotionRefused unless the evidence is about files of this digest."""
+        subject = f"version {self.evidence.version} of {self.evidence.name}"
+        if reason := changed_files(self.evidence, model_sha256):
+            raise PromotionRefused(f"{subject} may not be in Production: {reason}")
 
 
 class GuardedRegistryStore(SqlAlchemyStore):
@@ -100,50 +130,123 @@ class GuardedRegistryStore(SqlAlchemyStore):
                 self._refuse(name, version, f"version {version} of {name} has held Production")
         super().delete_model_version(name, version)
 
+    def create_registered_model(
+        self, name: str, tags: Any = None, *args: Any, **kwargs: Any
+    ) -> RegisteredModel:
+        """Create a registered model; the name of a guarded one is not for a prompt."""
+        models = (REGISTERED_MODEL, *self.guard.policy.models)
+        if name in models and IS_PROMPT_TAG_KEY in map(folded, _keys(tags)):
+            self._refuse(name, None, f"{name} is a guarded model, not a prompt")
+        return super().create_registered_model(name, tags, *args, **kwargs)
+
+    def create_model_version(
+        self, name: str, source: str, run_id: str | None = None, tags: Any = None, **kwargs: Any
+    ) -> ModelVersion:
+        """Register a version, but none whose place is above a frozen one."""
+        if self.guard.policy.guards(name):
+            self._refuse_reserved(name, None, _keys(tags))
+            place = self.guard.places.of(source)
+            if any(is_inside(frozen, place) for frozen in self.guard.frozen().places):
+                deny(f"{source} holds files of a version that held Production; give a folder below")
+        return super().create_model_version(name, source, run_id, tags, **kwargs)
+
+    def set_registered_model_tag(self, name: str, tag: Any) -> None:
+        """Tag a model, but not with what MLflow itself decides by."""
+        self._refuse_reserved(name, None, (tag.key,))
+        super().set_registered_model_tag(name, tag)
+
+    def delete_registered_model_tag(self, name: str, key: str) -> None:
+        """Delete a tag of a model, but none that MLflow itself decides by."""
+        self._refuse_reserved(name, None, (key,))
+        super().delete_registered_model_tag(name, key)
+
+    def set_model_version_tag(self, name: str, version: str, tag: Any) -> None:
+        """Tag a version, but not with what MLflow itself decides by."""
+        self._refuse_reserved(name, version, (tag.key,))
+        super().set_model_version_tag(name, version, tag)
+
+    def delete_model_version_tag(self, name: str, version: str, key: str) -> None:
+        """Delete a tag of a version, but none that MLflow itself decides by."""
+        self._refuse_reserved(name, version, (key,))
+        super().delete_model_version_tag(name, version, key)
+
+    def _refuse_reserved(self, name: str, version: str | None, keys: Iterable[str]) -> None:
+        """Refuse tags by which MLflow hides a model, or tells a prompt from a model."""
+        reserved = sorted(filter(_is_reserved, keys))
+        if not reserved or not self.guard.policy.guards(name):
+            return
+        makes_a_prompt = IS_PROMPT_TAG_KEY in map(folded, reserved)
+        if self._is_prompt(name) and (version is not None or not makes_a_prompt):
+            return
+        self._refuse(name, version, f"MLflow itself decides by tag {reserved[0]} of {name}")
+
+    def _is_prompt(self, name: str) -> bool:
+        query = sa.select(SqlRegisteredModelTag.value).where(
+            SqlRegisteredModelTag.name == name, SqlRegisteredModelTag.key == IS_PROMPT_TAG_KEY
+        )
+        with self.engine.connect() as connection:
+            return str(connection.execute(query).scalar()).lower() == "true"
+
     def _put_in_production(self, name: str, version: str) -> None:
-        """Check the evidence and move stage, alias, archive and ledger in one transaction."""
+        """Check the evidence and move stage, alias, archive and ledger in one transaction.
+
+        The order is from cheap to dear: signature, subject, policy, champion and looks first, then
+        the files, read outside lock and transaction; inside, all is asked again, of the files only
+        whether they are still as they were read.
+        """
         self.get_model_version(name, version)  # answers 404 for what does not exist
         try:
+            with Session(self.engine) as session:
+                if self._in_production(session, name) == ({version}, version):
+                    return
+                case = self._checked(session, name, version)
+            with self.guard.reading_files(caller()):
+                state = self._read(case)
             self.guard.note_keys()
-            scored = self._refereed(name, version)
             with self.guard.files_held(exclusive=True), self._exclusive() as session:
                 if self._in_production(session, name) == ({version}, version):
                     return
-                evidence, signed, champion = self._checked(session, name, version)
-                if scored not in (None, evidence.digest):
-                    raise PromotionRefused("its evidence was replaced while the referee scored it")
-                self._move(session, name, version)
-                entry = self._write_down(session, evidence, signed, champion)
+                entry = self._decide(session, case, state)
         except PromotionRefused as refusal:
             self._refuse(name, version, str(refusal))
         except MoolaError as error:
             self._refuse(name, version, f"the server cannot check it: {error}")
         self.guard.announce(entry)
 
-    def _refereed(self, name: str, version: str) -> str | None:
-        """Have the referee score a version; return the digest of the evidence it agrees with.
+    def _read(self, case: _Case) -> State:
+        """Read the files a case is about; return their state before they were read.
 
-        It takes seconds, so it comes before the transaction, which then asks for the same evidence
-        and the same files again.
+        Raises
+        ------
+        PromotionRefused
+            If they are not those the evidence is about, or the referee finds other figures.
         """
-        if self.guard.policy.referee_data is None:
-            return None
-        with Session(self.engine) as session:
-            if self._in_production(session, name) == ({version}, version):
-                return None
-            evidence, _, _ = self._checked(session, name, version)
-            found = self._get_sql_model_version(session, name, version)
-            address = found.storage_location or found.source
-        if evidence.purpose != "rollback":
-            with version_files(address) as folder:
-                if model_files_digest(folder) != evidence.model_sha256:
-                    raise PromotionRefused("its files changed while the referee read them")
-                referee(folder, evidence, self.guard.policy)
-        return evidence.digest
+        state = case.files.state()
+        if self.guard.policy.referee_data is None or case.evidence.purpose == "rollback":
+            case.require_digest(case.files.digest())
+            return state
+        with case.files.copied() as folder:
+            case.require_digest(model_files_digest(folder))
+            referee(folder, case.evidence, self.guard.policy)
+        return state
 
-    def _checked(
-        self, session: Session, name: str, version: str
-    ) -> tuple[Evidence, SignedEvidence, str | None]:
+    def _decide(self, session: Session, read: _Case, state: State) -> Entry:
+        """Check a case again inside the transaction, move Production and write it down."""
+        case = self._checked(session, read.evidence.name, read.evidence.version)
+        if case.evidence.digest != read.evidence.digest or case.files.place != read.files.place:
+            raise PromotionRefused("its evidence was replaced while its files were read")
+        if until := self.guard.uploads.open_until(session.connection(), case.files.place):
+            raise PromotionRefused(
+                f"its files may still be written to, by an upload or an address valid to {until}",
+                remedy="Try again after that",
+            )
+        if case.files.state() != state:
+            raise PromotionRefused("its files changed while they were checked")
+        self._move(session, case.evidence.name, case.evidence.version)
+        return self._write_down(session, case.evidence, case.signed, case.champion)
+
+    def _checked(self, session: Session, name: str, version: str) -> _Case:
+        """Return what speaks for a version once all that needs none of its files is good."""
         found = self._get_sql_model_version(session, name, version)
         tags = {tag.key: tag.value for tag in found.model_version_tags}
         subject = f"version {version} of {name} may not be in Production"
@@ -158,14 +261,14 @@ class GuardedRegistryStore(SqlAlchemyStore):
             name=name,
             version=version,
             run_id=found.run_id,
-            model_sha256=_files_digest(found.storage_location or found.source),
             champion=champion,
             entries=read_entries(session.connection(), name),
             user=authenticated_user(),
         )
         if reasons:
             raise PromotionRefused(f"{subject}: {'; '.join(reasons)}")
-        return evidence, signed, champion
+        files = VersionFiles(self.guard.places, str(found.storage_location or found.source))
+        return _Case(evidence=evidence, signed=signed, champion=champion, files=files)
 
     def _in_production(self, session: Session, name: str) -> tuple[set[str], str | None]:
         """Return the holders of the stage and the version the alias names."""
@@ -267,9 +370,12 @@ def _plain(version: str) -> str:
     return str(int(_validate_model_version(version)))
 
 
-def _files_digest(address: str) -> str:
-    with version_files(address) as folder:
-        return model_files_digest(folder)
+def _keys(tags: Any) -> list[str]:
+    return [str(tag.key) for tag in tags or ()]
+
+
+def _is_reserved(key: str) -> bool:
+    return folded(key).startswith(("mlflow.", "_mlflow"))
 
 
 def authenticated_user() -> str | None:
@@ -291,3 +397,6 @@ def caller() -> str:
     if flask.has_request_context() and flask.request.remote_addr:
         return f"client at {flask.request.remote_addr}"
     return "server"
+
+
+UNKNOWN_METHODS = close_unknown(GuardedRegistryStore, REGISTRY, deny)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,7 @@ def worker_app() -> FastAPI:
         raise SystemExit(error.exit_code) from None
 
 
-def serve(config: ServeConfig) -> None:
+def serve(config: ServeConfig, *, on_verified: Callable[[], None] = lambda: None) -> None:
     """Serve until stopped.
 
     The bearer token is read from ``MOOLA_SERVE_TOKEN``.
@@ -177,6 +178,8 @@ def serve(config: ServeConfig) -> None:
     ----------
     config
         What to serve, where, and its limits.
+    on_verified
+        Called once what is served is loaded and verified, before the server listens.
 
     Raises
     ------
@@ -186,11 +189,13 @@ def serve(config: ServeConfig) -> None:
     import uvicorn
 
     from moola.serving.app import create_app
+    from moola.serving.heads import BoundedHeads
     from moola.serving.observe import log_to_stderr
 
     options: dict[str, Any] = {
         "host": config.host,
         "port": config.port,
+        "http": BoundedHeads,
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -200,10 +205,13 @@ def serve(config: ServeConfig) -> None:
     log_to_stderr()
     source = make_source(config)
     if config.workers == 1:
-        uvicorn.run(create_app(config, source, token=os.environ.get(ENV_TOKEN)), **options)
+        app = create_app(config, source, token=os.environ.get(ENV_TOKEN))
+        on_verified()
+        uvicorn.run(app, **options)
         return
     if version := source.wanted():
         source.load(version)  # what is refused ends here, not in a worker that is started for ever
+    on_verified()
     with tempfile.TemporaryDirectory(prefix="moola-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         os.environ[ENV_SETTINGS] = json.dumps(config.to_dict())

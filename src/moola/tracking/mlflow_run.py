@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any
 
 import mlflow
@@ -21,20 +18,17 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from moola.config import names
 from moola.errors import MoolaError, TrackingError, one_line
+from moola.interrupt import Terminated, sigterm_raises
 from moola.tracking.lineage import environment, git_state, git_tags
 from moola.tracking.run import TrackedRun, tag_texts
 from moola.tracking.sender import Sender
 from moola.tracking.spool import Spool, left_spools
 from moola.tracking.store import absolute_uri, artifact_location, connect, open_store, shown
 
-__all__ = ["Terminated", "TrackedRun", "child_run", "fail_joined_run", "tracked_run"]
+__all__ = ["TrackedRun", "child_run", "fail_joined_run", "tracked_run"]
 
 _LOG = logging.getLogger(__name__)
 _RUN_VARIABLE = "MLFLOW_RUN_ID"
-
-
-class Terminated(BaseException):
-    """The process was asked to stop (SIGTERM)."""
 
 
 @contextmanager
@@ -55,7 +49,7 @@ def tracked_run(
     A store that is away holds nothing up: the run goes into the spool and reaches the store with
     the next run or ``moola sync``. What earlier runs left there is sent beside this one.
     """
-    with _sender(open_store(tracking_uri)) as sender, _sigterm_raises():
+    with _sender(open_store(tracking_uri)) as sender, sigterm_raises():
         run = _opened(sender, experiment, name)
         try:
             run.set_tags({names.TAG_STEP: step, **git_tags(run.git)})
@@ -176,19 +170,3 @@ def _end_badly(run: TrackedRun, error: BaseException) -> None:
         if not isinstance(error, MoolaError) and not killed:
             run.log_bytes(names.ARTIFACT_TRACEBACK, traceback.format_exc().encode())
         run.end("KILLED" if killed else "FAILED")
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Terminated(f"signal {signum}")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

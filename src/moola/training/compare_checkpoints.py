@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 
 from moola.models.checkpoint import Checkpoint
 from moola.models.load_report import layer_diagnosis, num_layers
+from moola.models.net_tensors import BUFFER, PARAMETER, same_bits
 from moola.models.pretrained_utils import LSTM_TENSOR, canonical_name, is_encoder_tensor
 
 AS_INITIALISED, TRAINED = "as initialised", "trained"
 _Z_LIMIT = 4.0
 _UNIFORM_KURTOSIS = 1.8
+_BUFFER = re.compile(r"(.*\.)?(running_mean|running_var|num_batches_tracked|_u|_v|\w+_u)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +48,17 @@ class InitSignal:
 class TensorPair:
     """One tensor that both checkpoints have, under its bare name.
 
+    `kind` is ``parameter`` or ``buffer``, told by the names that PyTorch gives buffers and by whole
+    numbers, as a checkpoint does not say. `equal` compares bits, and values where types differ;
     `relative_change` is ``|b - a| / |a|``, None where shapes differ; signals are None for what is
     not an LSTM's.
     """
 
     name: str
+    kind: str
     is_encoder: bool
+    type_a: str
+    type_b: str
     shape_a: tuple[int, ...]
     shape_b: tuple[int, ...]
     equal: bool
@@ -64,7 +72,8 @@ class TensorPair:
 class CheckpointComparison:
     """What two checkpoints have in common, and not.
 
-    `only_a` and `only_b` are bare names; `layers_a` and `layers_b` count LSTM layers.
+    `only_a` and `only_b` are bare names, `encoder_only_a` and `encoder_only_b` those of the encoder
+    among them; `layers_a` and `layers_b` count LSTM layers.
     """
 
     a: str
@@ -74,6 +83,8 @@ class CheckpointComparison:
     only_b: tuple[str, ...]
     layers_a: int
     layers_b: int
+    encoder_only_a: tuple[str, ...] = ()
+    encoder_only_b: tuple[str, ...] = ()
 
     def encoder_pairs(self) -> tuple[TensorPair, ...]:
         """Return the pairs of the encoder."""
@@ -81,7 +92,12 @@ class CheckpointComparison:
 
     def findings(self) -> list[str]:
         """Return what it means, in words, the gravest first."""
-        return [*_layer_findings(self), *_encoder_findings(self), *_signal_findings(self)]
+        return [
+            *_layer_findings(self),
+            *_encoder_findings(self),
+            *_only_findings(self),
+            *_signal_findings(self),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values."""
@@ -111,15 +127,24 @@ def compare_checkpoints(
         for name in a
         if name in b
     ]
+    only_a, only_b = tuple(n for n in a if n not in b), tuple(n for n in b if n not in a)
     return CheckpointComparison(
         a=names[0],
         b=names[1],
         pairs=tuple(pairs),
-        only_a=tuple(n for n in a if n not in b),
-        only_b=tuple(n for n in b if n not in a),
+        only_a=only_a,
+        only_b=only_b,
         layers_a=num_layers(_lstm(a)),
         layers_b=num_layers(_lstm(b)),
+        encoder_only_a=tuple(n for n in only_a if a[n][1]),
+        encoder_only_b=tuple(n for n in only_b if b[n][1]),
     )
+
+
+def tensor_kind(name: str, tensor: torch.Tensor) -> str:
+    """Return ``buffer`` for what PyTorch names so or holds no fractions, else ``parameter``."""
+    fractions = tensor.is_floating_point() or tensor.is_complex()
+    return PARAMETER if fractions and not _BUFFER.fullmatch(name) else BUFFER
 
 
 def init_signal(name: str, tensor: torch.Tensor) -> InitSignal | None:
@@ -162,16 +187,22 @@ def _pair(name: str, a: torch.Tensor, b: torch.Tensor, *, is_encoder: bool) -> T
     same_shape = a.shape == b.shape
     difference = change = None
     if same_shape and a.numel():
-        moved = (b.double() - a.double()).abs()
+        wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+        start = a.to(wide)
+        moved = (b.to(wide) - start).abs()
         difference = float(moved.max())
-        norm = float(a.double().norm())
+        norm = float(start.norm())
         change = float(moved.norm()) / norm if norm else (0.0 if difference == 0 else math.inf)
+    same_values = same_shape and difference in (0.0, None)
     return TensorPair(
         name=name,
+        kind=tensor_kind(name, a),
         is_encoder=is_encoder,
+        type_a=str(a.dtype).removeprefix("torch."),
+        type_b=str(b.dtype).removeprefix("torch."),
         shape_a=tuple(a.shape),
         shape_b=tuple(b.shape),
-        equal=same_shape and difference in (0.0, None),
+        equal=same_bits(a, b) if a.dtype == b.dtype else same_values,
         largest_difference=difference,
         relative_change=None if change is None or math.isinf(change) else change,
         signal_a=init_signal(name, a),
@@ -206,6 +237,12 @@ def _encoder_findings(found: CheckpointComparison) -> list[str]:
     if not pairs:
         return ["the two have no encoder tensor in common"]
     equal = sum(p.equal for p in pairs)
+    cast = [p for p in pairs if p.type_a != p.type_b]
+    if equal == len(pairs) and cast:
+        return [
+            f"all {equal} encoder tensors are equal in value, {len(cast)} of them of another type, "
+            f"first {cast[0].name}: {cast[0].type_a} and {cast[0].type_b}"
+        ]
     if equal == len(pairs):
         if found.pairs == tuple(p for p in found.pairs if p.equal) and not found.only_b:
             return [f"all {len(found.pairs)} common tensors are equal to the bit"]
@@ -219,7 +256,27 @@ def _encoder_findings(found: CheckpointComparison) -> list[str]:
         line += f", by {min(changes):.1%} to {max(changes):.1%} of their norm"
     if equal:
         line += f"; equal: {', '.join(p.name for p in pairs if p.equal)}"
+    moved = [p for p in pairs if not p.equal]
+    if all(p.kind == BUFFER for p in moved):
+        return [
+            f"the encoder's weights are equal, but {len(moved)} of its buffers moved "
+            f"({', '.join(p.name for p in moved[:4])}{', ...' if moved[4:] else ''}): it was "
+            "frozen by its weights only and does not answer as before",
+            line,
+        ]
     return [line]
+
+
+def _only_findings(found: CheckpointComparison) -> list[str]:
+    """Return the encoder's tensors that one lacks, where the number of layers does not say it."""
+    if found.layers_a != found.layers_b:
+        return []
+    return [
+        f"{len(names)} encoder tensors are in {label} only: {', '.join(names[:4])}"
+        + (", ..." if names[4:] else "")
+        for label, names in ((found.a, found.encoder_only_a), (found.b, found.encoder_only_b))
+        if names
+    ]
 
 
 def _signal_findings(found: CheckpointComparison) -> list[str]:

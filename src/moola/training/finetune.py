@@ -23,7 +23,7 @@ from moola.models.callbacks import Callback, FitState
 from moola.models.checkpoint import read_checkpoint
 from moola.models.enhanced_simple_lstm import PRESETS
 from moola.models.fit_resume import StateFile, path_of_state
-from moola.models.pretrained_utils import is_encoder_tensor, load_pretrained_strict
+from moola.models.pretrained_utils import load_pretrained_strict
 from moola.training.forensics import WeightEvolution
 from moola.training.freeze import FreezeCallback, FreezeSchedule, make_schedule
 
@@ -304,9 +304,8 @@ class _LoadEncoder(Callback):
                 freeze_encoder=self.config.schedule != "none",
                 min_match_ratio=self.config.min_match_ratio,
             )
-            loaded = set(self.report["matched"])
-            own = (n for n, _ in state.net.named_parameters() if is_encoder_tensor(n))
-            state.never_frozen = frozenset(n for n in own if n not in loaded)
+            other = (tensor["name"] for tensor in self.report["mismatched"])
+            state.never_frozen = frozenset((*self.report["missing"], *other))
 
 
 class _OnEpoch(Callback):

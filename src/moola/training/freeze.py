@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import nn
 
 from moola.config.base import check_choice, check_count
 from moola.config.training import FREEZE_SCHEDULES
 from moola.errors import ConfigError
 from moola.models.callbacks import Callback, FitState
+from moola.models.frozen import all_frozen, plain_name, still_modules
+from moola.models.net_tensors import PARAMETER, NetTensor, net_tensors, shared_memory
 
 ENCODER = "encoder.*"
 
@@ -39,11 +40,17 @@ class FreezeSchedule:
         return [p for p in self.phases if p.first_epoch <= epoch][-1]
 
     def frozen_at(
-        self, epoch: int, tensors: list[str], never: frozenset[str] = frozenset()
+        self, epoch: int, tensors: Collection[str], never: Collection[str] = frozenset()
     ) -> set[str]:
-        """Return those of `tensors`, less `never`, that stand still in an epoch."""
+        """Return those of `tensors`, less `never`, that the patterns of an epoch name."""
         patterns = self.phase_at(epoch).frozen
-        return {t for t in tensors if t not in never and any(fnmatchcase(t, p) for p in patterns)}
+        return {t for t in tensors if t not in never and _named_by(patterns, t, tensors)}
+
+    def still_at(
+        self, epoch: int, tensors: Mapping[str, NetTensor], never: Collection[str] = frozenset()
+    ) -> set[str]:
+        """Return all that stands still in an epoch: what is named, and the buffers beside it."""
+        return all_frozen(tensors, self.frozen_at(epoch, tensors, never), never)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -139,19 +146,24 @@ class FreezeCallback(Callback):
     """Carry a schedule out: ``requires_grad``, the optimiser's groups and rate, the encoder's mode.
 
     A frozen tensor leaves the optimiser's parameter groups and loses its gradient, so it is neither
-    stepped nor decayed. A wholly frozen encoder runs in evaluation mode, without dropout. Early
-    stopping keeps no epoch from before the last phase, so that the kept weights have been through
-    the whole schedule.
+    stepped nor decayed. A wholly frozen module runs in evaluation mode, without dropout, and so
+    does one with frozen buffers, such as a batch norm: in every batch, whatever else switches modes
+    in between. Early stopping keeps no epoch from before the last phase, so that the kept weights
+    have been through the whole schedule.
     """
 
     def __init__(self, schedule: FreezeSchedule):
         self.schedule = schedule
+        self._still: list[torch.nn.Module] = []
 
     def on_fit_begin(self, state: FitState) -> None:
-        """Check that every pattern names a tensor and that every phase is reached."""
-        tensors = [name for name, _ in state.net.named_parameters()]
+        """Check that patterns name tensors, that none has two fates, that phases are reached."""
+        tensors = net_tensors(state.net)
+        shared = shared_memory(tensors)
         for phase in self.schedule.phases:
             _check_phase(phase, tensors)
+            frozen = self.schedule.still_at(phase.first_epoch, tensors, state.never_frozen)
+            _check_shared(phase, tensors, frozen, shared)
         last = self.schedule.phases[-1].first_epoch
         if last >= state.num_epochs:
             raise ConfigError(
@@ -169,32 +181,59 @@ class FreezeCallback(Callback):
     def on_epoch_begin(self, state: FitState) -> None:
         """Apply the phase in force."""
         phase = self.schedule.phase_at(state.epoch)
-        named = dict(state.net.named_parameters())
-        frozen = self.schedule.frozen_at(state.epoch, list(named), state.never_frozen)
-        for name, parameter in named.items():
-            parameter.requires_grad_(name not in frozen)
+        tensors = net_tensors(state.net)
+        frozen = self.schedule.still_at(state.epoch, tensors, state.never_frozen)
+        for name, entry in tensors.items():
+            if entry.kind == PARAMETER:
+                entry.tensor.requires_grad_(name not in frozen)
             if name in frozen:
-                parameter.grad = None
+                entry.tensor.grad = None
         for group, (rate, parameters) in zip(state.optimizer.param_groups, self._base, strict=True):
             group["lr"] = rate * phase.lr_factor
             group["params"] = [p for p in parameters if p.requires_grad]
-        encoder = getattr(state.net, "encoder", None)
-        if isinstance(encoder, nn.Module) and not any(
-            p.requires_grad for p in encoder.parameters()
-        ):
-            encoder.eval()
+        self._still = list(still_modules(state.net, tensors, frozen).values())
+        self.on_batch_begin(state)
+
+    def on_batch_begin(self, state: FitState) -> None:
+        """Put frozen modules into evaluation mode, which an evaluation may have ended."""
+        for module in self._still:
+            module.training = False
 
 
-def _check_phase(phase: Phase, tensors: list[str]) -> None:
+def _named_by(patterns: Collection[str], name: str, tensors: Collection[str]) -> bool:
+    names = {name, plain_name(name, tensors)}
+    return any(fnmatchcase(n, p) for n in names for p in patterns)
+
+
+def _check_phase(phase: Phase, tensors: Mapping[str, NetTensor]) -> None:
     for pattern in phase.frozen:
-        if not any(fnmatchcase(t, pattern) for t in tensors):
+        if not any(_named_by((pattern,), t, tensors) for t in tensors):
             parts = ", ".join(sorted({t.split(".")[0] for t in tensors}))
             raise ConfigError(
                 f"freeze pattern {pattern!r} names no tensor of the model",
                 limit=f"a pattern of {parts}",
             )
-    if all(any(fnmatchcase(t, p) for p in phase.frozen) for t in tensors):
+    names = [n for n, t in tensors.items() if t.kind == PARAMETER]
+    if all(_named_by(phase.frozen, n, tensors) for n in names):
         raise ConfigError(
-            f"the phase from epoch {phase.first_epoch + 1} on freezes all {len(tensors)} tensors",
+            f"the phase from epoch {phase.first_epoch + 1} on freezes all {len(names)} tensors",
             limit="at least one that trains",
         )
+
+
+def _check_shared(
+    phase: Phase,
+    tensors: Mapping[str, NetTensor],
+    frozen: set[str],
+    shared: list[tuple[str, str]],
+) -> None:
+    for pair in shared:
+        fates = {name in frozen for name in pair}
+        if len(fates) > 1 and any(tensors[name].kind == PARAMETER for name in pair):
+            still, free = sorted(pair, key=lambda name: name not in frozen)
+            raise ConfigError(
+                f"the phase from epoch {phase.first_epoch + 1} on freezes {still} but not {free}, "
+                "which lies in the same memory",
+                limit="both or neither",
+                remedy="Name both in the pattern, or give each its own tensor",
+            )

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from moola.errors import BadInput
 from moola.evaluation.plots import INK, RED, blank_figure, settled
+from moola.models.net_tensors import BUFFER
 
 _FROZEN = "#e4e8ec"
 _FLOOR = 1e-4
@@ -17,14 +18,14 @@ _FLOOR = 1e-4
 def evolution_figure(evolution: pa.Table, title: str) -> Figure:
     """Draw one row a tensor and one column an epoch, coloured by the change since the load.
 
-    Frozen cells are grey; a cell that should have trained and has not moved at all is red. The
-    encoder's tensors stand above the line, the head's below.
+    Frozen cells are grey; a cell that should have trained and has not moved at all is red (a buffer
+    need not move). The encoder's tensors stand above the line, the head's below.
 
     Parameters
     ----------
     evolution
         Of ``FinetuneResult.evolution``: columns ``epoch tensor part requires_grad moved_in_epoch
-        change_since_load``.
+        change_since_load``; ``kind`` and ``frozen`` tell buffers, which older tables do not have.
     title
         Above the figure.
 
@@ -49,9 +50,10 @@ def evolution_figure(evolution: pa.Table, title: str) -> Figure:
     still = np.zeros(change.shape, dtype=bool)
     for row in rows:
         cell = place[row["tensor"]], row["epoch"]
-        if row["requires_grad"]:
-            change[cell] = max(row["change_since_load"], _FLOOR)
-            still[cell] = not row["moved_in_epoch"]
+        is_buffer = row.get("kind") == BUFFER
+        if not row["frozen"] if is_buffer else row["requires_grad"]:
+            change[cell] = max(row["change_since_load"] or 0.0, _FLOOR)
+            still[cell] = not (is_buffer or row["moved_in_epoch"])
     height = 0.17 * len(tensors) + 1.4
     figure = blank_figure(7.2, height)
     _draw(figure, change, still, tensors)
