@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from moola.config.training import FinetuneConfig
 from moola.errors import PromotionRefused
 from moola.promotion.digest import model_files_digest
-from moola.promotion.limited import run_limited
+from moola.promotion.limited import SECONDS, run_limited
 
 if TYPE_CHECKING:
     from moola.promotion.packaging import Packaging
 
 _AGAIN = "Train it again with `moola train`"
 _TRIAL_WINDOWS = 16
+_LEAST_WINDOWS_A_SECOND = 100  # large sets take their time; a version is given no more than that
 _PASSED: dict[str, Inspection] = {}  # by digest, so that a command looks at a version once
 _THRESHOLD_TOLERANCE = 0.02  # a GPU's arithmetic moves a probability by less
 
@@ -93,7 +94,10 @@ def inspect(
         if windows is not None:
             asked["windows"] = str(Path(temporary) / "windows.npz")
             np.savez(str(asked["windows"]), X=windows[0], y=windows[1])
-        found = run_limited("inspect", asked, failed="the version cannot be used")
+        num = 0 if windows is None else len(windows[1])
+        seconds = SECONDS + num // _LEAST_WINDOWS_A_SECOND
+        failed = "the version cannot be used"
+        found = run_limited("inspect", asked, failed=failed, seconds=seconds)
     inspection = Inspection(
         sha256=sha256,
         config=FinetuneConfig.from_mapping(found["config"]),
