@@ -86,6 +86,7 @@ class World:
             "labeled_sha256": windows.sha256,
             "split": parts.name,
             "split_sha256": parts.digest(),
+            "num_windows": 100,
             **data,
         }
         document = {"data": stated, "thresholds_sha256": Thresholds.load().digest()}

@@ -275,15 +275,17 @@ def span_of_test(data: DataContainer) -> dict[str, str]:
 
 def _require_same_candidate(evidence: Evidence, candidate: Candidate) -> None:
     """Refuse unless the files that are evidenced state what the evidence says about training."""
-    shown = (evidence.model_sha256, evidence.uses_encoder, evidence.uses_synthetic)
-    stated = (candidate.model_sha256, candidate.uses_encoder, candidate.config.augments)
-    for what, said, found in zip(
-        ("SHA-256", "encoder", "augmentation"), shown, stated, strict=True
-    ):
+    compared = {
+        "SHA-256": (evidence.model_sha256, candidate.model_sha256),
+        "encoder": (evidence.uses_encoder, candidate.uses_encoder),
+        "augmentation": (evidence.uses_synthetic, candidate.config.augments),
+        "labelled set": (evidence.data.get("labeled"), candidate.config.labeled),
+    }
+    for what, (said, found) in compared.items():
         if said != found:
             raise PromotionRefused(
-                f"{what} of version {candidate.version} is {str(found)[:12]} by its own files",
-                limit=f"{str(said)[:12]}, as the evidence says",
+                f"{what} of version {candidate.version} is {str(found)[:40]} by its own files",
+                limit=f"{str(said)[:40]}, as the evidence says",
                 remedy=_EVALUATE,
             )
 
