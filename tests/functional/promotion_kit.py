@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow import MlflowClient
 
@@ -32,6 +34,7 @@ from moola.promotion.ledger import Ledger
 from moola.promotion.promote import promote
 from moola.promotion.rollback import rollback
 from moola.promotion.state import read_state
+from moola.serving.pyfunc import log_model
 
 NAME = "EnhancedSimpleLSTM"
 MLMODEL = "flavors:\n  python_function:\n    loader_module: net\nmodel_uuid: {uuid}\n"
@@ -48,28 +51,34 @@ def copied_client(template: Path, folder: Path) -> MlflowClient:
     return client
 
 
-def make_version(
-    client: MlflowClient,
-    folder: Path,
-    *,
-    weights: str = "w",
-    name: str = NAME,
-    checkpoint: Path | None = None,
-) -> str:
-    """Log a small model folder in a run, register it, and return the version's number.
+def make_packaged_version(client: MlflowClient, checkpoint: Path, *, name: str = NAME) -> str:
+    """Log a real checkpoint folder as `moola train` does and register it."""
+    stated = json.loads((checkpoint / "config.json").read_text())
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        mlflow.set_experiment("work")
+        with mlflow.start_run():
+            labels = tuple(stated["class_names"])
+            info = log_model(checkpoint, window_bars=stated["window_bars"], class_names=labels)
+        address = f"models:/{info.model_id}"
+        return str(mlflow.register_model(address, name, await_registration_for=None).version)
+    finally:
+        mlflow.set_tracking_uri(before)
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # set_experiment leaves it behind
 
-    The weights are mere words, or those of a real `checkpoint` folder.
-    """
+
+def make_version(
+    client: MlflowClient, folder: Path, *, weights: str = "w", name: str = NAME
+) -> str:
+    """Log a folder that is no model of Moola's in a run, register it; return the version."""
     experiment = client.get_experiment_by_name("work")
     assert experiment is not None
     run = client.create_run(experiment.experiment_id)
     model = folder / f"model-{run.info.run_id}"
     model.mkdir()
     (model / "MLmodel").write_text(MLMODEL.format(uuid=run.info.run_id))
-    if checkpoint is None:
-        (model / "weights.safetensors").write_text(weights)
-    else:
-        shutil.copytree(checkpoint, model / "artifacts" / "checkpoint")
+    (model / "weights.safetensors").write_text(weights)
     client.log_artifacts(run.info.run_id, str(model), "model")
     client.set_terminated(run.info.run_id)
     if not client.search_registered_models(f"name='{name}'"):

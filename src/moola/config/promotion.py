@@ -73,7 +73,7 @@ class PromotionPolicy(Config):
     referee_tolerance
         Largest difference between a signed metric and the referee's.
     referee_seconds, referee_memory_mib
-        Limits of the referee's process: time, and address space in MiB.
+        Limits of the referee's process: time, and memory beyond what the libraries take, in MiB.
     """
 
     required_gates: tuple[int, ...] = (0, 1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from moola.promotion.evidence import load_evidence, verify
 from moola.promotion.keys import TrustedKeys, load_trusted_keys
 from moola.promotion.promote import promote as ask_registry
 from moola.promotion.record import append_result, decision_record
-from moola.steps.candidate import Candidate, find_candidate
+from moola.steps.candidate import Candidate, find_candidate, find_version, refusals_noted
 from moola.steps.examine import Examiner, signed_report
 from moola.steps.registry import ledger_of, rules_now, signing_key
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
@@ -85,7 +86,9 @@ def promote(
         With every reason; the refusal stands in the ledger.
     """
     client = connect()
-    candidate = find_candidate(client, name, version)
+    number = find_version(client, name, version)
+    with nullcontext() if dry_run else refusals_noted(name, number, ledger_url):
+        candidate = find_candidate(client, name, number)
     with tracked_run(
         step="promote",
         experiment=names.EXPERIMENT_PROMOTION,

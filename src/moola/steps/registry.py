@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import getpass
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,14 @@ from moola.config.promotion import (
     TRUSTED_FOLDER,
     PromotionPolicy,
 )
+from moola.config.training import ENCODER_MODELS
+from moola.errors import PromotionRefused
 from moola.promotion.audit import Audit, audit_registry
+from moola.promotion.belief import Belief
 from moola.promotion.checkpoint import CheckpointFile
 from moola.promotion.decision import Decision
+from moola.promotion.entry import Entry
+from moola.promotion.fetched import fetched
 from moola.promotion.key_changes import REVOKED, TRUSTED, note_key_change
 from moola.promotion.keys import (
     TrustedKeys,
@@ -32,6 +37,7 @@ from moola.promotion.keys import (
     revoke,
 )
 from moola.promotion.ledger import Ledger
+from moola.promotion.proof import evidence_in, last_promotion
 from moola.promotion.remote import open_ledger
 from moola.promotion.rollback import History, history, set_challenger
 from moola.promotion.rollback import rollback as go_back
@@ -39,6 +45,7 @@ from moola.tracking.store import connect
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from mlflow import MlflowClient
 
 
 def ledger_of(url: str | None = None, project: Path = Path()) -> Ledger:
@@ -135,11 +142,45 @@ def read_history(
 
 
 def verify(name: str, *, ledger_url: str | None = None, project: Path = Path()) -> Audit:
-    """Check the ledger's chain, what each promotion rests on, and who holds Production."""
+    """Check the ledger's chain, what each promotion rests on, and who holds Production.
+
+    Versions of Moola's own models must also be Moola's own packaging, with the classes of the set
+    they were judged on; sets below ``data`` in the project are asked where evidence names none.
+    """
     client = connect()
     ledger = ledger_of(ledger_url, project)
     trusted = load_trusted_keys(project / TRUSTED_FOLDER)
-    return audit_registry(client, ledger, name, trusted)
+    audit = audit_registry(client, ledger, name, trusted)
+    belief = ledger.belief(trusted)
+    moves = ledger.moves(name, keys=trusted)
+    more = []
+    for version in dict.fromkeys(str(entry.version_to) for entry in moves):
+        found = _file_findings(client, moves, version, trusted, belief, data_root=project / "data")
+        more += [f"version {version}: {finding}" for finding in found]
+    return replace(audit, findings=(*audit.findings, *more))
+
+
+def _file_findings(
+    client: MlflowClient,
+    moves: list[Entry],
+    version: str,
+    trusted: TrustedKeys,
+    belief: Belief,
+    *,
+    data_root: Path,
+) -> list[str]:
+    """Return what is wrong with the files of a promoted version of Moola's own models."""
+    from moola.promotion.packaging import packaging_findings  # torch: not for `moola keys`
+
+    try:
+        entry = last_promotion(moves, version, belief)
+        evidence = evidence_in(entry, trusted)
+        if evidence.model not in ENCODER_MODELS:
+            return []
+        with fetched(client, entry.name, version) as folder:
+            return packaging_findings(folder, evidence, data_root=data_root)
+    except PromotionRefused as refusal:
+        return [str(refusal).rstrip(".")]
 
 
 @dataclass(frozen=True, kw_only=True)
