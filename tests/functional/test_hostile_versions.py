@@ -296,7 +296,7 @@ def test_swapped_classes_of_a_version_promoted_before_are_found(
     assert packaging_findings(world.honest, signed, data_root=None) == []
 
     tag = world.client.get_model_version(NAME, version).tags["moola.evidence"]
-    world.ledger.append(
+    world.ledger.signing(world.key).append(
         Draft(
             event="promotion", who="ann", name=NAME, reason="r", version_to=version,
             evidence_digest=signed.digest,

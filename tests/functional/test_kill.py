@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from guard_server import Server, running
 from guard_world import honest
 from mlflow import MlflowClient
-from promotion_kit import NAME, copied_client, evaluate, forget_connections, make_version, trusting
+from promotion_kit import NAME, copied_client, evaluate, forget_connections, make_version
 
+from moola.config.promotion import TRUSTED_FOLDER
 from moola.promotion.audit import audit_registry
-from moola.promotion.keys import ensure_signing_key, load_signing_key
+from moola.promotion.keys import ensure_signing_key, load_signing_key, load_trusted_keys
 from moola.promotion.ledger import Ledger
 from moola.promotion.remote import RemoteLedger
 
@@ -117,7 +118,8 @@ def test_registry_and_ledger_agree_after_every_kill(
         assert champion(server) == last
         if victims is MANY:
             assert 0 < moved < len(victims)
-        findings = audit_registry(direct, Ledger(backend), NAME, trusting(key)).findings
+        keys = load_trusted_keys(tmp_path / TRUSTED_FOLDER)  # the server's own among them
+        findings = audit_registry(direct, Ledger(backend), NAME, keys).findings
         assert findings == ()
 
 

@@ -309,7 +309,7 @@ def test_sigterm_under_load_answers_what_it_took(stand: Stand, tmp_path: Path) -
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
             slow.join(10)
     assert len(replies[0].rows()) == len(many)
-    assert ended.si_status in (0, signal.SIGTERM)
+    assert ended.si_status == 143  # as every command ends on SIGTERM
     assert load.answers
     assert {reply.status for _, reply in load.answers} == {200}
     assert load.cut_off == []

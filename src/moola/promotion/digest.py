@@ -42,7 +42,7 @@ def model_files_digest(folder: Path) -> str:
     Raises
     ------
     PromotionRefused
-        If the folder holds no ``MLmodel`` or contains a symbolic link.
+        If the folder holds no ``MLmodel``, or something else than regular files and folders.
     """
     root = Path(folder)
     if not (root / "MLmodel").is_file():
@@ -54,6 +54,10 @@ def model_files_digest(folder: Path) -> str:
         if path.is_symlink():
             raise PromotionRefused(
                 f"{relative} of the model is a symbolic link", limit="regular files only"
+            )
+        if not (path.is_file() or path.is_dir()):
+            raise PromotionRefused(
+                f"{relative} of the model is a pipe or a device", limit="regular files only"
             )
         if path.is_file() and relative not in uncounted:
             digests[relative] = sha256_file(path)
