@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from moola.errors import DataError, one_line
 from moola.hashing import sha256_file
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
+ZONE_KEY = b"moola.timezone"  # of a bar file's schema: zone that its times were given, if any
+LOWEST_PRICE, HIGHEST_PRICE = 1e-37, 3e38  # what single precision, in which windows are kept, holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +178,14 @@ def repeated_mask(bars: Bars) -> NDArray[np.bool_]:
         mask[block.first : block.first + block.num_bars] = True
         mask[block.again : block.again + block.num_bars] = True
     return mask
+
+
+def is_step(step: Any, usual: float) -> Any:
+    """Return whether a distance of two bars, or each of an array of them, is the usual one.
+
+    The clocks of exchanges are off by a little, so a hundredth of it is allowed.
+    """
+    return abs(step - usual) <= usual / 100
 
 
 def gap_mask(bars: Bars) -> NDArray[np.bool_]:
