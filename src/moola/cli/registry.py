@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +87,7 @@ def challenger(
 
 def history(
     name: str = Name,
-    at: datetime | None = typer.Option(None, help="UTC time: who held Production then?"),
+    at: str | None = typer.Option(None, help="Time, UTC unless it says: who was it then?"),
     ledger: str = LedgerUrl,
     as_json: bool = AsJson,
 ) -> None:
@@ -96,12 +95,14 @@ def history(
 
     Example: `moola history --at 2026-01-31`
     """
+    from moola.config.data import parse_utc
     from moola.steps.registry import read_history
 
-    found = read_history(name, at=at, ledger_url=ledger or None)
+    when = parse_utc(at, "--at")
+    found = read_history(name, at=when, ledger_url=ledger or None)
     if as_json:
         entries = [dataclasses.asdict(entry) for entry in found.entries]
-        print_json({"champion": found.champion, "at": at, "entries": entries})
+        print_json({"champion": found.champion, "at": when, "entries": entries})
         return
     rows = table("seq", "time (UTC)", "event", "from", "to", "who", "reason")
     for entry in found.entries:
@@ -116,7 +117,7 @@ def history(
         )
     out = console()
     out.print(rows)
-    moment = f"at {at:%Y-%m-%d %H:%M}" if at else "now"
+    moment = f"at {when:%Y-%m-%d %H:%M}" if when else "now"
     out.print(f"In Production {moment}: {found.champion or 'nothing'}")
 
 

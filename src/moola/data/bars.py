@@ -34,12 +34,15 @@ class Bars:
         low <= open, close <= high.
     sha256
         Digest of the file the bars were read from.
+    zone
+        Zone that the bars' own times were given because they named none; None if they named one.
     """
 
     name: str
     time: NDArray[np.datetime64]
     ohlc: NDArray[np.float64]
     sha256: str
+    zone: str | None = None
 
     def __len__(self) -> int:
         return len(self.time)
@@ -97,7 +100,11 @@ def read_bars(path: Path) -> Bars:
             f"bar file {path} has a column of the wrong type: {one_line(error)}"
         ) from None
     check_bars(path.name, time, ohlc)
-    return Bars(name=path.stem, time=time, ohlc=ohlc, sha256=sha256_file(path))
+    zone = (table.schema.metadata or {}).get(ZONE_KEY)
+    return Bars(
+        name=path.stem, time=time, ohlc=ohlc, sha256=sha256_file(path),
+        zone=zone.decode() if zone is not None else None,
+    )  # fmt: skip
 
 
 def check_bars(name: str, time: NDArray[np.datetime64], ohlc: NDArray[np.float64]) -> None:

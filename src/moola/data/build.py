@@ -58,7 +58,7 @@ def plan_windows(bars: Bars, recipe: WindowRecipe, labels_folder: Path) -> Plan:
     """
     y, num_dropped, sources = None, 0, {bars.name: bars.sha256}
     if recipe.label == "file":
-        file = read_label_file(labels_folder / str(recipe.label_file))
+        file = read_label_file(labels_folder / str(recipe.label_file), recipe, bars.zone)
         starts, labels = place_labels(bars, recipe, file)
         fit = may_be_used(bars, recipe, starts, labels.end + 1)
         if not fit.any():

@@ -41,6 +41,8 @@ class TimeReader:
         Units that the source is known to mix in one column.
     otherwise
         Zone of times that name none where nobody gave one; None refuses them.
+    zone_option
+        What the user calls `zone`, for messages.
 
     Raises
     ------
@@ -58,12 +60,13 @@ class TimeReader:
         unnamed_zone: str | None = None,
         mixed_units: tuple[str, ...] = (),
         otherwise: str | None = "UTC",
+        zone_option: str = "--timezone",
     ):
         if epoch_unit is not None and epoch_unit not in EPOCH_UNITS:
             raise DataError(f"epoch unit is {epoch_unit!r}", limit=f"one of {epoch_unit_names()}")
         if epoch_unit is not None and time_format is not None:
             raise DataError("--time-format and --epoch-unit are both given", limit="one of the two")
-        self._zone, self._otherwise = zone, otherwise
+        self._zone, self._otherwise, self._zone_option = zone, otherwise, zone_option
         self._time_format = form_of_format(time_format) if time_format is not None else None
         words = self._time_format.words if self._time_format is not None else None
         if words is not None:  # 22:00 EST, read with %H:%M EST, is not UTC
@@ -224,25 +227,29 @@ class TimeReader:
         self.states_zone = states
         if states and self._zone is not None and not (utc and self._zone in _UTC_NAMES):
             raise DataError(
-                f"--timezone {self._zone} is given, but the times state their zone",
-                remedy="Leave --timezone out",
+                f"{self._zone_option} {self._zone} is given, but the times state their zone",
+                remedy=f"Leave {self._zone_option} out",
             )
         if states:
             return
         clash = self._header_zone and self._zone not in (None, self._header_zone)
         if clash and not (self._zone in _UTC_NAMES and self._header_zone in _UTC_NAMES):
             raise DataError(
-                f"--timezone {self._zone} is given, but the header says {self._header_zone}",
-                remedy="Leave --timezone out",
+                f"{self._zone_option} {self._zone} is given, but the header says "
+                f"{self._header_zone}",
+                remedy=f"Leave {self._zone_option} out",
             )
         if self._zone is None and self._header_zone is None:
             if self._unnamed_zone is not None:
                 raise DataError(
                     f"the times name no zone, and the file says {self._unnamed_zone!r}",
-                    remedy="Say which zone that is, for example --timezone Europe/Berlin",
+                    remedy=f"Say which zone that is, for example {self._zone_option} Europe/Berlin",
                 )
             if self._otherwise is None:
-                raise DataError("the times name no zone", remedy="Write them with Z or an offset")
+                raise DataError(
+                    "the times name no zone",
+                    remedy=f"Write them with Z or an offset, or say {self._zone_option}: UTC",
+                )
 
     def _localise(self, times: pa.Array) -> pa.Array:
         if times.type.tz is None:
