@@ -1,4 +1,4 @@
-"""Commands about data: init, ingest, build, split, synth, verify, show."""
+"""Commands about data: init, ingest, build, remove, split, synth, verify, show."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from moola.config.data import STRATEGIES, SplitRecipe, qualified
 
 if TYPE_CHECKING:
     from moola.data.audit_trail import Check
+    from moola.data.left_out import LeftOut
     from moola.data.registry import DataRegistry
 
 app = typer.Typer(no_args_is_help=True, help="Bars in, window sets and splits out.")
@@ -66,10 +67,13 @@ def build(
 
     registry = _registry(data_root)
     sets, splits = load_recipes(recipes)
+    registry.refuse_too_few(sets, splits)
     digests: dict[str, str] = {}
+    left_out: dict[str, LeftOut | None] = {}
     with progress_bars(quiet=as_json) as report:
         for name, recipe in sets.items():
-            digests[name] = registry.build_set(name, recipe, report=partial(report, name)).sha256
+            made = registry.build_set(name, recipe, report=partial(report, name))
+            digests[name], left_out[name] = made.sha256, made.left_out
         for name, split_recipe in splits.items():
             digests[f"splits/{name}"] = registry.build_split(name, split_recipe).digest()
     if as_json:
@@ -77,6 +81,31 @@ def build(
         return
     for name, digest in digests.items():
         console().print(f"{name:<36}{digest}")
+        if (count := left_out.get(name)) is not None:
+            console().print(f"{'':<36}{count.words}")
+            if count.warning is not None:
+                console().print(f"{'':<36}{styled('warning', 'yellow')}: {count.warning}")
+
+
+@app.command()
+def remove(
+    name: str = typer.Argument(
+        help="A set or a split (splits/...).", autocompletion=stored(*_SETS)
+    ),
+    data_root: str = DataRoot,
+    as_json: bool = AsJson,
+) -> None:
+    """Remove a set or a split that no run, version, split or other set refers to.
+
+    Example: `moola data remove splits/mine_fwd`
+    """
+    from moola.steps.data import remove as remove_data
+
+    remove_data(name, data_root=data_root)
+    if as_json:
+        print_json({"removed": name})
+        return
+    console().print(f"{name:<36}removed")
 
 
 @app.command()

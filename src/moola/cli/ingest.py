@@ -99,7 +99,8 @@ def ingest(
     sections = {
         "OUTCOME": {k.capitalize(): v for k, v in quality["facts"]["outcome"].items()},
         "BARS": {"File": done.path, "Format": quality["facts"]["format"]},
-        "QUALITY": {k.replace("_", " "): v for k, v in quality["counts"].items()},
+        "QUALITY": {k.replace("_", " "): v for k, v in quality["counts"].items()}
+        | {"windows": quality["facts"]["windows"]},
         "REPORT": {"Page": done.page_path, "JSON": done.report_path},
     }
     print_report(f"BAR SET {name}", sections)

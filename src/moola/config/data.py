@@ -46,6 +46,10 @@ class WindowRecipe(Config):
         no end of their own.
     cross_gaps
         Whether a window, label horizon included, may span a gap in the time line.
+    gap_bars
+        A gap is a distance of two bars of more than this many usual (median) ones.
+    exclude_repeated
+        Whether a window, label horizon included, must not touch a block of bars that stands twice.
     barrier_width
         ``triple_barrier`` only: distance of the barriers from the window's last close, in standard
         deviations of the window's close-to-close changes times sqrt(H).
@@ -66,6 +70,8 @@ class WindowRecipe(Config):
     label: str = "expansion"
     horizon_bars: int = 6
     cross_gaps: bool = False
+    gap_bars: float = 1.5
+    exclude_repeated: bool = True
     barrier_width: float = 1.0
     label_file: str | None = None
     label_timezone: str | None = None
@@ -79,8 +85,10 @@ class WindowRecipe(Config):
         check_count("window_bars", self.window_bars, low=max(2, self.horizon_bars))
         check_count("step_bars", self.step_bars)
         check_range("barrier_width", self.barrier_width, low=0, open_low=True)
-        if not isinstance(self.cross_gaps, bool):
-            raise ConfigError(f"cross_gaps is {self.cross_gaps!r}", limit="true or false")
+        check_range("gap_bars", self.gap_bars, low=1)
+        for name in ("cross_gaps", "exclude_repeated"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}", limit="true or false")
         for name in ("start", "end"):
             value: Any = getattr(self, name)
             if isinstance(value, date):  # what YAML makes of a time without quotes

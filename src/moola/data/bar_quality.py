@@ -29,6 +29,7 @@ from moola.hashing import sha256_file
 
 __all__ = ["Finding", "QualityReport", "assess"]
 _CANDIDATES = 1_000_000
+_NO_CLOCK = {"gaps": "none are counted: these bars do not come by the clock"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,21 +95,21 @@ def assess(
     Returns
     -------
     QualityReport
-        With gaps (longer than the usual distance of two bars), blocks of 2 or more bars that stand
-        again later price for price, flat bars (high = low) and jumps.
+        With gaps (longer than one and a half usual distances of two bars), blocks of 2 or more
+        bars that stand again later price for price, flat bars (high = low) and jumps.
     """
-    usual, num_bars, first, last = time_line(path)
-    gaps, num_gaps = find_gaps(path, usual)
-    blocks, note = _repeated_blocks(path, num_bars)
+    line = time_line(path)
+    gaps, num_gaps = find_gaps(path, line)
+    blocks, note = _repeated_blocks(path, line.num_bars)
     runs, num_runs, num_flat = find_flat_runs(path)
-    jumps, num_jumps, (median, mad), curve = find_jumps(path, num_bars, jump_mad, usual)
+    jumps, num_jumps, (median, mad), curve = find_jumps(path, line, jump_mad)
     return QualityReport(
         name=path.stem,
         sha256=sha256_file(path),
-        num_bars=num_bars,
-        first_bar=str(first),
-        last_bar=str(last),
-        bar_seconds=usual / 1e6,
+        num_bars=line.num_bars,
+        first_bar=str(line.first),
+        last_bar=str(line.last),
+        bar_seconds=line.usual / 1e6,
         counts={
             "gaps": num_gaps,
             "repeated_blocks": len(blocks),
@@ -125,7 +126,7 @@ def assess(
         change_median=median,
         change_mad=mad,
         jump_mad=jump_mad,
-        facts={**(facts or {}), **note},
+        facts={**(facts or {}), **note, **({} if np.isfinite(line.gap_limit) else _NO_CLOCK)},
         curve=curve,
     )
 

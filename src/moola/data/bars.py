@@ -16,6 +16,7 @@ from moola.hashing import sha256_file
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 ZONE_KEY = b"moola.timezone"  # of a bar file's schema: zone that its times were given, if any
+GAP_BARS = 1.5  # usual steps from one bar to the next; clocks jitter, and days have 25 hours
 LOWEST_PRICE, HIGHEST_PRICE = 1e-37, 3e38  # what single precision, in which windows are kept, holds
 
 
@@ -107,6 +108,14 @@ def read_bars(path: Path) -> Bars:
     )  # fmt: skip
 
 
+def num_bars(path: Path) -> int:
+    """Return how many bars a bar file holds, by its footer alone."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"bar file {path} cannot be read: {one_line(error)}") from None
+
+
 def check_bars(name: str, time: NDArray[np.datetime64], ohlc: NDArray[np.float64]) -> None:
     """Raise DataError, naming the first offending bar, unless times and prices keep their rules."""
     if len(time) == 0:
@@ -187,19 +196,49 @@ def repeated_mask(bars: Bars) -> NDArray[np.bool_]:
     return mask
 
 
+def usual_step(steps: NDArray[np.int64]) -> float:
+    """Return the median of the distances of two bars in microseconds; 0 where there is none."""
+    return float(np.median(steps)) if len(steps) else 0.0
+
+
 def is_step(step: Any, usual: float) -> Any:
     """Return whether a distance of two bars, or each of an array of them, is the usual one.
 
-    The clocks of exchanges are off by a little, so a hundredth of it is allowed.
+    The clocks of exchanges are off by a little, so a tenth of it is allowed.
     """
-    return abs(step - usual) <= usual / 100
+    return abs(step - usual) <= usual / 10
 
 
-def gap_mask(bars: Bars) -> NDArray[np.bool_]:
+def gap_limit(usual: float, num_usual: int, num_steps: int, gap_bars: float = GAP_BARS) -> float:
+    """Return the distance of two bars beyond which bars are missing.
+
+    Parameters
+    ----------
+    usual
+        The usual (median) distance.
+    num_usual, num_steps
+        How many of all distances are the usual one (`is_step`).
+    gap_bars
+        How many usual distances are no gap yet.
+
+    Returns
+    -------
+    float
+        Infinite for bars that come when something has been traded, not by the clock (dollar,
+        volume and tick bars): fewer than half of their distances are the usual one, and none of
+        them says that a bar is missing.
+    """
+    by_the_clock = num_steps < 3 or 2 * num_usual >= num_steps
+    return gap_bars * usual if by_the_clock else np.inf
+
+
+def gap_mask(bars: Bars, gap_bars: float = GAP_BARS) -> NDArray[np.bool_]:
     """Return True, shape (N,), for every bar that follows its predecessor too late.
 
-    Too late is more than the usual (median) distance between bars.
+    Too late is more than `gap_bars` of the usual (median) distance between bars; of bars that do
+    not come by the clock, none is.
     """
-    step = np.diff(bars.time)
-    usual = np.median(step.astype(np.int64)) if len(step) else 0
-    return np.r_[False, step.astype(np.int64) > usual]
+    steps = np.diff(bars.time).astype(np.int64)
+    usual = usual_step(steps)
+    num_usual = int(np.count_nonzero(is_step(steps, usual)))
+    return np.r_[False, steps > gap_limit(usual, num_usual, len(steps), gap_bars)]

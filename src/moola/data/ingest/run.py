@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from moola.config.data import check_name
+from moola.config.data import WindowRecipe, check_name
 from moola.data.bar_quality import QualityReport, assess
 from moola.data.bar_quality_page import quality_page
-from moola.data.bars import HIGHEST_PRICE, LOWEST_PRICE, PRICE_COLUMNS, ZONE_KEY
+from moola.data.bars import HIGHEST_PRICE, LOWEST_PRICE, PRICE_COLUMNS, ZONE_KEY, read_bars
 from moola.data.ingest.columns import Format, assign
 from moola.data.ingest.files import BarFile, open_bar_file
 from moola.data.ingest.options import IngestOptions
@@ -30,10 +30,12 @@ from moola.data.ingest.outcome import outcome_lines, outcome_of, refuse_absurd
 from moola.data.ingest.rows import RowReader, Tally
 from moola.data.ingest.spool import Spool
 from moola.data.ingest.varying import varying_texts
+from moola.data.windows import choose_starts
 from moola.errors import DataError, one_line
 from moola.hashing import atomic_file, sha256_file, write_json
 
 _BATCH_ROWS = 1 << 17
+_COUNTED_BARS = 2_000_000
 Progress = Callable[[int], None]
 
 
@@ -122,6 +124,7 @@ def ingest(
             "timezone": reader.clock.zone or "stated in the file",
             "repairs": dict(sorted(tally.repaired.items())),
         }
+        facts["windows"] = _windows_in_words(temporary / target.name, found.num_bars)
         if options.accept:
             facts["accepted"] = ", ".join(options.accept)
         quality = assess(temporary / target.name, jump_mad=options.jump_mad, facts=facts)
@@ -133,6 +136,21 @@ def ingest(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Ingested(path=target, report_path=json_path, page_path=page_path, report=quality)
+
+
+def _windows_in_words(path: Path, num_bars: int) -> str:
+    """Say how many windows the recipe that is usual would leave out of the bars, and why."""
+    if num_bars > _COUNTED_BARS:
+        return f"not counted: more than {_COUNTED_BARS:,} bars"
+    recipe = WindowRecipe(source=path.stem)
+    try:
+        words = choose_starts(read_bars(path), recipe)[1].words
+    except DataError as error:
+        words = error.problem
+    return (
+        f"{words} ({recipe.window_bars} bars and {recipe.horizon_bars} ahead, "
+        f"every {recipe.step_bars})"
+    )
 
 
 def detect(
