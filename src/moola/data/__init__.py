@@ -3,9 +3,10 @@
 Bars
     `bars` (read, checked), `shipped` (those that come with Moola); `ingest` makes them of any file;
     `bar_quality` reports what is wrong in them: `bar_quality_scan` (finds it), `bar_quality_page`
-    (shows it).
+    (shows it); `repeats` (blocks that stand twice, against chance).
 Window sets
-    `windows` (where they stand, how a model sees one), `labels` (by a rule), `user_labels` (by
+    `windows` (where they stand, how a model sees one), `left_out` (which are not taken, and why),
+    `need` (how many bars a recipe needs), `labels` (by a rule), `user_labels` (by
     file), `features` (the 20), `build` (writes a set), `partitioned` (of more bars than memory
     holds), `sets` (reads one), `synthetic` (makes, writes and reads synthetic ones), `twosample`
     (do two samples look alike).

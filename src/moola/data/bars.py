@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from moola.data.repeats import find_repeated_blocks
 from moola.errors import DataError, one_line
 from moola.hashing import sha256_file
 
@@ -47,15 +48,6 @@ class Bars:
 
     def __len__(self) -> int:
         return len(self.time)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepeatedBlock:
-    """Bars ``[first, first + num_bars)`` stand again, price for price, at ``[again, ...)``."""
-
-    first: int
-    again: int
-    num_bars: int
 
 
 def read_bars(path: Path) -> Bars:
@@ -137,54 +129,6 @@ def check_bars(name: str, time: NDArray[np.datetime64], ohlc: NDArray[np.float64
                 f"({time[row]}, OHLC {', '.join(f'{p:g}' for p in ohlc[row])})",
                 remedy="Mend the file, or ingest it again with a repair that is recorded",
             )
-
-
-def find_repeated_blocks(ohlc: NDArray[np.float64], *, min_bars: int = 2) -> list[RepeatedBlock]:
-    """Return stretches of `min_bars` or more bars that stand again later, price for price.
-
-    A stretch in which every bar is flat (high = low) does not count: a market that stands still
-    repeats itself honestly.
-    """
-    if len(ohlc) < 2:
-        return []
-    _, bar_id = np.unique(ohlc, axis=0, return_inverse=True)
-    bar_id = bar_id.reshape(-1).astype(np.int64)
-    flat = ohlc[:, 1] == ohlc[:, 2]
-    pair = bar_id[:-1] * (bar_id.max() + 1) + bar_id[1:]
-    pair[flat[:-1] & flat[1:]] = -1
-    blocks = blocks_of_pairs(np.flatnonzero(pair >= 0), pair[pair >= 0])
-    return [b for b in blocks if b.num_bars >= min_bars]
-
-
-def blocks_of_pairs(position: NDArray[np.int64], pair: NDArray[np.int64]) -> list[RepeatedBlock]:
-    """Join pairs of neighbouring bars that stand again into blocks, by first bar.
-
-    Parameters
-    ----------
-    position
-        Row of each pair's first bar, ascending, shape (m,).
-    pair
-        Number that two pairs share if and only if all their prices agree, shape (m,).
-
-    Returns
-    -------
-    list of RepeatedBlock
-        By first bar, each of 2 bars or more.
-    """
-    order = np.argsort(pair, kind="stable")
-    same = pair[order][1:] == pair[order][:-1]
-    first, again = position[order[:-1][same]], position[order[1:][same]]
-    blocks: list[RepeatedBlock] = []
-    by_lag = np.lexsort((first, again - first))
-    for start, copy in zip(first[by_lag].tolist(), again[by_lag].tolist(), strict=True):
-        last = blocks[-1] if blocks else None
-        if last and start - last.first == copy - last.again == last.num_bars - 1:
-            blocks[-1] = RepeatedBlock(
-                first=last.first, again=last.again, num_bars=last.num_bars + 1
-            )
-        else:
-            blocks.append(RepeatedBlock(first=start, again=copy, num_bars=2))
-    return sorted(blocks, key=lambda b: b.first)
 
 
 def repeated_mask(bars: Bars) -> NDArray[np.bool_]:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from moola.data.bar_quality_scan import chunks
 from moola.data.bars import PRICE_COLUMNS, is_step
 from moola.data.ingest.rows import Tally
+from moola.data.repeats import Tick
 from moola.errors import DataError
 from moola.times import TimeReader
 
-_MAX_DECIMALS = 10
 _YEAR_DAYS = 366
 _SHOWN_YEARS = 12
 
@@ -70,7 +70,7 @@ def outcome_of(path: Path) -> Outcome:
     steps: dict[int, int] = {}
     years: dict[int, int] = {}
     phases: dict[int, int] = {}
-    tick = _Tick()
+    tick = Tick()
     first, last, num = np.datetime64("NaT"), np.datetime64("NaT"), 0
     lowest, highest, widest = np.inf, -np.inf, (0, np.datetime64("NaT"))
     for row, time, prices in chunks(path, *PRICE_COLUMNS):
@@ -177,36 +177,6 @@ def _absurdities(
             "is not yet complete",
             f"a multiple of {_duration(found.usual)} after the others",
         )
-
-
-class _Tick:
-    """The greatest common divisor of prices that are short decimals."""
-
-    def __init__(self) -> None:
-        self._decimals: int | None = 0
-        self._divisor = 0
-
-    @property
-    def size(self) -> float | None:
-        if self._decimals is None or not self._divisor:
-            return None
-        return self._divisor / 10**self._decimals
-
-    def add(self, prices: NDArray[np.float64]) -> None:
-        flat = prices.reshape(-1)
-        while self._decimals is not None and len(flat):
-            scale = 10.0**self._decimals
-            whole = np.rint(flat * scale)
-            if whole.max() >= 2**53:
-                self._decimals = None
-            elif (whole / scale == flat).all():
-                divisor = int(np.gcd.reduce(whole.astype(np.int64)))
-                self._divisor = int(np.gcd(self._divisor, divisor))
-                return
-            else:
-                self._divisor *= 10
-                more = self._decimals + 1
-                self._decimals = more if more <= _MAX_DECIMALS else None
 
 
 def _count(tally: dict[int, int], values: NDArray[np.int64]) -> None:
