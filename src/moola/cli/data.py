@@ -1,4 +1,4 @@
-"""Commands about data: init, ingest, build, remove, split, synth, verify, show."""
+"""Commands about data: init, ingest, import, build, remove, split, synth, verify, show."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from moola.cli.console import (
     styled,
     words,
 )
+from moola.cli.import_windows import import_windows
 from moola.cli.ingest import ingest
 from moola.cli.options import AsJson, DataRoot, Labeled, Split, one_of, stored
 from moola.config.data import STRATEGIES, SplitRecipe, qualified
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Bars in, window sets and splits out.")
 app.command()(ingest)
+app.command(name="import")(import_windows)
 
 _DEFAULTS = SplitRecipe(labeled="")
 _SETS = ("labeled_windows", "unlabeled_windows", "synthetic_cache", "splits")

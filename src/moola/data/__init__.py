@@ -6,10 +6,10 @@ Bars
     (shows it); `repeats` (blocks that stand twice, against chance).
 Window sets
     `windows` (where they stand, how a model sees one), `left_out` (which are not taken, and why),
-    `need` (how many bars a recipe needs), `labels` (by a rule), `user_labels` (by
-    file), `features` (the 20), `build` (writes a set), `partitioned` (of more bars than memory
-    holds), `sets` (reads one), `synthetic` (makes, writes and reads synthetic ones), `twosample`
-    (do two samples look alike).
+    `need` (how many bars a recipe needs), `labels` (by a rule), `user_labels` (by file),
+    `features` (the 20), `build` (writes a set), `partitioned` (of more bars than memory holds),
+    `imported` (of windows without bars), `sets` (reads one), `synthetic` (makes, writes and reads
+    synthetic ones), `twosample` (do two samples look alike).
 Splits
     `splits` (makes them), `split_files` (holds, writes and reads them), `split_fields` (field by
     field).

@@ -183,23 +183,10 @@ class SetWriter(ExitStack):
     def finish(self, *, source_sha256: str, **own: Any) -> None:
         """Write the number of windows into the heads of the arrays, and ``meta.json``."""
         self._write_heads()
-        recipe = self._recipe
-        counts = dict(zip(class_names(recipe), self._tally.tolist(), strict=True))
-        meta = {
-            "T": recipe.window_bars,
-            "D_ohlc": 4,
-            "D_feats": len(FEATURE_NAMES) if recipe.num_classes else 0,
-            "K": recipe.num_classes,
-            "num_windows": self.num_windows,
-            "class_distribution": counts,
-            "feature_names": list(FEATURE_NAMES) if recipe.num_classes else [],
-            "horizon_bars": recipe.label_bars,
-            "step_bars": recipe.step_bars,
-            "source": recipe.source,
-            "source_sha256": source_sha256,
-            **own,
-        }
-        write_json(self._folder / "meta.json", meta)
+        set_meta(
+            self._folder, self._recipe, self._tally,
+            num_windows=self.num_windows, source_sha256=source_sha256, **own,
+        )  # fmt: skip
 
     def _write_heads(self) -> None:
         """Write the heads; their length does not depend on the number of windows."""
@@ -207,6 +194,33 @@ class SetWriter(ExitStack):
             header = {"descr": kind, "fortran_order": False, "shape": (self.num_windows, *shape)}
             self._handles[name].seek(0)
             np.lib.format.write_array_header_1_0(self._handles[name], header)
+
+
+def set_meta(
+    folder: Path,
+    recipe: WindowRecipe,
+    counts: NDArray[np.int64],
+    *,
+    num_windows: int,
+    source_sha256: str,
+    **own: Any,
+) -> None:
+    """Write ``meta.json``; `counts` are the windows of each class, shape (K,)."""
+    meta = {
+        "T": recipe.window_bars,
+        "D_ohlc": 4,
+        "D_feats": len(FEATURE_NAMES) if recipe.num_classes else 0,
+        "K": recipe.num_classes,
+        "num_windows": num_windows,
+        "class_distribution": dict(zip(class_names(recipe), counts.tolist(), strict=True)),
+        "feature_names": list(FEATURE_NAMES) if recipe.num_classes else [],
+        "horizon_bars": recipe.label_bars,
+        "step_bars": recipe.step_bars,
+        "source": recipe.source,
+        "source_sha256": source_sha256,
+        **own,
+    }
+    write_json(folder / "meta.json", meta)
 
 
 def _times_table(chunk: Chunk) -> pa.Table:

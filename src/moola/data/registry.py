@@ -17,11 +17,12 @@ from moola.data.audit_trail import AuditTrail, Check, CorpusClaim
 from moola.data.bars import num_bars
 from moola.data.build import Progress, user_name, write_set
 from moola.data.container import DataContainer, with_synthetic
+from moola.data.imported import UNPROVEN, ImportOptions, write_imported_set
 from moola.data.need import refuse_too_few
 from moola.data.partitioned import write_partitioned_set
 from moola.data.registry_layout import Layout
 from moola.data.registry_review import audit_any_split
-from moola.data.sets import WindowSet
+from moola.data.sets import WindowSet, read_set
 from moola.data.splits import (
     PARTS,
     Split,
@@ -163,6 +164,8 @@ class DataRegistry(Layout):
 
     def lineage(self, windows: WindowSet, *, with_features: bool = False) -> list[Check]:
         """Derive a set again from its source's bars and compare (see `lineage_checks`)."""
+        if windows.manifest.get("imported"):
+            return [Check(name="the set can be derived again", passed=True, detail=UNPROVEN)]
         self.fetch_bars(windows.source, required=False)
         if not (self.data_root / "bars" / f"{windows.source}.parquet").exists():
             detail = f"not compared: bars/{windows.source}.parquet is not in this registry"
@@ -264,6 +267,28 @@ class DataRegistry(Layout):
                 remedy="Sets are immutable: use a new name, or `moola data remove` it first",
             )
         return loaded
+
+    def import_set(
+        self, name: str, windows: Path, rows: Path | None, options: ImportOptions
+    ) -> WindowSet:
+        """Store windows as they are (see `moola.data.imported`) and load them again.
+
+        Raises DataError if the name is taken or the windows cannot be used.
+        """
+        kind = "labeled_windows" if options.class_names else "unlabeled_windows"
+        name = qualified(name, kind)
+        folder = self.folder(name, must_exist=False)
+        if not name.startswith(f"{kind}/"):
+            raise DataError(
+                f"set {name} has {len(options.class_names)} classes", limit=f"{kind}/..."
+            )
+        if self.has_set(name):
+            raise DataError(f"set {name} exists", remedy="Sets are immutable: use a new name")
+        with atomic_folder(folder, overwrite=self._root.is_cache) as temporary:
+            write_imported_set(temporary, name, windows, rows, options)
+            read_set(name, temporary)
+        self._root.publish(name)
+        return self.load_set(name)
 
     def _write_set(self, folder: Path, name: str, recipe: WindowRecipe, report: Progress) -> None:
         """Write a set from a bar file or, where the source is a folder of them, in chunks."""

@@ -243,13 +243,17 @@ class TimeReader:
             if self._unnamed_zone is not None:
                 raise DataError(
                     f"the times name no zone, and the file says {self._unnamed_zone!r}",
-                    remedy=f"Say which zone that is, for example {self._zone_option} Europe/Berlin",
+                    remedy=f"Say which zone that is, for example {self._said('Europe/Berlin')}",
                 )
             if self._otherwise is None:
                 raise DataError(
                     "the times name no zone",
-                    remedy=f"Write them with Z or an offset, or say {self._zone_option}: UTC",
+                    remedy=f"Write them with Z or an offset, or say {self._said('UTC')}",
                 )
+
+    def _said(self, zone: str) -> str:
+        """Return a zone as the user says it: an option of a command, or a field of a recipe."""
+        return f"{self._zone_option}{'' if self._zone_option.startswith('--') else ':'} {zone}"
 
     def _localise(self, times: pa.Array) -> pa.Array:
         if times.type.tz is None:
