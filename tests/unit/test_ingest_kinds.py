@@ -364,9 +364,10 @@ CONTRADICTIONS = {
         HEAD + "2019-03-05T09:00Z,1,1,1,1\n2019-03-05T09:00Z,1,2,1,2\n",
         ("sort", "drop-duplicates"), "1 rows .*No column tells them apart"),
     "two series, one after the other": (
-        "time,desk,open,high,low,close\n2019-03-05T09:00Z,one,1,1,1,1\n"
-        "2019-03-05T11:00Z,one,1,1,1,1\n2019-03-05T10:00Z,two,9,9,9,9\n"
-        "2019-03-05T12:00Z,two,9,9,9,9\n", ("sort",), "several series.*desk: one, two"),
+        "time,desk,open,high,low,close\n" + "".join(
+            f"2019-03-05T{h:02}:{30 * k:02}Z,{desk},{k + 1},{k + 1},{k + 1},{k + 1}\n"
+            for k, desk in enumerate(("one", "two")) for h in range(9, 14)),
+        ("sort",), "several series.*desk: one, two"),
 }  # fmt: skip
 
 

@@ -225,6 +225,7 @@ def verify(
 
     Example: `moola data verify labeled_windows/v1 splits/fwd_chain_v3`
     """
+    from moola.data.imported import UNPROVEN
     from moola.data.registry_review import verify
     from moola.errors import AuditError, DataError
 
@@ -233,11 +234,14 @@ def verify(
     if not wanted:
         raise DataError(f"nothing stands in {data_root}", remedy="Build it: moola data build")
     refusals: dict[str, str | None] = {}
+    unproven: dict[str, str] = {}
     with progress_bars(quiet=as_json) as report:
         for k, name in enumerate(wanted):
             try:
                 for trail in verify(registry, name):
                     trail.require()
+                    if any(c.detail == UNPROVEN for c in trail.checks):
+                        unproven[name] = UNPROVEN
                 refusals[name] = None
             except (AuditError, DataError) as error:
                 refusals[name] = str(error)
@@ -246,7 +250,10 @@ def verify(
         print_json(refusals)
     else:
         for name, refusal in refusals.items():
-            console().print(f"{name:<36}{refusal or 'as it was built'}")
+            intact = (
+                f"as it was stored; {unproven[name]}" if name in unproven else "as it was built"
+            )
+            console().print(f"{name:<36}{refusal or intact}")
     bad = [n for n, refusal in refusals.items() if refusal]
     if bad:
         raise AuditError(f"{len(bad)} of {len(wanted)} must not be believed: {', '.join(bad)}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moola.data.audit_synthetic import synthetic_checks
 from moola.data.audit_trail import AuditTrail, Check, CorpusClaim, name_windows
+from moola.data.imported import UNPROVEN
 from moola.data.splits import Split, WalkForward
 from moola.errors import AuditError, DataError
 
@@ -172,6 +173,8 @@ def describe(registry: DataRegistry, name: str | None = None) -> dict[str, Any]:
     found = registry.load_set(name)
     kept = ("T", "D_feats", "K", "num_windows", "class_distribution", "source", "step_bars")
     left_out = {"windows": found.left_out.words} if found.left_out is not None else {}
+    if found.manifest.get("imported"):
+        left_out = {"windows": UNPROVEN}
     return {
         **{k: found.meta[k] for k in kept if k in found.meta},
         **left_out,

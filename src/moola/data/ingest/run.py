@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from moola.config.data import WindowRecipe, check_name
 from moola.data.bar_quality import QualityReport, assess
 from moola.data.bar_quality_page import quality_page
-from moola.data.bars import HIGHEST_PRICE, LOWEST_PRICE, PRICE_COLUMNS, ZONE_KEY, read_bars
+from moola.data.bars import (
+    HIGHEST_PRICE,
+    LOWEST_PRICE,
+    PRICE_COLUMNS,
+    ZONE_KEY,
+    num_bars,
+    read_bars,
+)
 from moola.data.ingest.columns import Format, assign
 from moola.data.ingest.files import BarFile, open_bar_file
 from moola.data.ingest.options import IngestOptions
@@ -95,36 +102,8 @@ def ingest(
     bars_folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=bars_folder, prefix=f".{name}."))
     try:
-        tally, spool = Tally(), Spool(temporary / "spool.arrow")
-        file, form = detect(path, options, temporary / "unpacked")
-        reader = RowReader(path, file, form, options, tally)
-        with spool:
-            for batch, rows in reader.batches():
-                spool.add(batch, rows)
-                report(tally.rows)
-        _refuse_faults(path, tally)
-        _refuse_braid(path, file, form, spool=spool, options=options)
-        _write(temporary / target.name, reader, spool)
-        found = outcome_of(temporary / target.name)
-        refuse_absurd(found, reader.clock, options.accept)
-        facts = {
-            "source_file": path.name,
-            "source_sha256": sha256_file(path),
-            "format": form.name,
-            "outcome": outcome_lines(
-                found,
-                clock=reader.clock,
-                columns=" and ".join(form.time),
-                why=form.why,
-                tally=tally,
-                comments=file.comment_rows,
-            ),
-            "rows_read": tally.rows,
-            "order": spool.order,
-            "timezone": reader.clock.zone or "stated in the file",
-            "repairs": dict(sorted(tally.repaired.items())),
-        }
-        facts["windows"] = _windows_in_words(temporary / target.name, found.num_bars)
+        facts = convert(path, temporary / target.name, options, report=report)
+        facts["windows"] = _windows_in_words(temporary / target.name)
         if options.accept:
             facts["accepted"] = ", ".join(options.accept)
         quality = assess(temporary / target.name, jump_mad=options.jump_mad, facts=facts)
@@ -138,19 +117,56 @@ def ingest(
     return Ingested(path=target, report_path=json_path, page_path=page_path, report=quality)
 
 
-def _windows_in_words(path: Path, num_bars: int) -> str:
+def convert(
+    path: Path, target: Path, options: IngestOptions, *, report: Progress = lambda rows: None
+) -> dict[str, Any]:
+    """Read a bar file and write its bars to `target`; what else is needed lies beside it.
+
+    Returns what is known of the file and of what came of it. Raises what `ingest` raises.
+    """
+    tally, spool = Tally(), Spool(target.parent / "spool.arrow")
+    file, form = detect(path, options, target.parent / "unpacked")
+    reader = RowReader(path, file, form, options, tally)
+    with spool:
+        for batch, rows in reader.batches():
+            spool.add(batch, rows)
+            report(tally.rows)
+    _refuse_faults(path, tally)
+    _refuse_braid(path, file, form, spool=spool, options=options)
+    _write(target, reader, spool)
+    found = outcome_of(target)
+    refuse_absurd(found, reader.clock, options.accept)
+    return {
+        "source_file": path.name,
+        "source_sha256": sha256_file(path),
+        "format": form.name,
+        "outcome": outcome_lines(
+            found,
+            clock=reader.clock,
+            columns=" and ".join(n or "without a name" for n in form.time),
+            why=form.why,
+            tally=tally,
+            comments=file.comment_rows,
+        ),
+        "rows_read": tally.rows,
+        "order": spool.order,
+        "timezone": reader.clock.zone or "stated in the file",
+        "repairs": dict(sorted(tally.repaired.items())),
+    }
+
+
+def _windows_in_words(path: Path) -> str:
     """Say how many windows the recipe that is usual would leave out of the bars, and why."""
-    if num_bars > _COUNTED_BARS:
+    if num_bars(path) > _COUNTED_BARS:
         return f"not counted: more than {_COUNTED_BARS:,} bars"
     recipe = WindowRecipe(source=path.stem)
     try:
-        words = choose_starts(read_bars(path), recipe)[1].words
+        left_out = choose_starts(read_bars(path), recipe)[1]
+        words, warning = left_out.words, left_out.warning
     except DataError as error:
-        words = error.problem
-    return (
-        f"{words} ({recipe.window_bars} bars and {recipe.horizon_bars} ahead, "
-        f"every {recipe.step_bars})"
-    )
+        words, warning = error.problem, error.remedy
+    rule = f"{recipe.window_bars} bars and {recipe.horizon_bars} ahead, every {recipe.step_bars}"
+    return f"{words} ({rule})" + f". {warning}" * bool(warning)
 
 
 def detect(
@@ -206,7 +222,7 @@ def _refuse_braid(
     if spool.order != "mixed" or "sort" not in options.repairs:
         return
     for column, values in varying_texts(file, form).items():
-        if values.ordered:
+        if values.are_series:
             raise DataError(
                 f"the rows of {path} are several series, each in order, told apart by column "
                 f"{column}: {', '.join(sorted(values.seen)[:10])}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import lgamma, log
 
 import numpy as np
 import pyarrow as pa
@@ -14,16 +15,30 @@ from moola.data.ingest.rows import as_text
 from moola.data.ingest.time_columns import joined
 
 _MAX_VALUES = 200
+_CHANCE = 0.05
 
 
 @dataclass
 class Values:
-    """Values of one column, and whether the rows of each of them are in the order of time."""
+    """Values of one column, and whether the rows of each of them are in the order of time.
+
+    `by_chance` is how likely that is of rows in no order.
+    """
 
     seen: set[str] = field(default_factory=set)
-    ordered: bool = True
-    last: dict[str, object] = field(default_factory=dict)
+    in_order: bool = True
+    rows: dict[str, int] = field(default_factory=dict)
     turned: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def by_chance(self) -> float:
+        """Probability that the rows of every value are in order, up or down, by chance."""
+        return float(np.exp(sum(min(0.0, log(2) - lgamma(n + 1)) for n in self.rows.values())))
+
+    @property
+    def are_series(self) -> bool:
+        """Whether the values tell several series apart, each of them in order."""
+        return self.in_order and self.by_chance < _CHANCE
 
 
 def varying_texts(file: BarFile, form: Format) -> dict[str, Values]:
@@ -32,7 +47,7 @@ def varying_texts(file: BarFile, form: Format) -> dict[str, Values]:
     Reads the file once more: this is asked only where it is about to be refused, or sorted.
     """
     taken = {*form.time, *form.prices, form.volume}
-    others = [n for n in file.names if n not in taken and file.names.count(n) == 1]
+    others = [n for n in file.names if n and n not in taken and file.names.count(n) == 1]
     found = {n: Values() for n in others}
     if not others:
         return {}
@@ -58,6 +73,7 @@ def _note(values: Values, texts: pa.Array, time: pa.Array) -> None:
         return
     for value in list(values.seen):
         mine = time.filter(pc.equal(texts, value))
+        values.rows[value] = values.rows.get(value, 0) + len(mine)
         if not len(mine):
             continue
         _, rank = np.unique(
@@ -69,6 +85,6 @@ def _note(values: Values, texts: pa.Array, time: pa.Array) -> None:
         if previous is not None:
             direction.add(previous)
         if len(direction) > 1:
-            values.ordered = False
+            values.in_order = False
         elif direction:
             values.turned[value] = direction.pop()
