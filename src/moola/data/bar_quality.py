@@ -28,7 +28,7 @@ from moola.data.repeats import RepeatedBlock, find_repeated_blocks
 from moola.hashing import sha256_file
 
 __all__ = ["Finding", "QualityReport", "assess"]
-_SEARCHED_BARS = 1_500_000
+_SEARCHED_BARS = 500_000
 _NO_CLOCK = {"gaps": "none are counted: these bars do not come by the clock"}
 
 

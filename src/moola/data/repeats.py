@@ -121,15 +121,26 @@ def _runs(bar: NDArray[np.uint64], flat: NDArray[np.bool_]) -> NDArray[np.int64]
         if len(key) <= half:
             break
         key, still = _mix(key[:-half], key[half:]), still[:-half] & still[half:]
-        position = np.flatnonzero(~still)
+        position = _twice(key, np.flatnonzero(~still))
+        if not len(position):
+            break  # what is longer does not stand twice either
         order = position[np.argsort(key[position], kind="stable")]
         same = key[order][1:] == key[order][:-1]
         first, lag = order[:-1][same], (order[1:] - order[:-1])[same]
-        if len(first):
-            found.append(_joined(first, lag, size))
+        found.append(_joined(first, lag, size))
     if not found:
         return np.empty((3, 0), dtype=np.int64)
     return np.unique(np.concatenate(found, axis=1), axis=1)
+
+
+def _twice(key: NDArray[np.uint64], position: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those positions whose key stands at another of them too, ascending."""
+    ordered = np.sort(key[position])
+    again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(again):
+        return position[:0]
+    slot = np.minimum(np.searchsorted(again, key[position]), len(again) - 1)
+    return position[again[slot] == key[position]]
 
 
 def _joined(first: NDArray[np.int64], lag: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from moola.times import TimeReader
 
 _YEAR_DAYS = 366
 _SHOWN_YEARS = 12
+_LATEST = 1000  # bars whose grid the last one is compared with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def outcome_of(path: Path) -> Outcome:
     """Look once over a bar file in Moola's own form, a batch at a time."""
     steps: dict[int, int] = {}
     years: dict[int, int] = {}
-    phases: dict[int, int] = {}
+    latest = np.empty(0, dtype="datetime64[us]")
     tick = Tick()
     first, last, num = np.datetime64("NaT"), np.datetime64("NaT"), 0
     lowest, highest, widest = np.inf, -np.inf, (0, np.datetime64("NaT"))
@@ -83,14 +84,14 @@ def outcome_of(path: Path) -> Outcome:
         gaps = np.diff(time).astype(np.int64)
         _count(steps, gaps)
         _count(years, time[new].astype("datetime64[Y]").astype(np.int64) + 1970)
-        _count(phases, time[new].astype(np.int64) % 3_600_000_000)
+        latest = np.concatenate([latest, time[new]])[-_LATEST:]
         if len(gaps) and gaps.max() > widest[0]:
             widest = int(gaps.max()), time[int(np.argmax(gaps))]
     usual = _lower_median(steps)
     return Outcome(
         first=first, last=last, num_bars=num, steps=dict(sorted(steps.items())), usual=usual,
         widest=widest, lowest=lowest, highest=highest, tick=tick.size, years=years,
-        last_off_grid=_off_grid(last, usual, phases, num),
+        last_off_grid=_off_grid(latest, usual),
     )  # fmt: skip
 
 
@@ -193,15 +194,12 @@ def _lower_median(steps: dict[int, int]) -> int:
     return 0
 
 
-def _off_grid(last: np.datetime64, usual: int, phases: dict[int, int], num: int) -> bool:
+def _off_grid(latest: NDArray[np.datetime64], usual: int) -> bool:
     """Whether the last bar alone does not open at a whole multiple of the step after the others."""
-    if num < 20 or not usual or 3_600_000_000 % usual:
+    if len(latest) < 20 or not usual or 3_600_000_000 % usual:
         return False
-    grid: dict[int, int] = {}
-    for phase, count in phases.items():
-        grid[phase % usual] = grid.get(phase % usual, 0) + count
-    mine = int(last.astype("datetime64[us]").astype(np.int64)) % usual
-    return grid.get(mine) == 1 and len(grid) == 2
+    phase = latest.astype("datetime64[us]").astype(np.int64) % usual
+    return bool((phase[:-1] == phase[0]).all() and phase[-1] != phase[0])
 
 
 def _step_line(found: Outcome) -> str:

@@ -27,8 +27,8 @@ from moola.data.bars import (
     LOWEST_PRICE,
     PRICE_COLUMNS,
     ZONE_KEY,
+    Bars,
     num_bars,
-    read_bars,
 )
 from moola.data.ingest.columns import Format, assign
 from moola.data.ingest.files import BarFile, open_bar_file
@@ -42,7 +42,7 @@ from moola.errors import DataError, one_line
 from moola.hashing import atomic_file, sha256_file, write_json
 
 _BATCH_ROWS = 1 << 17
-_COUNTED_BARS = 2_000_000
+_COUNTED_BARS = 500_000
 Progress = Callable[[int], None]
 
 
@@ -158,10 +158,13 @@ def convert(
 def _windows_in_words(path: Path) -> str:
     """Say how many windows the recipe that is usual would leave out of the bars, and why."""
     if num_bars(path) > _COUNTED_BARS:
-        return f"not counted: more than {_COUNTED_BARS:,} bars"
+        return f"not counted of more than {_COUNTED_BARS:,} bars: `moola data build` counts them"
     recipe = WindowRecipe(source=path.stem)
+    table = pq.read_table(path, columns=["timestamp", *PRICE_COLUMNS])
+    ohlc = np.column_stack([table[c].to_numpy() for c in PRICE_COLUMNS])
+    bars = Bars(name=path.stem, time=table["timestamp"].to_numpy(), ohlc=ohlc, sha256="")
     try:
-        left_out = choose_starts(read_bars(path), recipe)[1]
+        left_out = choose_starts(bars, recipe)[1]
         words, warning = left_out.words, left_out.warning
     except DataError as error:
         words, warning = error.problem, error.remedy
