@@ -36,7 +36,8 @@ def seed(folder: Path) -> str:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-    from moola.promotion.ledger import Draft, Ledger
+    from moola.promotion.entry import Draft
+    from moola.promotion.ledger import Ledger
 
     warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated, and guarded
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")

@@ -40,8 +40,11 @@ import pyarrow.parquet as pq
 import torch
 from mlflow import MlflowClient
 
+from moola.config.training import FinetuneConfig
 from moola.models.enhanced_simple_lstm import PRESETS, EnhancedSimpleLSTMModel
 from moola.serving.pyfunc import log_model
+from moola.training.finetune import build_model
+from moola.training.stored_config import TRAINED_AS
 
 BARS = Path(__file__).resolve().parents[1] / "data" / "bars" / "btcusd_1h.parquet"
 NAME, CLASSES, WINDOW_BARS = "EnhancedSimpleLSTM", ("consolidation", "expansion"), 105
@@ -61,10 +64,16 @@ def real_windows(num: int) -> np.ndarray:
 
 def make_version(folder: Path, preset: str) -> tuple[EnhancedSimpleLSTMModel, str]:
     """Train for one epoch, register as version 1, and return model and tracking URI."""
-    model = EnhancedSimpleLSTMModel(**PRESETS[preset], n_epochs=1)
-    model.fit(real_windows(64), np.arange(64) % 2)
+    config = FinetuneConfig(preset=preset, epochs=1, patience=0, device="cpu")
+    model = build_model(config, "cpu").fit(real_windows(64), np.arange(64) % 2)
     checkpoint = folder / "checkpoint"
-    model.save(checkpoint, extra={"temperature": 1.0, "class_names": list(CLASSES)})
+    stated = {
+        "temperature": 1.0,
+        "class_names": list(CLASSES),
+        "conformal": {"threshold": 0.4, "level": 0.9, "num_windows": 64},
+        TRAINED_AS: config.to_dict(),
+    }
+    model.save(checkpoint, extra=stated)
     uri = f"sqlite:///{folder}/mlflow.db"
     mlflow.set_tracking_uri(uri)
     location = (folder / "mlartifacts").as_uri()

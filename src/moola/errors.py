@@ -21,10 +21,44 @@ remedy.
 
 from __future__ import annotations
 
+_SHOWN_CHARACTERS = 80
+
+
+def printable(text: str) -> str:
+    """Return a text in which every character that does not print stands as its escape.
+
+    Control characters, terminal escapes, line ends, characters that turn the direction of writing
+    and lone surrogates would let foreign words change what a reader sees.
+    """
+    if text.isprintable():
+        return text
+    escapes = (c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(escapes)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each as `printable` gives it."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def shown(value: object, *, limit: int = _SHOWN_CHARACTERS) -> str:
+    """Return a stranger's value as it may stand in a message: escaped, cut at `limit`.
+
+    A text stands in quotes; a list or an object stands as its type, because it may be of any size.
+    """
+    if isinstance(value, str):
+        cut = value[:limit]
+        return f"'{printable(cut)}'" + ("" if cut == value else " [...]")
+    if value is None or isinstance(value, bool | float):
+        return str(value)
+    if isinstance(value, int):
+        return str(value) if value.bit_length() < 256 else f"a number of {value.bit_length()} bits"
+    return f"a value of type {type(value).__name__}"
+
 
 def one_line(error: BaseException, *, limit: int = 400) -> str:
-    """Return what an error says, on one line cut at `limit` characters; else its type."""
-    line = " ".join(str(error).split()) or type(error).__name__
+    """Return what an error says, on one printable line cut at `limit` characters; else its type."""
+    line = printable(" ".join(str(error).split())) or type(error).__name__
     return line if len(line) <= limit else line[:limit] + " [...]"
 
 
@@ -51,7 +85,7 @@ class MoolaError(Exception):
         line = "; ".join(parts) + "."
         if remedy:
             line += f" {remedy.rstrip('.')}."
-        super().__init__(line)
+        super().__init__(printable(line))
 
 
 class BadInput(MoolaError, ValueError):

@@ -10,10 +10,17 @@ from __future__ import annotations
 import attacks_by_evidence
 import attacks_elsewhere
 import attacks_on_champion
+import attacks_on_identity
 import attacks_on_production
 from guard_world import Attack, World
 
-PARTS = (attacks_on_production, attacks_by_evidence, attacks_on_champion, attacks_elsewhere)
+PARTS = (
+    attacks_on_production,
+    attacks_by_evidence,
+    attacks_on_champion,
+    attacks_on_identity,
+    attacks_elsewhere,
+)
 ATTACKS: dict[str, Attack] = {name: act for part in PARTS for name, act in part.ATTACKS.items()}
 SAYS = {name: words for part in PARTS for name, words in part.SAYS.items()}
 assert len(ATTACKS) == sum(len(part.ATTACKS) for part in PARTS), "two attacks have one name"

@@ -31,7 +31,8 @@ class Server:
         self, folder: Path, port: int, *, backend: str, auth: bool, argv: tuple[str, ...], env: dict
     ):
         self.folder, self.port, self.backend, self.auth = folder, port, backend, auth
-        self._argv, self._env = argv, env
+        self._argv, self.env = argv, env
+        self.artifacts = argv[argv.index("--artifacts-destination") + 1]
         self._process: subprocess.Popen | None = None
         self.url = f"http://127.0.0.1:{port}"
         self.key = load_signing_key(folder, env={})
@@ -45,7 +46,7 @@ class Server:
             self._process = subprocess.Popen(
                 self._argv,
                 cwd=self.folder,
-                env=self._env,
+                env=self.env,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -100,12 +101,12 @@ def running(
     folder: Path,
     *,
     backend: str | None = None,
-    policy: str = "",
+    policy: str | None = "",
     auth: bool = False,
     artifacts: str | None = None,
     more_env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Start a guarded server in `folder` and stop it at the end."""
+    """Start a guarded server in `folder`, or a plain one for `policy` None; stop it at the end."""
     ensure_signing_key(folder)
     backend = backend or f"sqlite:///{folder}/mlflow.db"
     info = folder / "site" / "moola_entry-0.dist-info"
@@ -122,6 +123,10 @@ def running(
         policy_file=folder / "policy.yaml",
         auth=auth,
     )
+    argv = list(command.argv)
+    if policy is None:
+        at = argv.index("--app-name")
+        argv[at : at + 2] = ["--app-name", "basic-auth"] if auth else []
     env = {**os.environ, **command.env}
     env["PYTHONPATH"] = os.pathsep.join([str(info.parent), str(Path(moola.__file__).parents[1])])
     if auth:
@@ -134,7 +139,7 @@ def running(
         env["MLFLOW_AUTH_CONFIG_PATH"] = str(folder / "auth.ini")
         env["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "not-a-secret-in-a-test"
     env |= more_env or {}
-    server = Server(folder, port, backend=backend, auth=auth, argv=command.argv, env=env)
+    server = Server(folder, port, backend=backend, auth=auth, argv=tuple(argv), env=env)
     try:
         server.start()
         yield server

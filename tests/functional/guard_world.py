@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +15,18 @@ import requests
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from guard_server import Server, running
+from guard_state import frozen_rows
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from promotion_kit import NAME, ask_promotion, evaluate, make_version, trusting
+from promotion_kit import (
+    NAME,
+    ask_promotion,
+    evaluate,
+    look_at,
+    make_logged_version,
+    make_version,
+    trusting,
+)
 
 from moola.config.promotion import (
     TAG_EVIDENCE,
@@ -24,16 +34,17 @@ from moola.config.promotion import (
     TRUSTED_FOLDER,
     PromotionPolicy,
 )
+from moola.errors import TrackingError
+from moola.hashing import sha256_file
 from moola.promotion.decision import Decision
-from moola.promotion.digest import model_files_digest
 from moola.promotion.evidence import Evidence, SignedEvidence, sign, verify
 from moola.promotion.guard_core import Guard
 from moola.promotion.keys import key_id
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.remote import RemoteLedger
 
+KEPT = "Kept"  # a second model with a version in Production, made from a logged model
 Answer = tuple[int, str]
-S3_PREFIX = "artifacts"  # of the guarded server's files in the bucket of `services.s3_store`
 THRESHOLDS = "7" * 64
 POLICY = (
     f"thresholds_sha256: ['{THRESHOLDS}']\nmax_body_mib: 1\nprotected_aliases: [production, live]\n"
@@ -49,54 +60,68 @@ def honest(
 
 
 class World:
-    """A guarded server with version 1 in Production, 2 evaluated, 3 bare, and a second model."""
+    """A guarded server with version 1 in Production, 2 evaluated, 3 bare, and other models."""
 
-    def __init__(self, server: Server, *, s3: Mapping[str, str] | None = None):
+    def __init__(self, server: Server, *, location: str | None = None):
         self.server, self.folder = server, server.folder
-        self.bucket = None if s3 is None else s3_bucket(s3)
         self.client: MlflowClient = server.client()
         self.ledger = RemoteLedger(server.url)
         self.engine = sa.create_engine(server.backend)
-        self.client.create_experiment("work")
+        self.client.create_experiment("work", location)
         for number in range(3):
             make_version(self.client, self.folder, weights=f"w{number}")
         for version in ("1", "2"):
             evaluate(self.client, server.key, version)
         make_version(self.client, self.folder, weights="other", name="Other")
         self.promote("1")
+        make_logged_version(self.client, self.folder, name=KEPT)
+        evaluate(self.client, server.key, "1", name=KEPT)
+        self.promote("1", KEPT)
+        source = str(self.client.get_model_version(KEPT, "1").source)
+        self.logged = source.removeprefix("models:/")
         self.run_id = self.client.get_model_version(NAME, "1").run_id
         self.experiment_id = self.client.get_run(self.run_id).info.experiment_id
-        self.root = f"{self.experiment_id}/{self.run_id}/artifacts"
+        self.root = self.place(self.client.get_run(self.run_id).info.artifact_uri)
         self.file = f"{self.root}/model/weights.safetensors"
         self.before = self.state()
 
     def promote(self, version: str, name: str = NAME) -> Decision:
         return honest(self.server, version, ledger=self.ledger, name=name, who="ann")
 
-    def state(self) -> tuple:
-        """Return all that no attack may change, read past the server."""
+    def frozen(self) -> dict[str, Any]:
+        """Return what no request may change by what it is, read past the server."""
+        with self.engine.connect() as connection:
+            rows = frozen_rows(
+                connection, run=self.run_id, experiment=self.experiment_id, logged=self.logged
+            )
+        kept = self.place(self.client.get_logged_model(self.logged).artifact_location)
+        files = {"files": self.files(self.root), "files of the logged model": self.files(kept)}
+        return {**rows, **files}
+
+    def state(self) -> dict[str, Any]:
+        """Return that, and the versions and aliases of all models, which no attack changes."""
         questions = (
-            "SELECT name, version FROM model_versions WHERE current_stage = 'Production'",
             "SELECT name, version, run_id, source FROM model_versions WHERE version = 1",
             "SELECT name, alias, version FROM registered_model_aliases",
-            "SELECT event, version_to FROM moola_ledger WHERE event IN ('promotion', 'rollback')",
-            f"SELECT status, lifecycle_stage, name FROM runs WHERE run_uuid = '{self.run_id}'",
-            f"SELECT key, value FROM tags WHERE run_uuid = '{self.run_id}'",
-            f"SELECT key, value FROM metrics WHERE run_uuid = '{self.run_id}'",
-            "SELECT lifecycle_stage FROM experiments WHERE name = 'work'",
         )
         with self.engine.connect() as connection:
-            rows = [sorted(map(tuple, connection.execute(sa.text(q)))) for q in questions]
-        return (*rows, self.files())
+            rows = {q: sorted(map(tuple, connection.execute(sa.text(q)))) for q in questions}
+        return {**self.frozen(), **rows}
 
-    def files(self) -> object:
-        """Return digests of the champion's files, read past the server."""
-        if self.bucket is None:
-            return model_files_digest(self.folder / "mlartifacts" / self.root / "model")
-        prefix = f"{S3_PREFIX}/{self.root}/model/"
+    def place(self, address: str) -> str:
+        """Return the path of an artifact address below the server's artifact root."""
+        inside = address.removeprefix("mlflow-artifacts:").removeprefix(self.server.artifacts)
+        return inside.strip("/")
+
+    def files(self, place: str) -> dict[str, str]:
+        """Return the digest of every file below a place of the store, and its empty folders."""
+        if self.server.artifacts.startswith("s3:"):
+            return objects(self.server.artifacts, place, self.server.env)
+        root = Path(self.server.artifacts) / place
+        assert root.is_dir(), root
         return {
-            item.key: item.get()["Body"].read()
-            for item in self.bucket.objects.filter(Prefix=prefix)
+            str(path.relative_to(root)): sha256_file(path) if path.is_file() else ""
+            for path in sorted(root.rglob("*"))
         }
 
     def post(self, path: str, body: object, *, prefix: str = "api", method: str = "POST") -> Answer:
@@ -168,22 +193,20 @@ class World:
             "promotion_verdict": "passed",
             "test_looks": 1 + len(self.ledger.entries(events=("test_look",))),
             "created_at": datetime.now(UTC).isoformat(),
+            "evaluated_at": self.evidence("2").created_at,
             "key_id": key_id(key.public_key()),
             **changes,
             **(subject or {}),
         }
         evidence = dataclasses.replace(self.evidence("2"), **values)
         if look:
-            self.ledger.append(
-                Draft(
-                    event="test_look",
-                    who="eve",
-                    name=at,
-                    reason="look",
-                    version_to=target,
-                    payload={"split_sha256": evidence.data["split_sha256"]},
+            with contextlib.suppress(TrackingError):  # the server takes none that it cannot check
+                carries = TAG_EVIDENCE in self.client.get_model_version(at, target).tags
+                evaluation = self.evidence(target if carries and at == NAME else "2")
+                split = str(evidence.data["split_sha256"])
+                look_at(
+                    self.ledger, self.server.key, target, evaluation, name=at, split_sha256=split
                 )
-            )
         self.tag(target, sign(evidence, key).to_json(), name=at)
 
     def tag(self, version: str, text: str, *, name: str = NAME) -> None:
@@ -193,18 +216,20 @@ class World:
 Attack = Callable[[World], Answer]
 
 
-def s3_bucket(env: Mapping[str, str]) -> Any:
-    """Return boto3's view of the bucket of `services.s3_store`."""
+def objects(bucket: str, place: str, env: Mapping[str, str]) -> dict[str, str]:
+    """Return the tag and size of every object below a place of an S3 store."""
     import boto3
 
-    found = boto3.resource(
+    store = boto3.client(
         "s3",
         endpoint_url=env["MLFLOW_S3_ENDPOINT_URL"],
         aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
         region_name=env["AWS_DEFAULT_REGION"],
     )
-    return found.Bucket("moola")
+    name, _, prefix = bucket.removeprefix("s3://").partition("/")
+    pages = store.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}/{place}")
+    return {o["Key"]: f"{o['ETag']} {o['Size']}" for p in pages for o in p.get("Contents", ())}
 
 
 def change_on_disk(world: World) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -11,13 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow import MlflowClient
 
 from moola.config.names import ARTIFACT_GATE_REPORT
 from moola.config.promotion import PromotionPolicy
+from moola.promotion.belief import signed_look
 from moola.promotion.decision import Decision, Look, PromotionGate
 from moola.promotion.digest import version_digest
+from moola.promotion.entry import Draft, Entry
 from moola.promotion.evidence import (
     Evidence,
     SignedEvidence,
@@ -30,6 +34,7 @@ from moola.promotion.ledger import Ledger
 from moola.promotion.promote import promote
 from moola.promotion.rollback import rollback
 from moola.promotion.state import read_state
+from moola.serving.pyfunc import log_model
 
 NAME = "EnhancedSimpleLSTM"
 MLMODEL = "flavors:\n  python_function:\n    loader_module: net\nmodel_uuid: {uuid}\n"
@@ -46,28 +51,34 @@ def copied_client(template: Path, folder: Path) -> MlflowClient:
     return client
 
 
-def make_version(
-    client: MlflowClient,
-    folder: Path,
-    *,
-    weights: str = "w",
-    name: str = NAME,
-    checkpoint: Path | None = None,
-) -> str:
-    """Log a small model folder in a run, register it, and return the version's number.
+def make_packaged_version(client: MlflowClient, checkpoint: Path, *, name: str = NAME) -> str:
+    """Log a real checkpoint folder as `moola train` does and register it."""
+    stated = json.loads((checkpoint / "config.json").read_text())
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        mlflow.set_experiment("work")
+        with mlflow.start_run():
+            labels = tuple(stated["class_names"])
+            info = log_model(checkpoint, window_bars=stated["window_bars"], class_names=labels)
+        address = f"models:/{info.model_id}"
+        return str(mlflow.register_model(address, name, await_registration_for=None).version)
+    finally:
+        mlflow.set_tracking_uri(before)
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # set_experiment leaves it behind
 
-    The weights are mere words, or those of a real `checkpoint` folder.
-    """
+
+def make_version(
+    client: MlflowClient, folder: Path, *, weights: str = "w", name: str = NAME
+) -> str:
+    """Log a folder that is no model of Moola's in a run, register it; return the version."""
     experiment = client.get_experiment_by_name("work")
     assert experiment is not None
     run = client.create_run(experiment.experiment_id)
     model = folder / f"model-{run.info.run_id}"
     model.mkdir()
     (model / "MLmodel").write_text(MLMODEL.format(uuid=run.info.run_id))
-    if checkpoint is None:
-        (model / "weights.safetensors").write_text(weights)
-    else:
-        shutil.copytree(checkpoint, model / "artifacts" / "checkpoint")
+    (model / "weights.safetensors").write_text(weights)
     client.log_artifacts(run.info.run_id, str(model), "model")
     client.set_terminated(run.info.run_id)
     if not client.search_registered_models(f"name='{name}'"):
@@ -202,6 +213,34 @@ def looking(gate: Callable[[str | None], dict]) -> PromotionGate:
     return ready
 
 
+def look_at(
+    ledger: Ledger,
+    key: Ed25519PrivateKey,
+    version: str,
+    evaluation: Evidence,
+    *,
+    name: str = NAME,
+    **windows: str,
+) -> Entry:
+    """Write a look into the ledger as `moola promote` does, at the split of an evaluation."""
+    seen = {"split_sha256": str(evaluation.data.get("split_sha256")), **windows}
+
+    def draft(ledger_id: str) -> Draft:
+        about = {"name": name, "version": version, "evidence_digest": evaluation.digest}
+        payload = signed_look(seen, **about, ledger_id=ledger_id, key=key)
+        return Draft(
+            event="test_look",
+            who="ann",
+            name=name,
+            reason="r",
+            version_to=version,
+            evidence_digest=evaluation.digest,
+            payload=payload,
+        )
+
+    return ledger.append_made(draft)
+
+
 def ask_promotion(
     client: MlflowClient, ledger: Ledger, key: Ed25519PrivateKey, version: str, **changes: Any
 ) -> Decision:
@@ -211,6 +250,7 @@ def ask_promotion(
         "trusted_keys": trusting(key),
         "policy": PromotionPolicy(),
         "who": "ann",
+        "signing_key": key,
         **changes,
     }
     gate = looking(arguments.pop("promotion_gate", lambda _champion: dict(PASSED)))
@@ -227,6 +267,7 @@ def ask_rollback(
         "policy": PromotionPolicy(),
         "who": "bob",
         "reason": "drift",
+        "signing_key": key,
         **changes,
     }
     return rollback(client=client, ledger=ledger, **arguments)
@@ -235,10 +276,11 @@ def ask_rollback(
 class Bench:
     """A store, its ledger, and three evaluated versions."""
 
-    def __init__(self, template: Path, folder: Path):
+    def __init__(self, template: Path, folder: Path, *, ledger: str = "mlflow.db"):
         self.folder = folder
         self.client = copied_client(template, folder)
-        self.ledger = Ledger(f"sqlite:///{folder}/mlflow.db")
+        self.ledger_url = f"sqlite:///{folder}/{ledger}"
+        self.ledger = Ledger(self.ledger_url)
         for number in range(3):
             make_version(self.client, folder, weights=f"w{number}")
             evaluate(self.client, KEY, str(number + 1))
@@ -267,6 +309,12 @@ class Bench:
         state = read_state(self.client, NAME)
         assert state.agrees, state
         assert state.champion == self.ledger.champion_at(NAME)
+        return state.champion
+
+    def champion_by_keys(self) -> str | None:
+        """As `champion`, by the moves that the gate runner signed."""
+        state = read_state(self.client, NAME)
+        assert state.champion == self.ledger.champion_at(NAME, keys=trusting(KEY))
         return state.champion
 
     def events(self) -> list[str]:

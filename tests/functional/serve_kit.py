@@ -25,12 +25,12 @@ from promotion_kit import ask_promotion, ask_rollback, evaluate
 from moola.config import names
 from moola.config.promotion import TRUSTED_FOLDER
 from moola.config.training import FinetuneConfig
-from moola.models import get_model
 from moola.promotion.decision import Decision
 from moola.promotion.keys import trust
 from moola.promotion.ledger import Ledger
 from moola.serving.pyfunc import log_model
-from moola.steps.candidate import TRAINED_AS
+from moola.training.finetune import build_model
+from moola.training.stored_config import TRAINED_AS
 
 NAME = names.REGISTERED_MODEL
 CLASSES = ("consolidation", "expansion")
@@ -117,17 +117,16 @@ class Stand:
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     models: dict[str, object] = field(default_factory=dict)
 
-    def make_version(self, *, seed: int, **params: object) -> str:
+    def make_version(self, *, seed: int) -> str:
         """Fit a small classifier, log and register it, and sign a passed evaluation."""
-        settings = {"hidden_size": 8, "num_layers": 1, **params}
-        model = get_model("enhanced_simple_lstm", n_epochs=1, seed=seed, **settings)
-        model.fit(random_windows(32, seed=seed), np.arange(32) % 2)
+        config = FinetuneConfig(preset="compact", epochs=1, patience=0, seed=seed, device="cpu")
+        model = build_model(config, "cpu").fit(random_windows(32, seed=seed), np.arange(32) % 2)
         checkpoint = self.folder / f"made-{seed}" / "checkpoint"
         extra = {
             "temperature": TEMPERATURE,
             "class_names": list(CLASSES),
             "conformal": {"threshold": 0.4, "level": 0.9, "num_windows": 32},
-            TRAINED_AS: FinetuneConfig().to_dict(),
+            TRAINED_AS: config.to_dict(),
         }
         model.save(checkpoint, extra=extra)
         before = mlflow.get_tracking_uri()

@@ -120,13 +120,14 @@ def test_services_may_call_the_server_by_its_name(compose: dict[str, Any]) -> No
     assert services["server"]["environment"]["MOOLA_OPTIONS"] == f"--allowed-hosts {called}"
 
 
-def test_the_place_of_the_trusted_keys_belongs_to_the_user(compose: dict[str, Any]) -> None:
+def test_the_places_of_keys_and_checkpoints_belong_to_the_user(compose: dict[str, Any]) -> None:
     """A mount into a folder that the image lacks is made by root, and its parent is then root's."""
-    (mount,) = compose["services"]["server"]["volumes"]
-    made = re.search(r"mkdir -p (\S+) && chown -R moola (\S+)", (DOCKER / "Dockerfile").read_text())
+    mounts = [mount.split(":")[1] for mount in compose["services"]["server"]["volumes"]]
+    text = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
+    made = re.search(r"mkdir -p ([^&]+?)\s+&& chown -R moola (\S+)", text)
     assert made is not None
-    assert mount.split(":")[1] == made[1]
-    assert made[1].startswith(f"{made[2]}/.moola/")
+    assert made[1].split() == mounts
+    assert all(mount.startswith(f"{made[2]}/.moola/") for mount in mounts)
 
 
 def test_scripts_refuse_what_they_cannot_do(tmp_path: Path) -> None:

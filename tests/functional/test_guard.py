@@ -21,7 +21,8 @@ from promotion_kit import (
 )
 
 from moola.errors import PromotionRefused
-from moola.promotion.ledger import Ledger, open_intent
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import open_intent
 from moola.promotion.record import decision_record
 from moola.promotion.remote import RemoteLedger
 

@@ -66,7 +66,7 @@ def test_every_attack_everywhere(
         env = stack.enter_context(s3_store(tmp_path / "s3")) if files == "s3" else None
         where = {"artifacts": env["MOOLA_BUCKET"], "more_env": env} if env else {}
         how = {"backend": backend, "policy": POLICY, "auth": auth, **where}
-        world = World(stack.enter_context(running(tmp_path, **how)), s3=env)
+        world = World(stack.enter_context(running(tmp_path, **how)))
         stack.callback(world.engine.dispose)
         for name in ATTACKS:
             must_be_refused(world, name)

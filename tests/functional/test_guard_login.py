@@ -11,6 +11,7 @@ from promotion_kit import NAME, copied_client, evaluate, make_version
 
 from moola.config.promotion import TAG_EVIDENCE
 from moola.errors import PromotionRefused, TrackingError
+from moola.promotion.entry import Draft
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.promotion.remote import RemoteLedger
 
@@ -55,7 +56,23 @@ def test_with_log_in(template_db: Path, tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "mallory")
         with pytest.raises(PromotionRefused, match="user mallory may not move Production"):
             honest(server, "2", ledger=RemoteLedger(server.url), name=NAME)
-        assert ledger.entries(NAME, events=("refusal",))[-1].who.endswith("(mallory)")
+        last = ledger.entries(NAME, events=("refusal",))[-1]
+        assert (last.who, last.payload["claim"]) == ("mallory", "2")
+        # Whoever may not edit the model writes nothing about it, and reads all of it.
+        body = {"username": "eve", "password": PASSWORD}
+        assert server.send("POST", "/api/2.0/mlflow/users/create", body)[0] == 200
+        body = {"username": "eve", "permission": "DENY", "resource_type": "registered_model"}
+        path = "/api/3.0/mlflow/users/permissions/grant"
+        status, text = server.send("POST", path, {**body, "resource_id": NAME})
+        assert status == 200, text
+        line = Draft(event="refusal", who="root (admin)", name=NAME, reason="r")
+        written = RemoteLedger(server.url).append(line)
+        assert (written.who, written.payload["claim"]) == ("mallory", "root [admin]")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "eve")
+        theirs = RemoteLedger(server.url)
+        assert theirs.entries(NAME)[-1] == written
+        with pytest.raises(TrackingError, match=f"user eve may not edit {NAME}"):
+            theirs.append(line)
         server.auth = False
         for path in ("/moola", "/moola/api/ledger"):
             assert server.send("GET", path)[0] == 401

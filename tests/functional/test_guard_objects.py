@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from attacks_on_identity import ATTACKS_ON_OBJECTS
 from guard_server import running
 from guard_world import POLICY, World
 from promotion_kit import NAME, evaluate, make_version
@@ -30,7 +32,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         root = env["MOOLA_BUCKET"]
         more = {**env, "MLFLOW_DEFAULT_ARTIFACT_ROOT": root}
         with running(folder, policy=POLICY, artifacts=root, more_env=more) as server:
-            made = World(server, s3=env)
+            made = World(server)
             yield made
             made.engine.dispose()
 
@@ -50,6 +52,16 @@ def test_no_address_writes_to_frozen_files(world: World, path: str) -> None:
     assert status == 403
     assert "they are frozen" in answer["message"]
     assert world.state() == world.before
+
+
+@pytest.mark.parametrize("name", ATTACKS_ON_OBJECTS)
+def test_no_address_is_signed_for_a_frozen_file(world: World, name: str) -> None:
+    status, text = ATTACKS_ON_OBJECTS[name](world)
+    if status == 200:  # what such an address is good for
+        signed = json.loads(text)
+        requests.put(signed["presigned_url"], b"evil", headers=signed.get("headers"), timeout=30)
+    assert world.state() == world.before
+    assert status in (400, 403), text
 
 
 @pytest.mark.parametrize("asked", [None, 60, 10**6, -5])
@@ -141,6 +153,6 @@ def test_parts_begun_before_a_promotion_never_become_a_file_after_it(world: Worl
     ):
         status, text = parts(what, **more)
         assert (status, "they are frozen" in text) == (403, True), (what, text)
-    kept = world.bucket.Object(f"artifacts/{place}/weights.safetensors").get()["Body"].read()
-    assert kept == b"parts"
+    kept = world.client.download_artifacts(run_id, "model/weights.safetensors")
+    assert Path(kept).read_bytes() == b"parts"
     assert parts("create", num_parts=10**9)[0] == 403

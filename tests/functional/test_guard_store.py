@@ -7,8 +7,11 @@ import os
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from guard_world import local_guard
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -19,17 +22,19 @@ from promotion_kit import (
     evaluate,
     forget_connections,
     killed,
+    look_at,
     make_version,
     trusting,
 )
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
 from moola.errors import ConfigError
-from moola.promotion.evidence import sign, verify
+from moola.promotion.evidence import Evidence, sign, verify
 from moola.promotion.guard_artifacts import guarded
 from moola.promotion.guard_registry import GuardedRegistryStore
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Draft, Ledger, open_intent
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import open_intent
 from moola.promotion.state import read_state
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -96,11 +101,9 @@ def test_a_server_killed_at_random_moments_moves_all_or_nothing(
     evidence = verify(evaluate(client, key, "1"), trusting(key))
     address = f"sqlite:///{tmp_path}/mlflow.db"
     ledger = Ledger(address)
-    split = evidence.data["split_sha256"]
-    look = {"event": "test_look", "who": "a", "name": NAME, "reason": "r", "version_to": "1"}
-    ledger.append(Draft(**look, payload={"split_sha256": split}))
+    look_at(ledger, key, "1", evidence)
     passed = {"purpose": "promotion", "promotion_verdict": "passed", "test_looks": 1}
-    promotion = dataclasses.replace(evidence, **passed)
+    promotion = dataclasses.replace(evidence, evaluated_at=evidence.created_at, **passed)
     client.set_model_version_tag(NAME, "1", TAG_PROMOTION_EVIDENCE, sign(promotion, key).to_json())
 
     def server_dies_after(seconds: float) -> None:
@@ -121,3 +124,124 @@ def test_a_server_killed_at_random_moments_moves_all_or_nothing(
     killed(server_dies_after, 30.0)
     assert agreed(client, ledger) == "1"
     ledger.verify_chain()
+
+
+@dataclasses.dataclass
+class Ready:
+    """A version with evidence for Production, and the guarded store that is going to be asked."""
+
+    store: GuardedRegistryStore
+    client: MlflowClient
+    files: Path
+    promotion: Evidence
+    key: Ed25519PrivateKey
+
+    def ask(self) -> str:
+        """Ask for Production and return the refusal."""
+        with pytest.raises(MlflowException) as refused:
+            self.store.set_registered_model_alias(NAME, "production", "1")
+        assert refused.value.get_http_status_code() == 403
+        assert read_state(self.client, NAME).alias_version is None
+        return str(refused.value)
+
+    def sign(self, **changes: object) -> None:
+        evidence = dataclasses.replace(self.promotion, **changes)
+        text = sign(evidence, self.key).to_json()
+        self.client.set_model_version_tag(NAME, "1", TAG_PROMOTION_EVIDENCE, text)
+
+
+@pytest.fixture
+def ready(template_db: Path, tmp_path: Path) -> Ready:
+    client = copied_client(template_db, tmp_path)
+    key = load_signing_key(tmp_path, env={}) if ensure_signing_key(tmp_path) else None
+    assert key is not None
+    make_version(client, tmp_path)
+    evidence = verify(evaluate(client, key, "1"), trusting(key))
+    guard = local_guard(tmp_path)
+    look_at(guard.ledger, key, "1", evidence)
+    store = GuardedRegistryStore(f"sqlite:///{tmp_path}/mlflow.db", guard=guard)
+    place = client.get_model_version_download_uri(NAME, "1").removeprefix("file://")
+    passed = {"purpose": "promotion", "promotion_verdict": "passed", "test_looks": 1}
+    promotion = dataclasses.replace(evidence, evaluated_at=evidence.created_at, **passed)
+    made = Ready(store, client, Path(place), promotion, key)
+    made.sign()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"version": "2"}, "not version 1"),
+        ({"name": "Else"}, "about version 1 of Else"),
+        ({"run_id": "r"}, "about run r"),
+        ({"champion": "7"}, "compared with version 7"),
+        ({"verdicts": {"0": "passed"}}, "gate 1 is absent"),
+        ({"purpose": "evaluation"}, "promotion gate on the locked"),
+        ({"test_looks": 0}, "judged as look 0"),
+    ],
+)
+def test_no_file_is_touched_for_evidence_that_cannot_carry_the_version(
+    ready: Ready, changes: dict, why: str
+) -> None:
+    ready.sign(**changes)
+    weights = ready.files / "weights.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)  # whoever opened it would wait for ever
+    assert why in ready.ask()
+
+
+def test_a_file_changed_after_it_was_read_is_seen_in_the_transaction(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ready.store._moves._read
+    weights = ready.files / "weights.safetensors"
+
+    def then_changed(case: Any) -> Any:
+        state = read(case)
+        times = weights.stat().st_atime_ns, weights.stat().st_mtime_ns
+        weights.write_bytes(b"x" * weights.stat().st_size)
+        os.utime(weights, ns=times)  # its size and time are as before
+        return state
+
+    monkeypatch.setattr(ready.store._moves, "_read", then_changed)
+    assert "its files changed while they were checked" in ready.ask()
+    monkeypatch.undo()
+    assert "changed after the evaluation" in ready.ask()
+
+
+def test_evidence_replaced_after_the_files_were_read_is_seen(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ready.store._moves._read
+
+    def then_replaced(case: Any) -> Any:
+        state = read(case)
+        ready.sign(asked_by="somebody else")
+        return state
+
+    monkeypatch.setattr(ready.store._moves, "_read", then_replaced)
+    assert "evidence was replaced while its files were read" in ready.ask()
+
+
+def test_a_version_outside_the_artifact_store_is_not_fetched(ready: Ready) -> None:
+    for address in (
+        "s3://elsewhere/model",
+        "gs://elsewhere/model",
+        "https://elsewhere/model",
+        "/etc",
+    ):
+        with ready.store.engine.begin() as connection:
+            change = sa.text("UPDATE model_versions SET storage_location = :a, source = :a")
+            connection.execute(change, {"a": address})
+        assert "an address in this server's artifact store" in ready.ask()
+
+
+def test_the_files_of_one_user_are_read_one_version_at_a_time(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moola.promotion.guard_core._LONGEST_WAIT_SECONDS", 0.01)
+    with ready.store.guard.reading_files("server"):
+        assert "still being checked" in ready.ask()
+    with ready.store.guard.reading_files("somebody else"):
+        ready.store.set_registered_model_alias(NAME, "production", "1")
+    assert read_state(ready.client, NAME).champion == "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,19 +12,21 @@ from typing import Any
 
 import mlflow
 import pytest
-from data_kit import SPLIT, edit_json, small_registry
+from data_kit import SPLIT, small_registry
 from mlflow import MlflowClient
-from promotion_kit import NAME, evaluate, make_version
+from promotion_kit import NAME, evaluate, make_packaged_version, make_version
 
 from moola.config.evaluation import Thresholds
 from moola.config.names import ARTIFACT_GATE_REPORT, ARTIFACT_MANIFEST, TAG_GATES_RUN
 from moola.config.promotion import POLICY_FILE
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
-from moola.errors import ConfigError, DataError, MoolaError, PromotionRefused
+from moola.errors import DataError, MoolaError, PromotionRefused
+from moola.hashing import pretty_json
 from moola.promotion.decision import Decision, PromotionDenied
+from moola.promotion.entry import Draft
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 from moola.serving.pyfunc import checkpoint_of
 from moola.steps.candidate import find_candidate
 from moola.steps.finetune import finetune
@@ -71,12 +74,13 @@ class Project:
         address = self.client.get_model_version_download_uri(NAME, version)
         return Path(address.removeprefix("file://"))
 
-    def like_the_first(self, folder: Path, *, trained_as: dict | None) -> str:
-        """Register version 1's weights again, with another word on how they were trained."""
+    def like_the_first(self, folder: Path, **changes: Any) -> str:
+        """Register version 1's weights again, with other words about them."""
         checkpoint = folder / "checkpoint"
         shutil.copytree(checkpoint_of(self.files("1")), checkpoint)
-        edit_json(checkpoint / "config.json", trained_as=trained_as)
-        return make_version(self.client, folder, checkpoint=checkpoint)
+        config = checkpoint / "config.json"
+        config.write_text(pretty_json({**json.loads(config.read_text()), **changes}))
+        return make_packaged_version(self.client, checkpoint)
 
     def hold_production(self, version: str | None) -> None:
         """Put a version into Production by plain MLflow, or take out what is there."""
@@ -173,19 +177,18 @@ def test_a_policy_that_asks_for_less_than_the_promotion_gate_spends_no_look(
     assert events(ledger) == ["refusal"]
 
 
-def test_it_is_the_checkpoint_that_is_scored_and_no_code_beside_it_runs(
+def test_code_beside_the_checkpoint_is_refused_and_does_not_run(
     project: Project, ledger: Ledger, tmp_path: Path
 ) -> None:
-    checkpoint = checkpoint_of(project.files("1"))
-    version = make_version(project.client, tmp_path, checkpoint=checkpoint)
+    version = make_packaged_version(project.client, checkpoint_of(project.files("1")))
     files = project.files(version)
     (files / "MLmodel").write_text(FOREIGN)
     (files / "code").mkdir()
     (files / "code" / "foreign.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     project.sign(version)
-    gate = outcome(ledger, version).promotion_gate
-    assert gate is not None
-    assert gate["figures"]["metrics"]["log_loss"] > 0
+    with pytest.raises(PromotionRefused, match="a folder that Moola does not make"):
+        ask(ledger, version)
+    assert events(ledger) == ["refusal"]
     assert not (tmp_path / "ran").exists()
 
 
@@ -198,10 +201,10 @@ def test_a_champion_that_cannot_be_held_against_spends_no_look(
     with pytest.raises(PromotionRefused, match=rf"version {other} cannot be scored .*another"):
         ask(ledger)
     digest = {"model_sha256": "0" * 64}
-    ledger.append(
+    ledger.signing(project.key).append(
         Draft(event="promotion", who="a", name=NAME, reason="r", version_to=other, payload=digest)
     )
-    with pytest.raises(PromotionRefused, match=f"the files of version {other} have SHA-256"):
+    with pytest.raises(PromotionRefused, match=f"version {other} cannot be scored"):
         ask(ledger)
     assert "test_look" not in events(ledger)
 
@@ -253,7 +256,7 @@ def test_a_version_that_does_not_state_how_it_was_trained_is_refused(
     project: Project, tmp_path: Path
 ) -> None:
     old = project.like_the_first(tmp_path, trained_as=None)
-    with pytest.raises(ConfigError, match=f"version {old} .* does not state how it was trained"):
+    with pytest.raises(PromotionRefused, match="trained_as is None"):
         find_candidate(project.client, NAME, old)
 
 
@@ -261,7 +264,9 @@ def test_evidence_that_contradicts_the_files_spends_no_look(
     project: Project, ledger: Ledger, tmp_path: Path
 ) -> None:
     augmented = CONFIG.to_dict() | {"use_temporal_aug": True}
-    version = project.like_the_first(tmp_path, trained_as=augmented)
+    stated = json.loads((checkpoint_of(project.files("1")) / "config.json").read_text())["params"]
+    params = stated | {"use_temporal_aug": True}
+    version = project.like_the_first(tmp_path, trained_as=augmented, params=params)
     project.sign(version)
     with pytest.raises(PromotionRefused, match=f"augmentation of version {version} is True by its"):
         ask(ledger, version)

@@ -16,10 +16,11 @@ from moola.cli.app import _run
 from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
 from moola.promotion.audit import audit_registry
 from moola.promotion.decision import PromotionDenied
+from moola.promotion.entry import Draft
 from moola.promotion.evidence import SignedEvidence, sign, verify
 from moola.promotion.key_changes import note_key_change, note_key_changes
 from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.state import put_in_production
 
 
@@ -33,8 +34,9 @@ def test_an_audit_names_what_is_wrong(bench: Bench) -> None:
 
     assert audit() == ()
     untrusted = audit(trusting())
-    assert len(untrusted) == 2
-    assert all("unknown key" in finding for finding in untrusted)
+    assert len(untrusted) == 3
+    assert all("unknown key" in finding for finding in untrusted[:2])
+    assert untrusted[2].startswith("the ledger has version None in Production")
     bench.change_files()
     bench.client.transition_model_version_stage(NAME, "2", "Archived")
     files, state = audit()
@@ -49,6 +51,7 @@ def evidence_of(bench: Bench, at: str, **changes: object) -> SignedEvidence:
     return sign(dataclasses.replace(evidence, **changes), KEY)
 
 
+AUTHOR = {"host": "h", "pid": 1, "thread": 1, "lease_until": "2999-01-01T00:00:00+00:00"}
 FAILED = {"0": "passed", "1": "failed", "2": "blocked"}
 FORGERIES = {
     "about version 9 of Other": {"name": "Other", "version": "9"},
@@ -76,8 +79,11 @@ def test_a_promotion_written_past_moola_proves_nothing(bench: Bench, found: str)
         payload={"evidence": signed.to_json()},
     )
     bench.ledger.append(draft)
+    [unsigned] = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
+    assert "(promotion of version 2) does not count: it is not signed" in unsigned
+    bench.ledger.signing(KEY).append(draft)
     put_in_production(bench.client, NAME, "2")
-    [finding] = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
+    _, finding = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
     assert found in finding
     bench.rollback()
     with pytest.raises(PromotionDenied, match=found):
@@ -165,9 +171,9 @@ def test_an_audit_names_a_move_that_was_not_ended(bench: Bench) -> None:
         name=NAME,
         reason="all passed",
         version_to="2",
-        payload={"event": "promotion"},
+        payload={"event": "promotion", "then": {}, **AUTHOR},
     )
-    begun = bench.ledger.append(draft)
+    begun = bench.ledger.signing(KEY).append(draft)
     findings = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
     assert findings == (f"a promotion begun at {begun.at} was not ended",)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,9 +23,22 @@ from promotion_kit import (
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import PromotionRefused
-from moola.promotion.ledger import Draft, Entry, Ledger, open_intent
-from moola.promotion.recovery import move, recover
+from moola.promotion.entry import Draft, Entry
+from moola.promotion.keys import TrustedKeys, key_id
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import open_intent
+from moola.promotion.moving import Seen, move
+from moola.promotion.recovery import recover
 from moola.promotion.state import read_state
+
+
+@pytest.fixture
+def bench(template_db: Path, tmp_path: Path) -> Bench:
+    """A plain store whose ledger is a database of its own, so that a move takes several steps."""
+    return Bench(template_db, tmp_path, ledger="ledger.db")
+
+
+OTHER = Ed25519PrivateKey.generate()
 
 
 class Crash(BaseException):
@@ -55,14 +70,16 @@ def crash_at(point: int, bench: Bench, how) -> tuple[MlflowClient, Ledger]:
                 return Ledger.append(self, draft, **kwargs)
             return write(lambda: Ledger.append(self, draft, **kwargs))
 
-    return CrashingClient(bench.client.tracking_uri), CrashingLedger(
-        f"sqlite:///{bench.folder}/mlflow.db"
-    )
+    return CrashingClient(bench.client.tracking_uri), CrashingLedger(bench.ledger_url)
 
 
-def recovered(bench: Bench, *, key: Ed25519PrivateKey = KEY, **policy: object) -> Entry | None:
-    trusted, rules = trusting(key), PromotionPolicy(**policy)
-    return recover(bench.client, bench.ledger, NAME, trusted_keys=trusted, policy=rules)
+REVOKED = replace(trusting(KEY, OTHER), revoked=frozenset({key_id(KEY.public_key())}))
+
+
+def recovered(bench: Bench, *, keys: TrustedKeys | None = None, **policy: object) -> Entry | None:
+    trusted, rules = keys or trusting(KEY), PromotionPolicy(**policy)
+    ledger = bench.ledger.signing(OTHER if keys else KEY)
+    return recover(bench.client, ledger, NAME, trusted_keys=trusted, policy=rules)
 
 
 POINTS = range(6)  # before and after: intent, stage, alias
@@ -110,7 +127,7 @@ def promote_and_kill_after(seconds: float, bench: Bench) -> None:
     forget_connections(bench.folder)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process at once, like kill -9
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    ledger = Ledger(f"sqlite:///{bench.folder}/mlflow.db")
+    ledger = Ledger(bench.ledger_url)
     bench.promote("2", client=MlflowClient(bench.client.tracking_uri), ledger=ledger)
 
 
@@ -167,7 +184,7 @@ def test_a_first_move_that_is_undone_leaves_production_empty(bench: Bench) -> No
     with pytest.raises(Crash):
         bench.promote("1", client=client, ledger=ledger)
     assert read_state(bench.client, NAME).alias_version == "1"
-    entry = recovered(bench, key=Ed25519PrivateKey.generate())
+    entry = recovered(bench, keys=REVOKED)
     assert entry is not None
     digest = bench.ledger.entries(NAME, events=("intent",))[-1].evidence_digest
     assert digest is not None
@@ -193,7 +210,7 @@ def test_an_interrupted_move_is_proven_again_before_it_is_carried_out(
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"key": Ed25519PrivateKey.generate()}, "unknown key"),
+        ({"keys": REVOKED}, "a revoked key"),
         ({"required_gates": (0, 1, 2, 6)}, "gate 6 is absent"),
     ],
 )
@@ -211,8 +228,11 @@ def test_what_a_ledger_does_not_know_of_yet_is_not_taken_out_of_production(bench
     bench.promote("2")
     new = Ledger(f"sqlite:///{bench.folder}/new.db")
     draft = {"who": "ann", "name": NAME, "reason": "r", "version_from": "2", "version_to": "9"}
+    seen = Seen(
+        state=read_state(bench.client, NAME), last_move=None, check=lambda: None, keys=trusting(KEY)
+    )
     with pytest.raises(PromotionRefused, match="does not exist"):
-        move(bench.client, new, Draft(event="promotion", **draft), seen_move=None)
+        move(bench.client, new, Draft(event="promotion", **draft), seen=seen)
     assert bench.champion() == "2"
 
 
@@ -225,3 +245,4 @@ def test_an_intent_written_past_moola_puts_nobody_into_production(bench: Bench) 
     entry = recovered(bench)
     assert entry is not None
     assert (entry.event, bench.champion()) == ("abandoned", "1")
+    assert "does not count: it is not signed" in entry.reason

@@ -9,21 +9,30 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow.exceptions import MlflowException
-from promotion_kit import NAME, copied_client, evaluate, make_version, trusting
+from promotion_kit import (
+    NAME,
+    copied_client,
+    evaluate,
+    look_at,
+    make_packaged_version,
+    trusting,
+)
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, TRUSTED_FOLDER, PromotionPolicy
+from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
-from moola.errors import CheckpointError
 from moola.evaluation.metrics import compute_metrics
-from moola.models import get_model
 from moola.promotion.evidence import Evidence, sign, verify
+from moola.promotion.fetched import fetched
 from moola.promotion.guard_core import Guard
 from moola.promotion.guard_registry import GuardedRegistryStore
 from moola.promotion.keys import trust
-from moola.promotion.ledger import Draft, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.referee import disagreements
-from moola.promotion.referee_score import find_checkpoint, score
+from moola.promotion.referee_score import score
 from moola.serving.scoring import WindowScorer
+from moola.training.finetune import build_model
+from moola.training.stored_config import TRAINED_AS
 
 KEY = Ed25519PrivateKey.generate()
 LABELED, SPLIT = "labeled_windows/v1", "fwd_chain_v3"
@@ -35,16 +44,30 @@ def checkpoint(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     registry = DataRegistry(data_root)
     windows, split = registry.load_set(LABELED), registry.load_split(SPLIT)
     few = split.train[:64]
-    model = get_model("enhanced_simple_lstm", hidden_size=8, num_layers=1, n_epochs=1, seed=1)
-    model.fit(windows.X_ohlc[few], windows.y[few])
+    config = FinetuneConfig(preset="compact", epochs=1, patience=0, seed=1, device="cpu")
+    model = build_model(config, "cpu").fit(windows.X_ohlc[few], windows.y[few])
     folder = tmp_path_factory.mktemp("model") / "checkpoint"
-    model.save(folder, extra={"temperature": 1.5, "class_names": ["consolidation", "expansion"]})
+    stated = {
+        "temperature": 1.5,
+        "class_names": ["consolidation", "expansion"],
+        "conformal": {"threshold": 0.4, "level": 0.9, "num_windows": 64},
+        TRAINED_AS: config.to_dict(),
+    }
+    model.save(folder, extra=stated)
     return folder
 
 
 @pytest.fixture(scope="module")
-def scored(checkpoint: Path, data_root: Path) -> dict[str, Any]:
-    return score(checkpoint.parent, data_root=data_root, labeled=LABELED, split=SPLIT)
+def scored(
+    checkpoint: Path,
+    data_root: Path,
+    template_db: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    client = copied_client(template_db, tmp_path_factory.mktemp("scored"))
+    version = make_packaged_version(client, checkpoint)
+    with fetched(client, NAME, version) as folder:
+        return score(str(folder), data_root=str(data_root), labeled=LABELED, split=SPLIT)
 
 
 def test_the_referee_scores_as_the_served_model_does(
@@ -60,12 +83,10 @@ def test_the_referee_scores_as_the_served_model_does(
 class Office:
     """A guarded registry with a referee, and one version whose evidence can be chosen."""
 
-    def __init__(
-        self, folder: Path, template_db: Path, checkpoint: Path | None, scored: dict[str, Any]
-    ):
+    def __init__(self, folder: Path, template_db: Path, checkpoint: Path, scored: dict[str, Any]):
         self.folder, self.scored = folder, scored
         self.client = copied_client(template_db, folder)
-        make_version(self.client, folder, checkpoint=checkpoint)
+        make_packaged_version(self.client, checkpoint)
         self.ledger = Ledger(f"sqlite:///{folder}/mlflow.db")
         trust(folder / TRUSTED_FOLDER, KEY.public_key())
         self.evaluation = verify(evaluate(self.client, KEY, "1"), trusting(KEY))
@@ -78,23 +99,14 @@ class Office:
             "promotion_verdict": "passed",
             "promotion_figures": {"metrics": self.scored["metrics"]},
             "test_looks": 1,
+            "evaluated_at": self.evaluation.created_at,
             **changes,
         }
         return dataclasses.replace(self.evaluation, **values)
 
     def ask(self, evidence: Evidence, **policy: object) -> None:
         """Promote by the guarded store itself, as every route of the server does."""
-        look = {"split_sha256": evidence.data["split_sha256"]}
-        self.ledger.append(
-            Draft(
-                event="test_look",
-                who="ann",
-                name=NAME,
-                reason="r",
-                version_to="1",
-                payload=look,
-            )
-        )
+        look_at(self.ledger, KEY, "1", self.evaluation, split_sha256=evidence.data["split_sha256"])
         signed = sign(evidence, KEY).to_json()
         self.client.set_model_version_tag(NAME, "1", TAG_PROMOTION_EVIDENCE, signed)
         guard = Guard(
@@ -124,21 +136,15 @@ def test_figures_the_referee_finds_too_pass_and_others_do_not(
 
 
 @pytest.mark.slow
-def test_a_referee_out_of_memory_or_without_a_checkpoint_refuses(
+def test_a_referee_out_of_memory_or_time_refuses(
     tmp_path: Path, template_db: Path, data_root: Path, checkpoint: Path, scored: dict[str, Any]
 ) -> None:
     office = Office(tmp_path, template_db, checkpoint, scored)
     with pytest.raises(MlflowException, match="the referee cannot score the version"):
-        office.ask(office.evidence(), referee_data=str(data_root), referee_memory_mib=200)
+        office.ask(office.evidence(), referee_data=str(data_root), referee_memory_mib=1)
     with pytest.raises(MlflowException, match=r"the referee (cannot|did not finish)"):
         office.ask(office.evidence(), referee_data=str(data_root), referee_seconds=1)
     assert office.ledger.champion_at(NAME) is None
-
-
-def test_a_version_without_weights_in_safetensors_has_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "model.pkl").write_bytes(b"anything")
-    with pytest.raises(CheckpointError, match="0 checkpoints"):
-        find_checkpoint(tmp_path)
 
 
 def test_disagreements_name_digests_and_figures(scored: dict[str, Any]) -> None:

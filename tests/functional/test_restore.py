@@ -43,7 +43,7 @@ def put_into_production(url: str, project: Path) -> None:
     client, key = MlflowClient(url), load_signing_key(project, env={})
     client.create_experiment("work")
     version = make_version(client, project)
-    evaluate(client, key, version)
+    evaluate(client, key, version, model="of another make")
     promote(
         client=client,
         ledger=RemoteLedger(url),

@@ -10,6 +10,8 @@ import pytest
 from bad_requests import BAD_REQUESTS, CRASH, ECHO, IGNORED, TRACEBACK, WORDY, BadRequest
 from serve_kit import Reply, Stand, as_json, calling, copy_of, moola_serve, random_windows
 
+from moola.serving.heads import MAX_HEAD_BYTES
+
 LIMIT = 200
 
 
@@ -71,6 +73,37 @@ def test_a_body_in_pieces_is_limited_as_well(server: tuple[str, int]) -> None:
         except OSError:
             pass  # it has answered and closed already
         assert line.recv(100).startswith(b"HTTP/1.1 413")
+
+
+_POST = b"POST /invocations HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "unit", "status"),
+    [
+        (b"POST /invocations?", b"a=1&", 431),
+        (_POST + b"X-A: ", b"aaaa", 431),
+        (_POST, b"X-A: 1\r\n", 431),
+        (b"POST /invocations HTTP/1.1\r\nContent-Type: application/json", b";", 431),
+        (_POST + b"Content-Length: -1\r\n\r\n", b"", 400),
+        (b"\x16\x03\x01", b"", 400),
+    ],
+    ids=["address", "one header", "headers", "content type", "length", "not HTTP"],
+)
+def test_a_head_without_end_is_refused(
+    server: tuple[str, int], begin: bytes, unit: bytes, status: int
+) -> None:
+    address = urlsplit(server[0])
+    with socket.create_connection((address.hostname, address.port)) as line:
+        # Hardly more than it takes: what comes after an answer could make the system drop it.
+        line.sendall(begin + unit * ((MAX_HEAD_BYTES - len(begin)) // max(1, len(unit)) + 1))
+        reply = line.recv(1000)
+    assert reply.startswith(b"HTTP/1.1 %d" % status)
+    assert set(json.loads(reply.partition(b"\r\n\r\n")[2])) == {
+        "error_code",
+        "message",
+        "request_id",
+    }
 
 
 def test_token_time_limit_and_overload(stand: Stand, tmp_path) -> None:

@@ -266,7 +266,9 @@ def test_without_anything_in_production_it_does_not_start(
     own = copy_of(stand, tmp_path)
     clear_production(own.client, NAME)
     assert start_serve(own) == 1
-    assert "nothing is in Production" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "nothing is in Production" in shown.err
+    assert "http://" not in shown.out + shown.err  # there is no address to ask
 
 
 def test_the_registry_may_be_away_for_a_while(stand: Stand, tmp_path: Path) -> None:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
+from moola.promotion.belief import GENESIS, signed_look
+from moola.promotion.checkpoint import address_of
+from moola.promotion.entry import Draft
 from moola.promotion.guard_core import Guard
-from moola.promotion.ledger import GENESIS, Draft, Ledger, open_intent
-from moola.promotion.page import _client_draft
-from moola.promotion.recovery import close_intent
+from moola.promotion.keys import TrustedKeys, key_id
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import open_intent
+from moola.promotion.moving import close_intent
 
+KEY, SERVER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+TRUSTED = TrustedKeys(
+    keys={key_id(KEY.public_key()): KEY.public_key()},
+    servers={key_id(SERVER.public_key()): SERVER.public_key()},
+)
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -113,15 +124,26 @@ def test_the_last_entry_of_some_events(ledger: Ledger) -> None:
     assert [ledger.last_seq((e,)) for e in ("promotion", "refusal", "rollback")] == [1, 3, 0]
 
 
+def look(ledger: Ledger, windows: dict, *, key: Ed25519PrivateKey = KEY, **changes) -> Draft:
+    """A look as the gate runner signs it; `changes` are made afterwards."""
+    about = {"name": "M", "version": "1", "evidence_digest": "e" * 64}
+    first, _ = ledger.ends()
+    ledger_id = first.entry_hash if first else GENESIS
+    payload = signed_look(windows, **about, ledger_id=ledger_id, key=key)
+    asked = {"version_to": "1", "evidence_digest": "e" * 64, "payload": payload, **changes}
+    return draft("test_look", **asked)
+
+
 def test_test_looks_count_by_split(ledger: Ledger) -> None:
     for split in ("a", "b", "a"):
-        ledger.append(draft("test_look", payload={"split_sha256": split}))
-    counts = [ledger.count_test_looks({"split_sha256": split}) for split in ("a", "c")]
+        ledger.append(look(ledger, {"split_sha256": split}))
+    counts = [ledger.count_test_looks({"split_sha256": split}, TRUSTED) for split in ("a", "c")]
     assert counts == [2, 0]
 
 
-def span(first: object, last: object, source: str = "btc", **more: str) -> dict:
-    return {"source": source, "first_bar": first, "last_bar": last, **more}
+def span(first: str, last: str | None, source: str = "btc", **more: str) -> dict:
+    times = {"first_bar": first} if last is None else {"first_bar": first, "last_bar": last}
+    return {"source": source, **times, **more}
 
 
 def test_test_looks_count_by_the_bars_they_share(ledger: Ledger) -> None:
@@ -130,17 +152,50 @@ def test_test_looks_count_by_the_bars_they_share(ledger: Ledger) -> None:
         span("2019-05", "2019-08", split_sha256="a"),
         span("2019-07", "2019-10", split_sha256="b"),
         span("2019-05", "2019-10", "eur", split_sha256="c"),
-        span(5, None, split_sha256="d"),
+        span("2019-05", None, split_sha256="d"),
     ]
-    for payload in seen:
-        ledger.append(draft("test_look", payload=payload))
-    count = ledger.count_test_looks
+    for windows in seen:
+        ledger.append(look(ledger, windows))
+
+    def count(windows: dict) -> int:
+        return ledger.count_test_looks(windows, TRUSTED)
+
     assert count(span("2019-06", "2019-06", split_sha256="new")) == 2  # a, and what d may have seen
     assert count(span("2019-08", "2019-09", split_sha256="new")) == 3
     assert count(span("2019-11", "2019-12", split_sha256="new")) == 1
     assert count(span("2019-11", "2019-12", split_sha256="old")) == 2
     assert count(span("2019-01", "2019-12", "gbp", split_sha256="c")) == 1
     assert count({}) == 0
+
+
+def test_a_look_counts_only_as_it_was_signed_and_once(ledger: Ledger, tmp_path: Path) -> None:
+    elsewhere = Ledger(f"sqlite:///{tmp_path}/elsewhere.db", clock=Clock())
+    elsewhere.append(draft(who="bob"))
+    ledger.append(draft())
+    windows = span("2019-05", "2019-08", split_sha256="a")
+    honest = look(ledger, windows)
+    moved = honest.payload
+    forged = [
+        draft("test_look", version_to="1", payload=windows),  # not signed
+        look(ledger, windows, key=Ed25519PrivateKey.generate()),  # by a stranger
+        look(ledger, windows, key=SERVER),  # a server's key signs lines and no looks
+        look(elsewhere, windows),  # for another ledger
+        replace(honest, name="Other"),
+        replace(honest, version_to="2"),
+        replace(honest, evidence_digest="d" * 64),
+        replace(honest, payload={**moved, "split_sha256": "b"}),
+        replace(honest, payload={**moved, "last_bar": "2029-08"}),
+        replace(honest, payload={**moved, "nonce": "0" * 32}),
+        replace(honest, payload={k: v for k, v in moved.items() if k != "nonce"}),
+    ]
+    for one in forged:
+        ledger.append(one)
+    assert ledger.count_test_looks(windows, TRUSTED) == 0
+    for _ in range(30):
+        ledger.append(honest)
+    assert ledger.count_test_looks(windows, TRUSTED) == 1
+    revoked = replace(TRUSTED, revoked=frozenset(TRUSTED.keys))
+    assert ledger.count_test_looks(windows, revoked) == 0
 
 
 def test_only_if_may_refuse_inside_the_transaction(ledger: Ledger) -> None:
@@ -152,21 +207,46 @@ def test_only_if_may_refuse_inside_the_transaction(ledger: Ledger) -> None:
     assert ledger.entries() == []
 
 
+ANNOUNCED = {
+    "event": "promotion", "then": {"test_looks": 1},
+    "host": "h", "pid": 1, "thread": 1, "lease_until": "2999-01-01T00:00:00+00:00",
+}  # fmt: skip
+
+
 def test_an_intent_is_open_until_an_entry_names_it(ledger: Ledger) -> None:
-    intent = ledger.append(draft("intent", version_to="1"))
+    intent = ledger.append(draft("intent", version_to="1", payload=ANNOUNCED))
+    assert open_intent(ledger.entries()) == intent
+    for stranger in (
+        draft("promotion", version_to="2", payload={"intent": intent.seq}),
+        draft("promotion", version_to="1", name="Other", payload={"intent": intent.seq}),
+        draft("rollback", version_to="1", payload={"intent": intent.seq}),
+        draft("refusal", version_to="1", payload={"intent": intent.seq}),
+        draft("promotion", version_to="1", payload={"intent": True}),
+        draft("abandoned", version_to="1", payload={"intent": [intent.seq]}),
+    ):
+        ledger.append(stranger)
     assert open_intent(ledger.entries()) == intent
     ledger.append(draft("promotion", version_to="1", payload={"intent": intent.seq}))
     assert open_intent(ledger.entries()) is None
 
 
+def test_an_unsigned_line_closes_no_intent(ledger: Ledger) -> None:
+    signing = ledger.signing(KEY)
+    intent = signing.append(draft("intent", version_to="1", payload=ANNOUNCED))
+    closing = draft("abandoned", version_to="1", payload={"intent": intent.seq})
+    ledger.append(closing)
+    assert open_intent(ledger.entries(), ledger.belief(TRUSTED)) == intent
+    signing.append(closing)
+    assert open_intent(ledger.entries(), ledger.belief(TRUSTED)) is None
+
+
 def test_an_intent_is_closed_once_whoever_comes_second(ledger: Ledger) -> None:
-    announced = {"event": "promotion", "then": {"looks": 1}}
-    intent = ledger.append(draft("intent", version_to="1", payload=announced))
+    intent = ledger.append(draft("intent", version_to="1", payload=ANNOUNCED))
     with ledger.transaction() as connection:
-        first = close_intent(connection, intent, at=ledger.clock())
-        assert close_intent(connection, intent, at=ledger.clock()) == first
+        first = close_intent(connection, ledger, intent)
+        assert close_intent(connection, ledger, intent) == first
     assert ledger.entries() == [intent, first]
-    assert (first.event, first.payload) == ("promotion", {"looks": 1, "intent": intent.seq})
+    assert (first.event, first.payload) == ("promotion", {"test_looks": 1, "intent": intent.seq})
 
 
 def test_bad_drafts_and_addresses(tmp_path: Path) -> None:
@@ -201,14 +281,6 @@ def test_processes_create_and_append_at_once(tmp_path: Path) -> None:
     ledger.verify_chain()
 
 
-def test_a_client_says_who_asks_and_why() -> None:
-    values = {"event": "refusal", "who": "ann", "name": "M", "reason": "why"}
-    assert _client_draft(values).who == "ann (server)"
-    for field in ("who", "name", "reason"):
-        with pytest.raises(ValueError, match=f"{field} must be given"):
-            _client_draft({**values, field: None})
-
-
 @pytest.mark.medium
 def test_what_cannot_be_asked_counts_as_frozen(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -235,3 +307,16 @@ def test_what_cannot_be_asked_counts_as_frozen(
             guard.frozen()
     Registry.code = RESOURCE_DOES_NOT_EXIST  # deleted: nothing is left to freeze
     assert guard.frozen().places == frozenset()
+
+
+def test_one_ledger_has_one_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PGHOST", "db")
+    monkeypatch.setenv("PGDATABASE", "moola")
+    assert address_of("sqlite:///x.db") == address_of(f"sqlite:///{tmp_path}/x.db")
+    assert address_of("http://ann:secret@h:5000/") == "http://h:5000"
+    given = address_of("postgresql+psycopg://ann:secret@db:5432/moola?sslmode=require")
+    assert given == address_of("postgresql+psycopg://")
+    assert "secret" not in given
+    with pytest.raises(ConfigError, match="is no address of a ledger"):
+        address_of("no address")

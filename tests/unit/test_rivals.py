@@ -10,6 +10,7 @@ from data_kit import SPLIT, small_registry
 
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError, DataError
+from moola.promotion.inspection import Inspection
 from moola.steps.candidate import Candidate
 from moola.steps.folds import find_folds
 from moola.steps.judge import asked_gates
@@ -21,7 +22,15 @@ MIXED = replace(ENCODER, mixup_alpha=0.4)
 
 
 def candidate(config: FinetuneConfig) -> Candidate:
-    return Candidate(name="m", version="3", run_id="r", model_sha256="0", config=config)
+    inspection = Inspection(
+        sha256="0",
+        config=config,
+        class_names=("a", "b"),
+        window_bars=105,
+        encoder_sha256=None,
+        conformal={},
+    )
+    return Candidate(name="m", version="3", run_id="r", inspection=inspection, training=config)
 
 
 def test_rivals_differ_from_the_candidate_in_what_their_gate_asks_about() -> None:

@@ -19,6 +19,7 @@ BENCHES = {
     "pretrain": "bench_pretrain.py",
     "pretrain-quality": "long/pretrain_quality.py",
     "gates": "gate_simulation.py",
+    "bodies": "bench_bodies.py",
     "guard": "bench_guard.py",
     "launchers": "bench_launchers.py",
     "models": "bench_models.py",

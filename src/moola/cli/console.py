@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from moola.errors import printable_lines
+
 if TYPE_CHECKING:
     from moola.steps.progress import Progress
 
@@ -15,17 +17,25 @@ _VERDICT_STYLE = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
 
 
 def console() -> Any:
-    """Return a console that writes text as it is: no markup, no colour but on a terminal."""
+    """Return a console that writes text as it is: no markup, no colour but on a terminal.
+
+    Characters that do not print are escaped: names of models and runs are other people's words, and
+    a terminal acts upon some.
+    """
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    class Plain(Console):
+        def render_str(self, text: str, **options: Any) -> Any:
+            return super().render_str(printable_lines(text), **options)
+
+    return Plain(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def styled(text: str, style: str) -> Any:
     """Return a text in a style, for a line or a cell of a table."""
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text(printable_lines(text), style=style)
 
 
 def table(*columns: str) -> Any:

@@ -88,6 +88,9 @@ def challenger(
 def history(
     name: str = Name,
     at: str | None = typer.Option(None, help="Time, UTC unless it says: who was it then?"),
+    checkpoint: Path | None = typer.Option(
+        None, help="File in which you keep how far the ledger went: compared, then written."
+    ),
     ledger: str = LedgerUrl,
     as_json: bool = AsJson,
 ) -> None:
@@ -96,18 +99,19 @@ def history(
     Example: `moola history --at 2026-01-31`
     """
     from moola.config.data import parse_utc
+    from moola.promotion.entry import printable
     from moola.steps.registry import read_history
 
     when = parse_utc(at, "--at")
-    found = read_history(name, at=when, ledger_url=ledger or None)
+    found = read_history(name, at=when, ledger_url=ledger or None, checkpoint=checkpoint)
     if as_json:
-        entries = [dataclasses.asdict(entry) for entry in found.entries]
-        print_json({"champion": found.champion, "at": when, "entries": entries})
+        entries = [entry.to_dict() for entry in found.entries]
+        notes = list(found.notes)
+        print_json({"champion": found.champion, "at": when, "entries": entries, "notes": notes})
         return
     rows = table("seq", "time (UTC)", "event", "from", "to", "who", "reason")
     for entry in found.entries:
-        rows.add_row(
-            str(entry.seq),
+        words = (
             entry.at[:19],
             entry.event,
             entry.version_from or "-",
@@ -115,8 +119,11 @@ def history(
             entry.who,
             entry.reason,
         )
+        rows.add_row(str(entry.seq), *map(printable, words))
     out = console()
     out.print(rows)
+    for note in found.notes:
+        out.print(f"  - {printable(note)}")
     moment = f"at {when:%Y-%m-%d %H:%M}" if when else "now"
     out.print(f"In Production {moment}: {found.champion or 'nothing'}")
 
@@ -139,14 +146,18 @@ def verify(name: str = Name, ledger: str = LedgerUrl, as_json: bool = AsJson) ->
 
 
 def _print_audit(found: Audit) -> None:
+    from moola.promotion.entry import printable
+
     out = console()
     head = (found.head or "-")[:16]
     out.print(f"{found.num_entries} ledger entries about {found.name}, head {head}")
     out.print(f"In Production: {found.champion or 'nothing'}")
     for finding in found.findings:
-        out.print(f"  - {finding}")
+        out.print(f"  - {printable(finding)}")
     if not found.findings:
         out.print("chain, signatures, files and stages agree")
+    for note in found.notes:
+        out.print(f"note: {printable(note)}")
 
 
 def keys(

@@ -72,8 +72,8 @@ def serve(
         log_predictions=str(log_predictions) if log_predictions else None,
     )
     guarded = "with a bearer token" if os.environ.get(ENV_TOKEN) else "without a token"
-    console().print(f"{name} on http://{host}:{port} once it is verified, {guarded}")
-    run(config)
+    address = f"{name} on http://{host}:{port}, {guarded}"
+    run(config, on_verified=lambda: console().print(address))
 
 
 def predict(

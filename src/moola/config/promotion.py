@@ -17,11 +17,16 @@ ARTIFACT_EVIDENCE = "evidence.json"
 
 KEY_FOLDER = ".moola/keys"
 KEY_FILE = "gate-runner.pem"
+SERVER_KEY_FILE = "server.pem"
 TRUSTED_FOLDER = ".moola/trusted"
+SERVERS_FOLDER = "servers"  # below the trusted folder: keys that sign ledger lines only
+CHECKPOINT_FOLDER = ".moola/checkpoints"
 REVOKED_FILE = "revoked"
 POLICY_FILE = ".moola/policy.yaml"
 ENV_SIGNING_KEY = "MOOLA_SIGNING_KEY"
 ENV_SIGNING_KEY_COMMAND = "MOOLA_SIGNING_KEY_COMMAND"
+
+ENV_SERVER_KEY = "MOOLA_SERVER_KEY"
 
 ENV_TRUSTED = "MOOLA_TRUSTED_KEYS"
 ENV_POLICY = "MOOLA_POLICY"
@@ -55,7 +60,8 @@ class PromotionPolicy(Config):
         Users who may move Production on a guarded server with log-in; empty: whoever MLflow lets.
     max_evidence_age_days
         A promotion whose evaluation is older than this is refused; None sets no limit. What is in
-        Production stays there, and a rollback is not held to it.
+        Production stays there, and a rollback is not held to it. 30 days by default: markets move
+        on, and whoever holds older evidence can evaluate again in minutes.
     max_body_mib
         Largest request body the guarded server accepts outside artifact uploads.
     webhooks
@@ -67,7 +73,7 @@ class PromotionPolicy(Config):
     referee_tolerance
         Largest difference between a signed metric and the referee's.
     referee_seconds, referee_memory_mib
-        Limits of the referee's process: time, and address space in MiB.
+        Limits of the referee's process: time, and memory beyond what the libraries take, in MiB.
     """
 
     required_gates: tuple[int, ...] = (0, 1, 2)
@@ -77,7 +83,7 @@ class PromotionPolicy(Config):
     protected_aliases: tuple[str, ...] = (ALIAS_PRODUCTION,)
     models: tuple[str, ...] = ()
     promoters: tuple[str, ...] = ()
-    max_evidence_age_days: float | None = None
+    max_evidence_age_days: float | None = 30.0
     max_body_mib: int = 64
     webhooks: tuple[str, ...] = ()
     referee_data: str | None = None

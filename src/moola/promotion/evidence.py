@@ -23,6 +23,7 @@ from moola.config.promotion import ARTIFACT_EVIDENCE, TAG_EVIDENCE, PromotionPol
 from moola.errors import PromotionRefused
 from moola.hashing import canonical_json, sha256_json
 from moola.promotion.calls import mlflow_call
+from moola.promotion.entry import plain_name, plain_version
 from moola.promotion.keys import TrustedKeys, key_id
 
 if TYPE_CHECKING:
@@ -337,6 +338,7 @@ def load_evidence(
     TrackingError
         If the server or store cannot be reached.
     """
+    name, version = plain_name(name), plain_version(version)
     with mlflow_call(f"version {version} of {name}", reads=True):
         text = client.get_model_version(name, version).tags.get(tag)
     if not text:

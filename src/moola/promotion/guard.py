@@ -26,6 +26,7 @@ from moola.config.promotion import (
     PromotionPolicy,
 )
 from moola.errors import ConfigError
+from moola.promotion.checkpoint import CheckpointFile, address_of
 from moola.promotion.guard_core import Guard
 from moola.promotion.guard_doors import (
     Doors,
@@ -34,6 +35,7 @@ from moola.promotion.guard_doors import (
     report_unknown,
     unknown_native_routes,
 )
+from moola.promotion.keys import ensure_server_key
 from moola.promotion.ledger import SCHEMES, Ledger, is_database
 from moola.promotion.webhooks import Webhooks
 
@@ -141,6 +143,7 @@ def create_app() -> FastAPI:
     """
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     guard = guard_from_environment(os.environ)
+    guard.ledger.repair()
     guard.note_keys()
     unknown = _install(guard)
     from mlflow.server import app as flask_app
@@ -160,7 +163,11 @@ def create_app() -> FastAPI:
 
 
 def _with_log_in(flask_app: Any) -> FastAPI:
-    """Return the application under MLflow's log-in; every user may read and add to the ledger."""
+    """Return the application under MLflow's log-in.
+
+    Every user may read the ledger; who may add to it, `moola.promotion.page` decides by the
+    registered model that a line is about.
+    """
     from mlflow.server import auth
 
     from moola.promotion.page import ROUTES
@@ -189,10 +196,12 @@ def guard_from_environment(env: Mapping[str, str]) -> Guard:
     trusted.mkdir(parents=True, exist_ok=True)
     policy_file = env.get(ENV_POLICY)
     policy = _load_policy(Path(policy_file) if policy_file else None)
+    kept = CheckpointFile.in_folder(trusted.parent / "checkpoints", address_of(registry))
+    key = ensure_server_key(trusted.parent, env=env)
     return Guard(
         policy=policy,
         trusted_folder=trusted,
-        ledger=Ledger(registry),
+        ledger=Ledger(registry, checkpoint=kept).signing(key),
         artifacts_destination=env.get(constants.ARTIFACTS_DESTINATION_ENV_VAR) or ARTIFACT_ROOT,
         artifact_root=env.get(constants.ARTIFACT_ROOT_ENV_VAR) or "mlflow-artifacts:/",
         lock_file=trusted.parent / GUARD_LOCK,

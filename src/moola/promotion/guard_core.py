@@ -6,19 +6,22 @@ import fcntl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.promotion.checks import check_evidence
+from moola.promotion.content import LookLine, Move
+from moola.promotion.entry import MOVES, Draft, Entry
 from moola.promotion.evidence import Evidence
 from moola.promotion.guard_frozen import Frozen, Places, find_frozen
 from moola.promotion.guard_uploads import Uploads
 from moola.promotion.key_changes import note_key_changes
-from moola.promotion.keys import TrustedKeys, load_trusted_keys
-from moola.promotion.ledger import MOVES, Draft, Entry, Ledger, same_windows
+from moola.promotion.keys import TrustedKeys, key_id, load_trusted_keys
+from moola.promotion.ledger import Ledger
+from moola.promotion.lines import count_looks
 from moola.promotion.webhooks import Webhooks
 
 _LONGEST_WAIT_SECONDS = 20.0
@@ -62,8 +65,12 @@ class Guard:
         self.uploads = Uploads(self.ledger)
 
     def trusted_keys(self) -> TrustedKeys:
-        """Read the trusted keys as they are now."""
-        return load_trusted_keys(self.trusted_folder)
+        """Read the trusted keys as they are now, this server's own among the servers'."""
+        trusted = load_trusted_keys(self.trusted_folder)
+        if self.ledger.signer is None:
+            return trusted
+        own = self.ledger.signer.public_key()
+        return replace(trusted, servers={**trusted.servers, key_id(own): own})
 
     def note_keys(self) -> None:
         """Write into the ledger which keys began or ceased to count since it last said so."""
@@ -112,7 +119,8 @@ class Guard:
             lock.release()
 
     def _moved(self) -> set[tuple[str, str]]:
-        return {(e.name, str(e.version_to)) for e in self.ledger.entries(events=MOVES)}
+        lines = self.ledger.entries(events=MOVES)  # whoever signed them: unknown is not unfrozen
+        return {(e.name, str(e.version_to)) for e in lines if isinstance(e.content, Move)}
 
     def reasons_against(
         self,
@@ -141,10 +149,12 @@ class Guard:
             )
         if any(e.evidence_digest == evidence.digest and e.event in MOVES for e in entries):
             reasons.append("its evidence was used before; each move needs evidence of its own")
+        belief = self.ledger.belief(self.trusted_keys())
         if evidence.purpose == "rollback":
-            reasons += _never_promoted(evidence, entries)
+            reasons += _never_promoted(evidence, belief.moves(entries))
         else:
-            reasons += _test_set_reasons(evidence, entries)
+            looks = [entry for entry in entries if entry.event == "test_look"]
+            reasons += _test_set_reasons(evidence, belief.counting(looks), len(looks))
         if self.policy.promoters and user not in self.policy.promoters:
             reasons.append(f"user {user} may not move Production")
         return reasons
@@ -164,29 +174,34 @@ def _never_promoted(evidence: Evidence, entries: list[Entry]) -> list[str]:
         for e in entries
         if e.event == "promotion"
         and e.version_to == evidence.version
-        and e.payload.get("model_sha256") == evidence.model_sha256
+        and isinstance(e.content, Move)
+        and e.content.model_sha256 == evidence.model_sha256
     ]
     return [] if proofs else ["a rollback goes only to a version that held Production as it is"]
 
 
-def _test_set_reasons(evidence: Evidence, entries: list[Entry]) -> list[str]:
+def _test_set_reasons(evidence: Evidence, seen: list[Entry], num_lines: int) -> list[str]:
+    """Return what the looks that count, out of so many lines about looks, have against evidence."""
     reasons = []
     if evidence.purpose != "promotion" or evidence.promotion_verdict != "passed":
         reasons.append(
             "the promotion gate on the locked test windows is "
             f"{evidence.promotion_verdict or 'absent'} (`moola promote` asks it)"
         )
+    split = evidence.data.get("split_sha256")
     looks = [
-        e
-        for e in entries
-        if e.event == "test_look"
-        and e.version_to == evidence.version
-        and e.payload.get("split_sha256") == evidence.data.get("split_sha256")
+        (e, e.content.windows)
+        for e in seen
+        if e.version_to == evidence.version
+        and isinstance(e.content, LookLine)
+        and e.content.windows.get("split_sha256") == split
     ]
     if not looks:
-        return [*reasons, "no look at the test set stands in this server's ledger"]
-    before = [e for e in entries if e.event == "test_look" and e.seq <= looks[0].seq]
-    least = sum(same_windows(e.payload, looks[0].payload) for e in before)
+        ignored = num_lines - len(seen)
+        aloud = f" ({ignored} that no gate runner signed do not count)" if ignored else ""
+        return [*reasons, f"no look at the test set stands in this server's ledger{aloud}"]
+    first, windows = looks[0]
+    least = count_looks([e for e in seen if e.seq <= first.seq], windows)
     if (evidence.test_looks or 0) < least:
         reasons.append(
             f"it was judged as look {evidence.test_looks} at the test windows, its first stands as "

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moola.errors import one_line
 from moola.promotion.guard_census import CLOSED, UNKNOWN, census, route_name
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class NativeRoute:
 def close_flask_routes(app: Flask) -> list[str]:
     """Have Flask ask the census before every request; return the routes that it does not know."""
     import flask
+    from graphql import GraphQLError
     from werkzeug.exceptions import HTTPException
 
     def check() -> Any:
@@ -50,21 +52,30 @@ def close_flask_routes(app: Flask) -> list[str]:
         if rule is None or _answers_options_itself(rule, flask.request.method):
             return None
         shut = _SHUT.get(census().route_rule(flask.request.method, rule.rule))
-        return None if shut is None else (_body("PERMISSION_DENIED", shut), 403, _JSON)
+        if shut is not None:
+            return _body("PERMISSION_DENIED", shut), 403, _JSON
+        body = flask.request.get_json(silent=True) if flask.request.is_json else None
+        if isinstance(body, int | float):  # MLflow's handlers end in 500 over them
+            return _body("BAD_REQUEST", "the body is JSON but no object"), 400, _JSON
+        return None
 
     def in_a_sentence(error: HTTPException) -> Any:
         if error.code is None or error.code < 400:
             return error
-        body = _body("BAD_REQUEST", f"{error.name}: {error.description}")
-        return body, error.code, _JSON
+        code = {404: "ENDPOINT_NOT_FOUND", 500: "INTERNAL_ERROR"}.get(error.code, "BAD_REQUEST")
+        return _body(code, f"{error.name}: {error.description}"), error.code, _JSON
 
     def too_deep(error: RecursionError) -> Any:
         return _body("BAD_REQUEST", "the body is nested too deep"), 400, _JSON
+
+    def no_query(error: GraphQLError) -> Any:
+        return _body("BAD_REQUEST", one_line(error)), 400, _JSON
 
     # Before the log-in: a closed route is closed to everybody.
     app.before_request_funcs.setdefault(None, []).insert(0, check)
     app.register_error_handler(HTTPException, in_a_sentence)
     app.register_error_handler(RecursionError, too_deep)
+    app.register_error_handler(GraphQLError, no_query)
     unknown = {
         route_name(method, rule.rule)
         for rule in app.url_map.iter_rules()

@@ -156,7 +156,7 @@ def _logged_model(source: str | None) -> str | None:
 
 def _require_absence(error: MlflowException) -> None:
     """Raise what a store answers but that a thing is gone: unknown is not unfrozen."""
-    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+    if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
         raise error
 
 

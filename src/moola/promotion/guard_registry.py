@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,46 +15,21 @@ from mlflow.store.model_registry.dbmodels.models import (
     SqlRegisteredModelTag,
 )
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-from mlflow.utils.time import get_current_time_millis
 from mlflow.utils.validation import _validate_model_version
-from sqlalchemy.orm import Session
 
 from moola.config.names import (
     ALIAS_PRODUCTION,
     REGISTERED_MODEL,
-    STAGE_ARCHIVED,
     STAGE_PRODUCTION,
 )
-from moola.config.promotion import TAG_PROMOTION_EVIDENCE, folded
+from moola.config.promotion import folded
 from moola.errors import MoolaError, PromotionRefused
-from moola.promotion.checks import changed_files
-from moola.promotion.digest import model_files_digest
-from moola.promotion.evidence import Evidence, SignedEvidence, verify
+from moola.promotion.entry import MOVES, Draft
+from moola.promotion.guard_caller import attributed
 from moola.promotion.guard_census import REGISTRY, close_unknown
 from moola.promotion.guard_core import Guard, deny
-from moola.promotion.guard_files import State, VersionFiles
 from moola.promotion.guard_frozen import is_inside
-from moola.promotion.ledger import MOVES, Draft, Entry, append_entry, open_intent, read_entries
-from moola.promotion.ledger_schema import lock_for_append
-from moola.promotion.referee import referee
-
-_ASK = "Moola guards it: run `moola promote` or `moola rollback`"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Case:
-    """A version that asks for Production, what speaks for it, and whom it would replace."""
-
-    evidence: Evidence
-    signed: SignedEvidence
-    champion: str | None
-    files: VersionFiles
-
-    def require_digest(self, model_sha256: str) -> None:
-        """Raise PromotionRefused unless the evidence is about files of this digest."""
-        subject = f"version {self.evidence.version} of {self.evidence.name}"
-        if reason := changed_files(self.evidence, model_sha256):
-            raise PromotionRefused(f"{subject} may not be in Production: {reason}")
+from moola.promotion.guard_move import ASK, GuardedMoves
 
 
 class GuardedRegistryStore(SqlAlchemyStore):
@@ -73,6 +46,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
     def __init__(self, db_uri: str, *, guard: Guard):
         super().__init__(db_uri)
         self.guard = guard
+        self._moves = GuardedMoves(self, guard)
 
     def transition_model_version_stage(
         self, name: str, version: str, stage: str, archive_existing_versions: bool
@@ -152,31 +126,36 @@ class GuardedRegistryStore(SqlAlchemyStore):
 
     def set_registered_model_tag(self, name: str, tag: Any) -> None:
         """Tag a model, but not with what MLflow itself decides by."""
-        self._refuse_reserved(name, None, (tag.key,))
+        self._refuse_reserved(name, None, (tag.key,), of_model=True)
         super().set_registered_model_tag(name, tag)
 
     def delete_registered_model_tag(self, name: str, key: str) -> None:
         """Delete a tag of a model, but none that MLflow itself decides by."""
-        self._refuse_reserved(name, None, (key,))
+        self._refuse_reserved(name, None, (key,), of_model=True)
         super().delete_registered_model_tag(name, key)
 
     def set_model_version_tag(self, name: str, version: str, tag: Any) -> None:
         """Tag a version, but not with what MLflow itself decides by."""
-        self._refuse_reserved(name, version, (tag.key,))
+        self._refuse_reserved(name, _plain(version), (tag.key,))
         super().set_model_version_tag(name, version, tag)
 
     def delete_model_version_tag(self, name: str, version: str, key: str) -> None:
         """Delete a tag of a version, but none that MLflow itself decides by."""
-        self._refuse_reserved(name, version, (key,))
+        self._refuse_reserved(name, _plain(version), (key,))
         super().delete_model_version_tag(name, version, key)
 
-    def _refuse_reserved(self, name: str, version: str | None, keys: Iterable[str]) -> None:
-        """Refuse tags by which MLflow hides a model, or tells a prompt from a model."""
+    def _refuse_reserved(
+        self, name: str, version: str | None, keys: Iterable[str], *, of_model: bool = False
+    ) -> None:
+        """Refuse tags by which MLflow hides a model, or tells a prompt from a model.
+
+        A prompt takes them, but for a tag of the whole prompt that would make it a model.
+        """
         reserved = sorted(filter(_is_reserved, keys))
         if not reserved or not self.guard.policy.guards(name):
             return
-        makes_a_prompt = IS_PROMPT_TAG_KEY in map(folded, reserved)
-        if self._is_prompt(name) and (version is not None or not makes_a_prompt):
+        changes_kind = of_model and IS_PROMPT_TAG_KEY in map(folded, reserved)
+        if self._is_prompt(name) and not changes_kind:
             return
         self._refuse(name, version, f"MLflow itself decides by tag {reserved[0]} of {name}")
 
@@ -188,158 +167,16 @@ class GuardedRegistryStore(SqlAlchemyStore):
             return str(connection.execute(query).scalar()).lower() == "true"
 
     def _put_in_production(self, name: str, version: str) -> None:
-        """Check the evidence and move stage, alias, archive and ledger in one transaction.
-
-        The order is from cheap to dear: signature, subject, policy, champion and looks first, then
-        the files, read outside lock and transaction; inside, all is asked again, of the files only
-        whether they are still as they were read.
-        """
+        """Move Production if the evidence carries it, or refuse and write that down."""
         self.get_model_version(name, version)  # answers 404 for what does not exist
         try:
-            with Session(self.engine) as session:
-                if self._in_production(session, name) == ({version}, version):
-                    return
-                case = self._checked(session, name, version)
-            with self.guard.reading_files(caller()):
-                state = self._read(case)
-            self.guard.note_keys()
-            with self.guard.files_held(exclusive=True), self._exclusive() as session:
-                if self._in_production(session, name) == ({version}, version):
-                    return
-                entry = self._decide(session, case, state)
+            entry = self._moves.put_in_production(name, version)
         except PromotionRefused as refusal:
             self._refuse(name, version, str(refusal))
         except MoolaError as error:
             self._refuse(name, version, f"the server cannot check it: {error}")
-        self.guard.announce(entry)
-
-    def _read(self, case: _Case) -> State:
-        """Read the files a case is about; return their state before they were read.
-
-        Raises
-        ------
-        PromotionRefused
-            If they are not those the evidence is about, or the referee finds other figures.
-        """
-        state = case.files.state()
-        if self.guard.policy.referee_data is None or case.evidence.purpose == "rollback":
-            case.require_digest(case.files.digest())
-            return state
-        with case.files.copied() as folder:
-            case.require_digest(model_files_digest(folder))
-            referee(folder, case.evidence, self.guard.policy)
-        return state
-
-    def _decide(self, session: Session, read: _Case, state: State) -> Entry:
-        """Check a case again inside the transaction, move Production and write it down."""
-        case = self._checked(session, read.evidence.name, read.evidence.version)
-        if case.evidence.digest != read.evidence.digest or case.files.place != read.files.place:
-            raise PromotionRefused("its evidence was replaced while its files were read")
-        if until := self.guard.uploads.open_until(session.connection(), case.files.place):
-            raise PromotionRefused(
-                f"its files may still be written to, by an upload or an address valid to {until}",
-                remedy="Try again after that",
-            )
-        if case.files.state() != state:
-            raise PromotionRefused("its files changed while they were checked")
-        self._move(session, case.evidence.name, case.evidence.version)
-        return self._write_down(session, case.evidence, case.signed, case.champion)
-
-    def _checked(self, session: Session, name: str, version: str) -> _Case:
-        """Return what speaks for a version once all that needs none of its files is good."""
-        found = self._get_sql_model_version(session, name, version)
-        tags = {tag.key: tag.value for tag in found.model_version_tags}
-        subject = f"version {version} of {name} may not be in Production"
-        if TAG_PROMOTION_EVIDENCE not in tags:
-            lacking = "it carries no evidence that it passed the locked test windows"
-            raise PromotionRefused(f"{subject}: {lacking}", remedy=_ASK)
-        signed = SignedEvidence.from_json(tags[TAG_PROMOTION_EVIDENCE])
-        evidence = verify(signed, self.guard.trusted_keys())
-        champion = self._in_production(session, name)[1]
-        reasons = self.guard.reasons_against(
-            evidence,
-            name=name,
-            version=version,
-            run_id=found.run_id,
-            champion=champion,
-            entries=read_entries(session.connection(), name),
-            user=authenticated_user(),
-        )
-        if reasons:
-            raise PromotionRefused(f"{subject}: {'; '.join(reasons)}")
-        files = VersionFiles(self.guard.places, str(found.storage_location or found.source))
-        return _Case(evidence=evidence, signed=signed, champion=champion, files=files)
-
-    def _in_production(self, session: Session, name: str) -> tuple[set[str], str | None]:
-        """Return the holders of the stage and the version the alias names."""
-        stage = session.scalars(
-            sa.select(SqlModelVersion.version).where(
-                SqlModelVersion.name == name, SqlModelVersion.current_stage == STAGE_PRODUCTION
-            )
-        )
-        alias = self._get_registered_model_alias(session, name, ALIAS_PRODUCTION)
-        return {str(v) for v in stage}, str(alias.version) if alias else None
-
-    def _move(self, session: Session, name: str, version: str) -> None:
-        now = get_current_time_millis()
-        holders = session.scalars(
-            sa.select(SqlModelVersion).where(
-                SqlModelVersion.name == name, SqlModelVersion.current_stage == STAGE_PRODUCTION
-            )
-        )
-        for holder in holders:
-            holder.current_stage, holder.last_updated_time = STAGE_ARCHIVED, now
-        target = self._get_sql_model_version(session, name, version)
-        target.current_stage, target.last_updated_time = STAGE_PRODUCTION, now
-        target.registered_model.last_updated_time = now
-        for alias in target.registered_model.registered_model_aliases:
-            if self.guard.policy.protects_alias(alias.alias):
-                alias.version = int(version)
-        session.merge(
-            SqlRegisteredModelAlias(
-                workspace=target.workspace, name=name, alias=ALIAS_PRODUCTION, version=int(version)
-            )
-        )
-        session.flush()
-
-    def _write_down(
-        self, session: Session, evidence: Evidence, signed: SignedEvidence, champion: str | None
-    ) -> Entry:
-        connection = session.connection()
-        intent = open_intent(read_entries(connection, evidence.name))
-        payload = {
-            "evidence": signed.to_json(),
-            "model_sha256": evidence.model_sha256,
-            "run_id": evidence.run_id,
-            "gates_run_id": evidence.gates_run_id,
-            "test_looks": evidence.test_looks,
-            "by_server": True,
-        }
-        if intent is not None and intent.version_to == evidence.version:
-            payload["intent"] = intent.seq
-        draft = Draft(
-            event="rollback" if evidence.purpose == "rollback" else "promotion",
-            who=f"{evidence.asked_by} ({caller()})" if evidence.asked_by else caller(),
-            name=evidence.name,
-            reason=evidence.reason or "all required gates and the promotion gate passed",
-            version_from=champion,
-            version_to=evidence.version,
-            evidence_digest=evidence.digest,
-            payload=payload,
-        )
-        return append_entry(connection, draft, at=self.guard.ledger.clock())
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[Session]:
-        """Yield a session that alone may write registry and ledger until it ends."""
-        with Session(self.engine) as session:
-            if self.engine.dialect.name == "sqlite":
-                session.execute(sa.text("PRAGMA foreign_keys = ON"))
-                session.execute(sa.text("PRAGMA busy_timeout = 20000"))
-                session.execute(sa.text("BEGIN IMMEDIATE"))
-            lock_for_append(session.connection())
-            yield session
-            session.commit()
+        if entry is not None:
+            self.guard.announce(entry)
 
     def _holders(self, name: str) -> set[str]:
         """Return the versions that hold stage or alias, in one question and no transaction."""
@@ -358,9 +195,15 @@ class GuardedRegistryStore(SqlAlchemyStore):
 
     def _refuse(self, name: str, version: str | None, why: str) -> None:
         """Write the refusal down and answer 403 with the sentence."""
-        sentence = why if _ASK in why else f"{why.rstrip('.')}. {_ASK}."
+        sentence = why if ASK in why else f"{why.rstrip('.')}. {ASK}."
         self.guard.write_down(
-            Draft(event="refusal", who=caller(), name=name, reason=sentence, version_to=version)
+            Draft(
+                event="refusal",
+                who=attributed(None),
+                name=name,
+                reason=sentence,
+                version_to=version,
+            )
         )
         deny(sentence)
 
@@ -376,27 +219,6 @@ def _keys(tags: Any) -> list[str]:
 
 def _is_reserved(key: str) -> bool:
     return folded(key).startswith(("mlflow.", "_mlflow"))
-
-
-def authenticated_user() -> str | None:
-    """Return the user MLflow's log-in has checked, None where there is no log-in."""
-    import flask
-
-    if not flask.has_request_context():
-        return None
-    user = flask.g.get("mlflow_authenticated_user")
-    return None if user is None else str(user)
-
-
-def caller() -> str:
-    """Return who is asking, as well as the server can know it."""
-    import flask
-
-    if user := authenticated_user():
-        return user
-    if flask.has_request_context() and flask.request.remote_addr:
-        return f"client at {flask.request.remote_addr}"
-    return "server"
 
 
 UNKNOWN_METHODS = close_unknown(GuardedRegistryStore, REGISTRY, deny)

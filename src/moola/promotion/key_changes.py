@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from moola.promotion.content import KeyChange
+from moola.promotion.entry import Draft, Entry
 from moola.promotion.keys import TrustedKeys
-from moola.promotion.ledger import Draft, Entry, Ledger, append_entry, read_entries
+from moola.promotion.ledger import Ledger, belief_in
+from moola.promotion.ledger_rows import read_entries
 
 TRUSTED, REVOKED, REMOVED = "trusted", "revoked", "removed"
 
@@ -53,15 +56,18 @@ def note_key_changes(ledger: Ledger, trusted: TrustedKeys, *, who: str) -> list[
     """
     now = dict.fromkeys(trusted.keys, TRUSTED) | dict.fromkeys(trusted.revoked, REVOKED)
     with ledger.transaction() as connection:
+        lines = read_entries(connection, events=("key_change",))
+        if ledger.signer is not None:
+            lines = belief_in(connection, trusted).counting(lines)
         known = {
-            str(entry.payload["key_id"]): str(entry.payload["change"])
-            for entry in read_entries(connection, events=("key_change",))
-            if "key_id" in entry.payload
+            entry.content.key_id: entry.content.change
+            for entry in lines
+            if isinstance(entry.content, KeyChange)
         }
         gone = dict.fromkeys(set(known) - set(now), REMOVED)
         changes = {k: v for k, v in sorted({**now, **gone}.items()) if known.get(k) != v}
         drafts = [_draft(who, identity, change) for identity, change in changes.items()]
-        return [append_entry(connection, draft, at=ledger.clock()) for draft in drafts]
+        return [ledger.append_in(connection, draft) for draft in drafts]
 
 
 def _draft(who: str, key_id: str, change: str) -> Draft:

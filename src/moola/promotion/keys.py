@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -18,11 +19,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from moola.config.promotion import (
+    ENV_SERVER_KEY,
     ENV_SIGNING_KEY,
     ENV_SIGNING_KEY_COMMAND,
     KEY_FILE,
     KEY_FOLDER,
     REVOKED_FILE,
+    SERVER_KEY_FILE,
+    SERVERS_FOLDER,
     TRUSTED_FOLDER,
 )
 from moola.errors import ConfigError
@@ -33,10 +37,29 @@ _KEY_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, kw_only=True)
 class TrustedKeys:
-    """Public keys whose signatures count, by key id, and the ids that no longer count."""
+    """Public keys whose signatures count, by key id, and the ids that no longer count.
+
+    Parameters
+    ----------
+    keys
+        Gate runners' keys: they sign evidence, looks at the locked test windows and, on a plain
+        store, lines of the ledger.
+    revoked
+        Ids that no longer count, of either kind.
+    servers
+        Guarded servers' keys: they sign lines of the ledger, and nothing else counts from them.
+    folder
+        Where they were read; None where they were put together.
+    """
 
     keys: Mapping[str, Ed25519PublicKey]
     revoked: frozenset[str] = field(default_factory=frozenset)
+    servers: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
+
+    def now(self) -> TrustedKeys:
+        """Return the keys of the same folder as it is now; themselves where there is none."""
+        return self if self.folder is None else load_trusted_keys(self.folder)
 
 
 def key_id(public_key: Ed25519PublicKey) -> str:
@@ -64,9 +87,54 @@ def ensure_signing_key(folder: Path) -> Path:
     path = Path(folder) / KEY_FOLDER / KEY_FILE
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = Ed25519PrivateKey.generate()
     trusted = trust(Path(folder) / TRUSTED_FOLDER, key.public_key())
+    if not _write_new_key(path, key):
+        trusted.unlink()  # another process was faster, and its key counts
+    return path
+
+
+def ensure_server_key(folder: Path, *, env: Mapping[str, str]) -> Ed25519PrivateKey:
+    """Return a guarded server's key, made (0600) at its first start; its public half is trusted.
+
+    Parameters
+    ----------
+    folder
+        The server's ``.moola``; keys stand in its ``keys`` and ``trusted/servers``.
+    env
+        The environment: ``MOOLA_SERVER_KEY`` holds the key as PEM text and wins, for servers whose
+        disk does not last.
+
+    Returns
+    -------
+    Ed25519PrivateKey
+        The key that signs what the server writes into the ledger, and no evidence.
+
+    Raises
+    ------
+    ConfigError
+        If the key cannot be read or made, is not Ed25519, or others can read its file.
+    """
+    if text := env.get(ENV_SERVER_KEY):
+        return _parse_private(text.encode(), ENV_SERVER_KEY)
+    path = Path(folder) / Path(KEY_FOLDER).name / SERVER_KEY_FILE
+    try:
+        if not path.exists():
+            _write_new_key(path, Ed25519PrivateKey.generate())
+    except OSError as error:
+        raise ConfigError(
+            f"the server's key cannot be written to {path}: {error}",
+            remedy=f"Make its folder writable, or set {ENV_SERVER_KEY}",
+        ) from None
+    key = _read_key_file(path)
+    with contextlib.suppress(OSError):  # a folder that is mounted to be read only
+        trust(Path(folder) / Path(TRUSTED_FOLDER).name / SERVERS_FOLDER, key.public_key())
+    return key
+
+
+def _write_new_key(path: Path, key: Ed25519PrivateKey) -> bool:
+    """Write a key to a new file of mode 0600; return False where another process was faster."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(dir=path.parent)  # mkstemp gives mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
@@ -75,10 +143,10 @@ def ensure_signing_key(folder: Path) -> Path:
             os.fsync(file.fileno())
         os.link(temporary, path)
     except FileExistsError:
-        trusted.unlink()  # another process was faster, and its key counts
+        return False
     finally:
         os.unlink(temporary)
-    return path
+    return True
 
 
 def key_is_given(env: Mapping[str, str]) -> bool:
@@ -160,15 +228,24 @@ def load_trusted_keys(folder: Path) -> TrustedKeys:
     Returns
     -------
     TrustedKeys
-        Keys by id, and the ids that no longer count.
+        Keys by id, those of servers from its ``servers`` apart, and the ids that no longer count.
 
     Raises
     ------
     ConfigError
         If a file is not an Ed25519 public key, or the list holds something else than key ids.
     """
+    return TrustedKeys(
+        keys=_public_keys(Path(folder)),
+        revoked=_read_revoked(Path(folder) / REVOKED_FILE),
+        servers=_public_keys(Path(folder) / SERVERS_FOLDER),
+        folder=Path(folder),
+    )
+
+
+def _public_keys(folder: Path) -> dict[str, Ed25519PublicKey]:
     keys: dict[str, Ed25519PublicKey] = {}
-    for path in sorted(Path(folder).glob("*.pem")):
+    for path in sorted(folder.glob("*.pem")):
         try:
             loaded = serialization.load_pem_public_key(path.read_bytes())
         except (ValueError, UnsupportedAlgorithm):
@@ -176,10 +253,10 @@ def load_trusted_keys(folder: Path) -> TrustedKeys:
         if not isinstance(loaded, Ed25519PublicKey):
             raise ConfigError(
                 f"{path} is not an Ed25519 public key",
-                remedy="Remove it, or replace it with the public key of a gate runner",
+                remedy="Remove it, or replace it with the public key of a gate runner or server",
             )
         keys[key_id(loaded)] = loaded
-    return TrustedKeys(keys=keys, revoked=_read_revoked(Path(folder) / REVOKED_FILE))
+    return keys
 
 
 def _read_revoked(path: Path) -> frozenset[str]:

@@ -6,81 +6,37 @@ changed or missing entry breaks the chain, and triggers refuse UPDATE and DELETE
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import copy
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
-from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
-from moola.hashing import canonical_json, sha256_json
-from moola.promotion.ledger_schema import LEDGER, create_ledger, lock_for_append
-
-EVENTS = (
-    "promotion",
-    "refusal",
-    "rollback",
-    "challenger",
-    "key_change",
-    "test_look",
-    "intent",
-    "abandoned",
+from moola.errors import ConfigError, PromotionRefused, TrackingError
+from moola.promotion.belief import GENESIS, Belief
+from moola.promotion.checkpoint import CheckpointFile, address_of
+from moola.promotion.content import Move
+from moola.promotion.entry import MOVES, Draft, Entry
+from moola.promotion.keys import TrustedKeys
+from moola.promotion.ledger_rows import append_entry, last_entry, read_entries
+from moola.promotion.ledger_schema import (
+    LEDGER,
+    create_ledger,
+    lock_for_append,
+    repair_schema,
+    schema_findings,
 )
-MOVES = ("promotion", "rollback")
-GENESIS = "0" * 64
+from moola.promotion.lines import broken, chain_findings, count_looks
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 SCHEMES = ("sqlite", "postgresql")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One line of the ledger; times are ISO 8601 in UTC, `payload` is plain JSON."""
-
-    seq: int
-    at: str
-    event: str
-    who: str
-    name: str
-    version_from: str | None
-    version_to: str | None
-    evidence_digest: str | None
-    reason: str
-    payload: Mapping[str, Any]
-    previous_hash: str
-    entry_hash: str
-
-    def computed_hash(self) -> str:
-        """Return the hash the entry's fields should have."""
-        fields = dataclasses.asdict(self)
-        del fields["entry_hash"]
-        return sha256_json(fields)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draft:
-    """An entry before the ledger gives it number, time and hash."""
-
-    event: str
-    who: str
-    name: str
-    reason: str
-    version_from: str | None = None
-    version_to: str | None = None
-    evidence_digest: str | None = None
-    payload: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.event not in EVENTS:
-            raise BadInput(f"event is {self.event!r}", limit=f"one of {', '.join(EVENTS)}")
-        try:
-            payload = json.loads(canonical_json(dict(self.payload)))
-        except (ValueError, TypeError) as error:
-            raise BadInput(f"the payload of a {self.event} is not plain JSON: {error}") from None
-        object.__setattr__(self, "payload", payload)
+_log = logging.getLogger(__name__)
 
 
 def utc_now() -> datetime:
@@ -97,6 +53,8 @@ class Ledger:
         SQLAlchemy address of the database, usually the registry's own.
     clock
         Returns the present time with a time zone.
+    checkpoint
+        Where it is kept how far the ledger went; None keeps nothing.
 
     Raises
     ------
@@ -108,7 +66,13 @@ class Ledger:
 
     moves_by_server = False
 
-    def __init__(self, url: str, *, clock: Callable[[], datetime] = utc_now):
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        checkpoint: CheckpointFile | None = None,
+    ):
         if not is_database(url):
             raise ConfigError(
                 f"the ledger's address is {url.rpartition('@')[2]!r}",
@@ -116,9 +80,23 @@ class Ledger:
                 remedy="Give the registry's database, or a SQLite file of its own, as ledger",
             )
         self.clock = clock
+        self.checkpoint = checkpoint
+        self.signer: Ed25519PrivateKey | None = None
+        self._verified: tuple[int, str] = (0, GENESIS)
         self._engine = open_engine(url)
         with self.transaction() as connection:
             create_ledger(connection)
+
+    @property
+    def address(self) -> str:
+        """The address of the database in one spelling, without user and password."""
+        return address_of(self._engine.url.render_as_string())
+
+    def signing(self, key: Ed25519PrivateKey | None) -> Self:
+        """Return this ledger with a key that signs every line written through it."""
+        signing = copy.copy(self)
+        signing.signer = key
+        return signing
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -147,19 +125,52 @@ class Ledger:
         Returns
         -------
         Entry
-            The entry with its number, time and hash.
+            The entry with its number, time and hash, as it is read back.
+
+        Raises
+        ------
+        PromotionRefused
+            If the clock is behind the ledger's last line.
+        TrackingError
+            If the database fails, or gives back another line than it was given.
         """
         with self.transaction() as connection:
             if only_if is not None:
                 only_if(connection)
-            return append_entry(connection, draft, at=self.clock())
+            entry = self.append_in(connection, draft)
+        self.note(entry, compared=False)
+        return entry
+
+    def append_made(self, make: Callable[[str], Draft]) -> Entry:
+        """Append what a function says, given the ledger's id.
+
+        The id is the hash of the ledger's first line, zeros where it is empty.
+        """
+        with self.transaction() as connection:
+            entry = self.append_in(connection, make(_ledger_id(connection)))
+        self.note(entry, compared=False)
+        return entry
+
+    def append_in(self, connection: sa.Connection, draft: Draft) -> Entry:
+        """Append inside a transaction that holds the append lock."""
+        return append_entry(connection, draft, at=self.clock(), signer=self.signer)
 
     def entries(
-        self, name: str | None = None, *, events: tuple[str, ...] | None = None
+        self,
+        name: str | None = None,
+        *,
+        events: tuple[str, ...] | None = None,
+        after: int = 0,
     ) -> list[Entry]:
-        """Return entries in order, of one model and of some events if asked."""
+        """Return entries in order: of one model, of some events, after a number, if asked."""
         with _database_errors(), self._engine.connect() as connection:
-            return read_entries(connection, name, events=events)
+            return read_entries(connection, name, events=events, after=after)
+
+    def ends(self) -> tuple[Entry | None, Entry | None]:
+        """Return the first line and the last, None where there is none."""
+        with _database_errors(), self._engine.connect() as connection:
+            first, last = read_entries(connection, limit=1), last_entry(connection)
+        return (first[0] if first else None), last
 
     def last_seq(self, events: tuple[str, ...]) -> int:
         """Return the number of the last entry of some events, 0 if there is none."""
@@ -167,8 +178,13 @@ class Ledger:
         with _database_errors(), self._engine.connect() as connection:
             return connection.execute(query).scalar() or 0
 
+    def belief(self, keys: TrustedKeys) -> Belief:
+        """Return what counts in this ledger by some trusted keys."""
+        with _database_errors(), self._engine.connect() as connection:
+            return belief_in(connection, keys)
+
     def verify_chain(self) -> str:
-        """Check every entry and return the hash of the last one.
+        """Check every entry, and that what was seen of the ledger before is still there.
 
         Returns
         -------
@@ -178,93 +194,128 @@ class Ledger:
         Raises
         ------
         PromotionRefused
-            Naming the first entry that is missing or was changed.
+            Naming the first entry that is missing, was changed, cut off or written anew.
         """
-        previous, expected = GENESIS, 1
-        for entry in self.entries():
-            if entry.seq != expected:
-                raise PromotionRefused(f"ledger entry {expected} is missing")
-            if entry.previous_hash != previous or entry.entry_hash != entry.computed_hash():
-                raise PromotionRefused(
-                    f"ledger entry {entry.seq} ({entry.event} of {entry.at}) was changed",
-                    remedy="Restore the database from a copy made before the change",
+        entries = self.entries()
+        if findings := self.findings(entries):
+            raise broken(findings)
+        return self._whole(entries)
+
+    def check_chain(self) -> None:
+        """As `verify_chain`, but read only what was added since this object last checked it."""
+        seq, head = self._verified
+        newer = self.entries(after=seq - 1) if seq else []
+        if not newer or (newer[0].seq, newer[0].entry_hash) != (seq, head):
+            self.verify_chain()
+            if seq:
+                raise PromotionRefused(f"ledger entry {seq} was changed after it was checked")
+            return
+        findings = [*chain_findings(newer[1:], after=self._verified), *self._cut_off(newer)]
+        if findings:
+            raise broken(findings)
+        self._whole(newer)
+
+    def findings(self, entries: list[Entry]) -> list[str]:
+        """Return what is wrong with the chain of all entries, by itself and by the checkpoint."""
+        return [*chain_findings(entries), *self._cut_off(entries)]
+
+    def _cut_off(self, entries: list[Entry]) -> list[str]:
+        return [] if self.checkpoint is None else self.checkpoint.compare(entries)
+
+    def schema_findings(self) -> list[str]:
+        """Return what is wrong with the table and its triggers."""
+        with _database_errors(), self._engine.connect() as connection:
+            return schema_findings(connection)
+
+    def repair(self) -> list[str]:
+        """Make missing triggers again and write down that they were; return what was put right."""
+        with self.transaction() as connection:
+            found = repair_schema(connection)
+            if found:
+                reason = f"made again: {'; '.join(found)}"
+                self.append_in(
+                    connection, Draft(event="repair", who="server", name="", reason=reason)
                 )
-            previous, expected = entry.entry_hash, expected + 1
-        return previous
+        return found
 
-    def champion_at(self, name: str, time: datetime | None = None) -> str | None:
-        """Return the version in Production at a time (None: now), or None if there was none."""
-        champion = None
-        for entry in self.entries(name, events=MOVES):
-            if time is None or datetime.fromisoformat(entry.at) <= time:
-                champion = entry.version_to
-        return champion
+    def note(self, last: Entry, *, compared: bool) -> None:
+        """Keep how far the ledger went; where that cannot be written, say so in the log.
 
-    def count_test_looks(self, windows: Mapping[str, Any]) -> int:
-        """Return how often test windows have been looked at, whatever the model and the split."""
-        looks = self.entries(events=("test_look",))
-        return sum(same_windows(entry.payload, windows) for entry in looks)
+        A ledger that was not `compared` with what was kept of it has to go on from there.
+        """
+        if self.checkpoint is None:
+            return
+        try:
+            self.checkpoint.note(last, compared=compared, signature=self._head_signature(last))
+        except (OSError, ConfigError) as error:  # the line is written all the same
+            _log.warning("no checkpoint of the ledger is kept: %s", error)
+
+    def champion_at(
+        self, name: str, time: datetime | None = None, *, keys: TrustedKeys | None = None
+    ) -> str | None:
+        """Return the version in Production at a time (None: now), or None if there was none.
+
+        Given keys, only moves that they signed are believed; without, all that can be read.
+        """
+        moves = self.moves(name, keys=keys)
+        held = [e for e in moves if time is None or (e.time is not None and e.time <= time)]
+        return held[-1].version_to if held else None
+
+    def moves(self, name: str, *, keys: TrustedKeys | None = None) -> list[Entry]:
+        """Return the promotions and rollbacks of a model that count, or that can be read."""
+        moves = self.entries(name, events=MOVES)
+        if keys is not None:
+            return self.belief(keys).moves(moves)
+        return [entry for entry in moves if isinstance(entry.content, Move)]
+
+    def count_test_looks(self, windows: Mapping[str, Any], keys: TrustedKeys) -> int:
+        """Return how often test windows have been looked at, whatever the model and the split.
+
+        Looks that no trusted gate runner signed do not count.
+        """
+        return count_looks(self.belief(keys).counting(self.entries(events=("test_look",))), windows)
+
+    def _whole(self, entries: list[Entry]) -> str:
+        if not entries:
+            return GENESIS
+        self._verified = (entries[-1].seq, entries[-1].entry_hash)
+        self.note(entries[-1], compared=True)
+        return entries[-1].entry_hash
+
+    def _head_signature(self, last: Entry) -> str | None:
+        return last.signature or None
 
 
-def same_windows(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two looks saw a bar in common.
+def write_refusal(ledger: Ledger, draft: Draft) -> tuple[Entry | None, list[str]]:
+    """Write a refusal down; a server that does not take the line does not change the answer.
 
-    Either their ``split_sha256`` is the same, which is all that old entries hold, or they are of
-    one bar set (``source``) and their spans (``first_bar`` to ``last_bar``, ISO 8601) overlap. A
-    span that cannot be compared counts as overlapping.
+    Returns
+    -------
+    tuple
+        The line, or None and a note that says why there is none.
     """
-    split, source = one.get("split_sha256"), one.get("source")
-    if split is not None and split == other.get("split_sha256"):
-        return True
-    if source is None or source != other.get("source"):
-        return False
     try:
-        return bool(one["first_bar"] <= other["last_bar"] and other["first_bar"] <= one["last_bar"])
-    except (KeyError, TypeError):
-        return True
+        return ledger.append(draft), []
+    except TrackingError as error:
+        if not ledger.moves_by_server:
+            raise
+        return None, [f"the refusal is not in the ledger: {error}"]
+
+
+def belief_in(connection: sa.Connection, keys: TrustedKeys) -> Belief:
+    """Return what counts in the ledger over an open connection."""
+    boundaries = read_entries(connection, events=("boundary",))
+    return Belief.from_lines(keys, _ledger_id(connection), boundaries)
+
+
+def _ledger_id(connection: sa.Connection) -> str:
+    first = read_entries(connection, after=0, limit=1)
+    return first[0].entry_hash if first else GENESIS
 
 
 def is_database(url: str) -> bool:
     """Return whether an address is that of a SQLite or PostgreSQL database."""
     return re.split(r"[:+]", url, maxsplit=1)[0] in SCHEMES
-
-
-def append_entry(connection: sa.Connection, draft: Draft, *, at: datetime) -> Entry:
-    """Append inside a transaction that already holds the append lock."""
-    last = connection.execute(
-        sa.select(LEDGER.c.seq, LEDGER.c.entry_hash).order_by(LEDGER.c.seq.desc()).limit(1)
-    ).first()
-    entry = Entry(
-        seq=last.seq + 1 if last else 1,
-        at=at.astimezone(UTC).isoformat(timespec="microseconds"),
-        previous_hash=last.entry_hash if last else GENESIS,
-        entry_hash="",
-        **dataclasses.asdict(draft),
-    )
-    entry = dataclasses.replace(entry, entry_hash=entry.computed_hash())
-    row = dataclasses.asdict(entry) | {"payload": canonical_json(dict(entry.payload))}
-    connection.execute(sa.insert(LEDGER).values(**row))
-    return entry
-
-
-def read_entries(
-    connection: sa.Connection, name: str | None = None, *, events: tuple[str, ...] | None = None
-) -> list[Entry]:
-    """Return entries in order over an open connection."""
-    query = sa.select(LEDGER).order_by(LEDGER.c.seq)
-    if name is not None:
-        query = query.where(LEDGER.c.name == name)
-    if events is not None:
-        query = query.where(LEDGER.c.event.in_(events))
-    rows = connection.execute(query).mappings()
-    return [Entry(**{**row, "payload": _read_payload(row["payload"])}) for row in rows]
-
-
-def open_intent(entries: list[Entry]) -> Entry | None:
-    """Return the intent of a promotion or rollback that was neither completed nor abandoned."""
-    closed = {entry.payload.get("intent") for entry in entries if entry.event != "intent"}
-    pending = [e for e in entries if e.event == "intent" and e.seq not in closed]
-    return pending[-1] if pending else None
 
 
 def open_engine(url: str) -> sa.Engine:
@@ -283,13 +334,6 @@ def open_engine(url: str) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if appends else "BEGIN")
 
     return engine
-
-
-def _read_payload(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {"unreadable": text}
 
 
 @contextmanager

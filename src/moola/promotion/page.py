@@ -4,112 +4,258 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from moola.errors import MoolaError
-from moola.promotion.guard_core import Guard
-from moola.promotion.ledger import Draft, Entry
+from moola.errors import BadInput, MoolaError, TrackingError
+from moola.promotion.belief import GENESIS, sign_head
+from moola.promotion.client_events import (
+    MAX_BODY,
+    Limits,
+    claimed,
+    read_event,
+    require_known,
+    require_signed_look,
+)
+from moola.promotion.content import EVENTS
+from moola.promotion.entry import MAX_NAME, MOVES, Draft, Entry, plain_text
+from moola.promotion.evidence import SignedEvidence, verify
+from moola.promotion.guard_core import Guard, deny
+from moola.promotion.keys import TrustedKeys
+from moola.promotion.lines import open_intent
 
 if TYPE_CHECKING:
     import flask
+    from mlflow.entities.model_registry import ModelVersion
 
-# What a client may write; moves of Production are written by the server itself.
-CLIENT_EVENTS = ("test_look", "refusal", "challenger")
 PAGE_ROUTE = "/moola"
 LEDGER_ROUTE = "/moola/api/ledger"
 ROUTES = ((PAGE_ROUTE, "GET"), (LEDGER_ROUTE, "GET"), (LEDGER_ROUTE, "POST"))
-_MAX_TEXT = 2000
 _SHOWN = 200
+_CODES = {
+    403: "PERMISSION_DENIED", 429: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE",
+}  # fmt: skip
+_LAST_SEQ = 1 << 62
 
 
 def add_pages(app: flask.Flask, guard: Guard) -> None:
     """Add Moola's routes to MLflow's Flask application, under its log-in where there is one."""
     import flask
     from jinja2 import Environment, PackageLoader
+    from mlflow.exceptions import MlflowException
 
     template = Environment(
         loader=PackageLoader("moola.promotion", "."), autoescape=True
     ).get_template("page.html")
+    limits = Limits()
 
-    def page() -> str:
-        return template.render(**page_values(guard, flask.request.args.get("name")))
+    def page() -> flask.Response:
+        asked = flask.request.args
+        number = asked.get("page", default=1, type=int)
+        values = page_values(guard, _name(asked.get("name")), page=number)
+        return flask.Response(template.render(**values).encode("utf-8", "replace"))
 
-    def read_ledger() -> flask.Response:
-        events = tuple(flask.request.args.getlist("event")) or None
-        entries = guard.ledger.entries(flask.request.args.get("name"), events=events)
-        return flask.jsonify({"entries": [dataclasses.asdict(entry) for entry in entries]})
+    def read_ledger() -> Any:
+        asked = flask.request.args
+        try:
+            return flask.jsonify(
+                ledger_answer(
+                    guard,
+                    name=_name(asked.get("name")),
+                    events=tuple(asked.getlist("event")) or None,
+                    after=asked.get("after", default=0, type=int),
+                    schema="schema" in asked,
+                )
+            )
+        except BadInput as error:
+            return _no(str(error), 503 if isinstance(error, TrackingError) else 400)
 
     def write_ledger() -> Any:
+        if not limits.take(_caller()):
+            return _no("too many lines from you at once; wait a few seconds and send it again", 429)
+        if (flask.request.content_length or 0) > MAX_BODY:
+            return _no(f"the body is larger than {MAX_BODY} bytes", 413)
         try:
-            draft = _client_draft(flask.request.get_json(silent=True))
-            entry = guard.write_down(draft)
-        except (MoolaError, KeyError, TypeError, ValueError) as error:
-            body = {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
-            return flask.jsonify(body), 400
-        return flask.jsonify(dataclasses.asdict(entry))
+            entry = append_for_client(guard, flask.request.get_data(cache=False))
+        except MlflowException as error:
+            return _no(str(error.message), error.get_http_status_code())
+        except MoolaError as error:
+            return _no(str(error), 503 if isinstance(error, TrackingError) else 400)
+        return flask.jsonify(entry.to_dict())
 
     app.add_url_rule(PAGE_ROUTE, "moola_page", page, methods=["GET"])
     app.add_url_rule(LEDGER_ROUTE, "moola_ledger", read_ledger, methods=["GET"])
     app.add_url_rule(LEDGER_ROUTE, "moola_ledger_append", write_ledger, methods=["POST"])
 
 
-def page_values(guard: Guard, name: str | None) -> dict[str, Any]:
-    """Return what the page shows: champions, entries (newest first), chain, keys, policy."""
+def append_for_client(guard: Guard, body: bytes) -> Entry:
+    """Write down what a client asks for, if it is one of the events that clients may write.
+
+    Parameters
+    ----------
+    guard
+        The server's rules.
+    body
+        The request's body.
+
+    Returns
+    -------
+    Entry
+        The line; `who` is what the server knows.
+
+    Raises
+    ------
+    BadInput
+        In one sentence: why it is not written.
+    MlflowException
+        With 403, if the user may not edit the registered model.
+    """
+    draft = read_event(body)
+    _require_may_edit(draft.name)
+    require_known(draft, _find_version, _find_model)
+    if draft.event == "test_look":
+        looks = guard.ledger.entries(draft.name, events=("test_look",))
+        belief = guard.ledger.belief(guard.trusted_keys())
+        require_signed_look(draft, belief, looks, _find_version)
+    return guard.write_down(attributed(draft))
+
+
+def attributed(draft: Draft) -> Draft:
+    """Return a client's line under the name the server knows, the client's own word apart."""
+    from moola.promotion.guard_caller import attributed as attributed_to
+    from moola.promotion.guard_caller import authenticated_user
+
+    claim = {} if authenticated_user() is None else {"claim": claimed(draft.who)}
+    payload = {**draft.payload, **claim}
+    return dataclasses.replace(draft, who=attributed_to(draft.who), payload=payload)
+
+
+def ledger_answer(
+    guard: Guard,
+    *,
+    name: str | None = None,
+    events: tuple[str, ...] | None = None,
+    after: int = 0,
+    schema: bool = False,
+) -> dict[str, Any]:
+    """Return lines of the ledger, JSON-ready, with its id, its end signed, and the server's key."""
+    ledger = guard.ledger
+    if events is not None:
+        events = tuple(event for event in events if event in EVENTS)
+    lines = ledger.entries(name, events=events, after=min(max(0, after), _LAST_SEQ))
+    first, last = ledger.ends()
+    head = {"size": last.seq if last else 0, "hash": last.entry_hash if last else GENESIS}
+    answer: dict[str, Any] = {
+        "entries": [entry.to_dict() for entry in lines],
+        "ledger_id": first.entry_hash if first else GENESIS,
+        "head": head,
+    }
+    if ledger.signer is not None:
+        answer["server_key"] = ledger.signer.public_key().public_bytes_raw().hex()
+        answer["head"] = {**head, "signature": sign_head(head, ledger.signer)}
+    if schema:
+        answer["schema"] = ledger.schema_findings()
+    return answer
+
+
+def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, Any]:
+    """Return what the page shows: champions, every move, the rest page by page, keys, policy.
+
+    Moves of Production and what was begun are on every page, so that nothing can be written in
+    such number that they are no longer seen.
+    """
     everything = guard.ledger.entries()
-    try:
-        chain, whole = guard.ledger.verify_chain(), True
-    except MoolaError as error:
-        chain, whole = str(error), False
     trusted = guard.trusted_keys()
-    names = sorted({entry.name for entry in everything} - {""})  # keys belong to no model
-    shown = [_shown(entry) for entry in everything if name in (None, entry.name)]
+    belief = guard.ledger.belief(trusted)
+    findings = [*guard.ledger.findings(everything), *guard.ledger.schema_findings()]
+    moved = belief.moves(everything)
+    champions = {entry.name: entry.version_to for entry in moved}
+    about = [entry for entry in everything if name in (None, entry.name)]
+    begun = [open_intent([e for e in about if e.name == n], belief) for n in _names(about)]
+    kept = {e.seq for e in about if e.event in MOVES} | {e.seq for e in begun if e is not None}
+    rest = [entry for entry in reversed(about) if entry.seq not in kept]
+    pages = max(1, -(-len(rest) // _SHOWN))
+    page = min(max(1, page), pages)
+    counted = {entry.seq for entry in belief.counting(everything)}
+
+    def shown(entries: list[Entry]) -> list[dict[str, Any]]:
+        return [
+            _shown(
+                e, trusted, None if e.seq in counted else belief.why_not(e) or "it was sent twice"
+            )
+            for e in entries
+        ]
+
     return {
-        "names": names,
         "name": name,
-        "champions": {n: guard.ledger.champion_at(n) for n in names},
-        "entries": shown[: -_SHOWN - 1 : -1],
-        "num_hidden": max(0, len(shown) - _SHOWN),
-        "chain": chain,
-        "whole": whole,
+        "champions": dict(sorted(champions.items())),
+        "moves": shown([entry for entry in reversed(about) if entry.seq in kept]),
+        "entries": shown(rest[(page - 1) * _SHOWN : page * _SHOWN]),
+        "num_rest": len(rest),
+        "page": page,
+        "pages": pages,
+        "chain": everything[-1].entry_hash if everything else GENESIS,
+        "findings": findings,
         "keys": [(k, k in trusted.revoked) for k in sorted(trusted.keys)],
         "policy": guard.policy.to_dict(),
     }
 
 
-def _shown(entry: Entry) -> dict[str, Any]:
-    """Return an entry with its signed evidence opened for reading."""
-    values = dataclasses.asdict(entry)
-    evidence: Mapping[str, Any] = {}
-    with contextlib.suppress(KeyError, ValueError, TypeError):
-        evidence = json.loads(json.loads(entry.payload["evidence"])["payload"])
-    return values | {"evidence": evidence}
+def _names(entries: list[Entry]) -> list[str]:
+    return sorted({entry.name for entry in entries if entry.event == "intent"})
 
 
-def _client_draft(values: Any) -> Draft:
-    from moola.promotion.guard_registry import caller
+def _shown(entry: Entry, trusted: TrustedKeys, why_not: str | None) -> dict[str, Any]:
+    """Return a line with its evidence opened for reading, if that is signed by a trusted key."""
+    evidence = None
+    with contextlib.suppress(MoolaError):
+        text = entry.payload.get("evidence")
+        evidence = verify(SignedEvidence.from_json(text), trusted) if type(text) is str else None
+    return dataclasses.asdict(entry) | {"evidence": evidence, "why_not": why_not}
 
-    if not isinstance(values, dict) or values.get("event") not in CLIENT_EVENTS:
-        raise ValueError(f"event must be one of {', '.join(CLIENT_EVENTS)}")
-    payload = values.get("payload") or {}
-    if not isinstance(payload, dict):
-        raise ValueError("payload must be a mapping")
 
-    def text(field: str) -> str | None:
-        value = values.get(field)
-        return None if value is None else str(value)[:_MAX_TEXT]
+def _name(asked: str | None) -> str | None:
+    return None if asked is None else plain_text("name", asked, limit=MAX_NAME)
 
-    missing = [field for field in ("who", "name", "reason") if not text(field)]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} must be given")
-    return Draft(
-        event=values["event"],
-        who=f"{text('who')} ({caller()})",
-        name=str(text("name")),
-        reason=str(text("reason")),
-        version_from=text("version_from"),
-        version_to=text("version_to"),
-        evidence_digest=text("evidence_digest"),
-        payload=payload,
-    )
+
+def _no(sentence: str, status: int) -> Any:
+    import flask
+
+    code = _CODES.get(status, "INVALID_PARAMETER_VALUE")
+    return flask.jsonify({"error_code": code, "message": sentence}), status
+
+
+def _caller() -> str:
+    from moola.promotion.guard_caller import caller
+
+    return caller()
+
+
+def _find_version(name: str, version: str) -> ModelVersion:
+    from mlflow.server import handlers
+
+    found: ModelVersion = handlers._get_model_registry_store().get_model_version(name, version)
+    return found
+
+
+def _find_model(name: str) -> object:
+    from mlflow.server import handlers
+
+    return handlers._get_model_registry_store().get_registered_model(name)
+
+
+def _require_may_edit(name: str) -> None:
+    """Refuse users with a log-in who may not edit the registered model; administrators may."""
+    from moola.promotion.guard_caller import authenticated_user
+
+    user = authenticated_user()
+    if user is None:
+        return
+    from mlflow.exceptions import MlflowException
+    from mlflow.server import auth
+
+    try:
+        may = auth.sender_is_admin() or auth._get_registered_model_permission(name).can_update
+    except MlflowException:  # there is no such model, or nothing says what the user may
+        may = False
+    if not may:
+        deny(f"user {claimed(user)} may not edit {name}, so not write about it into the ledger")

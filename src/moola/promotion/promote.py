@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
-from moola.errors import ConfigError, PromotionRefused
+from moola.errors import PromotionRefused
 from moola.hashing import canonical_json
+from moola.promotion.belief import signed_look
 from moola.promotion.calls import mlflow_call
 from moola.promotion.checks import check_evidence
 from moola.promotion.decision import Decision, GateDict, Look, PromotionDenied, PromotionGate
 from moola.promotion.digest import version_digest
+from moola.promotion.entry import Draft, Entry, plain_name, plain_text, plain_version
 from moola.promotion.evidence import Evidence, SignedEvidence, load_evidence, sign, store_evidence
 from moola.promotion.evidence import verify as verify_evidence
 from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Draft, Entry, Ledger
-from moola.promotion.recovery import last_move, move, recover
+from moola.promotion.ledger import Ledger, write_refusal
+from moola.promotion.moving import Rules, Seen, last_move, move, require_signing_key
+from moola.promotion.recovery import recover
 from moola.promotion.state import read_state
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ class _Attempt:
     version: str
     who: str
     dry_run: bool
+    keys: TrustedKeys
     champion: str | None = None
     signed: SignedEvidence | None = None
     evidence: Evidence | None = None
@@ -78,10 +83,13 @@ class _Attempt:
 
     def refuse(self, reasons: list[str], *, remedy: str | None = None) -> PromotionDenied:
         """Write the refusal down (not for a dry run) and return the error to raise."""
-        entry = None
+        entry: Entry | None = None
+        notes: list[str] = []
         if not self.dry_run:
-            entry = self.ledger.append(self.draft("refusal", "; ".join(reasons), reasons=reasons))
-        return PromotionDenied(self.decision(reasons=reasons, entry=entry, notes=[]), remedy=remedy)
+            draft = self.draft("refusal", "; ".join(reasons), reasons=reasons)
+            entry, notes = write_refusal(self.ledger, draft)
+        decision = self.decision(reasons=reasons, entry=entry, notes=notes)
+        return PromotionDenied(decision, remedy=remedy)
 
 
 def promote(
@@ -97,13 +105,15 @@ def promote(
     signing_key: Ed25519PrivateKey | None = None,
     evidence: SignedEvidence | None = None,
     dry_run: bool = False,
+    rules: Rules | None = None,
 ) -> Decision:
     """Put a version into Production if everything speaks for it.
 
-    The order is fixed: an interrupted move is finished; signature, version, run, digest, policy and
-    gates are checked; `promotion_gate` says whether it can look; the look at the locked test
-    windows is written down, then taken; alias ``production`` and stage ``Production`` move together
-    and the old version is archived.
+    The order is fixed: the ledger's chain is checked; an interrupted move is finished; signature,
+    version, run, digest, policy and gates are checked; `promotion_gate` says whether it can look;
+    the look at the locked test windows is signed and written down, then taken; on a plain store all
+    is checked again; alias ``production`` and stage ``Production`` move together and the old
+    version is archived.
 
     Parameters
     ----------
@@ -114,7 +124,7 @@ def promote(
     name
         The registered model.
     version
-        The version that shall be promoted.
+        The version that shall be promoted, as digits or an integer.
     trusted_keys
         Keys whose signature counts.
     policy
@@ -125,12 +135,15 @@ def promote(
     who
         Who asks; goes into the ledger.
     signing_key
-        The gate runner's key, which signs what the promotion gate found. A guarded server asks for
-        it; without one the evaluation's evidence alone goes into the ledger.
+        The gate runner's key, which signs the look, what the promotion gate found and, on a plain
+        store, the lines of the ledger. Only a dry run does without.
     evidence
         Signed evidence of the evaluation; None reads it from the version's tag.
     dry_run
         Check all but the locked test windows, and change nothing.
+    rules
+        Returns keys and policy as they are at the moment of the move; None reads the keys' folder
+        again and keeps the policy.
 
     Returns
     -------
@@ -141,18 +154,25 @@ def promote(
     ------
     PromotionDenied
         (a `PromotionRefused`) with every reason found; it stands in the ledger as a refusal.
+    PromotionRefused
+        If the ledger's chain is broken.
     TrackingError
         If registry or ledger cannot be reached.
-    ConfigError
-        If a guarded server is asked without a signing key.
+    BadInput
+        If name, version or `who` are no such things, or there is no signing key.
     """
-    attempt = _Attempt(ledger=ledger, name=name, version=version, who=who, dry_run=dry_run)
-    if ledger.moves_by_server and signing_key is None and not dry_run:
-        raise ConfigError("there is no signing key", limit="one that the guarded server trusts")
+    name, version, who = plain_name(name), plain_version(version), plain_text("who", who)
+    key = None if dry_run else require_signing_key(ledger, signing_key, trusted_keys)
+    ledger = ledger.signing(key)
+    ledger.verify_chain()
+    attempt = _Attempt(
+        ledger=ledger, name=name, version=version, who=who, dry_run=dry_run, keys=trusted_keys
+    )
     try:
         notes = [] if dry_run else _recovered(client, ledger, name, trusted_keys, policy)
         seen_move = last_move(ledger, name)
-        attempt.champion = read_state(client, name).champion
+        state = read_state(client, name)
+        attempt.champion = state.champion
         attempt.signed = evidence or load_evidence(client, name, version)
         attempt.evidence = verify_evidence(attempt.signed, trusted_keys)
         reasons = _reasons_against(client, attempt, policy)
@@ -166,11 +186,20 @@ def promote(
     if dry_run:
         notes.append("dry run: the locked test windows were not looked at and nothing was changed")
         return attempt.decision(reasons=[], entry=None, notes=notes)
-    _take_look(attempt, look)
+    assert key is not None
+    notes += _take_look(attempt, look, key)
     try:
-        _sign_promotion(client, attempt, signing_key)
+        evaluation = attempt.evidence
+        _sign_promotion(client, attempt, key)
         draft = attempt.draft("promotion", _summary(attempt), **_payload(attempt))
-        entry = move(client, ledger, draft, seen_move=seen_move)
+
+        def check_again() -> None:
+            _check_again(
+                client, attempt, evaluation, rules or (lambda: (trusted_keys.now(), policy))
+            )
+
+        seen = Seen(state=state, last_move=seen_move, check=check_again, keys=trusted_keys)
+        entry = move(client, ledger, draft, seen=seen)
     except PromotionRefused as refusal:
         raise attempt.refuse([str(refusal).rstrip(".")]) from refusal
     if not ledger.moves_by_server:
@@ -193,17 +222,7 @@ def _recovered(
 
 def _reasons_against(client: MlflowClient, attempt: _Attempt, policy: PromotionPolicy) -> list[str]:
     assert attempt.evidence is not None
-    with mlflow_call(f"version {attempt.version} of {attempt.name}"):
-        run_id = client.get_model_version(attempt.name, attempt.version).run_id
-    reasons = check_evidence(
-        attempt.evidence,
-        name=attempt.name,
-        version=attempt.version,
-        run_id=run_id,
-        model_sha256=version_digest(client, attempt.name, attempt.version),
-        policy=policy,
-        now=attempt.ledger.clock(),
-    )
+    reasons = _not_carried(client, attempt, attempt.evidence, policy)
     if attempt.champion == attempt.version:
         reasons.append("it already holds Production")
     if attempt.evidence.purpose != "evaluation":
@@ -211,15 +230,46 @@ def _reasons_against(client: MlflowClient, attempt: _Attempt, policy: PromotionP
     return reasons
 
 
-def _take_look(attempt: _Attempt, look: Look) -> None:
+def _check_again(
+    client: MlflowClient, attempt: _Attempt, evaluation: Evidence, rules: Rules
+) -> None:
+    """Check files, keys and policy once more, as they are at the moment of the move."""
+    keys, policy = rules()
+    assert attempt.signed is not None
+    verify_evidence(attempt.signed, keys)
+    reasons = _not_carried(client, attempt, evaluation, policy)
+    if evaluation.key_id in keys.revoked or evaluation.key_id not in keys.keys:
+        reasons.append(f"key {evaluation.key_id}, which signed the evaluation, counts no more")
+    if reasons:
+        raise PromotionRefused("; ".join(reasons))
+
+
+def _not_carried(
+    client: MlflowClient, attempt: _Attempt, evidence: Evidence, policy: PromotionPolicy
+) -> list[str]:
+    """Return why evidence does not carry the version as it is now."""
+    with mlflow_call(f"version {attempt.version} of {attempt.name}"):
+        run_id = client.get_model_version(attempt.name, attempt.version).run_id
+    return check_evidence(
+        evidence,
+        name=attempt.name,
+        version=attempt.version,
+        run_id=run_id,
+        model_sha256=version_digest(client, attempt.name, attempt.version),
+        policy=policy,
+        now=attempt.ledger.clock(),
+    )
+
+
+def _take_look(attempt: _Attempt, look: Look, key: Ed25519PrivateKey) -> list[str]:
     """Write the test look down, ask the promotion gate, refuse unless it passed."""
     assert attempt.evidence is not None
     data = attempt.evidence.data
     split = {"split": data.get("split"), "split_sha256": str(data.get("split_sha256", ""))}
     windows = {**look.windows, **split}
-    beside = f"version {attempt.version} beside {attempt.champion or 'no champion'}"
-    attempt.ledger.append(attempt.draft("test_look", beside, **windows))
-    attempt.looks = attempt.ledger.count_test_looks(windows)
+    notes = _looks_left_out(attempt)
+    attempt.ledger.append_made(lambda ledger_id: _look(attempt, windows, ledger_id, key))
+    attempt.looks = attempt.ledger.count_test_looks(windows, attempt.keys)
     gate = dict(look.take(attempt.looks))
     try:
         canonical_json(gate)
@@ -229,14 +279,40 @@ def _take_look(attempt: _Attempt, look: Look) -> None:
     if gate.get("verdict") != "passed":
         why = [str(reason) for reason in gate.get("reasons") or []]
         raise attempt.refuse([f"the promotion gate is {gate.get('verdict', 'absent')}", *why])
+    return notes
+
+
+def _look(
+    attempt: _Attempt, windows: Mapping[str, Any], ledger_id: str, key: Ed25519PrivateKey
+) -> Draft:
+    assert attempt.evidence is not None
+    payload = signed_look(
+        windows,
+        name=attempt.name,
+        version=attempt.version,
+        evidence_digest=attempt.evidence.digest,
+        ledger_id=ledger_id,
+        key=key,
+    )
+    beside = f"version {attempt.version} beside {attempt.champion or 'no champion'}"
+    return attempt.draft("test_look", beside, **payload)
+
+
+def _looks_left_out(attempt: _Attempt) -> list[str]:
+    """Say how many lines about looks do not count, because no trusted gate runner signed them."""
+    lines = attempt.ledger.entries(events=("test_look",))
+    ignored = len(lines) - len(attempt.ledger.belief(attempt.keys).counting(lines))
+    if not ignored:
+        return []
+    return [
+        f"{ignored} looks in the ledger are signed by no trusted gate runner: they do not count"
+    ]
 
 
 def _sign_promotion(
-    client: MlflowClient, attempt: _Attempt, signing_key: Ed25519PrivateKey | None
+    client: MlflowClient, attempt: _Attempt, signing_key: Ed25519PrivateKey
 ) -> None:
     """Sign what the promotion gate found and store it where a guarded server looks for it."""
-    if signing_key is None:
-        return
     assert attempt.evidence is not None
     assert attempt.gate is not None
     attempt.evidence = dataclasses.replace(

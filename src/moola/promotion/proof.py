@@ -6,23 +6,43 @@ from typing import TYPE_CHECKING
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import PromotionRefused
+from moola.promotion.belief import Belief
 from moola.promotion.calls import mlflow_call
 from moola.promotion.checks import check_evidence
+from moola.promotion.content import Move
 from moola.promotion.digest import version_digest
+from moola.promotion.entry import Entry
 from moola.promotion.evidence import Evidence, SignedEvidence, verify
 from moola.promotion.keys import TrustedKeys
-from moola.promotion.ledger import Entry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def last_promotion(moves: list[Entry], version: str) -> Entry:
-    """Return the entry of a version's last promotion; raises PromotionRefused without any."""
+def last_promotion(moves: list[Entry], version: str, belief: Belief) -> Entry:
+    """Return the entry of a version's last promotion that counts.
+
+    Raises
+    ------
+    PromotionRefused
+        If there is none, or if none counts, and why.
+    """
     proofs = [e for e in moves if e.event == "promotion" and e.version_to == version]
-    if not proofs or "evidence" not in proofs[-1].payload:
+    proofs = [e for e in proofs if isinstance(e.content, Move) and e.content.evidence is not None]
+    if not proofs:
         raise PromotionRefused(f"version {version} never held Production by Moola's ledger")
-    return proofs[-1]
+    why_not = {entry.seq: belief.why_not(entry) for entry in proofs}
+    counting = [entry for entry in proofs if why_not[entry.seq] is None]
+    if not counting:
+        raise PromotionRefused(does_not_count(proofs[-1], str(why_not[proofs[-1].seq])))
+    return counting[-1]
+
+
+def does_not_count(entry: Entry, why: str) -> str:
+    """Return the sentence that says which line does not count, and why."""
+    version = f" of version {entry.version_to[:20]!a}" if entry.version_to else ""
+    line = f"ledger entry {entry.seq} ({entry.event[:20]!a}{version})".replace("'", "")
+    return f"{line} does not count: {why}"
 
 
 def evidence_in(promotion: Entry, trusted_keys: TrustedKeys) -> Evidence:
@@ -33,19 +53,27 @@ def evidence_in(promotion: Entry, trusted_keys: TrustedKeys) -> Evidence:
     PromotionRefused
         If the signature does not count, the entry names other evidence, or the evidence is no
         promotion's: an order to go back, or one whose promotion gate did not pass. Evidence of an
-        evaluation counts, because a plain store asks for no signature over the promotion gate.
+        evaluation counts: plain stores took it before they asked for a signature over the
+        promotion gate.
     """
-    evidence = verify(SignedEvidence.from_json(promotion.payload["evidence"]), trusted_keys)
+    content = promotion.content
+    text = content.evidence if isinstance(content, Move) else None
+    evidence = verify(SignedEvidence.from_json(text or ""), trusted_keys)
     if evidence.digest != promotion.evidence_digest:
         raise PromotionRefused(f"ledger entry {promotion.seq} carries other evidence than it names")
+    require_promotion(evidence, f"ledger entry {promotion.seq}")
+    return evidence
+
+
+def require_promotion(evidence: Evidence, what: str) -> None:
+    """Raise PromotionRefused if evidence is of an order to go back, or of a gate not passed."""
     verdict = evidence.promotion_verdict if evidence.purpose == "promotion" else "passed"
     if evidence.purpose == "rollback" or verdict != "passed":
         raise PromotionRefused(
-            f"ledger entry {promotion.seq} carries evidence of a {evidence.purpose} whose "
+            f"{what} carries evidence of a {evidence.purpose} whose "
             f"promotion gate is {evidence.promotion_verdict or 'absent'}",
             limit="evidence of a promotion that passed",
         )
-    return evidence
 
 
 def require_proof(
@@ -82,8 +110,24 @@ def require_proof(
     PromotionRefused
         With every reason: signature, name, version, run, files, gates, thresholds.
     """
-    name, version = promotion.name, str(promotion.version_to)
     evidence = evidence_in(promotion, trusted_keys)
+    version = str(promotion.version_to)
+    require_carries(
+        client, evidence, promotion.name, version, policy=policy, model_sha256=model_sha256
+    )
+    return evidence
+
+
+def require_carries(
+    client: MlflowClient,
+    evidence: Evidence,
+    name: str,
+    version: str,
+    *,
+    policy: PromotionPolicy | None,
+    model_sha256: str | None = None,
+) -> None:
+    """Raise PromotionRefused unless evidence carries a version as it is now, whatever its age."""
     with mlflow_call(f"version {version} of {name}", reads=True):
         run_id = client.get_model_version(name, version).run_id
     reasons = check_evidence(
@@ -97,7 +141,6 @@ def require_proof(
     )
     if reasons:
         raise PromotionRefused(f"version {version} is not proven: {'; '.join(reasons)}")
-    return evidence
 
 
 def _then_required(evidence: Evidence) -> PromotionPolicy:

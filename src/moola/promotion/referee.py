@@ -6,22 +6,14 @@ a class Moola knows, and never runs code that came with the version.
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.promotion.evidence import Evidence
-
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH")
+from moola.promotion.limited import run_limited
 
 
 def referee(folder: Path, evidence: Evidence, policy: PromotionPolicy) -> Mapping[str, Any]:
@@ -87,37 +79,14 @@ def _score(folder: Path, evidence: Evidence, policy: PromotionPolicy) -> Mapping
         "data_root": str(Path(str(policy.referee_data)).resolve()),
         "labeled": str(evidence.data.get("labeled", "")),
         "split": str(evidence.data.get("split", "")),
-        "memory_mib": policy.referee_memory_mib,
-        "seconds": policy.referee_seconds,
     }
-    env = {k: os.environ[k] for k in _PASSED_ON if k in os.environ}
-    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    with tempfile.TemporaryDirectory(prefix="moola-referee-") as work:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moola.promotion.referee_score", json.dumps(asked)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=work,
-            env=env | {"HOME": work, "TMPDIR": work},
-            start_new_session=True,
-        )
-        try:
-            answer, trouble = process.communicate(timeout=policy.referee_seconds)
-        except subprocess.TimeoutExpired:
-            raise PromotionRefused(
-                "the referee did not finish", limit=f"{policy.referee_seconds} s"
-            ) from None
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.returncode != 0:
-        lines = trouble.decode(errors="replace").strip().splitlines()
-        why = lines[-1][:300] if lines else f"it ended with {process.returncode}"
-        raise PromotionRefused(f"the referee cannot score the version: {why}")
-    found: Mapping[str, Any] = json.loads(answer.splitlines()[-1])
-    return found
+    return run_limited(
+        "score",
+        asked,
+        failed="the referee cannot score the version",
+        seconds=policy.referee_seconds,
+        memory_mib=policy.referee_memory_mib,
+    )
 
 
 def _shown(value: object) -> str:

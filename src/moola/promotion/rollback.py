@@ -12,11 +12,21 @@ from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision, PromotionDenied
+from moola.promotion.entry import (
+    MOVES,
+    Draft,
+    Entry,
+    optional_version,
+    plain_name,
+    plain_text,
+    plain_version,
+)
 from moola.promotion.evidence import Evidence, sign, store_evidence
 from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import MOVES, Draft, Entry, Ledger
-from moola.promotion.proof import last_promotion, require_proof
-from moola.promotion.recovery import last_move, move, recover
+from moola.promotion.ledger import Ledger, write_refusal
+from moola.promotion.moving import Rules, Seen, last_move, move, require_signing_key
+from moola.promotion.proof import does_not_count, last_promotion, require_proof
+from moola.promotion.recovery import recover
 from moola.promotion.state import read_state, set_stage
 
 if TYPE_CHECKING:
@@ -24,25 +34,79 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+REMARKS = ("refusal", "challenger", "repair")  # nothing follows from them, whoever wrote them
+
+
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """Every entry about one model, and who held Production at the time asked for."""
+    """Every entry about one model, who held Production at the time asked for, what to know.
+
+    Parameters
+    ----------
+    name
+        The registered model.
+    at
+        The time asked for; None: now.
+    champion
+        The version in Production then, by the moves that count.
+    entries
+        Every line up to then, also those that do not count.
+    notes
+        Which lines do not count, and why.
+    """
 
     name: str
     at: datetime | None
     champion: str | None
     entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
 
 
-def history(ledger: Ledger, name: str, at: datetime | None = None) -> History:
-    """Return a model's history up to a time (None: now), after checking the ledger's chain."""
+def history(
+    ledger: Ledger, name: str, at: datetime | None = None, *, keys: TrustedKeys | None = None
+) -> History:
+    """Return a model's history up to a time, after checking the ledger's chain.
+
+    Parameters
+    ----------
+    ledger
+        The ledger.
+    name
+        The registered model.
+    at
+        The time, with a zone; None: now.
+    keys
+        Trusted keys; a line that none of them signed does not count. None, or no key at all, takes
+        every move that can be read, because nothing here can tell.
+
+    Returns
+    -------
+    History
+        Lines and champion.
+
+    Raises
+    ------
+    PromotionRefused
+        If the chain is broken.
+    """
+    name = plain_name(name)
     ledger.verify_chain()
     entries = [
         entry
         for entry in ledger.entries(name)
-        if at is None or datetime.fromisoformat(entry.at) <= at
+        if at is None or entry.time is None or entry.time <= at
     ]
-    return History(name=name, at=at, champion=ledger.champion_at(name, at), entries=tuple(entries))
+    belief = ledger.belief(keys or TrustedKeys(keys={}))
+    telling = keys is not None and bool(belief.keys.keys or belief.keys.servers)
+    champion = ledger.champion_at(name, at, keys=keys if telling else None)
+    notes = [
+        does_not_count(entry, why)
+        for entry in entries
+        if entry.event not in REMARKS and (why := belief.why_not(entry)) and telling
+    ]
+    if not telling:
+        notes = ["no key is trusted here, so nothing tells whose lines these are"]
+    return History(name=name, at=at, champion=champion, entries=tuple(entries), notes=tuple(notes))
 
 
 def rollback(
@@ -57,6 +121,7 @@ def rollback(
     to: str | None = None,
     signing_key: Ed25519PrivateKey | None = None,
     dry_run: bool = False,
+    rules: Rules | None = None,
 ) -> Decision:
     """Put back a version that held Production before, after verifying it again.
 
@@ -79,9 +144,13 @@ def rollback(
     to
         The version; None takes the one that held Production before the present one was promoted.
     signing_key
-        The gate runner's key, which signs the order to go back; a guarded server asks for it.
+        The gate runner's key, which signs the order to go back and, on a plain store, the lines of
+        the ledger. Only a dry run does without.
     dry_run
         Verify, and change nothing.
+    rules
+        Returns keys and policy as they are at the moment of the move; None reads the keys' folder
+        again and keeps the policy.
 
     Returns
     -------
@@ -93,14 +162,24 @@ def rollback(
     PromotionDenied
         If the version never held Production, or the evidence of its last promotion no longer
         carries it: signature, name, run, files, gates. It stands in the ledger as a refusal.
+    PromotionRefused
+        If the ledger's chain is broken.
+    BadInput
+        If name or version are no such things, or there is no signing key.
     """
+    name, to, who = plain_name(name), optional_version(to), plain_text("who", who)
+    key = None if dry_run else require_signing_key(ledger, signing_key, trusted_keys)
+    ledger = ledger.signing(key)
+    ledger.verify_chain()
     if not dry_run:
         recover(client, ledger, name, trusted_keys=trusted_keys, policy=policy)
     seen_move = last_move(ledger, name)
     state = read_state(client, name)
-    champion = state.alias_version if state.agrees else ledger.champion_at(name)
-    moves = ledger.entries(name, events=MOVES)
-    target = to or previous_champion(moves)
+    moves, belief = ledger.entries(name, events=MOVES), ledger.belief(trusted_keys)
+    counting = belief.moves(moves)
+    held = counting[-1].version_to if counting else None
+    champion = state.alias_version if state.agrees else held
+    target = to or previous_champion(counting)
     plan = Decision(
         action="rollback",
         allowed=True,
@@ -113,16 +192,25 @@ def rollback(
     )
     try:
         if target is None:
-            raise PromotionRefused("no earlier version held Production")
-        proof = last_promotion(moves, target)
+            ignored = len(moves) - len(counting)
+            aloud = f" ({ignored} moves in the ledger do not count)" if ignored else ""
+            raise PromotionRefused(f"no earlier version held Production{aloud}")
+        proof = last_promotion(moves, target, belief)
         evidence = require_proof(client, proof, trusted_keys, policy=policy)
         if target == champion and state.agrees:
             raise PromotionRefused("it already holds Production")
         if dry_run:
             return dataclasses.replace(plan, evidence_digest=evidence.digest)
-        order = _order(client, ledger, evidence, plan, reason=reason, signing_key=signing_key)
+        assert key is not None
+        order = _order(client, ledger, evidence, plan, reason=reason, key=key)
         draft = _draft("rollback", plan, reason, evidence=order)
-        entry = move(client, ledger, draft, seen_move=seen_move)
+
+        def check_again() -> None:
+            keys, now = rules() if rules else (trusted_keys.now(), policy)
+            require_proof(client, proof, keys, policy=now)
+
+        seen = Seen(state=state, last_move=seen_move, check=check_again, keys=trusted_keys)
+        entry = move(client, ledger, draft, seen=seen)
     except PromotionRefused as refusal:
         raise _refuse(ledger, plan, refusal) from refusal
     return dataclasses.replace(plan, evidence_digest=order.digest, ledger_seq=entry.seq)
@@ -158,6 +246,7 @@ def set_challenger(
     PromotionDenied
         If the version holds Production or does not exist.
     """
+    name, version, who = plain_name(name), plain_version(version), plain_text("who", who)
     state = read_state(client, name)
     plan = Decision(
         action="challenger",
@@ -204,11 +293,9 @@ def _order(
     plan: Decision,
     *,
     reason: str,
-    signing_key: Ed25519PrivateKey | None,
+    key: Ed25519PrivateKey,
 ) -> Evidence:
     """Sign an order to go back, which a guarded server asks for, and store it at the version."""
-    if signing_key is None:
-        return evidence
     order = dataclasses.replace(
         evidence,
         purpose="rollback",
@@ -217,9 +304,9 @@ def _order(
         asked_by=plan.who,
         evaluated_at=None,
         created_at=ledger.clock().astimezone(UTC).isoformat(),
-        key_id=key_id(signing_key.public_key()),
+        key_id=key_id(key.public_key()),
     )
-    store_evidence(client, sign(order, signing_key), order, tag=TAG_PROMOTION_EVIDENCE)
+    store_evidence(client, sign(order, key), order, tag=TAG_PROMOTION_EVIDENCE)
     return order
 
 
@@ -233,7 +320,7 @@ def _draft(event: str, plan: Decision, reason: str, *, evidence: Evidence | None
         name=plan.name,
         reason=reason,
         version_from=plan.champion_before,
-        version_to=plan.version,
+        version_to=None if plan.version == "?" else plan.version,
         evidence_digest=evidence.digest if evidence else None,
         payload=payload,
     )
@@ -241,9 +328,13 @@ def _draft(event: str, plan: Decision, reason: str, *, evidence: Evidence | None
 
 def _refuse(ledger: Ledger, plan: Decision, refusal: PromotionRefused) -> PromotionDenied:
     reason = str(refusal).rstrip(".")
-    seq = None
+    entry: Entry | None = None
+    notes: list[str] = []
     if not plan.dry_run:
-        seq = ledger.append(_draft("refusal", plan, f"{plan.action}: {reason}")).seq
+        entry, notes = write_refusal(ledger, _draft("refusal", plan, f"{plan.action}: {reason}"))
+    seq = entry.seq if entry else None
     return PromotionDenied(
-        dataclasses.replace(plan, allowed=False, reasons=(reason,), ledger_seq=seq)
+        dataclasses.replace(
+            plan, allowed=False, reasons=(reason,), ledger_seq=seq, notes=tuple(notes)
+        )
     )

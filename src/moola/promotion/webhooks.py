@@ -21,7 +21,7 @@ from typing import Any
 
 import requests
 
-from moola.promotion.ledger import MOVES, Entry
+from moola.promotion.entry import MOVES, Entry
 
 ANNOUNCED = (*MOVES, "refusal")
 _ATTEMPTS = 3

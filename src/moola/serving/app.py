@@ -14,28 +14,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from moola.config.serving import NO_VERSION, ServeConfig
-from moola.errors import BadInput
+from moola.errors import BadInput, MoolaError
 from moola.serving.batching import Batcher, Overloaded
-from moola.serving.bodies import JSON, READERS, Question, read_question
+from moola.serving.bodies import JSON, READERS, Limits
 from moola.serving.envelope import Envelope
 from moola.serving.follow import Follower, Served, Source
 from moola.serving.kept import Answered, PredictionLog
 from moola.serving.observe import Metrics
 from moola.serving.openapi import INVOCATIONS
-from moola.serving.replies import error_body, write_reply
+from moola.serving.readers import Readers
+from moola.serving.replies import Refusal, error_body, write_reply
 
 LOG = logging.getLogger("moola.serve")
-_THREAD_FROM_BYTES = 1 << 20  # larger bodies are read in a thread: the loop goes on meanwhile
 _UTF_8 = ("charset=utf-8", 'charset="utf-8"')
 _CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
-
-
-class Refusal(Exception):
-    """A request that is not answered: status, MLflow's error code, and why."""
-
-    def __init__(self, status: int, code: str, message: str):
-        super().__init__(message)
-        self.status, self.code = status, code
 
 
 class Service:
@@ -45,6 +37,11 @@ class Service:
         self.config = config
         self.metrics = metrics
         self.max_bytes = int(config.max_body_mib * 2**20)
+        self.readers = Readers(
+            max_bytes=self.max_bytes,
+            seconds=config.timeout_seconds,
+            max_waiting=config.max_waiting,
+        )
         self.batcher = Batcher(
             batch_windows=config.batch_windows,
             max_waiting=config.max_waiting,
@@ -63,11 +60,14 @@ class Service:
         served = self.follower.current
         if served is None:
             raise Refusal(503, "TEMPORARILY_UNAVAILABLE", "no proven version is in Production")
-        arguments = (served, content_type, body, dict(request.query_params))
-        if len(body) >= _THREAD_FROM_BYTES:
-            question = await asyncio.to_thread(self._read, *arguments)
-        else:
-            question = self._read(*arguments)
+        limits = Limits(
+            window_bars=served.scorer.window_bars,
+            max_windows=self.config.max_windows,
+            max_bytes=self.max_bytes,
+        )
+        question = await self.readers.read(content_type, body, dict(request.query_params), limits)
+        if question.return_set:
+            served.scorer.require_conformal()
         try:
             logits = await self.batcher.logits(served.scorer, question.X)
         except Overloaded as error:
@@ -88,23 +88,6 @@ class Service:
                 )
             )
         return Response(content, media_type=media, headers={"x-model-version": served.version})
-
-    def _read(
-        self, served: Served, content_type: str, body: bytes, query: dict[str, str]
-    ) -> Question:
-        question = read_question(content_type, body, query, max_bytes=self.max_bytes)
-        if question.X.ndim and len(question.X) > self.config.max_windows:
-            raise Refusal(
-                413, "BAD_REQUEST",
-                f"the batch holds {len(question.X)} windows; at most {self.config.max_windows}",
-            )  # fmt: skip
-        if question.return_set:
-            served.scorer.require_conformal()
-        return Question(
-            X=served.scorer.check(question.X),
-            calibrated=question.calibrated,
-            return_set=question.return_set,
-        )
 
     def _changed(self, served: Served | None) -> None:
         self.metrics.serving.set(int(served is not None))
@@ -144,11 +127,17 @@ def create_app(config: ServeConfig, source: Source, *, token: str | None = None)
     """
     metrics = Metrics()
     service = Service(config, source, metrics)
-    service.follower.start()
+    try:
+        service.follower.start()
+    except MoolaError:
+        service.readers.close()
+        raise
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.readers.ready()
         yield
+        service.readers.close()
         await asyncio.to_thread(service.follower.stop)
         service.batcher.close()
         if service.kept is not None:
@@ -163,7 +152,7 @@ def create_app(config: ServeConfig, source: Source, *, token: str | None = None)
 
 
 def _add_paths(app: FastAPI, service: Service) -> None:
-    def ping() -> Response:
+    async def ping() -> Response:  # on the loop: a thread would only make it wait
         return Response("\n", 200 if service.follower.current else 503, media_type=JSON)
 
     def version() -> Response:
@@ -188,7 +177,8 @@ def _add_paths(app: FastAPI, service: Service) -> None:
     app.get("/metrics", include_in_schema=False)(
         lambda: Response(service.metrics.page(), media_type="text/plain; version=0.0.4")
     )
-    app.post("/invocations", **INVOCATIONS)(invocations)
+    app.add_route("/invocations", invocations, methods=["POST"])  # FastAPI's own takes longer
+    app.post("/invocations", **INVOCATIONS)(invocations)  # states the schema
 
 
 def _add_refusals(app: FastAPI, config: ServeConfig) -> None:
@@ -241,12 +231,11 @@ def _content_type(request: Request) -> str:
 async def _read_body(request: Request, limit: int) -> bytes:
     stated = request.headers.get("content-length", "")
     message = f"the body is larger than {limit} bytes"
-    if stated.isdigit() and int(stated) > limit:
+    if stated.isdecimal() and int(stated[:20]) > limit:
         raise Refusal(413, "BAD_REQUEST", message)
-    parts, size = [], 0
+    body = bytearray()  # a list of parts would take many times the bytes of a body sent in crumbs
     async for part in request.stream():
-        size += len(part)
-        if size > limit:
+        body += part
+        if len(body) > limit:
             raise Refusal(413, "BAD_REQUEST", message)
-        parts.append(part)
-    return b"".join(parts)
+    return bytes(body)

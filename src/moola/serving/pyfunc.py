@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import Any
 
 import mlflow
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array
+from mlflow.types import ParamSchema, Schema
 
 from moola.config import names
-
-CHECKPOINT = "checkpoint"
-_REQUIREMENTS = ("moola", "torch", "mlflow", "numpy", "pandas", "scikit-learn", "safetensors")
+from moola.config.packaging import (
+    CHECKPOINT,
+    CHECKPOINT_FOLDER,
+    MODEL_CODE,
+    REQUIREMENTS,
+    SIGNATURE_PARAMS,
+    input_words,
+    signature_outputs,
+)
 
 
 def log_model(checkpoint: Path, *, window_bars: int, class_names: tuple[str, ...]) -> Any:
@@ -40,13 +46,11 @@ def log_model(checkpoint: Path, *, window_bars: int, class_names: tuple[str, ...
         warnings.simplefilter("ignore", UserWarning)
         return mlflow.pyfunc.log_model(
             name=names.MODEL_NAME,
-            python_model=str(Path(__file__).with_name("model_code.py")),
+            python_model=str(Path(__file__).with_name(MODEL_CODE)),
             artifacts={CHECKPOINT: str(checkpoint)},
             signature=signature(class_names),
-            metadata={
-                "input": f"OHLC windows in price units, float32, shape (n, {window_bars}, 4)"
-            },
-            pip_requirements=[f"{p}=={metadata.version(p)}" for p in _REQUIREMENTS],
+            metadata={"input": input_words(window_bars)},
+            pip_requirements=[f"{p}=={metadata.version(p)}" for p in REQUIREMENTS],
         )
 
 
@@ -56,20 +60,13 @@ def signature(class_names: tuple[str, ...]) -> ModelSignature:
     What may be sent is checked by the model itself and stated in the model's metadata: MLflow's own
     check answers a wrong shape with the whole input, and lets no table of windows through.
     """
-    outputs = [
-        ColSpec(DataType.long, "label"),
-        ColSpec(DataType.string, "label_name"),
-        *(ColSpec(DataType.double, f"probability_{name}") for name in class_names),
-        ColSpec(Array(DataType.string), "label_set", required=False),
-        ColSpec(DataType.string, "model_version"),
-    ]
-    params = [
-        ParamSpec("calibrated", DataType.boolean, True),
-        ParamSpec("return_set", DataType.boolean, False),
-    ]
-    return ModelSignature(outputs=Schema(outputs), params=ParamSchema(params))
+    outputs = json.dumps(signature_outputs(class_names))
+    return ModelSignature(
+        outputs=Schema.from_json(outputs),
+        params=ParamSchema.from_json(json.dumps(SIGNATURE_PARAMS)),
+    )
 
 
 def checkpoint_of(folder: Path) -> Path:
     """Return the checkpoint inside a downloaded model folder."""
-    return folder / "artifacts" / CHECKPOINT
+    return folder / CHECKPOINT_FOLDER

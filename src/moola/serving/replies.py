@@ -11,6 +11,14 @@ from moola.serving.scoring import Scores, WindowScorer
 MESSAGE_LIMIT = 200
 
 
+class Refusal(Exception):
+    """A request that is not answered: status, MLflow's error code, and why."""
+
+    def __init__(self, status: int, code: str, message: str):
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
 def write_reply(scorer: WindowScorer, scores: Scores, accept: str) -> tuple[bytes, str]:
     """Return body and media type: one record a window, Arrow only if that is what is accepted."""
     columns = scorer.columns(scores)

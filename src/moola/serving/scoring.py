@@ -11,11 +11,10 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from moola.config.base import check_range
 from moola.data.windows import check_windows
-from moola.errors import BadInput
-from moola.models import get_model
-from moola.models.checkpoint import read_config
+from moola.errors import BadInput, ProofError
+from moola.models.checkpoint import CONFIG
+from moola.training.stored_config import read_stored
 
 UNREGISTERED = "unregistered"
 
@@ -75,17 +74,19 @@ class WindowScorer:
         -------
         WindowScorer
             The classifier, ready to answer.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not a version's checkpoint as Moola writes it.
         """
-        config = read_config(checkpoint)
-        estimator = type(get_model(config["model"], **config["params"]))
-        check_range("temperature", config["temperature"], low=0, open_low=True)
-        conformal = config.get("conformal")
+        stored = read_stored((Path(checkpoint) / CONFIG).read_bytes())
         return cls(
-            model=estimator.load(checkpoint, device=device),
-            temperature=float(config["temperature"]),
-            class_names=tuple(config["class_names"]),
+            model=type(stored.estimator()).load(checkpoint, device=device),
+            temperature=stored.temperature,
+            class_names=stored.class_names,
             version=version or _registered_version(checkpoint),
-            conformal_threshold=float(conformal["threshold"]) if conformal else None,
+            conformal_threshold=stored.conformal["threshold"],
         )
 
     @property
@@ -168,6 +169,11 @@ class WindowScorer:
 
     def _softmax(self, logits: NDArray, *, calibrated: bool) -> NDArray[np.float64]:
         logits = logits / (self.temperature if calibrated else 1.0)
+        if not np.isfinite(logits).all():
+            raise ProofError(
+                f"version {self.version} gives an answer that is not a number",
+                remedy="Take it out of Production: `moola rollback`",
+            )
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 

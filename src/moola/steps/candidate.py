@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import mlflow
+import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from moola.config import names
 from moola.config.training import FinetuneConfig
-from moola.errors import ConfigError, one_line
-from moola.models.checkpoint import read_config
-from moola.promotion.digest import downloaded, model_files_digest, version_digest
+from moola.data.labels import class_names
+from moola.data.registry import WindowSet
+from moola.data.splits import Split
+from moola.errors import ConfigError, MoolaError, PromotionRefused, Refused, one_line
+from moola.promotion.classes import require_classes
+from moola.promotion.decision import PromotionDenied
+from moola.promotion.digest import version_digest
+from moola.promotion.entry import Draft
+from moola.promotion.fetched import fetched
+from moola.promotion.inspection import Inspection, inspect
 from moola.promotion.state import all_versions
-from moola.serving.pyfunc import checkpoint_of
+from moola.steps.registry import ledger_of
 from moola.tracking.mlflow_run import TrackedRun
-
-TRAINED_AS = "trained_as"  # key of the checkpoint's config.json, which the digest covers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A registered version and how it was trained, as its own files state."""
+    """A registered version and how it was trained, as its own files state.
+
+    `training` is the configuration to train with here: `config`, with the encoder where it lies on
+    this machine. `config` only names it.
+    """
 
     name: str
     version: str
     run_id: str
-    model_sha256: str
-    config: FinetuneConfig
+    inspection: Inspection
+    training: FinetuneConfig
+
+    @property
+    def config(self) -> FinetuneConfig:
+        """How the version was trained."""
+        return self.inspection.config
+
+    @property
+    def model_sha256(self) -> str:
+        """The digest of the version's files."""
+        return self.inspection.sha256
 
     @property
     def uses_encoder(self) -> bool:
@@ -65,11 +87,35 @@ def register(run: TrackedRun, config: FinetuneConfig, name: str, model_id: str) 
     return number
 
 
+def find_version(client: MlflowClient, name: str, version: str | None) -> str:
+    """Return the number of a registered version; None takes the newest.
+
+    Raises ConfigError if there is no such version.
+    """
+    try:
+        if version is not None:
+            return str(int(client.get_model_version(name, version).version))
+        found = all_versions(client, name)
+    except MlflowException as error:
+        known = sorted(int(v.version) for v in all_versions(client, name))
+        raise ConfigError(
+            f"version {version} of {name!r} cannot be read: {one_line(error)}",
+            limit=f"one of {', '.join(map(str, known)) or 'none registered yet'}",
+        ) from None
+    if not found:
+        raise ConfigError(
+            f"registered model {name!r} has no version",
+            remedy="Train a candidate first: `moola train`",
+        )
+    return str(max(int(v.version) for v in found))
+
+
 def find_candidate(client: MlflowClient, name: str, version: str | None) -> Candidate:
     """Return a registered version with the configuration that its own files state.
 
-    Digest and configuration are read from one copy of the files, so that evidence about the digest
-    is evidence about the configuration.
+    The files are looked at in a process of its own with limits before anything in them is believed.
+    Digest and configuration are of one copy, so that evidence about the digest is evidence about
+    the configuration.
 
     Parameters
     ----------
@@ -88,39 +134,77 @@ def find_candidate(client: MlflowClient, name: str, version: str | None) -> Cand
     Raises
     ------
     ConfigError
-        If there is no such version, or its files do not state how it was trained.
+        If there is no such version.
     PromotionRefused
-        If it has no files.
+        If its files are not exactly Moola's packaging, do not load, or do not answer.
     """
-    try:
-        if version is None:
-            found = all_versions(client, name)
-            if not found:
-                raise ConfigError(
-                    f"registered model {name!r} has no version",
-                    remedy="Train a candidate first: `moola train`",
-                )
-            version = str(max(int(v.version) for v in found))
-        run_id = client.get_model_version(name, version).run_id
-    except MlflowException as error:
-        known = sorted(int(v.version) for v in all_versions(client, name))
-        raise ConfigError(
-            f"version {version} of {name!r} cannot be read: {one_line(error)}",
-            limit=f"one of {', '.join(map(str, known)) or 'none registered yet'}",
-        ) from None
-    with downloaded(client, name, version) as folder:
-        digest = model_files_digest(folder)
-        stated = read_config(checkpoint_of(folder)).get(TRAINED_AS)
-    if not isinstance(stated, Mapping):
-        raise ConfigError(
-            f"version {version} of {name!r} does not state how it was trained",
-            limit=f"{TRAINED_AS} in its checkpoint's config.json",
-            remedy="Train it again with `moola train`: older versions stated it elsewhere",
-        )
+    number = find_version(client, name, version)
+    with fetched(client, name, number) as folder:
+        inspection = inspect(folder)
     return Candidate(
         name=name,
-        version=version,
-        run_id=str(run_id),
-        model_sha256=digest,
-        config=FinetuneConfig.from_mapping(stated),
+        version=number,
+        run_id=str(client.get_model_version(name, number).run_id),
+        inspection=inspection,
+        training=inspection.config,
     )
+
+
+def require_answers(
+    client: MlflowClient, candidate: Candidate, labeled: WindowSet, split: Split
+) -> None:
+    """Refuse a version unless it answers the validation windows of a labelled set as it must.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    candidate
+        The version.
+    labeled, split
+        The set and split it is judged on, as they stand here.
+
+    Raises
+    ------
+    PromotionRefused
+        If its classes or the bars of its windows are not those of the set, the split is not of the
+        set, an answer is not finite, its conformal threshold is another, or its files were changed.
+    """
+    require_classes(candidate.inspection.class_names, class_names(labeled.recipe), labeled.name)
+    bars = candidate.inspection.window_bars
+    if bars != labeled.recipe.window_bars:
+        limit = f"{labeled.recipe.window_bars}, as {labeled.name} has"
+        raise PromotionRefused(f"the version takes windows of {bars} bars", limit=limit)
+    if split.labeled != labeled.name or not len(split.val) or split.val.max() >= len(labeled):
+        limit = f"a split of {labeled.name} with validation windows"
+        raise PromotionRefused(f"the version's split is of {split.labeled}", limit=limit)
+    assert labeled.y is not None
+    windows = (np.asarray(labeled.X_ohlc[split.val]), labeled.y[split.val])
+    own = candidate.config.split.removeprefix("splits/").removesuffix(".json") == split.name
+    with fetched(client, candidate.name, candidate.version) as folder:
+        found = inspect(folder, windows=windows, calibrated_on_them=own)
+    if found.sha256 != candidate.model_sha256:
+        raise PromotionRefused(
+            f"the files of version {candidate.version} have SHA-256 {found.sha256[:12]}",
+            limit=f"{candidate.model_sha256[:12]}, as a moment ago",
+        )
+
+
+@contextmanager
+def refusals_noted(name: str, version: str, ledger_url: str | None = None) -> Iterator[None]:
+    """Write a refusal in the block into the ledger, if it is not there yet and one is at hand."""
+    try:
+        yield
+    except PromotionDenied:
+        raise
+    except Refused as refusal:
+        draft = Draft(
+            event="refusal",
+            who=getpass.getuser(),
+            name=name,
+            reason=str(refusal),
+            version_to=version,
+        )
+        with suppress(MoolaError):  # the refusal counts with or without its line
+            ledger_of(ledger_url).append(draft)
+        raise

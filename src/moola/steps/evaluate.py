@@ -14,16 +14,32 @@ from moola.config import names
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.config.promotion import PromotionPolicy
 from moola.data.registry import DataRegistry
-from moola.errors import ConfigError
+from moola.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    LauncherError,
+    MoolaError,
+    PromotionRefused,
+    Refused,
+    TrackingError,
+)
 from moola.evaluation.family import CLAIMS, holm_over_candidates
 from moola.evaluation.gates import GateReport
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.steps.candidate import Candidate, find_candidate
+from moola.steps.candidate import (
+    Candidate,
+    find_candidate,
+    find_version,
+    refusals_noted,
+    require_answers,
+)
 from moola.steps.judge import Judge, asked_gates, gates_about
 from moola.steps.log_gates import log_evaluation
 from moola.steps.progress import Progress, silent
 from moola.steps.registry import signing_key
+from moola.steps.started_from import with_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
@@ -32,6 +48,7 @@ from moola.training.launchers import Launcher, LocalLauncher
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from mlflow import MlflowClient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +124,13 @@ def evaluate(
     limits = thresholds or Thresholds.load()
     used = resolve_device(device)
     client = connect()
-    candidate = find_candidate(client, name, version)
-    others = [find_candidate(client, name, peer) for peer in peers]
+    registry = DataRegistry(data_root)
+    candidate, *others = (
+        _judgeable(client, name, asked, registry, cache) for asked in (version, *peers)
+    )
     policy = PromotionPolicy.in_force(project)
     not_run = _required_but_not_run(candidate, config, policy)
     key = None if not_run else _signing_key(project)  # what cannot be signed is not trained
-    registry = DataRegistry(data_root)
     if folds is not None:
         registry.load_folds(folds)  # a name that is not there is refused before a run is opened
     title = run_name(
@@ -130,7 +148,7 @@ def evaluate(
         params=params,
         device=describe_device(used),
     )
-    with opened as run, launcher.session():
+    with refusals_noted(name, candidate.version), opened as run, launcher.session():
         judge_of = partial(
             Judge,
             registry=registry,
@@ -144,7 +162,7 @@ def evaluate(
         )
         judge = judge_of(candidate=candidate, config=config)
         rivals = _claims_of(others, judge, judge_of)
-        reports = holm_over_candidates(judge.reports(), rivals, thresholds=limits)
+        reports = holm_over_candidates(_reports(judge), rivals, thresholds=limits)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
         if key is not None:
@@ -159,6 +177,33 @@ def evaluate(
     )
 
 
+def _judgeable(
+    client: MlflowClient, name: str, version: str | None, registry: DataRegistry, cache: Path
+) -> Candidate:
+    """Return a version that answers as it must, with its encoder; nothing is believed before."""
+    number = find_version(client, name, version)
+    with refusals_noted(name, number):
+        candidate = find_candidate(client, name, number)
+        labeled = registry.load_set(candidate.config.labeled)
+        split = registry.load_split(candidate.config.split)
+        require_answers(client, candidate, labeled, split)
+        return with_encoder(client, candidate, cache)
+
+
+def _reports(judge: Judge) -> tuple[GateReport, ...]:
+    """Run the gates; what cannot be trained as the version states it is refused."""
+    try:
+        return judge.reports()
+    except (Refused, DataError, DeviceError, LauncherError, TrackingError):
+        raise
+    except MoolaError as error:
+        raise PromotionRefused(
+            f"version {judge.candidate.version} cannot be judged: {error.problem}",
+            limit=error.limit,
+            remedy=error.remedy,
+        ) from error
+
+
 def _claims_of(
     peers: Sequence[Candidate], judge: Judge, judge_of: Callable[..., Judge]
 ) -> dict[str, tuple[GateReport, ...]]:
@@ -168,7 +213,7 @@ def _claims_of(
         gates = tuple(g for g in judge.gates if g in CLAIMS and g in gates_about(peer))
         if gates:
             config = replace(judge.config, gates=gates)
-            found[peer.version] = judge_of(candidate=peer, config=config).reports()
+            found[peer.version] = _reports(judge_of(candidate=peer, config=config))
     return found
 
 
@@ -181,7 +226,7 @@ def resolve_versions(text: str, name: str = names.REGISTERED_MODEL) -> tuple[str
     if "" in words:
         raise ConfigError(f"version is {text!r}", limit="versions such as 1,2,3, or newest")
     client = connect()
-    found = [find_candidate(client, name, None if w == "newest" else w).version for w in words]
+    found = [find_version(client, name, None if w == "newest" else w) for w in words]
     return tuple(dict.fromkeys(found))
 
 

@@ -13,19 +13,25 @@ from mlflow import MlflowClient
 
 from moola.config import names
 from moola.config.evaluation import Thresholds
+from moola.data.labels import class_names
 from moola.data.registry import DataContainer, DataRegistry
 from moola.errors import MoolaError, PromotionRefused, one_line
+from moola.evaluation.gate_report import report
 from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
 from moola.hashing import sha256_json
 from moola.promotion.calls import mlflow_call
+from moola.promotion.classes import require_classes
+from moola.promotion.content import Move
 from moola.promotion.decision import GateDict, Look
-from moola.promotion.digest import downloaded, model_files_digest
 from moola.promotion.evidence import Evidence
+from moola.promotion.fetched import fetched
+from moola.promotion.inspection import inspect, require_distribution
+from moola.promotion.keys import TrustedKeys
 from moola.promotion.ledger import Ledger
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
 from moola.steps.calibrate import block_length_of
-from moola.steps.candidate import Candidate
+from moola.steps.candidate import Candidate, require_answers
 from moola.training.crossval import class_frequencies
 
 _EVALUATE = "Run `moola evaluate` on this version again"
@@ -46,9 +52,11 @@ class Examiner:
         *,
         data_root: Path | str,
         limits: Thresholds,
+        keys: TrustedKeys,
     ):
         self.client = client
         self.ledger = ledger
+        self.keys = keys
         self.candidate = candidate
         self.data_root = data_root
         self.limits = limits
@@ -63,50 +71,70 @@ class Examiner:
         _require_thresholds(evidence, self.limits)
         signed_report(self.client, evidence)  # the decision is going to be written down with it
         data = evaluated_data(evidence, self.data_root)
-        candidate = self._scorer(evidence.name, evidence.version, evidence.model_sha256, data)
+        require_answers(self.client, self.candidate, data.labeled, data.split)
+        candidate = load_checked(
+            self.client, evidence.name, evidence.version, evidence.model_sha256
+        )
         opponent = None
         if champion is not None:
-            promoted = promoted_digest(self.ledger, evidence.name, champion)
-            opponent = self._scorer(evidence.name, champion, promoted, data)
+            promoted = promoted_digest(self.ledger, evidence.name, champion, self.keys)
+            opponent = load_checked(self.client, evidence.name, champion, promoted, beside=data)
 
         def take(num_looks: int) -> GateDict:
-            prior = np.tile(
-                class_frequencies(data.y_train, data.labeled.num_classes), (len(data.y_test), 1)
+            return self._verdict(
+                data, candidate, opponent, champion, verdicts, num_looks=num_looks, **uses
             )
-            verdict = gate_promotion(
-                data.y_test,
-                candidate.probabilities(data.X_test),
-                prior if opponent is None else opponent.probabilities(data.X_test),
-                champion_name=CLASS_PRIOR if champion is None else f"version {champion}",
-                gate_verdicts=verdicts,
-                **uses,
-                block_length=block_length_of(data.metadata, len(data.y_test)),
-                prior=prior,
-                num_looks=num_looks,
-                thresholds=self.limits,
-            )
-            return verdict.to_dict()
 
         return Look(windows=span_of_test(data), take=take)
 
-    def _scorer(
-        self, name: str, version: str, sha256: str | None, data: DataContainer
-    ) -> WindowScorer:
-        """Load the checkpoint of a version that can answer the windows of `data`."""
-        scorer = load_checked(self.client, name, version, sha256)
-        scorer.check(data.X_test[:1])
-        if len(scorer.class_names) != data.labeled.num_classes:
-            raise PromotionRefused(
-                f"version {version} knows {len(scorer.class_names)} classes",
-                limit=f"{data.labeled.num_classes}, as {data.labeled.name} has",
-            )
-        return scorer
+    def _verdict(
+        self,
+        data: DataContainer,
+        candidate: WindowScorer,
+        opponent: WindowScorer | None,
+        champion: str | None,
+        verdicts: Mapping[int, str],
+        *,
+        num_looks: int,
+        **uses: bool,
+    ) -> GateDict:
+        """Score both on the locked test windows; a look that is spent ends in a verdict."""
+        shape = (len(data.y_test), data.labeled.num_classes)
+        prior = np.tile(class_frequencies(data.y_train, shape[1]), (shape[0], 1))
+        try:
+            answers = candidate.probabilities(data.X_test)
+            others = prior if opponent is None else opponent.probabilities(data.X_test)
+            for proba in (answers, others):
+                require_distribution(proba, shape)
+        except Exception as error:  # the weights are a stranger's, and the look is written down
+            why = f"the locked test windows cannot be scored: {one_line(error)}"
+            return report("promotion", "failed", [why], figures={}, thresholds={}).to_dict()
+        return gate_promotion(
+            data.y_test,
+            answers,
+            others,
+            champion_name=CLASS_PRIOR if champion is None else f"version {champion}",
+            gate_verdicts=verdicts,
+            **uses,
+            block_length=block_length_of(data.metadata, len(data.y_test)),
+            prior=prior,
+            num_looks=num_looks,
+            thresholds=self.limits,
+        ).to_dict()
 
 
-def load_checked(client: MlflowClient, name: str, version: str, sha256: str | None) -> WindowScorer:
+def load_checked(
+    client: MlflowClient,
+    name: str,
+    version: str,
+    sha256: str | None,
+    *,
+    beside: DataContainer | None = None,
+) -> WindowScorer:
     """Build a version's model from one copy of its files, as `moola serve` does.
 
-    The weights go into a class Moola knows; no code that came with the version is run.
+    The copy is first looked at in a process of its own with limits. The weights go into a class
+    Moola knows; no code that came with the version is run.
 
     Parameters
     ----------
@@ -118,6 +146,9 @@ def load_checked(client: MlflowClient, name: str, version: str, sha256: str | No
         Its version.
     sha256
         The digest its files must have; None where nothing vouches for them.
+    beside
+        The data it is to be held against another version on: its classes must be those of the set,
+        and it must answer the validation windows; None: not asked.
 
     Returns
     -------
@@ -127,30 +158,42 @@ def load_checked(client: MlflowClient, name: str, version: str, sha256: str | No
     Raises
     ------
     PromotionRefused
-        If the files have another digest, or hold no checkpoint of Moola's.
+        If the files have another digest, are not exactly Moola's packaging, or do not answer.
     TrackingError
         If the server or store cannot be reached.
     """
-    with downloaded(client, name, version) as folder:
-        if sha256 is not None and (found := model_files_digest(folder)) != sha256:
-            raise PromotionRefused(
-                f"the files of version {version} have SHA-256 {found[:12]}", limit=sha256[:12]
-            )
-        try:
-            return WindowScorer.load(checkpoint_of(folder), version=version)
-        except (MoolaError, KeyError, TypeError, ValueError) as error:
-            raise PromotionRefused(
-                f"version {version} cannot be scored ({type(error).__name__}: {one_line(error)})",
-                limit="a checkpoint that Moola wrote",
-                remedy="A champion of another make has to be taken out of Production first",
-            ) from None
+    try:
+        with fetched(client, name, version) as folder:
+            windows = None if beside is None else (beside.X_val, beside.y_val)
+            found = inspect(folder, windows=windows, calibrated_on_them=False)
+            if beside is not None:
+                wanted = class_names(beside.labeled.recipe)
+                require_classes(found.class_names, wanted, beside.labeled.name)
+            scorer = WindowScorer.load(checkpoint_of(folder), version=version)
+    except MoolaError as error:
+        raise PromotionRefused(
+            f"version {version} cannot be scored ({error.problem})",
+            limit=error.limit or "a version that Moola wrote",
+            remedy="A champion of another make has to be taken out of Production first",
+        ) from None
+    if sha256 not in (None, found.sha256):
+        raise PromotionRefused(
+            f"the files of version {version} have SHA-256 {found.sha256[:12]}",
+            limit=str(sha256)[:12],
+        )
+    return scorer
 
 
-def promoted_digest(ledger: Ledger, name: str, version: str) -> str | None:
+def promoted_digest(ledger: Ledger, name: str, version: str, keys: TrustedKeys) -> str | None:
     """Return the digest with which a version was last promoted; None if it never was."""
-    promotions = ledger.entries(name, events=("promotion",))
-    found = [e.payload.get("model_sha256") for e in promotions if e.version_to == version]
-    return str(found[-1]) if found and found[-1] else None
+    found = [
+        entry.content.model_sha256
+        for entry in ledger.moves(name, keys=keys)
+        if entry.event == "promotion"
+        and entry.version_to == version
+        and isinstance(entry.content, Move)
+    ]
+    return found[-1] if found else None
 
 
 def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]:
@@ -241,15 +284,17 @@ def span_of_test(data: DataContainer) -> dict[str, str]:
 
 def _require_same_candidate(evidence: Evidence, candidate: Candidate) -> None:
     """Refuse unless the files that are evidenced state what the evidence says about training."""
-    shown = (evidence.model_sha256, evidence.uses_encoder, evidence.uses_synthetic)
-    stated = (candidate.model_sha256, candidate.uses_encoder, candidate.config.augments)
-    for what, said, found in zip(
-        ("SHA-256", "encoder", "augmentation"), shown, stated, strict=True
-    ):
+    compared = {
+        "SHA-256": (evidence.model_sha256, candidate.model_sha256),
+        "encoder": (evidence.uses_encoder, candidate.uses_encoder),
+        "augmentation": (evidence.uses_synthetic, candidate.config.augments),
+        "labelled set": (evidence.data.get("labeled"), candidate.config.labeled),
+    }
+    for what, (said, found) in compared.items():
         if said != found:
             raise PromotionRefused(
-                f"{what} of version {candidate.version} is {str(found)[:12]} by its own files",
-                limit=f"{str(said)[:12]}, as the evidence says",
+                f"{what} of version {candidate.version} is {str(found)[:40]} by its own files",
+                limit=f"{str(said)[:40]}, as the evidence says",
                 remedy=_EVALUATE,
             )
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from moola.config import names
+from moola.config.packaging import CHECKPOINT
 from moola.config.training import FinetuneConfig
 from moola.data.labels import class_names
 from moola.data.registry import DataContainer, DataRegistry
@@ -28,17 +29,24 @@ from moola.evaluation.plots import (
 from moola.evaluation.temperature import apply_temperature
 from moola.models import REGISTRY
 from moola.models.fit_resume import find_state
-from moola.serving.pyfunc import CHECKPOINT, log_model
+from moola.serving.pyfunc import log_model
 from moola.steps.calibrate import Calibration, calibrate
-from moola.steps.candidate import TRAINED_AS, register
+from moola.steps.candidate import register
 from moola.steps.predictions import log_diagrams, predictions_table
 from moola.steps.progress import NO_STATE, Progress, silent
+from moola.steps.started_from import keep_encoder
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.device import describe_device, resolve_device
 from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
 from moola.training.finetune import finetune as train_model
 from moola.training.heatmap import evolution_figure
+from moola.training.stored_config import (
+    ENCODER_SHA256,
+    TRAINED_AS,
+    encoder_name,
+    require_statable,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +125,8 @@ def finetune(
     ) as run:
         corpus = encoder_claim(config.pretrained_encoder) if config.pretrained_encoder else None
         data = DataRegistry(data_root).load_labeled(config.labeled, config.split, corpus=corpus)
+        require_statable(config, class_names(data.labeled.recipe))
+        encoder = _started_from(run, config)
         started = time.perf_counter()
         result = train_model(
             config,
@@ -137,7 +147,8 @@ def finetune(
         _log_results(run, config, data, result, raw=raw, proba=proba, calibration=calibration)
         run.require_store("registering the model")
         with run.active():
-            model_info = _log_model(config, data, result, calibration.temperature, proba)
+            stated = _stated(config, data, calibration.temperature, proba) | encoder
+            model_info = _log_model(data, result, stated)
         val_input = _dataset(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
@@ -159,6 +170,13 @@ def finetune(
         version=version,
         seconds=seconds,
     )
+
+
+def _started_from(run: TrackedRun, config: FinetuneConfig) -> dict[str, str]:
+    """Keep the encoder in the run, where the gates find it; return its digest for the version."""
+    if config.pretrained_encoder is None:
+        return {}
+    return {ENCODER_SHA256: keep_encoder(run, Path(config.pretrained_encoder))}
 
 
 def _tell(progress: Progress, row: dict[str, Any], total: int) -> None:
@@ -250,23 +268,24 @@ def _log_results(
     )
 
 
-def _log_model(
-    config: FinetuneConfig,
-    data: DataContainer,
-    result: FinetuneResult,
-    temperature: float,
-    proba: np.ndarray,
-) -> Any:
-    labels = class_names(data.labeled.recipe)
-    serving = {
+def _stated(
+    config: FinetuneConfig, data: DataContainer, temperature: float, proba: np.ndarray
+) -> dict[str, Any]:
+    """Return what stands in the version's configuration beside the estimator's own."""
+    name = encoder_name(config.pretrained_encoder) if config.pretrained_encoder else None
+    return {
         "temperature": temperature,
-        "class_names": list(labels),
+        "class_names": list(class_names(data.labeled.recipe)),
         "conformal": asdict(conformal_threshold(data.y_val, proba)),
-        TRAINED_AS: config.to_dict(),
+        TRAINED_AS: {**config.to_dict(), "pretrained_encoder": name},
     }
+
+
+def _log_model(data: DataContainer, result: FinetuneResult, stated: Mapping[str, Any]) -> Any:
+    labels = tuple(stated["class_names"])
     with tempfile.TemporaryDirectory(prefix="moola-model-") as folder:
         checkpoint = Path(folder) / CHECKPOINT
-        result.model.save(checkpoint, extra=serving)
+        result.model.save(checkpoint, extra=dict(stated))
         return log_model(checkpoint, window_bars=data.labeled.X_ohlc.shape[1], class_names=labels)
 
 

@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from moola.config import names
 from moola.errors import CheckpointNotFound, one_line
 from moola.models.checkpoint import Checkpoint, read_checkpoint
+from moola.promotion.fetched import fetched_from
+from moola.promotion.inspection import inspect
+from moola.serving.pyfunc import checkpoint_of
 from moola.steps.runs import full_run_id
 from moola.tracking.store import connect
 from moola.training.compare_checkpoints import CheckpointComparison, compare_checkpoints
@@ -87,6 +90,8 @@ def forensics(first: str, second: str) -> ForensicsSummary:
         If one of them is none of these, or a run that left no checkpoint.
     CheckpointError
         If a checkpoint cannot be read.
+    PromotionRefused
+        If a model is not exactly Moola's packaging.
     """
     with tempfile.TemporaryDirectory(prefix="moola-forensics-") as folder:
         a, answers_a = _find(first, Path(folder) / "a")
@@ -125,7 +130,7 @@ def _find(text: str, folder: Path) -> tuple[Checkpoint, _Answers | None]:
     try:
         if is_run:
             return _of_run(full_run_id(identity), folder)
-        return _of_model(text, folder), None
+        return _of_model(text), None
     except MlflowException as error:
         raise CheckpointNotFound(
             f"{text} cannot be read: {one_line(error)}",
@@ -140,7 +145,7 @@ def _of_run(run_id: str, folder: Path) -> tuple[Checkpoint, _Answers | None]:
     models = [m.model_id for m in (run.outputs.model_outputs if run.outputs else [])]
     if models:
         answers = _answers(client, run_id, folder)
-        return _of_model(f"models:/{models[-1]}", folder), answers
+        return _of_model(f"models:/{models[-1]}"), answers
     if not client.list_artifacts(run_id, "encoder"):
         raise CheckpointNotFound(
             f"run {run_id} left neither a model nor an encoder",
@@ -149,12 +154,10 @@ def _of_run(run_id: str, folder: Path) -> tuple[Checkpoint, _Answers | None]:
     return read_checkpoint(Path(_download(folder, run_id=run_id, path="encoder"))), None
 
 
-def _of_model(uri: str, folder: Path) -> Checkpoint:
-    local = Path(_download(folder, uri=uri))
-    weights = sorted(local.rglob("model.safetensors"))
-    if not weights:
-        raise CheckpointNotFound(f"{uri} holds no checkpoint", limit="a model that Moola logged")
-    return read_checkpoint(weights[0].parent)
+def _of_model(uri: str) -> Checkpoint:
+    with fetched_from(uri, uri) as local:
+        inspect(local)
+        return read_checkpoint(checkpoint_of(local))
 
 
 def _answers(client: MlflowClient, run_id: str, folder: Path) -> _Answers | None:
@@ -172,14 +175,10 @@ def _answers(client: MlflowClient, run_id: str, folder: Path) -> _Answers | None
     return {(digest, window): row for window, row in zip(windows, matrix, strict=True)}
 
 
-def _download(
-    folder: Path, *, uri: str | None = None, run_id: str | None = None, path: str | None = None
-) -> str:
+def _download(folder: Path, *, run_id: str, path: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     return str(
-        mlflow.artifacts.download_artifacts(
-            artifact_uri=uri, run_id=run_id, artifact_path=path, dst_path=str(folder)
-        )
+        mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=str(folder))
     )
 
 

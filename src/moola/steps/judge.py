@@ -10,6 +10,7 @@ import numpy as np
 
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.data.audit_synthetic import synthetic_checks
+from moola.data.labels import class_names
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.registry_review import audit_folds
 from moola.data.splits import Split, WalkForward
@@ -21,6 +22,7 @@ from moola.models.augmentation import Augmentation, augment_windows
 from moola.models.checkpoint import read_config
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.evidence import encoder_evidence
+from moola.promotion.classes import CLASSES
 from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import Candidate
 from moola.steps.folds import find_folds
@@ -63,7 +65,7 @@ class Judge:
         self.block_length = block_length_of(self.labeled.meta, self.num_windows)
         self.gates = asked_gates(candidate, config.gates)
         self.rivals = Rivals(
-            candidate.config,
+            candidate.training,
             self.labeled,
             self.folds,
             config=config,
@@ -90,7 +92,7 @@ class Judge:
 
     def audit(self, *, with_features: bool = False) -> dict[str, Any]:
         """Audit the split and every fold; `with_features` derives the stored features again too."""
-        encoder = self.candidate.config.pretrained_encoder
+        encoder = self.candidate.training.pretrained_encoder
         claim = encoder_claim(encoder) if encoder else None
         checks: list[dict[str, Any]] = []
         trails = (
@@ -140,7 +142,7 @@ class Judge:
         )
 
     def _gate_3(self) -> GateReport:
-        encoder = Path(str(self.candidate.config.pretrained_encoder))
+        encoder = Path(str(self.candidate.training.pretrained_encoder))
         claim = encoder_claim(encoder)
         corpus = self.registry.load_set(claim.name)
         val_split = read_config(encoder)["pretraining"]["val_split"]
@@ -247,6 +249,7 @@ class Judge:
             "data": {
                 "labeled": self.labeled.name,
                 "labeled_sha256": self.labeled.sha256,
+                CLASSES: list(class_names(self.labeled.recipe)),
                 "split": self.split.name,
                 "split_sha256": self.split.digest(),
                 "folds": self.folds.name,

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 from numpy.typing import NDArray
 
 from moola.config.base import check_count
+from moola.config.promotion import TRUSTED_FOLDER
 from moola.data.windows import check_windows
-from moola.errors import BadInput, DataError, one_line
+from moola.errors import BadInput, DataError, PromotionRefused, one_line
 from moola.hashing import atomic_file
+from moola.promotion.classes import require_judged_classes
+from moola.promotion.evidence import Evidence, load_evidence, verify
+from moola.promotion.fetched import fetched, fetched_from
+from moola.promotion.inspection import inspect
+from moola.promotion.keys import load_trusted_keys
 from moola.serving.pyfunc import checkpoint_of
-from moola.serving.scoring import WindowScorer
+from moola.serving.scoring import UNREGISTERED, WindowScorer
 from moola.steps.progress import Progress, silent
 from moola.steps.window_files import Chunk, read_windows
 from moola.tracking.store import connect
@@ -127,12 +133,43 @@ def load_scorer(model_uri: str, *, device: str = "cpu") -> WindowScorer:
     Raises
     ------
     BadInput
-        If MLflow cannot find it, or it is not a model of Moola's.
+        If MLflow cannot find it.
+    PromotionRefused
+        If it is not exactly Moola's packaging, does not answer, or its classes are not those that
+        its signed evidence is about.
     """
-    connect()
-    with tempfile.TemporaryDirectory(prefix="moola-model-") as folder:
-        try:
-            found = mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=folder)
-        except (MlflowException, OSError) as error:
-            raise BadInput(f"{model_uri} cannot be read: {one_line(error)}") from None
-        return WindowScorer.load(checkpoint_of(Path(found)), device=device)
+    client = connect()
+    found = _registered(client, model_uri)
+    if found is None:
+        with fetched_from(model_uri, model_uri) as folder:
+            inspect(folder)
+            return WindowScorer.load(checkpoint_of(folder), device=device, version=UNREGISTERED)
+    name, version = found
+    with fetched(client, name, version) as folder:
+        inspection = inspect(folder)
+        if evidence := _signed(client, name, version):
+            classes = inspection.class_names
+            require_judged_classes(classes, evidence.data, data_root=Path("data"))
+        return WindowScorer.load(checkpoint_of(folder), device=device, version=version)
+
+
+def _registered(client: MlflowClient, model_uri: str) -> tuple[str, str] | None:
+    """Return name and number of the registered version an address stands for, if it does."""
+    words = model_uri.removeprefix("models:/")
+    if words == model_uri or not {"/", "@"} & set(words):  # a folder, or the id of a logged model
+        return None
+    try:
+        name, version = get_model_name_and_version(client, model_uri)
+        return str(name), str(client.get_model_version(name, version).version)
+    except (MlflowException, ValueError) as error:
+        raise BadInput(f"{model_uri} cannot be read: {one_line(error)}") from None
+
+
+def _signed(client: MlflowClient, name: str, version: str) -> Evidence | None:
+    """Return a version's evidence, if a key that is trusted here signed any about it."""
+    try:
+        signed = load_evidence(client, name, version)
+        evidence = verify(signed, load_trusted_keys(Path(TRUSTED_FOLDER)))
+    except PromotionRefused:
+        return None
+    return evidence if (evidence.name, evidence.version) == (name, version) else None

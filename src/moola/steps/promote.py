@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from moola.promotion.evidence import load_evidence, verify
 from moola.promotion.keys import TrustedKeys, load_trusted_keys
 from moola.promotion.promote import promote as ask_registry
 from moola.promotion.record import append_result, decision_record
-from moola.steps.candidate import Candidate, find_candidate
+from moola.steps.candidate import Candidate, find_candidate, find_version, refusals_noted
 from moola.steps.examine import Examiner, signed_report
-from moola.steps.registry import ledger_of, signing_key
+from moola.steps.registry import ledger_of, rules_now, signing_key
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 
@@ -85,16 +86,21 @@ def promote(
         With every reason; the refusal stands in the ledger.
     """
     client = connect()
-    candidate = find_candidate(client, name, version)
+    number = find_version(client, name, version)
+    with nullcontext() if dry_run else refusals_noted(name, number, ledger_url):
+        candidate = find_candidate(client, name, number)
     with tracked_run(
         step="promote",
         experiment=names.EXPERIMENT_PROMOTION,
         name=f"promote-{name}-v{candidate.version}",
         params={"candidate": f"{name}/{candidate.version}", "dry_run": dry_run},
     ) as run:
-        ledger, trusted = ledger_of(ledger_url), load_trusted_keys(project / TRUSTED_FOLDER)
+        ledger = ledger_of(ledger_url, project)
+        trusted = load_trusted_keys(project / TRUSTED_FOLDER)
         limits = thresholds or Thresholds.load()
-        examiner = Examiner(client, ledger, candidate, data_root=data_root, limits=limits)
+        examiner = Examiner(
+            client, ledger, candidate, data_root=data_root, limits=limits, keys=trusted
+        )
         try:
             decision = ask_registry(
                 client=client,
@@ -107,6 +113,7 @@ def promote(
                 who=who or getpass.getuser(),
                 signing_key=signing_key(project),
                 dry_run=dry_run,
+                rules=lambda: rules_now(project),
             )
         except PromotionDenied as refusal:
             report = _vouched_report(client, candidate, trusted)

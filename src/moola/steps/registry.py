@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import getpass
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,17 @@ from moola.config.promotion import (
     TRUSTED_FOLDER,
     PromotionPolicy,
 )
+from moola.config.training import ENCODER_MODELS
+from moola.errors import PromotionRefused
 from moola.promotion.audit import Audit, audit_registry
+from moola.promotion.belief import Belief
+from moola.promotion.checkpoint import CheckpointFile
 from moola.promotion.decision import Decision
+from moola.promotion.entry import Entry
+from moola.promotion.fetched import fetched
 from moola.promotion.key_changes import REVOKED, TRUSTED, note_key_change
 from moola.promotion.keys import (
+    TrustedKeys,
     ensure_signing_key,
     key_id,
     key_is_given,
@@ -29,6 +37,7 @@ from moola.promotion.keys import (
     revoke,
 )
 from moola.promotion.ledger import Ledger
+from moola.promotion.proof import evidence_in, last_promotion
 from moola.promotion.remote import open_ledger
 from moola.promotion.rollback import History, history, set_challenger
 from moola.promotion.rollback import rollback as go_back
@@ -36,11 +45,20 @@ from moola.tracking.store import connect
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from mlflow import MlflowClient
 
 
-def ledger_of(url: str | None = None) -> Ledger:
-    """Open the ledger: the one given, else the registry's own (a database or a guarded server)."""
-    return open_ledger(url or mlflow.get_registry_uri())
+def ledger_of(url: str | None = None, project: Path = Path()) -> Ledger:
+    """Open the ledger: the one given, else the registry's own (a database or a guarded server).
+
+    How far it goes is kept in the project's ``.moola/checkpoints`` and compared at the next call.
+    """
+    return open_ledger(url or mlflow.get_registry_uri(), project=project)
+
+
+def rules_now(project: Path) -> tuple[TrustedKeys, PromotionPolicy]:
+    """Read trusted keys and policy as they are now."""
+    return load_trusted_keys(project / TRUSTED_FOLDER), PromotionPolicy.in_force(project)
 
 
 def signing_key(project: Path) -> Ed25519PrivateKey | None:
@@ -62,7 +80,7 @@ def rollback(
     """Put back a version that held Production before; see `moola.promotion.rollback`."""
     return go_back(
         client=connect(),
-        ledger=ledger_of(ledger_url),
+        ledger=ledger_of(ledger_url, project),
         name=name,
         trusted_keys=load_trusted_keys(project / TRUSTED_FOLDER),
         policy=PromotionPolicy.in_force(project),
@@ -71,32 +89,98 @@ def rollback(
         to=to,
         signing_key=signing_key(project),
         dry_run=dry_run,
+        rules=lambda: rules_now(project),
     )
 
 
-def challenge(*, name: str, version: str, ledger_url: str | None = None) -> Decision:
+def challenge(
+    *, name: str, version: str, ledger_url: str | None = None, project: Path = Path()
+) -> Decision:
     """Give alias ``challenger`` and stage ``Staging`` to a version."""
     return set_challenger(
         client=connect(),
-        ledger=ledger_of(ledger_url),
+        ledger=ledger_of(ledger_url, project).signing(signing_key(project)),
         name=name,
         version=version,
         who=getpass.getuser(),
     )
 
 
-def read_history(name: str, *, at: datetime | None, ledger_url: str | None = None) -> History:
-    """Return a model's decisions up to a time (UTC), after checking the ledger's chain."""
+def read_history(
+    name: str,
+    *,
+    at: datetime | None,
+    ledger_url: str | None = None,
+    project: Path = Path(),
+    checkpoint: Path | None = None,
+) -> History:
+    """Return a model's decisions up to a time (UTC), after checking the ledger's chain.
+
+    Parameters
+    ----------
+    name
+        The registered model.
+    at
+        The time; None: now.
+    ledger_url
+        Database or guarded server that keeps the ledger; None takes the registry's own.
+    project
+        Folder that holds ``.moola``: trusted keys and checkpoints.
+    checkpoint
+        A checkpoint kept elsewhere, as auditors do: the ledger must still contain what it says, and
+        it then says how far the ledger goes now. A file that is not there is made.
+    """
     connect()
     moment = at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
-    return history(ledger_of(ledger_url), name, moment)
+    ledger = ledger_of(ledger_url, project)
+    found = history(ledger, name, moment, keys=load_trusted_keys(project / TRUSTED_FOLDER))
+    if checkpoint is not None:
+        elsewhere = copy.copy(ledger)
+        elsewhere.checkpoint = CheckpointFile(checkpoint, ledger.address)
+        elsewhere.verify_chain()
+    return found
 
 
 def verify(name: str, *, ledger_url: str | None = None, project: Path = Path()) -> Audit:
-    """Check the ledger's chain, what each promotion rests on, and who holds Production."""
+    """Check the ledger's chain, what each promotion rests on, and who holds Production.
+
+    Versions of Moola's own models must also be Moola's own packaging, with the classes of the set
+    they were judged on; sets below ``data`` in the project are asked where evidence names none.
+    """
     client = connect()
+    ledger = ledger_of(ledger_url, project)
     trusted = load_trusted_keys(project / TRUSTED_FOLDER)
-    return audit_registry(client, ledger_of(ledger_url), name, trusted)
+    audit = audit_registry(client, ledger, name, trusted)
+    belief = ledger.belief(trusted)
+    moves = ledger.moves(name, keys=trusted)
+    more = []
+    for version in dict.fromkeys(str(entry.version_to) for entry in moves):
+        found = _file_findings(client, moves, version, trusted, belief, data_root=project / "data")
+        more += [f"version {version}: {finding}" for finding in found]
+    return replace(audit, findings=(*audit.findings, *more))
+
+
+def _file_findings(
+    client: MlflowClient,
+    moves: list[Entry],
+    version: str,
+    trusted: TrustedKeys,
+    belief: Belief,
+    *,
+    data_root: Path,
+) -> list[str]:
+    """Return what is wrong with the files of a promoted version of Moola's own models."""
+    from moola.promotion.packaging import packaging_findings  # torch: not for `moola keys`
+
+    try:
+        entry = last_promotion(moves, version, belief)
+        evidence = evidence_in(entry, trusted)
+        if evidence.model not in ENCODER_MODELS:
+            return []
+        with fetched(client, entry.name, version) as folder:
+            return packaging_findings(folder, evidence, data_root=data_root)
+    except PromotionRefused as refusal:
+        return [str(refusal).rstrip(".")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +208,8 @@ def make_key(*, ledger_url: str | None = None, project: Path = Path()) -> Keys:
         before = set(load_trusted_keys(trusted).keys)
         ensure_signing_key(project)
         for identity in sorted(set(load_trusted_keys(trusted).keys) - before):
-            note_key_change(
-                ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change=TRUSTED
-            )
+            ledger = ledger_of(ledger_url, project).signing(signing_key(project))
+            note_key_change(ledger, who=getpass.getuser(), key_id=identity, change=TRUSTED)
     return list_keys(project)
 
 
@@ -135,7 +218,8 @@ def revoke_key(identity: str, *, ledger_url: str | None = None, project: Path = 
     connect()
     trusted = project / TRUSTED_FOLDER
     revoke(trusted, identity)
-    note_key_change(ledger_of(ledger_url), who=getpass.getuser(), key_id=identity, change=REVOKED)
+    ledger = ledger_of(ledger_url, project).signing(signing_key(project))
+    note_key_change(ledger, who=getpass.getuser(), key_id=identity, change=REVOKED)
     return list_keys(project)
 
 

@@ -6,15 +6,21 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
 from moola.errors import MoolaError, PromotionRefused, Unsettled
-from moola.promotion.digest import downloaded, model_files_digest
+from moola.promotion.classes import require_judged_classes
+from moola.promotion.digest import model_files_digest
+from moola.promotion.entry import MOVES
+from moola.promotion.evidence import Evidence
+from moola.promotion.fetched import fetched
+from moola.promotion.inspection import Inspection, inspect
 from moola.promotion.keys import load_trusted_keys
-from moola.promotion.ledger import MOVES, Ledger
+from moola.promotion.ledger import Ledger
 from moola.promotion.proof import evidence_in, last_promotion, require_proof
 from moola.promotion.state import read_state
 from moola.serving.follow import Served
@@ -34,9 +40,9 @@ _KEEP_ALIVE_SECONDS = 75  # uvicorn's own 5 s cut off callers that pause for lon
 class ProductionSource:
     """The version in Production, if the ledger's signed evidence is about exactly its files.
 
-    The files are copied to a private folder, their digest is compared with the signed one, and the
-    model is built from that copy, so that nothing can be changed in between. No code that came with
-    the version is run.
+    The files are copied to a private folder and looked at in a process of its own with limits,
+    their digest and classes are compared with the signed ones, and the model is built from that
+    copy, so that nothing can be changed in between. No code that came with the version is run.
     """
 
     def __init__(
@@ -48,7 +54,9 @@ class ProductionSource:
         trusted_folder: Path,
         policy: PromotionPolicy,
         device: str = "cpu",
+        data_root: Path | None = None,
     ):
+        self._data_root = data_root
         self._client = client
         self._ledger = ledger
         self._name = name
@@ -74,17 +82,22 @@ class ProductionSource:
     def load(self, version: str) -> Served:
         """Copy, verify and load a version."""
         self._require(version)  # a version without any is not worth a download
-        with downloaded(self._client, self._name, version) as folder:
-            digest = model_files_digest(folder)
-            self._require(version, digest)
-            return _served(folder, version, digest, proven=True, device=self._device)
+        with fetched(self._client, self._name, version) as folder:
+            evidence = self._require(version, model_files_digest(folder))
+            inspection = inspect(folder)
+            classes = inspection.class_names
+            require_judged_classes(classes, evidence.data, data_root=self._data_root)
+            return _served(folder, version, inspection, proven=True, device=self._device)
 
-    def _require(self, version: str, digest: str | None = None) -> None:
+    def _require(self, version: str, digest: str | None = None) -> Evidence:
         """Ask for signed evidence, and of files that are here already for all it must show."""
         # Read each time: a key revoked while the server runs counts no more.
         trusted = load_trusted_keys(self._trusted_folder)
+        self._ledger.check_chain()
+        belief = self._ledger.belief(trusted)
         moves = self._ledger.entries(self._name, events=MOVES)
-        proof = last_promotion(moves, version)
+        proof = last_promotion(moves, version, belief)
+        moves = belief.moves(moves)
         if moves[-1].version_to != version:
             raise Unsettled(
                 f"version {version} of {self._name} is in Production, the ledger's last move is to "
@@ -93,9 +106,8 @@ class ProductionSource:
                 remedy="Run `moola rollback --to VERSION` or `moola promote`",
             )
         if digest is None:
-            evidence_in(proof, trusted)
-        else:
-            require_proof(self._client, proof, trusted, policy=self._policy, model_sha256=digest)
+            return evidence_in(proof, trusted)
+        return require_proof(self._client, proof, trusted, policy=self._policy, model_sha256=digest)
 
 
 class PinnedSource:
@@ -116,14 +128,15 @@ class PinnedSource:
 
     def load(self, version: str) -> Served:
         """Copy and load it."""
-        with downloaded(self._client, self._name, version) as folder:
-            digest = model_files_digest(folder)
-            return _served(folder, version, digest, proven=False, device=self._device)
+        with fetched(self._client, self._name, version) as folder:
+            return _served(folder, version, inspect(folder), proven=False, device=self._device)
 
 
-def _served(folder: Path, version: str, digest: str, *, proven: bool, device: str) -> Served:
+def _served(
+    folder: Path, version: str, inspection: Inspection, *, proven: bool, device: str
+) -> Served:
     scorer = WindowScorer.load(checkpoint_of(folder), version=version, device=device)
-    return Served(scorer=scorer, version=version, sha256=digest, proven=proven)
+    return Served(scorer=scorer, version=version, sha256=inspection.sha256, proven=proven)
 
 
 def make_source(config: ServeConfig) -> ProductionSource | PinnedSource:
@@ -137,11 +150,12 @@ def make_source(config: ServeConfig) -> ProductionSource | PinnedSource:
         return PinnedSource(client, config.name, config.version, device=device)
     return ProductionSource(
         client,
-        ledger_of(config.ledger_url),
+        ledger_of(config.ledger_url, Path(config.project)),
         config.name,
         trusted_folder=Path(config.project) / TRUSTED_FOLDER,
         policy=PromotionPolicy.in_force(Path(config.project)),
         device=device,
+        data_root=Path(config.project) / "data",
     )
 
 
@@ -159,7 +173,7 @@ def worker_app() -> FastAPI:
         raise SystemExit(error.exit_code) from None
 
 
-def serve(config: ServeConfig) -> None:
+def serve(config: ServeConfig, *, on_verified: Callable[[], None] = lambda: None) -> None:
     """Serve until stopped.
 
     The bearer token is read from ``MOOLA_SERVE_TOKEN``.
@@ -168,6 +182,8 @@ def serve(config: ServeConfig) -> None:
     ----------
     config
         What to serve, where, and its limits.
+    on_verified
+        Called once what is served is loaded and verified, before the server listens.
 
     Raises
     ------
@@ -177,11 +193,13 @@ def serve(config: ServeConfig) -> None:
     import uvicorn
 
     from moola.serving.app import create_app
+    from moola.serving.heads import BoundedHeads
     from moola.serving.observe import log_to_stderr
 
     options: dict[str, Any] = {
         "host": config.host,
         "port": config.port,
+        "http": BoundedHeads,
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -191,10 +209,13 @@ def serve(config: ServeConfig) -> None:
     log_to_stderr()
     source = make_source(config)
     if config.workers == 1:
-        uvicorn.run(create_app(config, source, token=os.environ.get(ENV_TOKEN)), **options)
+        app = create_app(config, source, token=os.environ.get(ENV_TOKEN))
+        on_verified()
+        uvicorn.run(app, **options)
         return
     if version := source.wanted():
         source.load(version)  # what is refused ends here, not in a worker that is started for ever
+    on_verified()
     with tempfile.TemporaryDirectory(prefix="moola-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         os.environ[ENV_SETTINGS] = json.dumps(config.to_dict())

@@ -183,24 +183,45 @@ def epoch_line(row: Mapping[str, Any], num_epochs: int) -> str:
 
 def build_model(config: FinetuneConfig, device: str) -> Any:
     """Return the unfitted torch estimator a configuration describes."""
-    return get_model(
-        config.model,
-        **_shape(config),
-        seed=config.seed,
-        dropout=config.dropout,
-        n_epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        early_stopping_patience=config.patience,
-        class_weight=config.class_weight,
-        focal_gamma=config.focal_gamma,
-        use_temporal_aug=config.use_temporal_aug,
-        mixup_alpha=config.mixup_alpha,
-        cutmix_alpha=config.cutmix_alpha,
-        use_amp=device == "cuda",
-        device=device,
-    )
+    params = model_params(config, _shape(config), use_amp=device == "cuda")
+    return get_model(config.model, **params, device=device)
+
+
+def model_params(
+    config: FinetuneConfig, shape: Mapping[str, int], *, use_amp: bool = False
+) -> dict[str, Any]:
+    """Return the arguments of a configuration's estimator, its device left out.
+
+    Parameters
+    ----------
+    config
+        What to train and how.
+    shape
+        The net's sizes.
+    use_amp
+        Whether it trains in bfloat16.
+
+    Returns
+    -------
+    dict
+        For `moola.models.get_model`.
+    """
+    return {
+        **shape,
+        "seed": config.seed,
+        "dropout": config.dropout,
+        "n_epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "early_stopping_patience": config.patience,
+        "class_weight": config.class_weight,
+        "focal_gamma": config.focal_gamma,
+        "use_temporal_aug": config.use_temporal_aug,
+        "mixup_alpha": config.mixup_alpha,
+        "cutmix_alpha": config.cutmix_alpha,
+        "use_amp": use_amp,
+    }
 
 
 def _shape(config: FinetuneConfig) -> dict[str, int]:
