@@ -149,6 +149,15 @@ TEXTS = {
         "2019-03-05T09:00Z,1,1,1,1,5\n2019-03-05T10:00Z,1,1,1,1,5\n", {}, [NINE, TEN]),
     "one letter each": (
         "t,o,h,l,c,v\n1551776400000,1,1,1,1,5\n1551780000000,1,1,1,1,5\n", {}, [NINE, TEN]),
+    "two columns of volume": (
+        "time,open,high,low,close,Volume,Volume\n2019-03-05T09:00Z,1,1,1,1,5,6\n"
+        "2019-03-05T10:00Z,1,1,1,1,5,6\n", {}, [NINE, TEN]),
+    "date and time by a format": (
+        "Date,Time,open,high,low,close\n03/05/2019,09:00,1,1,1,1\n03/05/2019,10:00,1,1,1,1\n",
+        {"time_format": "%m/%d/%Y %H:%M"}, [NINE, TEN]),
+    "footnote marks at the prices": (
+        "Date,Open*,High,Low,Close**,Adj Close**\n2019-03-05 09:00,1,1,1,1,9\n"
+        "2019-03-05 10:00,1,1,1,1,9\n", {}, [NINE, TEN]),
     "bid and ask": (
         "time,open (bid),high,low,close,open (ask)\n2019-03-05,1,1,1,1,1\n", {}, "are both open"),
     "decimal comma not said": (
