@@ -148,7 +148,9 @@ def assign(
         (named[v] for v in ("volume", "vol", "v", "tickvol", "tickvolume") if v in named), None
     )
     volume = volume or next((n for p, n in mine if p.startswith("volume")), None)
-    if list(names).count(volume) > 1:  # which of the two is meant, nobody says; it is not needed
+    if (
+        volume is not None and list(names).count(volume) > 1
+    ):  # which of the two is meant, nobody says; it is not needed
         volume = None
     header_zone, unnamed_zone = _zone_words(chosen, mine, comments)
     form = Format(
