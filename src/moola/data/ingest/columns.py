@@ -148,10 +148,8 @@ def assign(
         (named[v] for v in ("volume", "vol", "v", "tickvol", "tickvolume") if v in named), None
     )
     volume = volume or next((n for p, n in mine if p.startswith("volume")), None)
-    if (
-        volume is not None and list(names).count(volume) > 1
-    ):  # which of the two is meant, nobody says; it is not needed
-        volume = None
+    if volume is not None and list(names).count(volume) > 1:
+        volume = None  # nobody says which of the two is meant, and it is not needed
     header_zone, unnamed_zone = _zone_words(chosen, mine, comments)
     form = Format(
         name=name,
