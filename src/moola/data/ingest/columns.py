@@ -144,9 +144,7 @@ def assign(
     chosen, why = choose_time(path, mine, sample, times, mixed)
     named = dict(reversed(mine))
     constant = [n for p, n in mine if p in (*_SYMBOLS, *_FLAGS) and n not in chosen]
-    volume = next(
-        (named[v] for v in ("volume", "vol", "v", "tickvol", "tickvolume") if v in named), None
-    )
+    volume = next((named[v] for v in _VOLUMES if v in named), None)
     volume = volume or next((n for p, n in mine if p.startswith("volume")), None)
     if volume is not None and list(names).count(volume) > 1:
         volume = None  # nobody says which of the two is meant, and it is not needed
