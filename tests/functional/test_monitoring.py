@@ -100,7 +100,9 @@ def test_labels_of_numbered_requests_are_matched_and_doubles_are_named(
     with pytest.raises(DataError, match=r"labels\.csv holds row 3 of request '10' more than once"):
         compare()
     pd.DataFrame([{**rows[0], "label": "up"}]).to_csv(labels, index=False)
-    with pytest.raises(DataError, match=r"1 labels, 1 of windows .*; expected .* each from 0 to 1"):
+    with pytest.raises(
+        DataError, match=r"label 'up' in row 0 is no class; expected .* from 0 to 1"
+    ):
         compare()
     pd.DataFrame([{**rows[0], "row": "first"}]).to_csv(labels, index=False)
     with pytest.raises(DataError, match=r"labels\.csv cannot be read: .*'first'"):

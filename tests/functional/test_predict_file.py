@@ -62,12 +62,12 @@ def test_bars_are_slid_over(
 
 
 def test_batches_join_without_a_seam(tmp_path: Path, bars: pd.DataFrame, monkeypatch) -> None:
-    from moola.data import ingest_formats
+    from moola.data.ingest import files
 
     path = tmp_path / "bars.parquet"
     bars.to_parquet(path)
     whole = np.concatenate([c.X for c in read_windows(path, window_bars=105, step=7)])
-    monkeypatch.setattr(ingest_formats, "_BATCH_ROWS", 50)
+    monkeypatch.setattr(files, "_BATCH_ROWS", 50)
     pieces = np.concatenate([c.X for c in read_windows(path, window_bars=105, step=7)])
     assert np.array_equal(whole, pieces)
     assert len(whole) == len(windows_by_hand(bars, 7, cross_gaps=False)[1])

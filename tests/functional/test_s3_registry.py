@@ -106,7 +106,9 @@ def empty_cache(tmp_path: Path) -> None:
 
 
 def ingest(path: Path, *, name: str, data_root: str, jump_mad: float = 30.0) -> None:
-    options = {"timezone": "UTC", "time_format": None, "columns": "", "symbol": None, "repair": []}
+    unsaid = ("timezone", "time_format", "epoch_unit", "symbol", "decimal", "thousands")
+    options = dict.fromkeys(unsaid) | {"time_column": "", "columns": ""}
+    options |= {"where": [], "repair": [], "accept": []}
     command.ingest(path, name, jump_mad=jump_mad, data_root=data_root, as_json=True, **options)
 
 

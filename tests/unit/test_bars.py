@@ -9,13 +9,12 @@ import pytest
 from data_kit import SHIPPED, bars_of, flat, hours, walk, write_bars
 
 from moola.data.bars import (
-    RepeatedBlock,
     check_bars,
-    find_repeated_blocks,
     gap_mask,
     read_bars,
     repeated_mask,
 )
+from moola.data.repeats import RepeatedBlock, find_repeated_blocks
 from moola.errors import DataError
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from data_kit import bars_of, flat, hours, walk
 
@@ -129,7 +131,9 @@ def own(tmp_path, text: str, **values):
 def test_labels_by_file_find_their_windows(tmp_path):
     text = "last_bar,label\n2020-01-01 10:00:00,1\n2020-01-01 05:00:00,0\n"
     settings, path = own(tmp_path, text)
-    starts, labels = place_labels(bars_of(walk(30)), settings, read_label_file(path))
+    starts, labels = place_labels(
+        bars_of(walk(30)), settings, read_label_file(path, settings, "UTC")
+    )
     assert starts.tolist() == [2, 7]  # bars 5 and 10 are the last of four
     assert labels.y.tolist() == [0, 1]
     assert labels.end.tolist() == [7, 12]  # two bars on
@@ -138,7 +142,7 @@ def test_labels_by_file_find_their_windows(tmp_path):
 def test_labels_by_file_may_state_their_own_end(tmp_path):
     text = "last_bar,label,label_end\n2020-01-01 05:00:00Z,0,2020-01-01 09:00:00Z\n"
     settings, path = own(tmp_path, text)
-    _, labels = place_labels(bars_of(walk(30)), settings, read_label_file(path))
+    _, labels = place_labels(bars_of(walk(30)), settings, read_label_file(path, settings, "UTC"))
     assert labels.end.tolist() == [9]
 
 
@@ -146,9 +150,21 @@ def test_labels_by_file_may_state_their_own_end(tmp_path):
     ("text", "message"),
     [
         ("time,label\n2020-01-01 05:00:00,0\n", "no column last_bar"),
-        ("last_bar,label\n2020-01-01 05:00:00,\n", "labels of type"),
-        ("last_bar,label\n2020-01-01 05:00:00,0.5\n", "labels of type double"),
-        ("last_bar,label\nnever,0\n", "last_bar holds no times"),
+        ("last_bar,label\n2020-01-01 05:00:00,\n", "label is empty in row 0"),
+        ("last_bar,label\n2020-01-01 05:00:00,0.5\n", "label '0.5' in row 0 is no class"),
+        ("last_bar,label\n2020-01-01 05:00:00,maybe\n", "all of them names .no, yes."),
+        (
+            "last_bar,label\n2020-01-01 05:00:00,yes\n2020-01-01 06:00:00,1\n",
+            "label '1' in row 1 is no class",
+        ),
+        ("last_bar,label\nnever,0\n", "last_bar: time 'never' is in no form"),
+        ("last_bar,label\n31.02.2020 05:00,0\n", "does not exist"),
+        ("last_bar,label\n1,0\n2,1\n", "row numbers"),
+        (
+            "last_bar,label,label_end\n2020-01-01 05:00:00,1,2020-01-01 07:00:00Z\n"
+            "2020-01-01 06:00:00,1,2020-01-01 08:00:00\n",
+            "label_end: time .* is not written as|label_end: time .* does not exist or is not",
+        ),
         (
             "last_bar,label\n2020-01-01 05:00:00,0\n2020-01-01 05:00:00,1\n",
             "names the window .* twice",
@@ -168,13 +184,55 @@ def test_labels_by_file_may_state_their_own_end(tmp_path):
 def test_label_files_are_refused_with_the_window_named(tmp_path, text, message):
     settings, path = own(tmp_path, text)
     with pytest.raises(DataError, match=message):
-        place_labels(bars_of(walk(30)), settings, read_label_file(path))
+        place_labels(bars_of(walk(30)), settings, read_label_file(path, settings, "UTC"))
+
+
+def test_labels_may_be_the_names_of_their_classes(tmp_path):
+    text = "last_bar,label\n2020-01-01 10:00:00,yes\n2020-01-01 05:00:00,no\n"
+    settings, path = own(tmp_path, text)
+    assert read_label_file(path, settings, "UTC").y.tolist() == [0, 1]
+    names = pa.array(["yes", "no"]).dictionary_encode()
+    times = pa.array(hours(2), pa.timestamp("us", tz="UTC"))
+    pq.write_table(pa.table({"last_bar": times, "label": names}), tmp_path / "l.parquet")
+    assert read_label_file(tmp_path / "l.parquet", settings, None).y.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("time", "zone", "said", "expected"),
+    [
+        ("2020-01-01 05:00:00", "America/New_York", None, "2020-01-01T10:00"),
+        ("2020-01-01 05:00:00", "America/New_York", "Asia/Tokyo", "2019-12-31T20:00"),
+        ("2020-01-01 05:00:00", None, "UTC", "2020-01-01T05:00"),
+        ("2020-01-01 05:00:00+02", "America/New_York", None, "2020-01-01T03:00"),
+        ("1577854800", "America/New_York", None, "2020-01-01T05:00"),
+        ("01.01.2020 05:00", "Europe/Berlin", None, "2020-01-01T04:00"),
+    ],
+)
+def test_times_of_labels_are_in_the_zone_of_their_bars_unless_they_say_another(
+    tmp_path, time, zone, said, expected
+):
+    settings, path = own(tmp_path, f"last_bar,label\n{time},1\n", label_timezone=said)
+    assert read_label_file(path, settings, zone).last_bar == np.datetime64(expected)
+
+
+def test_times_of_labels_whose_zone_nobody_knows_are_refused(tmp_path):
+    settings, path = own(tmp_path, "last_bar,label\n2020-01-01 05:00:00,1\n")
+    with pytest.raises(DataError, match=r"name no zone. Write them with Z .* label_timezone: UTC"):
+        read_label_file(path, settings, None)
+    pq.write_table(pa.table({"last_bar": hours(2), "label": [0, 1]}), tmp_path / "l.parquet")
+    with pytest.raises(DataError, match="name no zone"):
+        read_label_file(tmp_path / "l.parquet", settings, None)
+    settings, path = own(
+        tmp_path, "last_bar,label\n2020-01-01 05:00:00Z,1\n", label_timezone="Asia/Tokyo"
+    )
+    with pytest.raises(DataError, match="label_timezone Asia/Tokyo is given, but the times state"):
+        read_label_file(path, settings, None)
 
 
 def test_an_absent_label_file_names_those_there(tmp_path):
-    own(tmp_path, "last_bar,label\n")
+    settings, _ = own(tmp_path, "last_bar,label\n")
     with pytest.raises(DataError, match=r"does not exist.*there: mine.csv"):
-        read_label_file(tmp_path / "other.csv")
+        read_label_file(tmp_path / "other.csv", settings, None)
 
 
 def test_a_rule_is_needed_to_label():

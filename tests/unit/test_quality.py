@@ -8,8 +8,8 @@ from data_kit import SHIPPED, bars_of, hours, walk, write_bars
 from ingest_kit import HEAD, put, row
 
 from moola.data.bar_quality import assess
-from moola.data.bars import find_repeated_blocks
 from moola.data.ingest import ingest
+from moola.data.repeats import find_repeated_blocks
 
 pytestmark = pytest.mark.medium  # every ingest draws the quality report
 

@@ -183,6 +183,12 @@ def test_good_windows_come_back_as_float32():
         ({"label": "file", "label_file": "../a.csv"}, "bare name"),
         ({"label": "file", "label_file": "a.csv", "class_names": ["one"]}, "two or more"),
         ({"label": "file", "label_file": "a.csv", "class_names": "ab"}, "a list"),
+        ({"label": "file", "label_file": "a", "class_names": [False, True]}, "Quote the names"),
+        ({"label": "file", "label_file": "a", "class_names": ["up", 2017]}, "holds 2017, of type"),
+        ({"label": "file", "label_file": "a", "class_names": ["1", "0"]}, "class 0 is called '1'"),
+        ({"label_timezone": "UTC"}, "label is 'expansion'"),
+        ({"start": "31.02.2017"}, "start is '31.02.2017': .*does not exist"),
+        ({"end": "03/05/2017"}, "end is '03/05/2017'"),
     ],
 )
 def test_recipes_check_themselves(values, message):
@@ -205,6 +211,9 @@ def test_a_time_without_quotes_is_read_as_one_with_them(tmp_path):
         ("[1, 2]", "a mapping"),
         ("sets: [a]", "sets holds something else"),
         ("sets: {a: 3}", "sets holds something else"),
+        ("sets: {no: {source: x}}", "the name False, of type bool.*Quote it"),
+        ("splits: {2017: {labeled: x}}", "the name 2017, of type int"),
+        ("sets: {a: {source: x, source: y}}", "the key 'source' stands twice"),
         ("sets: {a: {sorce: x}}", "Did you mean 'source'"),
         ("sets: {a: {step_bars: 6}}", "WindowRecipe lacks source"),
         ("splits: {a: {num_folds: 3}}", "SplitRecipe lacks labeled"),

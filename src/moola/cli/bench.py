@@ -13,6 +13,7 @@ from moola.errors import ConfigError, Refused
 
 BENCHES = {
     "data": "bench_data.py",
+    "exclusions": "bench_exclusions.py",
     "corpus": "bench_corpus.py",
     "finetune": "bench_finetune.py",
     "pretrain": "bench_pretrain.py",

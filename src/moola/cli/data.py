@@ -1,4 +1,4 @@
-"""Commands about data: init, ingest, build, split, synth, verify, show."""
+"""Commands about data: init, ingest, import, build, remove, split, synth, verify, show."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from moola.cli.console import (
     styled,
     words,
 )
+from moola.cli.import_windows import import_windows
 from moola.cli.ingest import ingest
 from moola.cli.options import AsJson, DataRoot, Labeled, Split, one_of, stored
 from moola.config.data import STRATEGIES, SplitRecipe, qualified
 
 if TYPE_CHECKING:
     from moola.data.audit_trail import Check
+    from moola.data.left_out import LeftOut
     from moola.data.registry import DataRegistry
 
 app = typer.Typer(no_args_is_help=True, help="Bars in, window sets and splits out.")
 app.command()(ingest)
+app.command(name="import")(import_windows)
 
 _DEFAULTS = SplitRecipe(labeled="")
 _SETS = ("labeled_windows", "unlabeled_windows", "synthetic_cache", "splits")
@@ -66,10 +69,13 @@ def build(
 
     registry = _registry(data_root)
     sets, splits = load_recipes(recipes)
+    registry.refuse_too_few(sets, splits)
     digests: dict[str, str] = {}
+    left_out: dict[str, LeftOut | None] = {}
     with progress_bars(quiet=as_json) as report:
         for name, recipe in sets.items():
-            digests[name] = registry.build_set(name, recipe, report=partial(report, name)).sha256
+            made = registry.build_set(name, recipe, report=partial(report, name))
+            digests[name], left_out[name] = made.sha256, made.left_out
         for name, split_recipe in splits.items():
             digests[f"splits/{name}"] = registry.build_split(name, split_recipe).digest()
     if as_json:
@@ -77,6 +83,31 @@ def build(
         return
     for name, digest in digests.items():
         console().print(f"{name:<36}{digest}")
+        if (count := left_out.get(name)) is not None:
+            console().print(f"{'':<36}{count.words}")
+            if count.warning is not None:
+                console().print(f"{'':<36}{styled('warning', 'yellow')}: {count.warning}")
+
+
+@app.command()
+def remove(
+    name: str = typer.Argument(
+        help="A set or a split (splits/...).", autocompletion=stored(*_SETS)
+    ),
+    data_root: str = DataRoot,
+    as_json: bool = AsJson,
+) -> None:
+    """Remove a set or a split that no run, version, split or other set refers to.
+
+    Example: `moola data remove splits/mine_fwd`
+    """
+    from moola.steps.data import remove as remove_data
+
+    remove_data(name, data_root=data_root)
+    if as_json:
+        print_json({"removed": name})
+        return
+    console().print(f"{name:<36}removed")
 
 
 @app.command()
@@ -194,6 +225,7 @@ def verify(
 
     Example: `moola data verify labeled_windows/v1 splits/fwd_chain_v3`
     """
+    from moola.data.imported import UNPROVEN
     from moola.data.registry_review import verify
     from moola.errors import AuditError, DataError
 
@@ -202,11 +234,14 @@ def verify(
     if not wanted:
         raise DataError(f"nothing stands in {data_root}", remedy="Build it: moola data build")
     refusals: dict[str, str | None] = {}
+    unproven: dict[str, str] = {}
     with progress_bars(quiet=as_json) as report:
         for k, name in enumerate(wanted):
             try:
                 for trail in verify(registry, name):
                     trail.require()
+                    if any(c.detail == UNPROVEN for c in trail.checks):
+                        unproven[name] = UNPROVEN
                 refusals[name] = None
             except (AuditError, DataError) as error:
                 refusals[name] = str(error)
@@ -215,7 +250,10 @@ def verify(
         print_json(refusals)
     else:
         for name, refusal in refusals.items():
-            console().print(f"{name:<36}{refusal or 'as it was built'}")
+            intact = (
+                f"as it was stored; {unproven[name]}" if name in unproven else "as it was built"
+            )
+            console().print(f"{name:<36}{refusal or intact}")
     bad = [n for n, refusal in refusals.items() if refusal]
     if bad:
         raise AuditError(f"{len(bad)} of {len(wanted)} must not be believed: {', '.join(bad)}")

@@ -8,17 +8,48 @@ import typer
 
 from moola.cli.console import print_json, print_report, progress_bars
 from moola.cli.options import AsJson, DataRoot
+from moola.errors import ConfigError
+
+_TIMES, _ROWS = "Times", "Columns and rows"
 
 
 def ingest(
-    file: Path = typer.Argument(help="CSV (plain or compressed) or parquet."),
+    file: Path = typer.Argument(help="CSV, JSON (plain or compressed), parquet, feather or zip."),
     name: str = typer.Option(..., "--as", help="Name of the bar set."),
-    timezone: str = typer.Option("UTC", help="Zone of times that name none."),
-    time_format: str | None = typer.Option(None, help="strptime format of the times."),
-    columns: str = typer.Option("", help="Column names of a CSV without a header: time,open,..."),
-    symbol: str | None = typer.Option(None, help="Which instrument, where there are several."),
+    timezone: str | None = typer.Option(
+        None, help="Zone of times that name none; default: UTC.", rich_help_panel=_TIMES
+    ),
+    time_format: str | None = typer.Option(
+        None, help="strptime format of the times.", rich_help_panel=_TIMES
+    ),
+    epoch_unit: str | None = typer.Option(
+        None,
+        help="What numbers count: s, ms, us, ns, days (since 1970), excel or matlab.",
+        rich_help_panel=_TIMES,
+    ),
+    time_column: str = typer.Option(
+        "", help="Column of the opening time; or date,time.", rich_help_panel=_TIMES
+    ),
+    columns: str = typer.Option(
+        "", help="Names of the columns in order: time,open,high,...", rich_help_panel=_ROWS
+    ),
+    symbol: str | None = typer.Option(
+        None, help="Which instrument, where there are several.", rich_help_panel=_ROWS
+    ),
+    where: list[str] = typer.Option(
+        [], help="COLUMN=VALUE: only these rows; repeatable.", rich_help_panel=_ROWS
+    ),
+    decimal: str | None = typer.Option(
+        None, help="Sign before the fraction: . or ,", rich_help_panel=_ROWS
+    ),
+    thousands: str | None = typer.Option(
+        None, help="Sign between groups of three digits.", rich_help_panel=_ROWS
+    ),
     repair: list[str] = typer.Option(
         [], help="sort, drop-duplicates, drop-missing, drop-violations or widen; repeatable."
+    ),
+    accept: list[str] = typer.Option(
+        [], help="What looks absurd and is meant; the refusal says which word; repeatable."
     ),
     jump_mad: float = typer.Option(30.0, help="Changes beyond this many MADs are jumps."),
     data_root: str = DataRoot,
@@ -35,9 +66,15 @@ def ingest(
     options = IngestOptions(
         timezone=timezone,
         time_format=time_format,
-        columns=tuple(c.strip() for c in columns.split(",") if c.strip()),
+        epoch_unit=epoch_unit,
+        time_column=_names(time_column),
+        columns=_names(columns),
         symbol=symbol,
+        where=_where(where),
+        decimal=decimal,
+        thousands=thousands,
         repairs=tuple(repair),
+        accept=tuple(accept),
         jump_mad=jump_mad,
     )
     registry = DataRegistry(data_root)
@@ -59,16 +96,25 @@ def ingest(
     if as_json:
         print_json(quality)
         return
-    repairs = quality["facts"]["repairs"]
     sections = {
-        "BARS": {
-            "File": done.path,
-            "Bars": f"{done.report.num_bars:,}",
-            "Range": f"{done.report.first_bar} to {done.report.last_bar}",
-            "Format": quality["facts"]["format"],
-            "Repairs": ", ".join(f"{k} ({v})" for k, v in repairs.items()) or "none",
-        },
-        "QUALITY": {k.replace("_", " "): v for k, v in quality["counts"].items()},
+        "OUTCOME": {k.capitalize(): v for k, v in quality["facts"]["outcome"].items()},
+        "BARS": {"File": done.path, "Format": quality["facts"]["format"]},
+        "QUALITY": {k.replace("_", " "): v for k, v in quality["counts"].items()}
+        | {"windows": quality["facts"]["windows"]},
         "REPORT": {"Page": done.page_path, "JSON": done.report_path},
     }
     print_report(f"BAR SET {name}", sections)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(c.strip() for c in text.split(",") if c.strip())
+
+
+def _where(pairs: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        column, sign, value = pair.partition("=")
+        if not sign or not column.strip() or column.strip() in found:
+            raise ConfigError(f"--where is {pair!r}", limit="COLUMN=VALUE, each column once")
+        found[column.strip()] = value.strip()
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +87,7 @@ def challenger(
 
 def history(
     name: str = Name,
-    at: datetime | None = typer.Option(None, help="UTC time: who held Production then?"),
+    at: str | None = typer.Option(None, help="Time, UTC unless it says: who was it then?"),
     checkpoint: Path | None = typer.Option(
         None, help="File in which you keep how far the ledger went: compared, then written."
     ),
@@ -99,14 +98,16 @@ def history(
 
     Example: `moola history --at 2026-01-31`
     """
+    from moola.config.data import parse_utc
     from moola.promotion.entry import printable
     from moola.steps.registry import read_history
 
-    found = read_history(name, at=at, ledger_url=ledger or None, checkpoint=checkpoint)
+    when = parse_utc(at, "--at")
+    found = read_history(name, at=when, ledger_url=ledger or None, checkpoint=checkpoint)
     if as_json:
         entries = [entry.to_dict() for entry in found.entries]
         notes = list(found.notes)
-        print_json({"champion": found.champion, "at": at, "entries": entries, "notes": notes})
+        print_json({"champion": found.champion, "at": when, "entries": entries, "notes": notes})
         return
     rows = table("seq", "time (UTC)", "event", "from", "to", "who", "reason")
     for entry in found.entries:
@@ -123,7 +124,7 @@ def history(
     out.print(rows)
     for note in found.notes:
         out.print(f"  - {printable(note)}")
-    moment = f"at {at:%Y-%m-%d %H:%M}" if at else "now"
+    moment = f"at {when:%Y-%m-%d %H:%M}" if when else "now"
     out.print(f"In Production {moment}: {found.champion or 'nothing'}")
 
 

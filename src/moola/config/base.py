@@ -53,6 +53,19 @@ class Config:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that a mapping holds twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((k for k in keys if keys.count(k) > 1 and k != "<<"), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice!r} stands twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; `what` names the file in a message.
 
@@ -80,7 +93,7 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{what} file {path} cannot be read: {error}") from None
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

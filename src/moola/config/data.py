@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from moola.config.base import (
     check_range,
     read_mapping,
 )
-from moola.errors import ConfigError
+from moola.errors import ConfigError, DataError
 
 LABELS = ("none", "expansion", "expansion_direction", "triple_barrier", "file")
 STRATEGIES = ("forward_chaining", "walk_forward")
@@ -46,13 +46,20 @@ class WindowRecipe(Config):
         no end of their own.
     cross_gaps
         Whether a window, label horizon included, may span a gap in the time line.
+    gap_bars
+        A gap is a distance of two bars of more than this many usual (median) ones.
+    exclude_repeated
+        Whether a window, label horizon included, must not touch a block of bars that stands twice.
     barrier_width
         ``triple_barrier`` only: distance of the barriers from the window's last close, in standard
         deviations of the window's close-to-close changes times sqrt(H).
     label_file
         ``file`` only: bare name of a file in ``data/labels/`` (CSV or parquet).
+    label_timezone
+        ``file`` only: zone of the label file's times that name none. None: the zone that the times
+        of the bars were given; if those named their own, such label times are refused.
     class_names
-        ``file`` only: names of the classes 0, 1, ...
+        ``file`` only: names of the classes 0, 1, ...; the file may hold names or numbers.
     """
 
     source: str
@@ -63,8 +70,11 @@ class WindowRecipe(Config):
     label: str = "expansion"
     horizon_bars: int = 6
     cross_gaps: bool = False
+    gap_bars: float = 1.5
+    exclude_repeated: bool = True
     barrier_width: float = 1.0
     label_file: str | None = None
+    label_timezone: str | None = None
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,8 +85,10 @@ class WindowRecipe(Config):
         check_count("window_bars", self.window_bars, low=max(2, self.horizon_bars))
         check_count("step_bars", self.step_bars)
         check_range("barrier_width", self.barrier_width, low=0, open_low=True)
-        if not isinstance(self.cross_gaps, bool):
-            raise ConfigError(f"cross_gaps is {self.cross_gaps!r}", limit="true or false")
+        check_range("gap_bars", self.gap_bars, low=1)
+        for name in ("cross_gaps", "exclude_repeated"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}", limit="true or false")
         for name in ("start", "end"):
             value: Any = getattr(self, name)
             if isinstance(value, date):  # what YAML makes of a time without quotes
@@ -86,11 +98,14 @@ class WindowRecipe(Config):
 
     def _check_own_labels(self) -> None:
         class_names = check_list("class_names", self.class_names)
-        object.__setattr__(self, "class_names", tuple(str(c) for c in class_names))
+        for number, name in enumerate(class_names):
+            _check_class_name(number, name)
+        object.__setattr__(self, "class_names", tuple(class_names))
         if self.label != "file":
-            if self.label_file is not None or self.class_names:
+            if self.label_file is not None or self.class_names or self.label_timezone:
                 raise ConfigError(
-                    f"label_file and class_names are given, but label is {self.label!r}",
+                    "label_file, label_timezone or class_names are given, but label is "
+                    f"{self.label!r}",
                     limit="label: file",
                 )
             return
@@ -108,6 +123,8 @@ class WindowRecipe(Config):
             del values["barrier_width"]
         if self.label != "file":
             del values["label_file"], values["class_names"]
+        if self.label_timezone is None:
+            del values["label_timezone"]
         return values
 
     @property
@@ -180,6 +197,20 @@ class SplitRecipe(Config):
                 )
 
 
+def _check_class_name(number: int, name: object) -> None:
+    """Refuse what YAML made of a name (``no`` becomes false) and numbers of other classes."""
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(
+            f"class_names holds {name!r}, of type {type(name).__name__}",
+            limit="texts",
+            remedy="Quote the names: YAML reads yes, no, on, off and numbers as other values",
+        )
+    if name.strip().lstrip("+-").isdigit() and name != str(number):
+        raise ConfigError(
+            f"class {number} is called {name!r}", limit="a name that is no other class's number"
+        )
+
+
 def qualified(version: str, kind: str) -> str:
     """Return ``kind/version``, or `version` as it is where it names its kind."""
     return version if "/" in version else f"{kind}/{version}"
@@ -214,15 +245,26 @@ def _section(values: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
     section = values.get(name) or {}
     if not isinstance(section, dict) or not all(isinstance(v, dict) for v in section.values()):
         raise ConfigError(f"recipes: {name} holds something else", limit="names with mappings")
-    return {str(k): v for k, v in section.items()}
+    for key in section:
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"recipes: {name} holds the name {key!r}, of type {type(key).__name__}",
+                limit="texts",
+                remedy="Quote it: YAML reads yes, no, on, off and numbers as other values",
+            )
+    return section
 
 
 def parse_utc(value: str | None, name: str = "time") -> datetime | None:
     """Return an aware UTC datetime; a time without a zone is taken as UTC."""
     if value is None:
         return None
+    from moola.times import read_time  # reads with pyarrow, and `moola --help` imports this module
+
     try:
-        parsed = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise ConfigError(f"{name} is {value!r}", limit="an ISO 8601 time") from None
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+        return read_time(str(value))
+    except DataError as error:
+        raise ConfigError(
+            f"{name} is {value!r}: {error.problem}",
+            limit="a time, for example 2017-04-01T00:00 or 2017-04-01T00:00+02:00",
+        ) from None

@@ -1,15 +1,15 @@
 """Bars to audited window sets. No torch, no MLflow.
 
 Bars
-    `bars` (read, checked), `shipped` (those that come with Moola); `ingest` makes them of any file:
-    `ingest_formats` (which column is which), `ingest_times` (times to UTC), `ingest_rows` (faults
-    and repairs), `ingest_spool` (rows on disk, put into the order of time); `bar_quality` reports
-    what is wrong in them: `bar_quality_scan` (finds it), `bar_quality_page` (shows it).
+    `bars` (read, checked), `shipped` (those that come with Moola); `ingest` makes them of any file;
+    `bar_quality` reports what is wrong in them: `bar_quality_scan` (finds it), `bar_quality_page`
+    (shows it); `repeats` (blocks that stand twice, against chance).
 Window sets
-    `windows` (where they stand, how a model sees one), `labels` (by a rule), `user_labels` (by
-    file), `features` (the 20), `build` (writes a set), `partitioned` (of more bars than memory
-    holds), `sets` (reads one), `synthetic` (makes, writes and reads synthetic ones), `twosample`
-    (do two samples look alike).
+    `windows` (where they stand, how a model sees one), `left_out` (which are not taken, and why),
+    `need` (how many bars a recipe needs), `labels` (by a rule), `user_labels` (by file),
+    `features` (the 20), `build` (writes a set), `partitioned` (of more bars than memory holds),
+    `imported` (of windows without bars), `sets` (reads one), `synthetic` (makes, writes and reads
+    synthetic ones), `twosample` (do two samples look alike).
 Splits
     `splits` (makes them), `split_files` (holds, writes and reads them), `split_fields` (field by
     field).

@@ -73,6 +73,15 @@ def lineage_checks(
             f"{len(times)} windows equal to the bit",
         ),
     ]
+    stated = windows.meta.get("left_out")
+    if stated is not None:
+        checks.append(
+            Check(
+                name="the windows left out are counted right",
+                passed=stated == plan.left_out.to_dict(),
+                detail=plan.left_out.words,
+            )
+        )
     if plan.y is not None and windows.y is not None:
         wrong = np.flatnonzero(plan.y != windows.y)
         checks.append(

@@ -6,7 +6,7 @@ Memory is about 10 bytes a bar at most: 100 million bars need one gigabyte.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from moola.data.bar_quality_scan import (
     largest,
     time_line,
 )
-from moola.data.bars import PRICE_COLUMNS, RepeatedBlock, blocks_of_pairs
-from moola.data.duplicates import row_keys
+from moola.data.bars import PRICE_COLUMNS
+from moola.data.repeats import RepeatedBlock, find_repeated_blocks
 from moola.hashing import sha256_file
 
 __all__ = ["Finding", "QualityReport", "assess"]
-_CANDIDATES = 1_000_000
+_SEARCHED_BARS = 500_000
+_NO_CLOCK = {"gaps": "none are counted: these bars do not come by the clock"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,21 +95,21 @@ def assess(
     Returns
     -------
     QualityReport
-        With gaps (longer than the usual distance of two bars), blocks of 2 or more bars that stand
-        again later price for price, flat bars (high = low) and jumps.
+        With gaps (longer than one and a half usual distances of two bars), blocks of 2 or more
+        bars that stand again later price for price, flat bars (high = low) and jumps.
     """
-    usual, num_bars, first, last = time_line(path)
-    gaps, num_gaps = find_gaps(path, usual)
-    blocks, note = _repeated_blocks(path, num_bars)
+    line = time_line(path)
+    gaps, num_gaps = find_gaps(path, line)
+    blocks, note = _repeated_blocks(path, line.num_bars)
     runs, num_runs, num_flat = find_flat_runs(path)
-    jumps, num_jumps, (median, mad), curve = find_jumps(path, num_bars, jump_mad, usual)
+    jumps, num_jumps, (median, mad), curve = find_jumps(path, line, jump_mad)
     return QualityReport(
         name=path.stem,
         sha256=sha256_file(path),
-        num_bars=num_bars,
-        first_bar=str(first),
-        last_bar=str(last),
-        bar_seconds=usual / 1e6,
+        num_bars=line.num_bars,
+        first_bar=str(line.first),
+        last_bar=str(line.last),
+        bar_seconds=line.usual / 1e6,
         counts={
             "gaps": num_gaps,
             "repeated_blocks": len(blocks),
@@ -125,43 +126,26 @@ def assess(
         change_median=median,
         change_mad=mad,
         jump_mad=jump_mad,
-        facts={**(facts or {}), **note},
+        facts={**(facts or {}), **note, **({} if np.isfinite(line.gap_limit) else _NO_CLOCK)},
         curve=curve,
     )
 
 
 def _repeated_blocks(path: Path, num_bars: int) -> tuple[list[RepeatedBlock], dict[str, Any]]:
-    """Find blocks by 64-bit keys of neighbouring bars; candidates are compared price by price."""
-    if num_bars < 2:
-        return [], {}
-    keys = np.zeros(num_bars - 1, dtype=np.uint64)
+    """Find blocks, in a long file stretch by stretch: both copies must lie within one."""
+    blocks: list[RepeatedBlock] = []
+    held, begin = np.empty((0, 4)), 0
     for row, _, ohlc in chunks(path, *PRICE_COLUMNS):
-        keys[row : row + len(ohlc) - 1] = _pair_keys(ohlc)
-    keys.sort()
-    again = np.unique(keys[1:][(keys[1:] == keys[:-1]) & (keys[1:] != 0)])
-    del keys
-    rows, pairs, num = [], [], 0
-    for row, _, ohlc in chunks(path, *PRICE_COLUMNS):
-        hit = np.flatnonzero(np.isin(_pair_keys(ohlc), again))
-        num += len(hit)
-        if num <= _CANDIDATES:
-            rows.append(row + hit)
-            pairs.append(np.hstack([ohlc[hit], ohlc[hit + 1]]))
-    if not num:
-        return [], {}
-    _, pair_id = np.unique(np.vstack(pairs), axis=0, return_inverse=True)
-    blocks = blocks_of_pairs(np.concatenate(rows), pair_id.reshape(-1))
-    if num > _CANDIDATES:
-        return blocks, {"repeated_blocks_searched_until_row": int(rows[-1][-1])}
+        held = np.concatenate([held, ohlc[begin + len(held) - row :]])
+        if len(held) >= _SEARCHED_BARS or row + len(ohlc) == num_bars:
+            blocks += [
+                replace(b, first=b.first + begin, again=b.again + begin)
+                for b in find_repeated_blocks(held)
+            ]
+            held, begin = held[:0], begin + len(held)
+    if num_bars > _SEARCHED_BARS:
+        return blocks, {"repeated_blocks": f"searched in stretches of {_SEARCHED_BARS:,} bars"}
     return blocks, {}
-
-
-def _pair_keys(ohlc: NDArray[np.float64]) -> NDArray[np.uint64]:
-    bar = row_keys(ohlc)
-    flat = ohlc[:, 1] == ohlc[:, 2]
-    key = row_keys(np.column_stack([bar[:-1], bar[1:]]).view(np.float64)) | np.uint64(1)
-    key[flat[:-1] & flat[1:]] = 0
-    return key
 
 
 def _block_finding(path: Path, block: RepeatedBlock) -> Finding:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from moola.data.bars import gap_limit, is_step
+
 _BATCH_ROWS = 1 << 18
 LISTED = 1000
 _PLOTTED = 1500
@@ -59,8 +61,29 @@ def chunks(path: Path, *columns: str) -> Iterator[tuple[int, NDArray[Any], NDArr
         row, tail = begin + len(time), (time[-1:], values[-1:])
 
 
-def time_line(path: Path) -> tuple[float, int, np.datetime64, np.datetime64]:
-    """Return the usual step in us, the number of bars, and the first and last time."""
+@dataclass(frozen=True, kw_only=True)
+class TimeLine:
+    """A bar file's times: how many, from when to when, and how far apart.
+
+    Attributes
+    ----------
+    num_bars, first, last
+        Of the file.
+    usual
+        The median distance of two bars in microseconds, 0 of a single bar.
+    gap_limit
+        Distance beyond which bars are missing, infinite for bars that do not come by the clock.
+    """
+
+    num_bars: int
+    first: np.datetime64
+    last: np.datetime64
+    usual: float
+    gap_limit: float
+
+
+def time_line(path: Path) -> TimeLine:
+    """Look at a bar file's times, a batch at a time."""
     tally: dict[int, int] = {}
     num, first, last = 0, np.datetime64("NaT"), np.datetime64("NaT")
     for row, time, _ in chunks(path):
@@ -70,28 +93,35 @@ def time_line(path: Path) -> tuple[float, int, np.datetime64, np.datetime64]:
             *np.unique(np.diff(time).astype(np.int64), return_counts=True), strict=True
         ):
             tally[int(step)] = tally.get(int(step), 0) + int(count)
+    usual = _median(tally)
+    near = sum(n for step, n in tally.items() if is_step(step, usual))
+    limit = gap_limit(usual, near, sum(tally.values()))
+    return TimeLine(num_bars=num, first=first, last=last, usual=usual, gap_limit=limit)
+
+
+def _median(tally: dict[int, int]) -> float:
     if not tally:
-        return 0.0, num, first, last
+        return 0.0
     steps = np.array(sorted(tally))
     upto = np.cumsum([tally[int(s)] for s in steps])
     middle = [steps[np.searchsorted(upto, k + 1)] for k in ((upto[-1] - 1) // 2, upto[-1] // 2)]
-    return float(np.mean(middle)), num, first, last
+    return float(np.mean(middle))
 
 
-def find_gaps(path: Path, usual: float) -> tuple[list[Finding], int]:
+def find_gaps(path: Path, line: TimeLine) -> tuple[list[Finding], int]:
     """Return stretches without bars and their number."""
     found: list[Finding] = []
     num = 0
     for row, time, _ in chunks(path):
         step = np.diff(time).astype(np.int64)
-        for k in np.flatnonzero(step > usual).tolist():
+        for k in np.flatnonzero(step > line.gap_limit).tolist():
             num += 1
             hours = step[k] / 3.6e9
             found.append(
                 Finding(
                     row=row + k + 1,
                     time=str(time[k + 1]),
-                    num_bars=round(step[k] / usual) - 1,
+                    num_bars=round(step[k] / line.usual) - 1,
                     detail=f"{hours:g} hours after {time[k]}",
                     size=float(hours),
                 )
@@ -140,10 +170,10 @@ def find_flat_runs(path: Path) -> tuple[list[Finding], int, int]:
 
 
 def find_jumps(
-    path: Path, num_bars: int, jump_mad: float, usual: float
+    path: Path, line: TimeLine, jump_mad: float
 ) -> tuple[list[Finding], int, tuple[float, float], NDArray[np.float64]]:
     """Return jumps, their number, median and MAD of the changes, and the curve to plot."""
-    changes = np.zeros(max(num_bars - 1, 0), dtype=np.float32)
+    changes = np.zeros(max(line.num_bars - 1, 0), dtype=np.float32)
     for row, _, price in chunks(path, "close"):
         changes[row : row + len(price) - 1] = price[1:, 0] / price[:-1, 0] - 1.0
     median = float(np.median(changes)) if len(changes) else 0.0
@@ -152,14 +182,14 @@ def find_jumps(
     del changes
     found: list[Finding] = []
     num, curve = 0, []
-    width = max(1, -(-num_bars // _PLOTTED))
+    width = max(1, -(-line.num_bars // _PLOTTED))
     for row, time, price in chunks(path, "high", "low", "close"):
         change = price[1:, 2] / price[:-1, 2] - 1.0
         far = np.abs(change - median) / mad if mad > 0 else np.zeros_like(change)
         curve += _curve(row, time, price, np.r_[0.0, far], width)
         for k in np.flatnonzero(far > jump_mad).tolist():
             num += 1
-            late = (time[k + 1] - time[k]).astype(np.int64) > usual
+            late = (time[k + 1] - time[k]).astype(np.int64) > line.gap_limit
             found.append(
                 Finding(
                     row=row + k + 1,

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from moola.data.repeats import find_repeated_blocks
 from moola.errors import DataError, one_line
 from moola.hashing import sha256_file
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
+ZONE_KEY = b"moola.timezone"  # of a bar file's schema: zone that its times were given, if any
+GAP_BARS = 1.5  # usual steps from one bar to the next; clocks jitter, and days have 25 hours
+LOWEST_PRICE, HIGHEST_PRICE = 1e-37, 3e38  # what single precision, in which windows are kept, holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +36,18 @@ class Bars:
         low <= open, close <= high.
     sha256
         Digest of the file the bars were read from.
+    zone
+        Zone that the bars' own times were given because they named none; None if they named one.
     """
 
     name: str
     time: NDArray[np.datetime64]
     ohlc: NDArray[np.float64]
     sha256: str
+    zone: str | None = None
 
     def __len__(self) -> int:
         return len(self.time)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepeatedBlock:
-    """Bars ``[first, first + num_bars)`` stand again, price for price, at ``[again, ...)``."""
-
-    first: int
-    again: int
-    num_bars: int
 
 
 def read_bars(path: Path) -> Bars:
@@ -94,7 +93,19 @@ def read_bars(path: Path) -> Bars:
             f"bar file {path} has a column of the wrong type: {one_line(error)}"
         ) from None
     check_bars(path.name, time, ohlc)
-    return Bars(name=path.stem, time=time, ohlc=ohlc, sha256=sha256_file(path))
+    zone = (table.schema.metadata or {}).get(ZONE_KEY)
+    return Bars(
+        name=path.stem, time=time, ohlc=ohlc, sha256=sha256_file(path),
+        zone=zone.decode() if zone is not None else None,
+    )  # fmt: skip
+
+
+def num_bars(path: Path) -> int:
+    """Return how many bars a bar file holds, by its footer alone."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"bar file {path} cannot be read: {one_line(error)}") from None
 
 
 def check_bars(name: str, time: NDArray[np.datetime64], ohlc: NDArray[np.float64]) -> None:
@@ -120,54 +131,6 @@ def check_bars(name: str, time: NDArray[np.datetime64], ohlc: NDArray[np.float64
             )
 
 
-def find_repeated_blocks(ohlc: NDArray[np.float64], *, min_bars: int = 2) -> list[RepeatedBlock]:
-    """Return stretches of `min_bars` or more bars that stand again later, price for price.
-
-    A stretch in which every bar is flat (high = low) does not count: a market that stands still
-    repeats itself honestly.
-    """
-    if len(ohlc) < 2:
-        return []
-    _, bar_id = np.unique(ohlc, axis=0, return_inverse=True)
-    bar_id = bar_id.reshape(-1).astype(np.int64)
-    flat = ohlc[:, 1] == ohlc[:, 2]
-    pair = bar_id[:-1] * (bar_id.max() + 1) + bar_id[1:]
-    pair[flat[:-1] & flat[1:]] = -1
-    blocks = blocks_of_pairs(np.flatnonzero(pair >= 0), pair[pair >= 0])
-    return [b for b in blocks if b.num_bars >= min_bars]
-
-
-def blocks_of_pairs(position: NDArray[np.int64], pair: NDArray[np.int64]) -> list[RepeatedBlock]:
-    """Join pairs of neighbouring bars that stand again into blocks, by first bar.
-
-    Parameters
-    ----------
-    position
-        Row of each pair's first bar, ascending, shape (m,).
-    pair
-        Number that two pairs share if and only if all their prices agree, shape (m,).
-
-    Returns
-    -------
-    list of RepeatedBlock
-        By first bar, each of 2 bars or more.
-    """
-    order = np.argsort(pair, kind="stable")
-    same = pair[order][1:] == pair[order][:-1]
-    first, again = position[order[:-1][same]], position[order[1:][same]]
-    blocks: list[RepeatedBlock] = []
-    by_lag = np.lexsort((first, again - first))
-    for start, copy in zip(first[by_lag].tolist(), again[by_lag].tolist(), strict=True):
-        last = blocks[-1] if blocks else None
-        if last and start - last.first == copy - last.again == last.num_bars - 1:
-            blocks[-1] = RepeatedBlock(
-                first=last.first, again=last.again, num_bars=last.num_bars + 1
-            )
-        else:
-            blocks.append(RepeatedBlock(first=start, again=copy, num_bars=2))
-    return sorted(blocks, key=lambda b: b.first)
-
-
 def repeated_mask(bars: Bars) -> NDArray[np.bool_]:
     """Return True, shape (N,), for every bar of a repeated block, the first copy included."""
     mask = np.zeros(len(bars), dtype=bool)
@@ -177,11 +140,49 @@ def repeated_mask(bars: Bars) -> NDArray[np.bool_]:
     return mask
 
 
-def gap_mask(bars: Bars) -> NDArray[np.bool_]:
+def usual_step(steps: NDArray[np.int64]) -> float:
+    """Return the median of the distances of two bars in microseconds; 0 where there is none."""
+    return float(np.median(steps)) if len(steps) else 0.0
+
+
+def is_step(step: Any, usual: float) -> Any:
+    """Return whether a distance of two bars, or each of an array of them, is the usual one.
+
+    The clocks of exchanges are off by a little, so a tenth of it is allowed.
+    """
+    return abs(step - usual) <= usual / 10
+
+
+def gap_limit(usual: float, num_usual: int, num_steps: int, gap_bars: float = GAP_BARS) -> float:
+    """Return the distance of two bars beyond which bars are missing.
+
+    Parameters
+    ----------
+    usual
+        The usual (median) distance.
+    num_usual, num_steps
+        How many of all distances are the usual one (`is_step`).
+    gap_bars
+        How many usual distances are no gap yet.
+
+    Returns
+    -------
+    float
+        Infinite for bars that come when something has been traded, not by the clock (dollar,
+        volume and tick bars): fewer than half of their distances are the usual one, and none of
+        them says that a bar is missing.
+    """
+    by_the_clock = num_steps < 3 or 2 * num_usual >= num_steps
+    return gap_bars * usual if by_the_clock else np.inf
+
+
+def gap_mask(bars: Bars, gap_bars: float = GAP_BARS) -> NDArray[np.bool_]:
     """Return True, shape (N,), for every bar that follows its predecessor too late.
 
-    Too late is more than the usual (median) distance between bars.
+    Too late is more than `gap_bars` of the usual (median) distance between bars; of bars that do
+    not come by the clock, none is.
     """
-    step = np.diff(bars.time)
-    usual = np.median(step.astype(np.int64)) if len(step) else 0
-    return np.r_[False, step.astype(np.int64) > usual]
+    steps = np.diff(bars.time).astype(np.int64)
+    usual = usual_step(steps)
+    num_usual = int(np.count_nonzero(is_step(steps, usual)))
+    return np.r_[False, steps > gap_limit(usual, num_usual, len(steps), gap_bars)]

@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 
 import moola
 from moola.config.data import WindowRecipe
-from moola.data.bars import Bars
+from moola.data.bars import HIGHEST_PRICE, LOWEST_PRICE, Bars
 from moola.data.features import FEATURE_NAMES, features20
 from moola.data.labels import class_names, label_windows
+from moola.data.left_out import LeftOut
 from moola.data.user_labels import place_labels, read_label_file
-from moola.data.windows import WindowTimes, may_be_used, view_windows, window_starts
+from moola.data.windows import WindowTimes, choose_starts, may_be_used, view_windows
 from moola.errors import DataError
 from moola.hashing import sha256_files, sha256_json, write_json
 
 _SLICE_WINDOWS = 4096
+_FIXED_META = {("unlabeled_windows/v1", "btcusd_1h")}
 Progress = Callable[[int, int], None]
 
 
@@ -39,15 +41,15 @@ class Plan:
         Bars of each window, as rows of the source.
     y
         Labels, shape (n,), int64; None for an unlabelled set.
-    num_dropped
-        Windows of a label file that the recipe's rules exclude.
+    left_out
+        How many windows the recipe's rules exclude, by reason.
     sources
         Digest of every file that was read, by name.
     """
 
     times: WindowTimes
     y: NDArray[np.int64] | None
-    num_dropped: int
+    left_out: LeftOut
     sources: dict[str, str]
 
 
@@ -56,24 +58,26 @@ def plan_windows(bars: Bars, recipe: WindowRecipe, labels_folder: Path) -> Plan:
 
     Raises DataError if no window fits or a label file is malformed.
     """
-    y, num_dropped, sources = None, 0, {bars.name: bars.sha256}
+    y, sources = None, {bars.name: bars.sha256}
     if recipe.label == "file":
-        file = read_label_file(labels_folder / str(recipe.label_file))
+        file = read_label_file(labels_folder / str(recipe.label_file), recipe, bars.zone)
         starts, labels = place_labels(bars, recipe, file)
-        fit = may_be_used(bars, recipe, starts, labels.end + 1)
+        fit, left_out = may_be_used(bars, recipe, starts, labels.end + 1)
         if not fit.any():
-            raise DataError(f"no window of {file.name} may be used", remedy="Allow cross_gaps")
+            raise DataError(
+                f"no window of {file.name} may be used: {left_out.reasons_in_words}",
+                remedy=left_out.remedy,
+            )
         starts, y, end = starts[fit], labels.y[fit], labels.end[fit]
-        num_dropped = int((~fit).sum())
         sources[file.name] = file.sha256
     else:
-        starts = window_starts(bars, recipe)
+        starts, left_out = choose_starts(bars, recipe)
         end = starts + recipe.window_bars - 1
         if recipe.num_classes:
             labels = label_windows(bars, starts, recipe)
             y, end = labels.y, labels.end
     times = WindowTimes(first=starts, last=starts + recipe.window_bars - 1, label_end=end)
-    return Plan(times=times, y=y, num_dropped=num_dropped, sources=sources)
+    return Plan(times=times, y=y, left_out=left_out, sources=sources)
 
 
 def write_set(
@@ -90,11 +94,26 @@ def write_set(
     `report` is called with the windows done and their number.
     """
     plan = plan_windows(bars, recipe, labels_folder)
-    own = {"num_dropped": plan.num_dropped} if recipe.label == "file" else {}
     with SetWriter(folder, recipe) as writer:
         writer.append(Chunk(bars=bars, first_row=0, times=plan.times, y=plan.y), report=report)
-        writer.finish(source_sha256=bars.sha256, **own)
-    write_manifest(folder, name, recipe=recipe.to_dict(), sources=plan.sources)
+        writer.finish(source_sha256=bars.sha256, **counted(name, recipe, plan.left_out))
+    write_manifest(
+        folder, name,
+        recipe=recipe.to_dict(), sources=plan.sources, left_out=plan.left_out.to_dict(),
+    )  # fmt: skip
+
+
+def counted(name: str, recipe: WindowRecipe, left_out: LeftOut) -> dict[str, Any]:
+    """Return what ``meta.json`` says of the windows left out.
+
+    The default sets keep the bytes they have always had; their manifests have the counts.
+    """
+    own: dict[str, Any] = {}
+    if recipe.label == "file":
+        own["num_dropped"] = left_out.num_left_out
+    if left_out.num_left_out and (name, recipe.source) not in _FIXED_META:
+        own["left_out"] = left_out.to_dict()
+    return own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +153,18 @@ class SetWriter(ExitStack):
 
         `report` is called with the windows of the chunk that are done and their number.
         """
-        view = view_windows(chunk.bars.ohlc.astype(np.float32), self._recipe.window_bars)
+        with np.errstate(over="ignore"):
+            single = chunk.bars.ohlc.astype(np.float32)
+        view = view_windows(single, self._recipe.window_bars)
         starts = chunk.times.first
         for begin in range(0, len(starts), _SLICE_WINDOWS):
             X = np.ascontiguousarray(view[starts[begin : begin + _SLICE_WINDOWS]])
+            if not (X.min() > 0 and X.max() < np.inf):
+                raise DataError(
+                    f"{chunk.bars.name} holds prices that single precision does not hold",
+                    limit=f"{LOWEST_PRICE:g} to {HIGHEST_PRICE:g}",
+                    remedy="Scale the prices and ingest them again",
+                )
             self._handles["X_ohlc.npy"].write(X.data)
             if self._recipe.num_classes:
                 self._handles["X_feats20.npy"].write(features20(X).data)
@@ -156,23 +183,10 @@ class SetWriter(ExitStack):
     def finish(self, *, source_sha256: str, **own: Any) -> None:
         """Write the number of windows into the heads of the arrays, and ``meta.json``."""
         self._write_heads()
-        recipe = self._recipe
-        counts = dict(zip(class_names(recipe), self._tally.tolist(), strict=True))
-        meta = {
-            "T": recipe.window_bars,
-            "D_ohlc": 4,
-            "D_feats": len(FEATURE_NAMES) if recipe.num_classes else 0,
-            "K": recipe.num_classes,
-            "num_windows": self.num_windows,
-            "class_distribution": counts,
-            "feature_names": list(FEATURE_NAMES) if recipe.num_classes else [],
-            "horizon_bars": recipe.label_bars,
-            "step_bars": recipe.step_bars,
-            "source": recipe.source,
-            "source_sha256": source_sha256,
-            **own,
-        }
-        write_json(self._folder / "meta.json", meta)
+        set_meta(
+            self._folder, self._recipe, self._tally,
+            num_windows=self.num_windows, source_sha256=source_sha256, **own,
+        )  # fmt: skip
 
     def _write_heads(self) -> None:
         """Write the heads; their length does not depend on the number of windows."""
@@ -180,6 +194,33 @@ class SetWriter(ExitStack):
             header = {"descr": kind, "fortran_order": False, "shape": (self.num_windows, *shape)}
             self._handles[name].seek(0)
             np.lib.format.write_array_header_1_0(self._handles[name], header)
+
+
+def set_meta(
+    folder: Path,
+    recipe: WindowRecipe,
+    counts: NDArray[np.int64],
+    *,
+    num_windows: int,
+    source_sha256: str,
+    **own: Any,
+) -> None:
+    """Write ``meta.json``; `counts` are the windows of each class, shape (K,)."""
+    meta = {
+        "T": recipe.window_bars,
+        "D_ohlc": 4,
+        "D_feats": len(FEATURE_NAMES) if recipe.num_classes else 0,
+        "K": recipe.num_classes,
+        "num_windows": num_windows,
+        "class_distribution": dict(zip(class_names(recipe), counts.tolist(), strict=True)),
+        "feature_names": list(FEATURE_NAMES) if recipe.num_classes else [],
+        "horizon_bars": recipe.label_bars,
+        "step_bars": recipe.step_bars,
+        "source": recipe.source,
+        "source_sha256": source_sha256,
+        **own,
+    }
+    write_json(folder / "meta.json", meta)
 
 
 def _times_table(chunk: Chunk) -> pa.Table:

@@ -45,17 +45,6 @@ def bar_pair_keys(X_NTC: NDArray[np.float32]) -> NDArray[np.uint64]:
     return np.asarray(key)
 
 
-def row_keys(rows: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """Return a 64-bit key of each row's bits, shape (n,); rows that differ rarely share one."""
-    words = np.ascontiguousarray(rows, dtype=np.float64).view(np.uint64)
-    key = np.zeros(len(words), dtype=np.uint64)
-    for column in words.T:
-        key = (key ^ column) * _ODD[0]
-        key ^= key >> np.uint64(29)
-        key = key * _ODD[1]
-    return np.asarray(key ^ (key >> np.uint64(32)))
-
-
 def same_windows(
     X_NTC: NDArray[np.float32], parts: dict[str, NDArray[np.int64]], *, step: float | None = None
 ) -> list[tuple[str, int, str, int]]:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from moola.config.data import WindowRecipe, parse_utc
 from moola.data.bars import PRICE_COLUMNS, Bars, check_bars
-from moola.data.build import Chunk, Progress, SetWriter, write_manifest
+from moola.data.build import Chunk, Progress, SetWriter, counted, write_manifest
 from moola.data.labels import label_windows
+from moola.data.left_out import LeftOut
 from moola.data.windows import WindowTimes, may_be_used
 from moola.errors import DataError, one_line
 
@@ -51,6 +52,7 @@ class PartitionedBars:
         self.name = name
         self.chunk_bars = chunk_bars
         self.num_bars = 0
+        self.left_out = LeftOut(possible=0)
         self._digest = hashlib.sha256()
         try:
             found = ds.dataset(path, filesystem=filesystem, format="parquet", partitioning="hive")
@@ -100,7 +102,8 @@ class PartitionedBars:
         self, bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe, first_row: int
     ) -> Chunk:
         span = recipe.window_bars + recipe.label_bars
-        starts = starts[may_be_used(bars, recipe, starts, starts + span)]
+        fit, left_out = may_be_used(bars, recipe, starts, starts + span)
+        starts, self.left_out = starts[fit], self.left_out + left_out
         y, end = None, starts + recipe.window_bars - 1
         if recipe.num_classes and len(starts):
             labels = label_windows(bars, starts, recipe)
@@ -214,9 +217,16 @@ def write_partitioned_set(
                 writer.append(chunk)
                 report(writer.num_windows, writer.num_windows)
         if not writer.num_windows:
+            reasons = source.left_out.reasons_in_words
             raise DataError(
-                f"no window fits into {recipe.source} ({source.num_bars} bars)",
-                remedy="Widen start and end, shorten window_bars, or allow cross_gaps",
+                f"no window fits into {recipe.source} ({source.num_bars} bars)"
+                + f": {reasons}" * bool(reasons),
+                limit=f"{recipe.window_bars + recipe.label_bars} bars or more that may be used",
+                remedy=source.left_out.remedy if reasons else "Widen start and end",
             )
-        writer.finish(source_sha256=source.sha256)
-    write_manifest(folder, name, recipe=recipe.to_dict(), sources={recipe.source: source.sha256})
+        own = counted(name, recipe, source.left_out)
+        writer.finish(source_sha256=source.sha256, **own)
+    write_manifest(
+        folder, name, recipe=recipe.to_dict(), sources={recipe.source: source.sha256},
+        left_out=source.left_out.to_dict(),
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from moola.data.audit import audit_split
 from moola.data.audit_lineage import lineage_checks
 from moola.data.audit_synthetic import synthetic_checks
 from moola.data.audit_trail import AuditTrail, Check, CorpusClaim
+from moola.data.bars import num_bars
 from moola.data.build import Progress, user_name, write_set
 from moola.data.container import DataContainer, with_synthetic
+from moola.data.imported import UNPROVEN, ImportOptions, write_imported_set
+from moola.data.need import refuse_too_few
 from moola.data.partitioned import write_partitioned_set
 from moola.data.registry_layout import Layout
-from moola.data.sets import WindowSet
+from moola.data.registry_review import audit_any_split
+from moola.data.sets import WindowSet, read_set
 from moola.data.splits import (
     PARTS,
     Split,
@@ -159,6 +164,8 @@ class DataRegistry(Layout):
 
     def lineage(self, windows: WindowSet, *, with_features: bool = False) -> list[Check]:
         """Derive a set again from its source's bars and compare (see `lineage_checks`)."""
+        if windows.manifest.get("imported"):
+            return [Check(name="the set can be derived again", passed=True, detail=UNPROVEN)]
         self.fetch_bars(windows.source, required=False)
         if not (self.data_root / "bars" / f"{windows.source}.parquet").exists():
             detail = f"not compared: bars/{windows.source}.parquet is not in this registry"
@@ -187,6 +194,7 @@ class DataRegistry(Layout):
         Digest of every set and split by name.
         """
         sets, splits = load_recipes(recipes)
+        self.refuse_too_few(sets, splits)
         digests: dict[str, str] = {}
         for name, recipe in sets.items():
             report(name, "building")
@@ -195,6 +203,48 @@ class DataRegistry(Layout):
             report(f"splits/{name}", "building")
             digests[f"splits/{name}"] = self.build_split(name, split_recipe).digest()
         return digests
+
+    def refuse_too_few(
+        self, sets: Mapping[str, WindowRecipe], splits: Mapping[str, SplitRecipe]
+    ) -> None:
+        """Raise DataError if a source has fewer bars than a set to be built and its splits need."""
+        for name, recipe in sets.items():
+            path = self.data_root / "bars" / f"{recipe.source}.parquet"
+            if self.has_set(name):
+                continue
+            self.fetch_bars(recipe.source, required=False)
+            if path.is_file():
+                mine = {n: s for n, s in splits.items() if s.labeled == name}
+                refuse_too_few(name, recipe, mine, num_bars(path))
+
+    def remove(self, name: str) -> None:
+        """Remove a set or a split that nothing in the registry refers to.
+
+        Whether a run or a model version refers to it is not known here (see `moola.steps.data`).
+        Raises DataError if it does not exist or another set or split needs it.
+        """
+        is_split = name.startswith("splits/")
+        path = self.split_path(name) if is_split else self.folder(name)
+        if is_split:
+            self._root.fetch(f"splits/{path.name}", required=False)
+            if not path.is_file():
+                raise DataError(f"split {name} does not exist in {self.data_root}")
+        users = [u for u in self.names() if u != name and name in self._needs(u)]
+        if users:
+            raise DataError(
+                f"{name} is needed by {', '.join(users[:5])}", remedy="Remove those first"
+            )
+        self._root.remove(f"splits/{path.name}" if is_split else name)
+
+    def _needs(self, name: str) -> tuple[str, ...]:
+        """Return the sets and splits that one is made of."""
+        kind = name.partition("/")[0]
+        if kind == "splits":
+            return (self.read_split(name).labeled,)
+        if kind == "synthetic_cache":
+            made = self.load_synthetic(name)
+            return (made.labeled, f"splits/{made.split}")
+        return ()
 
     def build_set(
         self, name: str, recipe: WindowRecipe, *, report: Progress = lambda done, total: None
@@ -213,10 +263,32 @@ class DataRegistry(Layout):
         loaded = self.load_set(name)
         if loaded.recipe != recipe:
             raise DataError(
-                f"set {name} exists with another recipe",
-                remedy="Sets are immutable: use a new name",
+                f"set {name} exists with another recipe: {_differences(loaded.recipe, recipe)}",
+                remedy="Sets are immutable: use a new name, or `moola data remove` it first",
             )
         return loaded
+
+    def import_set(
+        self, name: str, windows: Path, rows: Path | None, options: ImportOptions
+    ) -> WindowSet:
+        """Store windows as they are (see `moola.data.imported`) and load them again.
+
+        Raises DataError if the name is taken or the windows cannot be used.
+        """
+        kind = "labeled_windows" if options.class_names else "unlabeled_windows"
+        name = qualified(name, kind)
+        folder = self.folder(name, must_exist=False)
+        if not name.startswith(f"{kind}/"):
+            raise DataError(
+                f"set {name} has {len(options.class_names)} classes", limit=f"{kind}/..."
+            )
+        if self.has_set(name):
+            raise DataError(f"set {name} exists", remedy="Sets are immutable: use a new name")
+        with atomic_folder(folder, overwrite=self._root.is_cache) as temporary:
+            write_imported_set(temporary, name, windows, rows, options)
+            read_set(name, temporary)
+        self._root.publish(name)
+        return self.load_set(name)
 
     def _write_set(self, folder: Path, name: str, recipe: WindowRecipe, report: Progress) -> None:
         """Write a set from a bar file or, where the source is a folder of them, in chunks."""
@@ -240,9 +312,16 @@ class DataRegistry(Layout):
         return split
 
     def save_split(self, split: Split | WalkForward) -> None:
-        """Write a split file under its name; raises DataError if another content stands there."""
+        """Write a split file under its name, if it passes its audit.
+
+        Raises DataError if another content stands there, and AuditError, with nothing stored, for a
+        split that `verify` would refuse.
+        """
         path = self.split_path(split.name)
         self._root.fetch(f"splits/{path.name}", required=False)
+        if not path.exists():
+            for trail in audit_any_split(self, split):
+                trail.require()
         write_split(path, split, user_name())
         self._root.publish(f"splits/{path.name}")
 
@@ -290,3 +369,11 @@ class DataRegistry(Layout):
                 limit=f"one of: {', '.join(known) or 'none made yet'}",
             )
         return self.load_synthetic(version)
+
+
+def _differences(stands: WindowRecipe, asked: WindowRecipe) -> str:
+    """Say which fields of two recipes differ."""
+    names = [
+        f.name for f in fields(WindowRecipe) if getattr(stands, f.name) != getattr(asked, f.name)
+    ]
+    return "; ".join(f"{n} {getattr(stands, n)!r}, asked {getattr(asked, n)!r}" for n in names)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moola.data.audit_synthetic import synthetic_checks
 from moola.data.audit_trail import AuditTrail, Check, CorpusClaim, name_windows
+from moola.data.imported import UNPROVEN
 from moola.data.splits import Split, WalkForward
 from moola.errors import AuditError, DataError
 
@@ -42,7 +43,7 @@ def verify(registry: DataRegistry, name: str) -> list[AuditTrail]:
     """
     kind = name.partition("/")[0]
     if kind == "splits":
-        return _verify_split(registry, name)
+        return audit_any_split(registry, registry.read_split(name))
     if kind == "synthetic_cache":
         made = registry.load_synthetic(name)
         labeled = registry.load_set(made.labeled)
@@ -171,8 +172,12 @@ def describe(registry: DataRegistry, name: str | None = None) -> dict[str, Any]:
         }
     found = registry.load_set(name)
     kept = ("T", "D_feats", "K", "num_windows", "class_distribution", "source", "step_bars")
+    left_out = {"windows": found.left_out.words} if found.left_out is not None else {}
+    if found.manifest.get("imported"):
+        left_out = {"windows": UNPROVEN}
     return {
         **{k: found.meta[k] for k in kept if k in found.meta},
+        **left_out,
         "first bar": str(found.clock[0, 0]),
         "last label ends": str(found.clock[:, 2].max()),
         "recipe": found.recipe.to_dict(),
@@ -182,8 +187,8 @@ def describe(registry: DataRegistry, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def _verify_split(registry: DataRegistry, name: str) -> list[AuditTrail]:
-    split = registry.read_split(name)
+def audit_any_split(registry: DataRegistry, split: Split | WalkForward) -> list[AuditTrail]:
+    """Audit a split, stored or not, or every fold of one, as thoroughly as it can be."""
     labeled = registry.load_set(split.labeled)
     if isinstance(split, WalkForward):
         return audit_folds(registry, labeled, split)
@@ -212,6 +217,8 @@ def _summary(registry: DataRegistry, name: str) -> dict[str, Any]:
         return {"name": name, "content": str(error), "sha256": ""}
     windows = facts.get("num_windows", facts.get("windows"))
     content = f"{windows} windows" if windows is not None else f"split of {facts['set']}"
+    if "num_windows" in facts and "left out" in str(facts.get("windows")):
+        content = facts["windows"]
     return {"name": name, "content": content, "sha256": facts["sha256"][:16]}
 
 

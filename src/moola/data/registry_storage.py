@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ class Root:
 
     def publish(self, path: str, *, replace: bool = False) -> None:
         """Store one file or one set where the registry stands."""
+
+    def remove(self, path: str) -> None:
+        """Remove one file or one set; a set loses its name first, so that none is half there."""
+        local = self.folder / path
+        if local.is_dir():
+            retired = local.with_name(f".{local.name}.{secrets.token_hex(4)}")
+            local.rename(retired)
+            shutil.rmtree(retired)
+        else:
+            local.unlink(missing_ok=True)
 
     def names(self, kinds: tuple[str, ...]) -> list[str]:
         """Return the names of sets (``kind/version``) and splits (``splits/name``), sorted."""
@@ -150,6 +161,15 @@ class RemoteRoot(Root):
         files = sorted(p.name for p in local.iterdir() if p.name != "manifest.json")
         for file in [*files, "manifest.json"]:
             self._upload(local / file, f"{path}/{file}")
+
+    def remove(self, path: str) -> None:
+        """Remove one file or one set, here and there; a set loses its manifest first."""
+        if self._info(path).type == fs.FileType.File:
+            self._call(self._fs.delete_file, f"{self._base}/{path}")
+        elif self._info(f"{path}/manifest.json").type == fs.FileType.File:
+            self._call(self._fs.delete_file, f"{self._base}/{path}/manifest.json")
+            self._call(self._fs.delete_dir, f"{self._base}/{path}")
+        super().remove(path)
 
     def names(self, kinds: tuple[str, ...]) -> list[str]:
         """Return the names of sets and splits that stand remotely, sorted."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from moola.config.data import WindowRecipe
 from moola.data.audit_trail import CorpusClaim
 from moola.data.labels import class_names
+from moola.data.left_out import LeftOut
 from moola.data.windows import WindowTimes
 from moola.errors import AuditError, DataError, one_line
 from moola.hashing import sha256_file, sha256_json
@@ -76,6 +77,12 @@ class WindowSet:
     def recipe(self) -> WindowRecipe:
         """The recipe the set was built by."""
         return WindowRecipe.from_mapping(self.manifest["recipe"])
+
+    @property
+    def left_out(self) -> LeftOut | None:
+        """How many windows the recipe left out; None for a set built before that was counted."""
+        stated = self.manifest.get("left_out")
+        return LeftOut.from_dict(stated) if isinstance(stated, dict) else None
 
     def claim(self) -> CorpusClaim:
         """State which bars the set covers, for the audit of whatever is trained on it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from moola.config.data import WindowRecipe
 from moola.data.bars import Bars
 from moola.data.labels import Labels
-from moola.errors import DataError
+from moola.errors import DataError, one_line
 from moola.hashing import sha256_file
+from moola.times import TimeReader
 
 _REMEDY = "Mend the label file and build under a new name"
 
@@ -44,11 +46,24 @@ class LabelFile:
     sha256: str
 
 
-def read_label_file(path: Path) -> LabelFile:
+def read_label_file(path: Path, recipe: WindowRecipe, zone: str | None) -> LabelFile:
     """Read the columns ``last_bar``, ``label`` and, if there, ``label_end`` (CSV or parquet).
 
-    Times without a zone are UTC. Raises DataError where a column is missing, a value is empty or
-    of the wrong kind, or a window is named twice.
+    Parameters
+    ----------
+    path
+        The file.
+    recipe
+        Says the names of the classes and, if it does, the zone of times that name none.
+    zone
+        Zone that the bars' own times were given, taken for times that name none; None refuses
+        those.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, a value is empty or of the wrong kind, a time cannot be read or
+        names no zone and none is known, or a window is named twice.
     """
     table = _read_table(path)
     absent = [c for c in ("last_bar", "label") if c not in table.column_names]
@@ -57,7 +72,7 @@ def read_label_file(path: Path) -> LabelFile:
             f"label file {path} has no column {', '.join(absent)}",
             limit="the columns last_bar and label, and label_end if known",
         )
-    last_bar = _times(path, table, "last_bar")
+    last_bar = _times(path, table, "last_bar", recipe, zone)
     order = np.argsort(last_bar, kind="stable")
     twice = np.flatnonzero(np.diff(last_bar[order]) == np.timedelta64(0))
     if len(twice):
@@ -65,17 +80,65 @@ def read_label_file(path: Path) -> LabelFile:
             f"label file {path} names the window ending {last_bar[order][twice[0]]} twice",
             remedy=_REMEDY,
         )
-    column = table["label"]
-    if not pa.types.is_integer(column.type) or column.null_count:
-        raise DataError(f"label file {path} holds labels of type {column.type}", limit="0, 1, ...")
-    ends = _times(path, table, "label_end")[order] if "label_end" in table.column_names else None
+    y = class_numbers(table["label"].combine_chunks(), recipe.class_names, f"label file {path}")
+    ends = None
+    if "label_end" in table.column_names:
+        ends = _times(path, table, "label_end", recipe, zone)[order]
     return LabelFile(
-        name=path.name,
-        last_bar=last_bar[order],
-        y=column.to_numpy().astype(np.int64)[order],
-        label_end=ends,
+        name=path.name, last_bar=last_bar[order], y=y[order], label_end=ends,
         sha256=sha256_file(path),
+    )  # fmt: skip
+
+
+def class_numbers(labels: pa.Array, names: Sequence[str], where: str) -> NDArray[np.int64]:
+    """Return labels as class numbers, shape (n,), int64.
+
+    Parameters
+    ----------
+    labels
+        Numbers of classes, as integers or as texts, or names of classes; one kind in a column.
+    names
+        Names of the classes 0, 1, ...
+    where
+        The file, for messages.
+
+    Raises
+    ------
+    DataError
+        If a label is empty, or neither a number nor a name.
+    """
+    kind = labels.type
+    text = pc.utf8_trim_whitespace(labels.cast(pa.string())) if _is_text(kind) else None
+    empty = np.asarray(labels.is_null() if text is None else pc.equal(text, "").fill_null(True))
+    if empty.any():
+        first, count = int(np.argmax(empty)), int(empty.sum())
+        raise DataError(
+            f"{where}: label is empty in row {first} ({count} such rows)",
+            limit=f"a class for each window: {', '.join(names)}",
+            remedy="Label these windows, or leave their rows out",
+        )
+    if pa.types.is_integer(kind):
+        return np.asarray(labels.cast(pa.int64()).to_numpy(zero_copy_only=False))
+    if text is None:
+        raise DataError(
+            f"{where} holds labels of type {kind}", limit="class numbers 0, 1, ... or class names"
+        )
+    known = pc.index_in(text, pa.array(list(names), pa.string()))
+    if not known.null_count:
+        return np.asarray(known.cast(pa.int64()))
+    numbers = pc.match_substring_regex(text, r"^-?\d{1,9}$")
+    if np.asarray(numbers).all():
+        return np.asarray(text.cast(pa.int64()))
+    strange = np.asarray(pc.and_(known.is_null(), pc.invert(numbers)))
+    row = int(np.argmax(strange if strange.any() else np.asarray(known.is_null())))
+    raise DataError(
+        f"{where}: label {text[row].as_py()!r} in row {row} is no class",
+        limit=f"all of them names ({', '.join(names)}) or all numbers from 0 to {len(names) - 1}",
     )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def place_labels(
@@ -110,30 +173,44 @@ def place_labels(
 
 
 def _read_table(path: Path) -> pa.Table:
+    """Read a table; the values of a CSV stay texts, so that nothing guesses what they are."""
     try:
         if path.suffix == ".parquet":
-            return pq.read_table(path)
-        return pa_csv.read_csv(path)
+            return _plain(pq.read_table(path))
+        columns = dict.fromkeys(("last_bar", "label", "label_end"), pa.string())
+        options = pa_csv.ConvertOptions(column_types=columns, strings_can_be_null=False)
+        return pa_csv.read_csv(path, convert_options=options)
     except FileNotFoundError:
         known = ", ".join(sorted(p.name for p in path.parent.glob("[!.]*"))) or "none"
         raise DataError(
             f"label file {path} does not exist", remedy=f"Label files there: {known}"
         ) from None
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"label file {path} cannot be read: {error}") from None
+        raise DataError(f"label file {path} cannot be read: {one_line(error)}") from None
 
 
-def _times(path: Path, table: pa.Table, column: str) -> NDArray[np.datetime64]:
-    values = table[column]
+def _plain(table: pa.Table) -> pa.Table:
+    """Return a table whose dictionaries are what they stand for."""
+    kinds = {f.name: f.type for f in table.schema if pa.types.is_dictionary(f.type)}
+    for name, kind in kinds.items():
+        column = table[name].cast(kind.value_type)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+def _times(
+    path: Path, table: pa.Table, column: str, recipe: WindowRecipe, zone: str | None
+) -> NDArray[np.datetime64]:
+    reader = TimeReader(zone=recipe.label_timezone, otherwise=zone, zone_option="label_timezone")
     try:
-        if pa.types.is_timestamp(values.type) and values.type.tz is None:
-            values = pc.assume_timezone(values.cast(pa.timestamp("us")), "UTC")
-        values = values.cast(pa.timestamp("us", tz="UTC"))
-    except pa.ArrowException as error:
-        raise DataError(f"label file {path}: {column} holds no times: {error}") from None
+        values = reader.read(table[column])
+    except DataError as error:
+        raise DataError(
+            f"label file {path}: {column}: {error.problem}", limit=error.limit, remedy=error.remedy
+        ) from None
     if values.null_count:
         raise DataError(f"label file {path}: {column} has {values.null_count} empty values")
-    return np.asarray(values.to_numpy(), dtype="datetime64[us]")
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype="datetime64[us]")
 
 
 def _rows_of(bars: Bars, file: LabelFile, time: NDArray[np.datetime64]) -> NDArray[np.int64]:

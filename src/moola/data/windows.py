@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moola.config.data import WindowRecipe, parse_utc
 from moola.data.bars import Bars, gap_mask, repeated_mask
+from moola.data.left_out import GAPS, OUTSIDE, REPEATED, LeftOut
 from moola.errors import BadInput, DataError
 
 
@@ -37,36 +38,63 @@ class WindowTimes:
 
 
 def window_starts(bars: Bars, recipe: WindowRecipe) -> NDArray[np.int64]:
-    """Return the row of each window's first bar, in time order, shape (n,).
+    """Return the row of each window's first bar, shape (n,) (see `choose_starts`)."""
+    return choose_starts(bars, recipe)[0]
+
+
+def choose_starts(bars: Bars, recipe: WindowRecipe) -> tuple[NDArray[np.int64], LeftOut]:
+    """Return the row of each window's first bar, in time order, shape (n,), and what is left out.
 
     A window, its label horizon included, lies whole between `recipe.start` and `recipe.end`,
-    touches no repeated block and, unless `recipe.cross_gaps`, spans no gap.
+    touches no repeated block and, unless `recipe.cross_gaps`, spans no gap. Raises DataError,
+    saying why, if no window is left.
     """
     span = recipe.window_bars + recipe.label_bars
     first = _row_at(bars, recipe.start, 0)
     last = _row_at(bars, recipe.end, len(bars))
     starts = np.arange(first, last - span + 1, recipe.step_bars, dtype=np.int64)
-    if len(starts):
-        starts = starts[may_be_used(bars, recipe, starts, starts + span)]
     if not len(starts):
+        raise _too_few(bars, recipe, last - first)
+    fit, left_out = may_be_used(bars, recipe, starts, starts + span)
+    if not fit.any():
         raise DataError(
-            f"no window of {span} bars fits into {bars.name} ({len(bars)} bars)",
-            remedy="Widen start and end, shorten window_bars, or allow cross_gaps",
+            f"no window of {span} bars fits into {bars.name} ({len(bars)} bars): all "
+            f"{left_out.possible:,} are left out for {left_out.reasons_in_words}",
+            remedy=left_out.remedy,
         )
-    return starts
+    return starts[fit], left_out
+
+
+def _too_few(bars: Bars, recipe: WindowRecipe, num: int) -> DataError:
+    span = recipe.window_bars + recipe.label_bars
+    bounded = f", of which {max(num, 0)} lie between start and end" if num < len(bars) else ""
+    return DataError(
+        f"no window of {span} bars fits into {bars.name} ({len(bars)} bars{bounded})",
+        limit=f"{span} bars or more: {recipe.window_bars} of the window, {recipe.label_bars} ahead",
+        remedy="Take more bars, or shorten window_bars" + " or widen start and end" * bool(bounded),
+    )
 
 
 def may_be_used(
     bars: Bars, recipe: WindowRecipe, begin: NDArray[np.int64], end: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Return whether each stretch of bars ``[begin, end)`` keeps the recipe's rules, shape (n,)."""
-    inside = (begin >= _row_at(bars, recipe.start, 0)) & (
-        end <= _row_at(bars, recipe.end, len(bars))
-    )
-    fit = inside & (_count(repeated_mask(bars), begin, end) == 0)
+) -> tuple[NDArray[np.bool_], LeftOut]:
+    """Return whether each stretch of bars ``[begin, end)`` keeps the rules, and what is left out.
+
+    The first has shape (n,).
+    """
+    faults = {
+        OUTSIDE: (begin < _row_at(bars, recipe.start, 0))
+        | (end > _row_at(bars, recipe.end, len(bars)))
+    }
+    if recipe.exclude_repeated:
+        faults[REPEATED] = _count(repeated_mask(bars), begin, end) > 0
     if not recipe.cross_gaps:
-        fit &= _count(gap_mask(bars), begin + 1, end) == 0
-    return fit
+        faults[GAPS] = _count(gap_mask(bars, recipe.gap_bars), begin + 1, end) > 0
+    fit, reasons = np.ones(len(begin), dtype=bool), {}
+    for reason, fault in faults.items():
+        reasons[reason] = int((fault & fit).sum())
+        fit &= ~fault
+    return fit, LeftOut(possible=len(begin), reasons=reasons)
 
 
 def cut_windows(bars: Bars, starts: NDArray[np.int64], window_bars: int) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ import pyarrow.dataset as pa_dataset
 from moola.config import names
 from moola.data.features import FEATURE_NAMES, features20
 from moola.data.registry import DataRegistry
+from moola.data.user_labels import class_numbers
 from moola.errors import DataError, one_line
 from moola.evaluation.drift import DriftReport, drift_report
 from moola.evaluation.metrics import compute_metrics
@@ -149,7 +150,7 @@ def _labelled(
     kept: pd.DataFrame, path: Path, scores: list[str]
 ) -> tuple[dict[str, float | None], int]:
     """Return the metrics of the served windows that a file has labels for, and their number."""
-    labels = _read_labels(path)
+    labels = _read_labels(path, scores)
     _refuse_twice(labels, f"labels file {path}", remedy="Keep one line of each")
     served = kept[kept.set_index(_KEY).index.isin(labels.set_index(_KEY).index)]
     _refuse_twice(
@@ -168,13 +169,20 @@ def _labelled(
     return dict(compute_metrics(y, joined[scores].to_numpy(dtype=np.float64))), len(joined)
 
 
-def _read_labels(path: Path) -> pd.DataFrame:
+def _read_labels(path: Path, scores: list[str]) -> pd.DataFrame:
+    """Read labels: numbers of classes or their names."""
+    names = [score.removeprefix("probability_") for score in scores]
     try:
         if path.suffix == ".parquet":
             labels = pd.read_parquet(path)
         else:
-            labels = pd.read_csv(path, dtype={"request_id": str}, keep_default_na=False)
+            texts = {"request_id": str, "label": str}
+            labels = pd.read_csv(path, dtype=texts, keep_default_na=False)
+        column = pa.array(labels["label"], from_pandas=True)
+        labels["label"] = class_numbers(column, names, f"labels file {path}")
         return labels[[*_KEY, "label"]].astype({"request_id": str, "row": np.int64})
+    except DataError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise DataError(
             f"labels file {path} cannot be read: {one_line(error)}",

@@ -13,9 +13,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from moola.data.bars import PRICE_COLUMNS
-from moola.data.ingest_formats import detect, is_parquet
-from moola.data.ingest_rows import IngestOptions, Tally, read_rows
+from moola.data.bars import PRICE_COLUMNS, gap_limit, is_step, usual_step
+from moola.data.ingest import IngestOptions, detect
+from moola.data.ingest.files import is_parquet
+from moola.data.ingest.rows import RowReader, Tally
 from moola.data.windows import view_windows
 from moola.errors import BadInput, ConfigError, DataError, one_line
 from moola.serving.inputs import windows_of
@@ -146,11 +147,12 @@ def _table_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, int]]:
 
 
 def _bar_windows(path: Path, window_bars: int, step: int, cross_gaps: bool) -> Iterator[Chunk]:
-    form, tally = detect(path), Tally()
+    options, tally = IngestOptions(), Tally()
+    reader = RowReader(path, *detect(path, options), options, tally)
     held_time = np.empty(0, dtype="datetime64[us]")
     held = np.empty((0, len(PRICE_COLUMNS)), dtype=np.float32)
-    first_row, usual = 0, None
-    for batch, _ in read_rows(path, form, IngestOptions(), tally):
+    first_row, longest = 0, None
+    for batch, _ in reader.batches():
         _refuse_faults(path, tally)
         time = np.r_[held_time, batch["timestamp"].to_numpy(zero_copy_only=False)]
         prices = np.column_stack([batch[p].to_numpy() for p in PRICE_COLUMNS]).astype(np.float32)
@@ -163,11 +165,12 @@ def _bar_windows(path: Path, window_bars: int, step: int, cross_gaps: bool) -> I
                 limit="bars in the order of time, oldest first",
                 remedy="Ingest it first: `moola data ingest`",
             )
-        if usual is None and len(distance):
-            usual = np.median(distance)
+        if longest is None and len(distance):
+            usual = usual_step(distance)
+            longest = gap_limit(usual, int(is_step(distance, usual).sum()), len(distance))
         starts = np.arange(-first_row % step, len(time) - window_bars + 1, step)
         if not cross_gaps and len(starts):
-            gaps = np.r_[0, 0, np.cumsum(distance > usual)]  # gaps before each bar
+            gaps = np.r_[0, 0, np.cumsum(distance > longest)]  # gaps before each bar
             starts = starts[gaps[starts + window_bars] == gaps[starts + 1]]
         every = view_windows(ohlc, window_bars) if len(starts) else ohlc
         for begin in range(0, len(starts), CHUNK_WINDOWS):
