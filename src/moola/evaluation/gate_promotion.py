@@ -9,12 +9,9 @@ from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
+from moola.evaluation.collapse import COLLAPSE_THRESHOLDS, answer_warnings, collapse_reasons
 from moola.evaluation.compare_result import PairedComparison
-from moola.evaluation.gate_baseline import (
-    COLLAPSE_THRESHOLDS,
-    best_constant_loss,
-    collapse_reasons,
-)
+from moola.evaluation.gate_baseline import best_constant_loss
 from moola.evaluation.gate_comparison import (
     compare,
     comparison_figures,
@@ -139,7 +136,9 @@ def gate_promotion(
     verdict, sentence = _decide(comparison, champion_name)
     if refusals:
         verdict = "failed"
-    reasons = [*refusals, sentence, reach(comparison, "log_loss"), _looks(num_looks, confidence)]
+    warnings = answer_warnings(y_test, proba_candidate, thresholds=limits)
+    reach_ = reach(comparison, "log_loss")
+    reasons = [*refusals, sentence, *warnings, reach_, _looks(num_looks, confidence)]
     figures = comparison_figures(comparison) | {
         "champion": champion_name,
         "metrics": first,
