@@ -18,6 +18,7 @@ COMPARISON = {
     "identical_predictions", "minimum_detectable", "p_values", "delta_log_loss", "delta_brier",
     "delta_accuracy", "delta_pr_auc", "delta_ece",
 }  # fmt: skip
+SLOW = {"delta_slow_constant", "log_loss_slow_constant", "num_stretches"}
 COMMON = {"confidence", "num_resamples", "min_effective_windows"}
 
 
@@ -156,13 +157,14 @@ def reports(y, weak, strong, **options):
 def test_the_documents_of_the_gates_that_compare(options):
     found = reports(*world(0.4, 1.0), **options)
     figures = {
-        1: COMPARISON | {"metrics", "ece_null"},
+        1: COMPARISON | SLOW | {"metrics", "ece_null"},
         2: {"controls", "holm_p", "winners"},
         4: COMPARISON | {"match_ratio_encoder", "num_mismatched", "schedule_proven"},
         5: COMPARISON | {"baseline", "trial"},
         6: COMPARISON,
         7: COMPARISON | {"best_member", "log_loss_members", "temperatures"},
         "promotion": COMPARISON
+        | SLOW
         | {"champion", "metrics", "metrics_champion", "log_loss_prior", "num_looks"},
     }
     thresholds = {

@@ -29,7 +29,7 @@ class Thresholds(Config):
     min_effective_windows_constant
         The same where the baseline is a constant (Gate 1, promotion over the class prior).
     min_predicted_share
-        Ratio of how often a class is predicted to how often it occurs that draws a warning below it.
+        Ratio of how often a class is predicted to how often it occurs; below it is a warning.
     min_probability_std
         Least standard deviation over windows of a predicted probability, within folds, for a class
         of share 1/2; for others in proportion to the standard deviation of its labels.

@@ -152,7 +152,7 @@ def paired_comparison(
                 min_effective_windows=min_effective_windows,
                 skewed=skewed and name in _SKEWED,
             )
-        deltas[name] = _delta(name, found, margins[name])
+        deltas[name] = delta_of(name, found, margins[name])
     answers = candidate.argmax(axis=1), baseline.argmax(axis=1)
     right, right_baseline = (answer == labels for answer in answers)
     only_candidate = int((right & ~right_baseline).sum())
@@ -251,7 +251,8 @@ def _differences(
     return found
 
 
-def _delta(name: str, found: BootstrapInterval | None, margin: float) -> Delta:
+def delta_of(name: str, found: BootstrapInterval | None, margin: float) -> Delta:
+    """Return what the interval of a metric's difference shows; None: the metric is undefined."""
     higher = HIGHER_IS_BETTER[name]
     low = high = None
     worst, best = -math.inf, math.inf

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import entropy
 
 from moola.config.evaluation import Thresholds
 from moola.evaluation.calibration import ece_null
@@ -18,7 +17,8 @@ from moola.evaluation.gate_comparison import (
 )
 from moola.evaluation.gate_report import GateReport, report
 from moola.evaluation.metrics import compute_metrics, undefined_reasons
-from moola.evaluation.predictions import clean_predictions, log_loss_per_window
+from moola.evaluation.predictions import clean_predictions
+from moola.evaluation.slow_constant import Knowledge, knowledge
 
 
 def gate_1_baseline(
@@ -29,7 +29,7 @@ def gate_1_baseline(
     block_length: int,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
-    """Gate 1: log-loss below the class prior's, its interval excluding 0, and no collapse.
+    """Gate 1: log-loss below the prior's and the best slow constant's beyond doubt; no collapse.
 
     Parameters
     ----------
@@ -48,8 +48,9 @@ def gate_1_baseline(
     -------
     GateReport
         ``failed`` where the model collapsed or is significantly worse than the prior;
-        ``inconclusive`` where the interval (corrected for skewness) holds 0, or where the best
-        constant in hindsight is as good. What the most probable class is worth is a warning.
+        ``inconclusive`` where the interval (corrected for skewness) holds 0, or that of the
+        difference to the best slowly varying constant in hindsight does. What the most probable
+        class is worth is a warning.
 
     Raises
     ------
@@ -64,6 +65,9 @@ def gate_1_baseline(
     delta = comparison.deltas["log_loss"]
     null = ece_null(matrix)
     figures = comparison_figures(comparison) | {"metrics": metrics}
+    slow = knowledge(y, proba, prior, block_length=block_length, thresholds=limits)
+    figures |= slow.figures()
+    figures["p_values"]["slow_constant"] = slow.delta.p_value
     figures["ece_null"] = {"mean": null.mean, "p95": null.p95}
     warnings = answer_warnings(y, proba, thresholds=limits)
     notes = [*warnings, *_ece_note(metrics["ece"], null.p95), reach(comparison, "log_loss")]
@@ -80,36 +84,33 @@ def gate_1_baseline(
         reasons = [
             f"log-loss cannot be told from the class prior's: {signed(comparison, 'log_loss')}"
         ]
-    doubts = _doubts(labels, matrix) if verdict == "passed" else []
-    if doubts:
-        verdict, reasons = "inconclusive", doubts + reasons
+    if verdict == "passed":
+        doubts = _doubts(labels, matrix, slow)
+        verdict = "inconclusive" if doubts else "passed"
+        reasons = [
+            *doubts,
+            *reasons,
+            *([] if doubts else [f"not luck of the base rate: {slow.text()}"]),
+        ]
     used = thresholds_used(limits, *COLLAPSE_THRESHOLDS)
     return report(1, verdict, reasons + notes, figures=figures, thresholds=used)
-
-
-def best_constant_loss(labels: NDArray[np.intp], num_classes: int) -> float:
-    """Return the log-loss of the windows' own class frequencies: no constant has a lower one."""
-    share = np.bincount(labels, minlength=num_classes) / labels.size
-    return float(entropy(share))
-
-
-def _doubts(labels: NDArray[np.intp], matrix: NDArray[np.float64]) -> list[str]:
-    """Say why a log-loss below the prior's is not yet knowledge."""
-    doubts = []
-    absent = undefined_reasons(labels, matrix).get("balanced_accuracy")
-    if absent:
-        doubts.append(f"{absent}, so its recall is not known")
-    loss = float(log_loss_per_window(labels, matrix).mean())
-    constant = best_constant_loss(labels, matrix.shape[1])
-    if not loss < constant:
-        doubts.append(
-            f"log-loss {loss:.4f} is not below that of the best constant, {constant:.4f}: "
-            "the gain over the prior is only a better guess of the class frequencies"
-        )
-    return doubts
 
 
 def _ece_note(ece: float | None, p95: float) -> list[str]:
     if ece is None or ece <= p95:
         return []
     return [f"probabilities are off: ECE {ece:.3f}, a calibrated model stays below {p95:.3f}"]
+
+
+def _doubts(labels: NDArray[np.intp], matrix: NDArray[np.float64], slow: Knowledge) -> list[str]:
+    """Say why a log-loss below the prior's is not yet knowledge."""
+    doubts = []
+    absent = undefined_reasons(labels, matrix).get("balanced_accuracy")
+    if absent:
+        doubts.append(f"{absent}, so its recall is not known")
+    if not slow.delta.superior:
+        doubts.append(
+            "the gain over the prior may be only a better guess of the class frequencies: "
+            f"{slow.text()}"
+        )
+    return doubts

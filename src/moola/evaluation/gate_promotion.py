@@ -11,7 +11,6 @@ from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
 from moola.evaluation.collapse import COLLAPSE_THRESHOLDS, answer_warnings, collapse_reasons
 from moola.evaluation.compare_result import PairedComparison
-from moola.evaluation.gate_baseline import best_constant_loss
 from moola.evaluation.gate_comparison import (
     compare,
     comparison_figures,
@@ -21,6 +20,7 @@ from moola.evaluation.gate_comparison import (
 )
 from moola.evaluation.gate_report import GateReport, report
 from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.slow_constant import Knowledge, best_constant_loss, knowledge
 
 CLASS_PRIOR = "class prior"
 REQUIRED_GATES = (0, 1, 2)
@@ -100,6 +100,8 @@ def gate_promotion(
         the champion's, or its log-loss is significantly above the champion's. ``passed`` where
         its log-loss is significantly below the champion's, or, against a real champion, not more
         than ``margin_log_loss`` above it (whole interval) and its ECE significantly lower.
+        Whatever the champion, its log-loss must
+        also be below that of the best slowly varying constant, by the interval, as in gate 1.
         ``inconclusive`` otherwise: Production stays. Against the class prior only "better" counts,
         since to be as good as no model is no merit.
 
@@ -133,7 +135,15 @@ def gate_promotion(
         *_prior_refusal(first["log_loss"], prior_loss),
         *collapse_reasons(y_test, proba_candidate, thresholds=limits),
     ]
-    verdict, sentence = _decide(comparison, champion_name)
+    slow = knowledge(
+        y_test,
+        proba_candidate,
+        None,
+        block_length=block_length,
+        thresholds=limits,
+        confidence=confidence,
+    )
+    verdict, sentence = _known(*_decide(comparison, champion_name), slow)
     if refusals:
         verdict = "failed"
     warnings = answer_warnings(y_test, proba_candidate, thresholds=limits)
@@ -145,6 +155,7 @@ def gate_promotion(
         "metrics_champion": second,
         "log_loss_prior": prior_loss,
         "num_looks": num_looks,
+        **slow.figures(),
     }
     used = thresholds_used(limits, "margin_log_loss", *COLLAPSE_THRESHOLDS)
     return report("promotion", verdict, reasons, figures=figures, thresholds=used)
@@ -189,6 +200,19 @@ def _decide(comparison: PairedComparison, champion: str) -> tuple[str, str]:
             f"within {margin} of {champion} and better calibrated: {text}; {calibration}",
         )
     return "inconclusive", f"not shown to be better than {champion}: {text}; {calibration}"
+
+
+def _known(verdict: str, sentence: str, slow: Knowledge) -> tuple[str, str]:
+    """Take a pass back where the gain may be only a better guess of the class frequencies."""
+    if verdict != "passed":
+        return verdict, sentence
+    if slow.delta.superior:
+        return "passed", f"{sentence}; {slow.text()}"
+    return (
+        "inconclusive",
+        "not shown to know more than how often each class occurs: the gain may be only a better "
+        f"guess of the class frequencies: {slow.text()}; {sentence}",
+    )
 
 
 def _prior_loss(
