@@ -31,7 +31,7 @@ def test_a_control_without_calibrated_probabilities_can_win_by_accuracy():
 
 
 def test_more_controls_take_more_to_win():
-    y, weak, rival, *others = world(0.5, 0.68, 0.4, 0.4, 0.4, 0.4, seed=0)
+    y, weak, rival, *others = world(0.5, 0.74, 0.4, 0.4, 0.4, 0.4, seed=0)
     alone = gate_2_control(y, weak, {"minirocket": rival}, **OPTIONS)
     crowd = {"minirocket": rival} | {f"control {i}": other for i, other in enumerate(others)}
     among = gate_2_control(y, weak, crowd, **OPTIONS)

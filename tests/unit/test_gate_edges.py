@@ -14,7 +14,8 @@ from moola.evaluation.gates import GateReport, deferral_reason, run_order
 from moola.evaluation.resampling import interval_from_draws
 
 COMPARISON = {
-    "num_windows", "block_length", "effective_windows", "confidence", "mcnemar_p",
+    "num_windows", "block_length", "effective_windows", "persistence", "horizons_apart",
+    "confidence", "mcnemar_p",
     "identical_predictions", "minimum_detectable", "p_values", "delta_log_loss", "delta_brier",
     "delta_accuracy", "delta_pr_auc", "delta_ece",
 }  # fmt: skip

@@ -236,7 +236,7 @@ def test_intervals_say_why_there_is_none():
     assert constant["balanced_accuracy"].reason == "the resamples do not vary"
     few = metric_intervals(y, np.tile([0.7, 0.3], (20, 1)), block_length=19)
     assert few["log_loss"].low is None
-    assert "worth 1.1 independent" in few["log_loss"].reason
+    assert "20 windows hold 1.1 blocks of 19 that share no bar" in few["log_loss"].reason
 
 
 def test_many_undefined_resamples_give_no_interval():

@@ -27,6 +27,7 @@ def gate_1_baseline(
     prior: ArrayLike,
     *,
     block_length: int,
+    horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
     """Gate 1: log-loss below the prior's and the best slow constant's beyond doubt; no collapse.
@@ -39,8 +40,8 @@ def gate_1_baseline(
         The model's probabilities, shape (n, K), averaged over seeds.
     prior
         For each window the class frequencies of its fold's train part, shape (n, K).
-    block_length
-        See `moola.evaluation.compare.block_length_from_overlap`.
+    block_length, horizons_apart
+        See `moola.evaluation.compare.paired_comparison`.
     thresholds
         Moola's own where None.
 
@@ -58,14 +59,24 @@ def gate_1_baseline(
         As `moola.evaluation.compare.paired_comparison`.
     """
     limits = thresholds or Thresholds.load()
-    comparison = compare(y, proba, prior, block_length=block_length, thresholds=limits, skewed=True)
+    comparison = compare(
+        y,
+        proba,
+        prior,
+        block_length=block_length,
+        horizons_apart=horizons_apart,
+        thresholds=limits,
+        skewed=True,
+    )
     labels, matrix = clean_predictions(y, proba)
     metrics = compute_metrics(labels, matrix)
     collapse = collapse_reasons(y, proba, prior, thresholds=limits)
     delta = comparison.deltas["log_loss"]
     null = ece_null(matrix)
     figures = comparison_figures(comparison) | {"metrics": metrics}
-    slow = knowledge(y, proba, prior, block_length=block_length, thresholds=limits)
+    slow = knowledge(
+        y, proba, prior, block_length=block_length, horizons_apart=horizons_apart, thresholds=limits
+    )
     figures |= slow.figures()
     figures["p_values"]["slow_constant"] = slow.delta.p_value
     figures["ece_null"] = {"mean": null.mean, "p95": null.p95}

@@ -20,6 +20,7 @@ def compare(
     thresholds: Thresholds,
     confidence: float | None = None,
     skewed: bool = False,
+    horizons_apart: bool = False,
 ) -> PairedComparison:
     """Return the paired comparison under the thresholds' resamples, confidence and margins.
 
@@ -42,6 +43,7 @@ def compare(
         },
         min_effective_windows=least,
         skewed=skewed,
+        horizons_apart=horizons_apart,
     )
 
 
@@ -51,6 +53,8 @@ def comparison_figures(comparison: PairedComparison) -> dict[str, Any]:
         "num_windows": comparison.num_windows,
         "block_length": comparison.block_length,
         "effective_windows": comparison.effective_windows,
+        "persistence": comparison.persistence,
+        "horizons_apart": comparison.horizons_apart,
         "confidence": comparison.confidence,
         "mcnemar_p": comparison.mcnemar_p,
         "identical_predictions": comparison.identical_predictions,

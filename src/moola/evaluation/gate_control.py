@@ -27,6 +27,7 @@ def gate_2_control(
     controls: Mapping[str, ArrayLike],
     *,
     block_length: int,
+    horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
     """Gate 2: no control (MiniRocket, logistic regression) is significantly better.
@@ -37,7 +38,7 @@ def gate_2_control(
         Labels, shape (n,), and the candidate's probabilities, shape (n, K).
     controls
         Probabilities of each control on the same windows, by name.
-    block_length, thresholds
+    block_length, horizons_apart, thresholds
         As `gate_1_baseline`.
 
     Returns
@@ -60,7 +61,14 @@ def gate_2_control(
         )
     limits = thresholds or Thresholds.load()
     found = {
-        name: compare(y, proba, control, block_length=block_length, thresholds=limits)
+        name: compare(
+            y,
+            proba,
+            control,
+            block_length=block_length,
+            horizons_apart=horizons_apart,
+            thresholds=limits,
+        )
         for name, control in controls.items()
     }
     raw = {

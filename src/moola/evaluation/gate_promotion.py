@@ -64,6 +64,7 @@ def gate_promotion(
     uses_encoder: bool,
     uses_synthetic: bool,
     block_length: int,
+    horizons_apart: bool = False,
     prior: ArrayLike | None = None,
     num_looks: int = 1,
     thresholds: Thresholds | None = None,
@@ -81,8 +82,8 @@ def gate_promotion(
         Shown in the reasons; ``"class prior"`` (`CLASS_PRIOR`) selects the stricter rule.
     gate_verdicts, uses_encoder, uses_synthetic
         As `promotion_prerequisites`.
-    block_length
-        See `moola.evaluation.compare.block_length_from_overlap`.
+    block_length, horizons_apart
+        See `moola.evaluation.compare.paired_comparison`.
     prior
         Class frequencies of the train part, shape (n, K). Where None, those of the test windows
         themselves: the best constant in hindsight, which is harder to beat.
@@ -124,6 +125,7 @@ def gate_promotion(
         proba_candidate,
         proba_champion,
         block_length=block_length,
+        horizons_apart=horizons_apart,
         thresholds=limits,
         confidence=confidence,
         skewed=champion_name == CLASS_PRIOR,
@@ -140,6 +142,7 @@ def gate_promotion(
         proba_candidate,
         None,
         block_length=block_length,
+        horizons_apart=horizons_apart,
         thresholds=limits,
         confidence=confidence,
     )

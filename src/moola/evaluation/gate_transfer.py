@@ -31,6 +31,7 @@ def gate_4_transfer(
     load_report: Mapping[str, Any],
     schedule_proof: Mapping[str, Any],
     block_length: int,
+    horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
     """Gate 4: the encoder was loaded, trained as scheduled, and helps.
@@ -45,7 +46,7 @@ def gate_4_transfer(
         ``match_ratio_encoder`` (0 to 1) and ``num_mismatched``.
     schedule_proof
         ``proven`` and, where it is false, ``reasons``.
-    block_length, thresholds
+    block_length, horizons_apart, thresholds
         As `gate_1_baseline`.
 
     Returns
@@ -64,7 +65,12 @@ def gate_4_transfer(
     """
     limits = thresholds or Thresholds.load()
     comparison = compare(
-        y, proba_transfer, proba_scratch, block_length=block_length, thresholds=limits
+        y,
+        proba_transfer,
+        proba_scratch,
+        block_length=block_length,
+        horizons_apart=horizons_apart,
+        thresholds=limits,
     )
     unproven = _load_faults(load_report, limits) + _schedule_faults(schedule_proof)
     figures = comparison_figures(comparison) | {

@@ -17,10 +17,11 @@ from scipy.stats import entropy
 
 from moola.config.evaluation import Thresholds
 from moola.evaluation.collapse import folds_of
-from moola.evaluation.compare import delta_of
+from moola.evaluation.compare import delta_of, measured_block_of, skewness_of_mean
 from moola.evaluation.compare_result import Delta
+from moola.evaluation.mean_interval import mean_interval
 from moola.evaluation.predictions import clean_predictions, log_loss_per_window
-from moola.evaluation.resampling import interval_from_draws, resample_counts
+from moola.evaluation.resampling import resample_counts
 
 MIN_STRETCH_WINDOWS = 40
 SLOW_CONSTANT = "the best slowly varying constant"
@@ -73,6 +74,7 @@ def knowledge(
     *,
     block_length: int,
     thresholds: Thresholds,
+    horizons_apart: bool = False,
     confidence: float | None = None,
 ) -> Knowledge:
     """Compare a forecast with the best slowly varying constant.
@@ -84,8 +86,8 @@ def knowledge(
     prior
         Class frequencies of each window's fold, shape (n, K); windows with equal rows belong to
         one fold. None: one fold.
-    block_length
-        Windows per resampling block; a stretch is no shorter.
+    block_length, horizons_apart
+        As `moola.evaluation.compare.paired_comparison`; a stretch is no shorter than a block.
     thresholds
         Give resamples and limits.
     confidence
@@ -106,17 +108,18 @@ def knowledge(
     constant = slow_constant_loss(labels, stretch)
     values = log_loss_per_window(labels, matrix) - constant
     counts = resample_counts(
-        labels.size, block_length=block_length, num_resamples=thresholds.num_resamples
+        labels.size,
+        block_length=max(block_length, measured_block_of(values)),
+        num_resamples=thresholds.num_resamples,
     )
     least = max(thresholds.min_effective_windows, thresholds.min_effective_windows_constant)
-    interval = interval_from_draws(
-        float(values.mean()),
-        counts @ values / labels.size,
-        num_windows=labels.size,
+    interval = mean_interval(
+        values,
         block_length=block_length,
+        horizons_apart=horizons_apart,
         confidence=thresholds.confidence if confidence is None else confidence,
         min_effective_windows=least,
-        skewed=True,
+        skewness=skewness_of_mean(values, counts),
     )
     return Knowledge(
         delta=delta_of("log_loss", interval, thresholds.margin_log_loss),

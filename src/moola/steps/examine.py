@@ -24,7 +24,7 @@ from moola.promotion.evidence import Evidence
 from moola.promotion.ledger import Ledger
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
-from moola.steps.calibrate import block_length_of
+from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate
 from moola.training.crossval import class_frequencies
 
@@ -80,7 +80,7 @@ class Examiner:
                 champion_name=CLASS_PRIOR if champion is None else f"version {champion}",
                 gate_verdicts=verdicts,
                 **uses,
-                block_length=block_length_of(data.metadata, len(data.y_test)),
+                **overlap_of(data.labeled.times, data.split.test),
                 prior=prior,
                 num_looks=num_looks,
                 thresholds=self.limits,

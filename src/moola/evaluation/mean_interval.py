@@ -1,0 +1,107 @@
+"""The interval of a mean of dependent values; verdicts rest on it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moola.evaluation.dependence import (
+    num_lags,
+    persistence,
+    reference,
+    remembering_windows,
+    variance_of_mean,
+)
+from moola.evaluation.resampling import (
+    MIN_EFFECTIVE_WINDOWS,
+    BootstrapInterval,
+    check_confidence,
+    no_interval,
+    quantile_reached,
+    reach_of,
+)
+
+
+def mean_interval(
+    values: NDArray[np.float64],
+    *,
+    block_length: int,
+    horizons_apart: bool = False,
+    confidence: float = 0.95,
+    min_effective_windows: float = MIN_EFFECTIVE_WINDOWS,
+    skewness: float = 0.0,
+) -> BootstrapInterval:
+    """Return the interval of the mean of values that remember each other.
+
+    Parameters
+    ----------
+    values
+        In time order, shape (n,), n at least 10.
+    block_length
+        Windows that share bars.
+    horizons_apart
+        Every label is known before the next window is answered. Differences of losses are then
+        unpredictable up to what is measured, and sharing bars alone forbids no verdict.
+    confidence
+        Two-sided, in (0, 1).
+    min_effective_windows
+        Least number of windows that share no bar (unless `horizons_apart`), and least number of
+        independent values that the measured persistence leaves (never more than
+        `MIN_EFFECTIVE_WINDOWS` of these).
+    skewness
+        Of the mean: the interval reaches farther on its side, see
+        `moola.evaluation.resampling.interval_from_draws`.
+
+    Returns
+    -------
+    BootstrapInterval
+        `low` and `high` are None with a reason where no verdict can be given.
+
+    Raises
+    ------
+    BadInput
+        If `confidence` is not inside (0, 1).
+    """
+    check_confidence(confidence)
+    n, estimate, persisting = values.size, float(values.mean()), persistence(values)
+    if float(np.ptp(values)) <= 1e-12 * max(1.0, abs(estimate)):
+        return no_interval(estimate, 0, "the differences do not vary")
+    reason = _too_few(n, block_length, horizons_apart, persisting, min_effective_windows)
+    if reason is not None:
+        return no_interval(estimate, 0, reason)
+    lags = num_lags(n, block_length, persisting)
+    law = reference(n, lags, persisting)
+    error = math.sqrt(float(variance_of_mean(values, lags))) * law.scale
+    quantile = law.quantile(confidence)
+    towards = math.copysign(1.0, -estimate) * skewness
+    return BootstrapInterval(
+        estimate=estimate,
+        low=estimate - reach_of(quantile, -skewness) * error,
+        high=estimate + reach_of(quantile, skewness) * error,
+        standard_error=error,
+        p_value=law.tail(quantile_reached(abs(estimate) / error, towards)),
+        minimum_detectable=law.detectable(quantile) * error,
+        num_undefined=0,
+        reason=None,
+    )
+
+
+def _too_few(
+    n: int, block_length: int, horizons_apart: bool, persisting: float, least: float
+) -> str | None:
+    """Say why so few windows allow no verdict; None where they do."""
+    apart = n / block_length
+    if not horizons_apart and apart < least:
+        return (
+            f"{n} windows hold {apart:.1f} blocks of {block_length} that share no bar; "
+            f"at least {least:g} are needed"
+        )
+    left, least = remembering_windows(n, persisting), min(least, MIN_EFFECTIVE_WINDOWS)
+    if left < least:
+        return (
+            f"neighbouring windows' values may correlate by {persisting:.2f}, which leaves {n} "
+            f"windows worth {left:.1f} independent ones; at least {least:g} are needed"
+        )
+    return None
