@@ -170,7 +170,7 @@ def test_the_documents_of_the_gates_that_compare(options):
     }
     thresholds = {
         1: COMMON | COLLAPSE,
-        2: COMMON,
+        2: COMMON | {"margin_log_loss"},
         4: COMMON | {"min_match_ratio", "max_mismatched"},
         5: COMMON | {"max_accuracy_loss"},
         6: COMMON,
