@@ -100,7 +100,7 @@ def test_too_few_effective_windows_conclude_nothing_and_reach_nothing():
         assert delta.low is None
         assert delta.high is None
         assert delta.p_value is None
-        assert "20 windows hold 1.1 blocks of 19 that share no bar" in delta.reason
+        assert "20 windows hold 1.1 blocks of 19" in delta.reason
         assert delta.minimum_detectable is None
         concluded = (delta.superior, delta.inferior, delta.non_inferior, delta.equivalent)
         assert concluded == (False,) * 4

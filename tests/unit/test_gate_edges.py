@@ -181,7 +181,7 @@ def test_the_documents_of_the_gates_that_compare(options):
         assert (report.gate, report.verdict) == (gate, "passed")
         assert set(report.figures) == figures[gate], gate
         assert set(report.thresholds) == thresholds[gate], gate
-        assert any("240 windows, worth about 120 independent ones" in r for r in report.reasons)
+        assert any("240 windows, 120 blocks that share no bar" in r for r in report.reasons)
     assert set(found[1].figures["ece_null"]) == {"mean", "p95"}
     assert set(found[1].figures["delta_log_loss"]) == {"estimate", "low", "high"}
     assert set(found[2].figures["controls"]["minirocket"]) == COMPARISON
@@ -342,3 +342,18 @@ def test_a_candidate_that_collapses_under_the_given_thresholds_is_not_promoted()
     found = gates.gate_promotion(y, strong, weak, **PROMOTION, block_length=2, thresholds=strict)
     assert found.verdict == "failed"
     assert "(at least 0.599), nearly a constant" in found.reasons[0]
+
+
+def test_where_no_verdict_is_possible_no_detectable_difference_is_promised():
+    y, weak, strong = world(0.4, 1.6, n=60)
+    found = gates.gate_6_simple(y, strong, weak, block_length=19, thresholds=LIMITS)
+    assert found.verdict == "inconclusive"
+    assert found.figures["minimum_detectable"]["log_loss"] is None
+    assert found.reasons[-1] == (
+        "60 windows, 3 blocks that share no bar; no log-loss difference of any size can be found "
+        "here: 60 windows hold 3.2 blocks of 19 that share no bar; at least 4 are needed"
+    )
+    known = gates.gate_6_simple(
+        y, strong, weak, block_length=19, horizons_apart=True, thresholds=LIMITS
+    )
+    assert known.verdict == "passed"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moola.config.evaluation import Thresholds
-from moola.evaluation.calibration import ece_null
+from moola.evaluation.calibration import ece_null, surprise_persistence
 from moola.evaluation.collapse import COLLAPSE_THRESHOLDS, answer_warnings, collapse_reasons
 from moola.evaluation.gate_comparison import (
     compare,
@@ -72,7 +72,7 @@ def gate_1_baseline(
     metrics = compute_metrics(labels, matrix)
     collapse = collapse_reasons(y, proba, prior, thresholds=limits)
     delta = comparison.deltas["log_loss"]
-    null = ece_null(matrix)
+    null = ece_null(matrix, persisting=surprise_persistence(labels, matrix))
     figures = comparison_figures(comparison) | {"metrics": metrics}
     slow = knowledge(
         y, proba, prior, block_length=block_length, horizons_apart=horizons_apart, thresholds=limits

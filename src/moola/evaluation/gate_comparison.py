@@ -84,10 +84,16 @@ def signed(comparison: PairedComparison, metric: str) -> str:
 
 def reach(comparison: PairedComparison, metric: str) -> str:
     """Say how many windows the verdict rests on and how small a difference they can show."""
-    detectable = comparison.minimum_detectable[metric]
-    smallest = f"{detectable:.3g}" if detectable else "unknown"
-    name = metric.replace("_", "-")
+    delta, name = comparison.deltas[metric], metric.replace("_", "-")
+    blocks = f"{comparison.num_windows} windows, {_blocks(comparison.effective_windows)}"
+    if delta.minimum_detectable is None:
+        return f"{blocks}; no {name} difference of any size can be found here: {delta.reason}"
     return (
-        f"{comparison.num_windows} windows, worth about {comparison.effective_windows:.0f} "
-        f"independent ones; smallest {name} difference found with 80 % power: {smallest}"
+        f"{blocks}; smallest {name} difference found with 80 % power: "
+        f"{delta.minimum_detectable:.3g}"
     )
+
+
+def _blocks(effective: float) -> str:
+    whole = max(1, round(effective))
+    return f"{whole} block{'s' if whole > 1 else ''} that share no bar"

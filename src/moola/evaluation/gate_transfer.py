@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
-from moola.evaluation.calibration import ece_null
+from moola.evaluation.calibration import ece_null, surprise_persistence
 from moola.evaluation.compare_result import PairedComparison
 from moola.evaluation.gate_comparison import (
     compare,
@@ -118,7 +118,8 @@ def _transfer_verdict(comparison: PairedComparison, ece_up: bool) -> tuple[str, 
 
 def _ece_up(y: ArrayLike, proba: ArrayLike, comparison: PairedComparison) -> bool:
     ece = compute_metrics(y, proba)["ece"]
-    return comparison.deltas["ece"].inferior and (ece is None or ece > ece_null(proba).p95)
+    null = ece_null(proba, persisting=surprise_persistence(y, proba))
+    return comparison.deltas["ece"].inferior and (ece is None or ece > null.p95)
 
 
 def _load_faults(load_report: Mapping[str, Any], limits: Thresholds) -> list[str]:

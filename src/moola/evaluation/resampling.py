@@ -169,13 +169,13 @@ def interval_from_draws(
     error = float(np.std(defined, ddof=1)) * float(np.sqrt(spread / (spread - 1.0)))
     quantile = float(student_t.ppf(0.5 + confidence / 2.0, spread - 1.0))
     detectable = (quantile + float(student_t.ppf(_POWER, spread - 1.0))) * error
-    if effective < min_effective_windows:
-        reason = (
-            f"{num_windows} windows hold {effective:.1f} blocks of {block_length} that share no "
-            f"bar; at least {min_effective_windows:g} are needed"
-        )
-    elif error <= 1e-12 * max(1.0, abs(estimate)):
+    if error <= 1e-12 * max(1.0, abs(estimate)):
         reason = "the resamples do not vary"
+    elif effective < min_effective_windows:
+        reason = (
+            f"{num_windows} windows hold {effective:.1f} blocks of {block_length}; "
+            f"at least {min_effective_windows:g} are needed"
+        )
     if reason is not None:
         return no_interval(estimate, num_undefined, reason)
     skewness = float(skew(defined)) if skewed else 0.0
