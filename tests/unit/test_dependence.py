@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.signal import lfilter
+from scipy.stats import skew
 from scipy.stats import t as student_t
 
 from moola.data.windows import WindowTimes
@@ -13,9 +14,11 @@ from moola.evaluation.dependence import (
     num_lags,
     persistence,
     reference,
+    skewness_of_mean,
     variance_of_mean,
 )
 from moola.evaluation.mean_interval import mean_interval
+from moola.evaluation.resampling import resample_counts
 from moola.steps.calibrate import overlap_of
 
 
@@ -136,3 +139,27 @@ def test_a_comparison_takes_the_larger_of_both():
     assert found.effective_windows == pytest.approx(200 / 3)
     found = paired_comparison(y, first, second, block_length=45, num_resamples=200)
     assert found.block_length == 45
+
+
+def test_skewness_of_the_mean_is_that_of_its_resamples():
+    values = np.random.default_rng(0).exponential(size=120)
+    for block in (1, 5, 20):
+        counts = resample_counts(120, block_length=block, num_resamples=20_000)
+        drawn = float(skew(counts @ values / 120))
+        assert skewness_of_mean(values, block) == pytest.approx(drawn, abs=0.05)
+    assert skewness_of_mean(np.full(30, 0.1), 3) == 0.0
+
+
+@pytest.mark.medium
+def test_the_power_stated_is_the_power_there_is():
+    """Of 20 windows whose horizons lie apart, and of 200."""
+    rng = np.random.default_rng(6)
+    for n, effect in ((20, 0.8), (200, 0.2)):
+        found = [
+            mean_interval(values, block_length=19, horizons_apart=True, effects=(effect,))
+            for values in rng.standard_normal((600, n)) - effect
+        ]
+        judged = [one for one in found if one.high is not None]
+        shown = np.mean([one.high < 0 for one in judged])
+        assert shown == pytest.approx(np.mean([one.power[effect] for one in judged]), abs=0.06)
+        assert shown > 0.5

@@ -15,9 +15,8 @@ from moola.evaluation.resampling import interval_from_draws
 
 COMPARISON = {
     "num_windows", "block_length", "effective_windows", "persistence", "horizons_apart",
-    "confidence", "mcnemar_p",
-    "identical_predictions", "minimum_detectable", "p_values", "delta_log_loss", "delta_brier",
-    "delta_accuracy", "delta_pr_auc", "delta_ece",
+    "confidence", "mcnemar_p", "identical_predictions", "minimum_detectable", "power", "p_values",
+    "delta_log_loss", "delta_brier", "delta_accuracy", "delta_pr_auc", "delta_ece",
 }  # fmt: skip
 SLOW = {"delta_slow_constant", "log_loss_slow_constant", "num_stretches"}
 COMMON = {"confidence", "num_resamples", "min_effective_windows"}
@@ -357,3 +356,17 @@ def test_where_no_verdict_is_possible_no_detectable_difference_is_promised():
         y, strong, weak, block_length=19, horizons_apart=True, thresholds=LIMITS
     )
     assert known.verdict == "passed"
+
+
+def test_every_report_states_its_power_for_this_n():
+    y, weak, strong = world(0.4, 1.0)
+    found = gates.gate_6_simple(y, strong, weak, **OPTIONS)
+    table = found.figures["power"]["log_loss"]
+    assert list(table) == ["0.01", "0.02", "0.05", "0.1"]
+    assert 0.025 < table["0.01"] < table["0.02"] < table["0.05"] < table["0.1"] <= 1.0
+    said = ", ".join(f"{size} in {power:.0%}" for size, power in table.items())
+    assert (
+        f"of such windows a true log-loss difference of {said} would show it" in found.reasons[-1]
+    )
+    none = gates.gate_6_simple(y, strong, weak, block_length=100, thresholds=LIMITS)
+    assert none.figures["power"] == {}

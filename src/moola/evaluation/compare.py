@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import skew
 
 from moola.errors import BadInput
 from moola.evaluation.compare_result import Delta, PairedComparison
@@ -45,6 +44,10 @@ HIGHER_IS_BETTER = {
     "accuracy": True,
     "pr_auc": True,
     "ece": False,
+}
+EFFECTS: Mapping[str, tuple[float, ...]] = {
+    "log_loss": (0.01, 0.02, 0.05, 0.1),
+    "accuracy": (0.02, 0.05, 0.1),
 }
 _SAME = 1e-6
 _LOSSES = ("log_loss", "brier")
@@ -161,7 +164,8 @@ def paired_comparison(
             horizons_apart=horizons_apart,
             confidence=confidence,
             min_effective_windows=min_effective_windows,
-            skewness=skewness_of_mean(values, counts) if skewed and name in _LOSSES else 0.0,
+            skewed=skewed and name in _LOSSES,
+            effects=EFFECTS.get(name, ()),
         )
         deltas[name] = delta_of(name, found, margins[name])
     for name, (estimate, draws) in _differences(labels, candidate, baseline, counts).items():
@@ -199,12 +203,6 @@ def paired_comparison(
 def measured_block_of(values: NDArray[np.float64]) -> int:
     """Return the windows a block must hold by what `values`, in time order, remember."""
     return measured_block(persistence(values), values.size)
-
-
-def skewness_of_mean(values: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
-    """Return the skewness of the mean of `values` over resamples, 0 where it does not vary."""
-    draws = counts @ values / values.size
-    return float(skew(draws)) if float(np.ptp(draws)) > _SAME * abs(float(draws[0])) else 0.0
 
 
 def mcnemar_exact(num_only_first: int, num_only_second: int) -> float:
@@ -305,6 +303,7 @@ def delta_of(name: str, found: BootstrapInterval | None, margin: float) -> Delta
         high=high,
         p_value=None if found is None else found.p_value,
         minimum_detectable=None if found is None else found.minimum_detectable,
+        power={} if found is None else {f"{size:g}": p for size, p in found.power.items()},
         margin=margin,
         higher_is_better=higher,
         superior=worst > 0,

@@ -23,6 +23,9 @@ class Delta:
     minimum_detectable
         Size of a true difference that would be found with a power of 80 % at this n; None where
         there is no interval.
+    power
+        How often a true difference of this size would be found at this n, by size; for log-loss
+        (of a better candidate) and accuracy, empty where there is no interval.
     margin
         Difference small enough not to matter.
     higher_is_better
@@ -44,6 +47,7 @@ class Delta:
     high: float | None
     p_value: float | None
     minimum_detectable: float | None
+    power: dict[str, float]
     margin: float
     higher_is_better: bool
     superior: bool

@@ -13,7 +13,8 @@ itself uncertain, and too small where values remember.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -107,6 +108,32 @@ def variance_of_mean(values: Floats, lags: int) -> Floats:
     return found
 
 
+def skewness_of_mean(values: Floats, block: int) -> float:
+    """Return the skewness that the mean of `values` has where blocks of them are resampled.
+
+    Parameters
+    ----------
+    values
+        In time order, shape (n,).
+    block
+        Windows of a circular block, at least 1; cut to n / 4.
+
+    Returns
+    -------
+    float
+        In closed form; 0 where the blocks do not vary.
+    """
+    n = values.size
+    length = min(block, max(1, n // 4))
+    around = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[: length - 1]]))])
+    means = (around[length:] - around[:-length]) / length
+    centred = means - means.mean()
+    spread = float(np.mean(centred**2))
+    if not spread > (1e-9 * float(np.abs(values).max(initial=0.0))) ** 2:
+        return 0.0
+    return float(np.mean(centred**3)) / spread**1.5 / math.sqrt(n / length)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reference:
     """How a mean over its standard error is distributed where nothing is to be found.
@@ -121,6 +148,7 @@ class Reference:
 
     scale: float
     ratios: Floats
+    _known: dict[tuple[float, ...], float] = field(default_factory=dict, repr=False, compare=False)
 
     def tail(self, distance: float) -> float:
         """Return the two-sided probability of a mean beyond `distance` standard errors."""
@@ -129,7 +157,7 @@ class Reference:
     def quantile(self, confidence: float) -> float:
         """Return the standard errors that hold a mean with this two-sided probability."""
         wrong = 1.0 - confidence
-        return float(brentq(lambda at: self.tail(at) - wrong, 0.0, _FARTHEST, xtol=1e-9))
+        return self._solved((confidence,), lambda at: self.tail(at) - wrong)
 
     def power(self, effect: float, quantile: float) -> float:
         """Return how often a true mean of `effect` standard errors is found beyond `quantile`."""
@@ -137,7 +165,13 @@ class Reference:
 
     def detectable(self, quantile: float, power: float = 0.8) -> float:
         """Return the true mean, in standard errors, that is found with this power."""
-        return float(brentq(lambda at: self.power(at, quantile) - power, 0.0, _FARTHEST))
+        return self._solved((quantile, power), lambda at: self.power(at, quantile) - power)
+
+    def _solved(self, key: tuple[float, ...], gap: Callable[[float], float]) -> float:
+        """Return where `gap` is 0, remembered by `key`: many windows ask for the same."""
+        if key not in self._known:
+            self._known[key] = float(brentq(gap, 0.0, _FARTHEST, xtol=1e-9))
+        return self._known[key]
 
 
 def reference(num_windows: int, lags: int, persisting: float) -> Reference:

@@ -59,6 +59,7 @@ def comparison_figures(comparison: PairedComparison) -> dict[str, Any]:
         "mcnemar_p": comparison.mcnemar_p,
         "identical_predictions": comparison.identical_predictions,
         "minimum_detectable": comparison.minimum_detectable,
+        "power": {name: delta.power for name, delta in comparison.deltas.items() if delta.power},
         "p_values": {name: delta.p_value for name, delta in comparison.deltas.items()},
     }
     return figures | {
@@ -88,9 +89,10 @@ def reach(comparison: PairedComparison, metric: str) -> str:
     blocks = f"{comparison.num_windows} windows, {_blocks(comparison.effective_windows)}"
     if delta.minimum_detectable is None:
         return f"{blocks}; no {name} difference of any size can be found here: {delta.reason}"
+    found = ", ".join(f"{size} in {power:.0%}" for size, power in delta.power.items())
     return (
-        f"{blocks}; smallest {name} difference found with 80 % power: "
-        f"{delta.minimum_detectable:.3g}"
+        f"{blocks}; of such windows a true {name} difference of {found} would show it; "
+        f"smallest {name} difference found with 80 % power: {delta.minimum_detectable:.3g}"
     )
 
 

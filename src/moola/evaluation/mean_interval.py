@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moola.evaluation.dependence import (
+    measured_block,
     num_lags,
     persistence,
     reference,
     remembering_windows,
+    skewness_of_mean,
     variance_of_mean,
 )
 from moola.evaluation.resampling import (
@@ -31,7 +34,8 @@ def mean_interval(
     horizons_apart: bool = False,
     confidence: float = 0.95,
     min_effective_windows: float = MIN_EFFECTIVE_WINDOWS,
-    skewness: float = 0.0,
+    skewed: bool = False,
+    effects: Sequence[float] = (),
 ) -> BootstrapInterval:
     """Return the interval of the mean of values that remember each other.
 
@@ -50,9 +54,11 @@ def mean_interval(
         Least number of windows that share no bar (unless `horizons_apart`), and least number of
         independent values that the measured persistence leaves (never more than
         `MIN_EFFECTIVE_WINDOWS` of these).
-    skewness
-        Of the mean: the interval reaches farther on its side, see
+    skewed
+        Reach farther on the side of the longer tail, see
         `moola.evaluation.resampling.interval_from_draws`.
+    effects
+        Sizes of a true mean, the power to find which is stated, on the side of `estimate` below 0.
 
     Returns
     -------
@@ -75,6 +81,8 @@ def mean_interval(
     law = reference(n, lags, persisting)
     error = math.sqrt(float(variance_of_mean(values, lags))) * law.scale
     quantile = law.quantile(confidence)
+    block = max(block_length, measured_block(persisting, n))
+    skewness = skewness_of_mean(values, block) if skewed else 0.0
     towards = math.copysign(1.0, -estimate) * skewness
     return BootstrapInterval(
         estimate=estimate,
@@ -85,6 +93,7 @@ def mean_interval(
         minimum_detectable=law.detectable(quantile) * error,
         num_undefined=0,
         reason=None,
+        power={size: law.power(size / error, reach_of(quantile, skewness)) for size in effects},
     )
 
 

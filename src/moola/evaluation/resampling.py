@@ -10,7 +10,8 @@ freedom, where ``m = n / block_length`` is the number of blocks (`docs/gates.md`
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -48,6 +49,9 @@ class BootstrapInterval:
         Resamples left out because the statistic was undefined in them.
     reason
         Why there is no interval; None where there is one.
+    power
+        How often a true value of this size would be found at this n, by size; empty where there is
+        no interval or no size was asked for.
     """
 
     estimate: float
@@ -58,6 +62,7 @@ class BootstrapInterval:
     minimum_detectable: float | None
     num_undefined: int
     reason: str | None
+    power: Mapping[float, float] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=4)

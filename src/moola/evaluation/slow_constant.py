@@ -17,11 +17,10 @@ from scipy.stats import entropy
 
 from moola.config.evaluation import Thresholds
 from moola.evaluation.collapse import folds_of
-from moola.evaluation.compare import delta_of, measured_block_of, skewness_of_mean
+from moola.evaluation.compare import delta_of
 from moola.evaluation.compare_result import Delta
 from moola.evaluation.mean_interval import mean_interval
 from moola.evaluation.predictions import clean_predictions, log_loss_per_window
-from moola.evaluation.resampling import resample_counts
 
 MIN_STRETCH_WINDOWS = 40
 SLOW_CONSTANT = "the best slowly varying constant"
@@ -89,7 +88,7 @@ def knowledge(
     block_length, horizons_apart
         As `moola.evaluation.compare.paired_comparison`; a stretch is no shorter than a block.
     thresholds
-        Give resamples and limits.
+        Give the limits.
     confidence
         Two-sided; the thresholds' where None.
 
@@ -107,11 +106,6 @@ def knowledge(
     stretch = stretches(folds_of(prior, labels.size), block_length)
     constant = slow_constant_loss(labels, stretch)
     values = log_loss_per_window(labels, matrix) - constant
-    counts = resample_counts(
-        labels.size,
-        block_length=max(block_length, measured_block_of(values)),
-        num_resamples=thresholds.num_resamples,
-    )
     least = max(thresholds.min_effective_windows, thresholds.min_effective_windows_constant)
     interval = mean_interval(
         values,
@@ -119,7 +113,7 @@ def knowledge(
         horizons_apart=horizons_apart,
         confidence=thresholds.confidence if confidence is None else confidence,
         min_effective_windows=least,
-        skewness=skewness_of_mean(values, counts),
+        skewed=True,
     )
     return Knowledge(
         delta=delta_of("log_loss", interval, thresholds.margin_log_loss),
