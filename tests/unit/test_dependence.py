@@ -17,7 +17,7 @@ from moola.evaluation.dependence import (
     skewness_of_mean,
     variance_of_mean,
 )
-from moola.evaluation.mean_interval import mean_interval
+from moola.evaluation.mean_interval import constant_confidence, mean_interval
 from moola.evaluation.resampling import resample_counts
 from moola.steps.calibrate import overlap_of
 
@@ -163,3 +163,13 @@ def test_the_power_stated_is_the_power_there_is():
         shown = np.mean([one.high < 0 for one in judged])
         assert shown == pytest.approx(np.mean([one.power[effect] for one in judged]), abs=0.06)
         assert shown > 0.5
+
+
+def test_few_blocks_against_a_constant_need_more_confidence():
+    def asked(n, block):
+        return constant_confidence(0.95, n / block, block, 10.0)
+
+    assert asked(20, 1) == 0.95
+    assert asked(775, 19) == 0.95
+    assert asked(190, 19) == pytest.approx(0.975)
+    assert asked(20, 19) == asked(60, 19) == pytest.approx(0.99)

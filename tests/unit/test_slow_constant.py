@@ -81,7 +81,7 @@ def test_the_constant_s_optimism_is_given_back():
 
 def test_one_class_in_a_stretch_costs_nothing_and_is_no_error():
     y = np.repeat([0, 1], 40)
-    assert slow_constant_loss(y, np.repeat([0, 1], 40)).tolist() == [0.0] * 80
+    np.testing.assert_allclose(slow_constant_loss(y, np.repeat([0, 1], 40)), 0.0, atol=1e-12)
     found = knowledge(y, two(np.where(y == 1, 0.9, 0.1)), None, block_length=1, thresholds=LIMITS)
     assert found.num_stretches == 2
     assert found.delta.estimate > 0

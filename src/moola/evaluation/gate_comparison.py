@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
 from moola.evaluation.compare import paired_comparison
 from moola.evaluation.compare_result import PairedComparison
+from moola.evaluation.mean_interval import constant_confidence
 
 
 def compare(
@@ -25,18 +27,20 @@ def compare(
     """Return the paired comparison under the thresholds' resamples, confidence and margins.
 
     `skewed` says that the baseline is a constant: the intervals are corrected for skewness, and
-    more effective windows are needed.
+    more effective windows, or more confidence, are needed.
     """
-    least = thresholds.min_effective_windows
+    least, asked = thresholds.min_effective_windows, confidence or thresholds.confidence
     if skewed:
-        least = max(least, thresholds.min_effective_windows_constant)
+        enough = thresholds.min_effective_windows_constant
+        least = max(least, enough)
+        asked = constant_confidence(asked, len(np.asarray(y)) / block_length, block_length, enough)
     return paired_comparison(
         y,
         candidate,
         baseline,
         block_length=block_length,
         num_resamples=thresholds.num_resamples,
-        confidence=thresholds.confidence if confidence is None else confidence,
+        confidence=asked,
         margin={
             "log_loss": thresholds.margin_log_loss,
             "accuracy": thresholds.max_accuracy_loss,

@@ -97,6 +97,34 @@ def mean_interval(
     )
 
 
+def constant_confidence(
+    confidence: float, blocks: float, block_length: int, enough: float
+) -> float:
+    """Return the confidence of a comparison with a constant by few blocks that share no bar.
+
+    The loss of an overconfident model is skewed, and where windows share bars its great errors
+    come together: a sample without one shows no skewness that could be corrected. So the
+    probability to be wrong shrinks with the blocks, from twice `enough` down, to a fifth at most.
+
+    Parameters
+    ----------
+    confidence
+        Two-sided, asked for.
+    blocks, block_length
+        Blocks that share no bar, and windows of each; windows that share none are left alone.
+    enough
+        ``min_effective_windows_constant``.
+
+    Returns
+    -------
+    float
+        At least `confidence`.
+    """
+    if block_length == 1:
+        return confidence
+    return 1.0 - (1.0 - confidence) * min(1.0, max(0.2, blocks / (2.0 * enough)))
+
+
 def _too_few(
     n: int, block_length: int, horizons_apart: bool, persisting: float, least: float
 ) -> str | None:

@@ -5,10 +5,13 @@ and markets drift. So what a model must beat is not one constant but the best *s
 each fold is cut into stretches of windows, and in each the rival answers the stretch's own class
 frequencies. It knows what nobody can know in advance; a constant fitted to n windows looks better
 by (K - 1) / (2 n) nats than the true frequencies would (Miller 1955), and that is given back.
+Labels that remember their neighbours are worth fewer: n is divided by how many, as measured inside
+the stretches, and stretches are long enough to be worth 20 of them.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +22,12 @@ from moola.config.evaluation import Thresholds
 from moola.evaluation.collapse import folds_of
 from moola.evaluation.compare import delta_of
 from moola.evaluation.compare_result import Delta
-from moola.evaluation.mean_interval import mean_interval
+from moola.evaluation.mean_interval import constant_confidence, mean_interval
 from moola.evaluation.predictions import clean_predictions, log_loss_per_window
 
 MIN_STRETCH_WINDOWS = 40
+_WORTH = 20  # independent labels a stretch must be worth
+_MOST_MEMORY = 0.9
 SLOW_CONSTANT = "the best slowly varying constant"
 
 
@@ -103,16 +108,19 @@ def knowledge(
         On predictions no metric should be computed from, or n below 10.
     """
     labels, matrix = clean_predictions(y, proba)
-    stretch = stretches(folds_of(prior, labels.size), block_length)
-    constant = slow_constant_loss(labels, stretch)
+    fold = folds_of(prior, labels.size)
+    repeats = label_repeats(labels, stretches(fold, block_length))
+    stretch = stretches(fold, max(block_length, math.ceil(_WORTH * repeats)))
+    constant = slow_constant_loss(labels, stretch, repeats)
     values = log_loss_per_window(labels, matrix) - constant
-    least = max(thresholds.min_effective_windows, thresholds.min_effective_windows_constant)
+    enough = thresholds.min_effective_windows_constant
+    asked = thresholds.confidence if confidence is None else confidence
     interval = mean_interval(
         values,
         block_length=block_length,
         horizons_apart=horizons_apart,
-        confidence=thresholds.confidence if confidence is None else confidence,
-        min_effective_windows=least,
+        confidence=constant_confidence(asked, labels.size / block_length, block_length, enough),
+        min_effective_windows=max(thresholds.min_effective_windows, enough),
         skewed=True,
     )
     return Knowledge(
@@ -148,8 +156,44 @@ def stretches(fold: NDArray[np.intp], block_length: int) -> NDArray[np.intp]:
     return found
 
 
-def slow_constant_loss(labels: NDArray[np.intp], stretch: NDArray[np.intp]) -> NDArray[np.float64]:
+def label_repeats(labels: NDArray[np.intp], stretch: NDArray[np.intp]) -> float:
+    """Return how many labels in a row are worth one independent label, at least 1.
+
+    Parameters
+    ----------
+    labels
+        Class indices, shape (n,), in time order.
+    stretch
+        Stretch of each window, shape (n,): what drifts from one to the next is no memory.
+
+    Returns
+    -------
+    float
+        ``(1 + r) / (1 - r)`` with the first autocorrelation r inside stretches, over all classes,
+        corrected for its bias.
+    """
+    target = np.eye(int(labels.max()) + 1)[labels]
+    size = np.bincount(stretch).astype(np.float64)
+    mean = np.stack([np.bincount(stretch, weights=column) for column in target.T], axis=1)
+    centred = target - (mean / size[:, None])[stretch]
+    inside = stretch[1:] == stretch[:-1]
+    power = float((centred**2).sum())
+    if not power > 0.0:
+        return 1.0
+    raw = float((centred[1:] * centred[:-1]).sum(axis=1)[inside].sum()) / power
+    mended = raw + (1.0 + 3.0 * raw) / float(size.mean())
+    within = min(max(mended, 0.0), _MOST_MEMORY)
+    return (1.0 + within) / (1.0 - within)
+
+
+def slow_constant_loss(
+    labels: NDArray[np.intp], stretch: NDArray[np.intp], repeats: float = 1.0
+) -> NDArray[np.float64]:
     """Return the log-loss of each stretch's own class frequencies, optimism given back.
+
+    In each stretch the mean is that of its own frequencies. How the windows lie around it is taken
+    from the frequencies of all windows: fitted to a few dozen, the stretch's own would swing from
+    window to window for no reason, and hide what a model knows.
 
     Parameters
     ----------
@@ -157,18 +201,21 @@ def slow_constant_loss(labels: NDArray[np.intp], stretch: NDArray[np.intp]) -> N
         Class indices, shape (n,).
     stretch
         Stretch of each window, shape (n,).
+    repeats
+        As `label_repeats`.
 
     Returns
     -------
     ndarray
         Nats, shape (n,).
     """
-    loss = np.empty(labels.size)
+    share = np.bincount(labels) / labels.size
+    loss = -np.log(share[labels])
     for index in np.unique(stretch):
         rows = stretch == index
         count = np.bincount(labels[rows]).astype(np.float64)
-        optimism = (np.count_nonzero(count) - 1.0) / (2.0 * count.sum())
-        loss[rows] = optimism - np.log(count[labels[rows]] / count.sum())
+        optimism = repeats * (np.count_nonzero(count) - 1.0) / (2.0 * count.sum())
+        loss[rows] += float(entropy(count)) + optimism - loss[rows].mean()
     return loss
 
 
