@@ -5,7 +5,12 @@ import pytest
 from gates_kit import LIMITS
 
 from moola.evaluation.gates import CLASS_PRIOR, gate_1_baseline, gate_promotion
-from moola.evaluation.slow_constant import knowledge, slow_constant_loss, stretches
+from moola.evaluation.slow_constant import (
+    knowledge,
+    label_repeats,
+    slow_constant_loss,
+    stretches,
+)
 
 PASSED = dict.fromkeys(range(8), "passed")
 
@@ -86,3 +91,23 @@ def test_one_class_in_a_stretch_costs_nothing_and_is_no_error():
     assert found.num_stretches == 2
     assert found.delta.estimate > 0
     assert not found.delta.superior
+
+
+def test_labels_that_remember_are_worth_fewer_and_drift_is_no_memory():
+    rng = np.random.default_rng(1)
+    stretch = np.repeat(np.arange(20), 40)
+    free = rng.integers(0, 2, 800)
+    assert label_repeats(free, stretch) < 1.2
+    assert label_repeats(np.repeat(free[:200], 4), stretch) == pytest.approx(4, abs=0.7)
+    drifting = (rng.random(800) < np.linspace(0.2, 0.8, 800)).astype(int)
+    assert label_repeats(drifting, stretch) < 1.2
+    assert label_repeats(np.zeros(80, int), np.repeat([0, 1], 40)) == 1.0
+
+
+def test_memory_of_labels_does_not_hide_what_a_model_knows():
+    rng = np.random.default_rng(2)
+    y = np.repeat(rng.integers(0, 2, 200), 4)
+    p = 1 / (1 + np.exp(-(0.6 * (2 * y - 1) + rng.standard_normal(800))))
+    found = knowledge(y, two(p), None, block_length=1, thresholds=LIMITS)
+    assert found.num_stretches <= 12  # 20 of at least 40 windows without memory
+    assert found.delta.superior

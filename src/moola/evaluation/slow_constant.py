@@ -27,7 +27,7 @@ from moola.evaluation.predictions import clean_predictions, log_loss_per_window
 
 MIN_STRETCH_WINDOWS = 40
 _WORTH = 20  # independent labels a stretch must be worth
-_MOST_MEMORY = 0.9
+_FARTHEST_LABEL = 20
 SLOW_CONSTANT = "the best slowly varying constant"
 
 
@@ -169,21 +169,22 @@ def label_repeats(labels: NDArray[np.intp], stretch: NDArray[np.intp]) -> float:
     Returns
     -------
     float
-        ``(1 + r) / (1 - r)`` with the first autocorrelation r inside stretches, over all classes,
-        corrected for its bias.
+        ``1 + 2 (r1 + r2 + ...)`` with the autocorrelations inside stretches, over all classes, up
+        to the first that is not above 0 (Geyer 1992).
     """
     target = np.eye(int(labels.max()) + 1)[labels]
     size = np.bincount(stretch).astype(np.float64)
     mean = np.stack([np.bincount(stretch, weights=column) for column in target.T], axis=1)
     centred = target - (mean / size[:, None])[stretch]
-    inside = stretch[1:] == stretch[:-1]
     power = float((centred**2).sum())
-    if not power > 0.0:
-        return 1.0
-    raw = float((centred[1:] * centred[:-1]).sum(axis=1)[inside].sum()) / power
-    mended = raw + (1.0 + 3.0 * raw) / float(size.mean())
-    within = min(max(mended, 0.0), _MOST_MEMORY)
-    return (1.0 + within) / (1.0 - within)
+    found = 1.0
+    for lag in range(1, min(_FARTHEST_LABEL, labels.size)):
+        inside = stretch[lag:] == stretch[:-lag]
+        shared = float((centred[lag:] * centred[:-lag]).sum(axis=1)[inside].sum())
+        if not shared > 0.0:
+            break
+        found += 2.0 * shared / power
+    return found
 
 
 def slow_constant_loss(
