@@ -376,6 +376,7 @@ def accuracy_at(gain: float) -> float:
 def render(found: dict, args: argparse.Namespace) -> str:
     """Return the Markdown tables: per cent, with the exact 95 % interval of the rate."""
     lines = [f"{args.reps} repetitions of what should not pass, {args.power_reps} of what should."]
+    lines += highest(found, args)
     for kind, rows in (("null", NULLS), ("power", POWERS)):
         title = "should not happen (limit 5 %)" if kind == "null" else "should happen (power)"
         for overlap in args.overlaps:
@@ -390,6 +391,22 @@ def render(found: dict, args: argparse.Namespace) -> str:
                     rates = [rate(c[0][key], c[1]) if c else "" for c in cells]
                     lines.append(f"| {label} | " + " | ".join(rates) + " |")
     return "\n".join(lines) + "\n"
+
+
+def highest(found: dict, args: argparse.Namespace) -> list[str]:
+    """Return a table of the highest rate over all AR(1), by windows and n."""
+    columns = [(overlap, n) for overlap in args.overlaps for n in args.sizes]
+    lines = ["", "**Passes that should not happen, the highest over all AR(1)**", ""]
+    lines += ["| | " + " | ".join(f"{overlap}, {n}" for overlap, n in columns) + " |"]
+    lines += ["|---|" + "---|" * len(columns)]
+    for key, label in NULLS.items():
+        cells = []
+        for overlap, n in columns:
+            known = [found.get(("null", overlap, phi, n)) for phi in args.phis]
+            hits = [(counter[key], reps) for counter, reps in filter(None, known)]
+            cells.append(rate(*max(hits)) if hits else "")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def rate(hits: int, total: int) -> str:

@@ -171,5 +171,5 @@ def test_few_blocks_against_a_constant_need_more_confidence():
 
     assert asked(20, 1) == 0.95
     assert asked(775, 19) == 0.95
-    assert asked(190, 19) == pytest.approx(0.975)
+    assert asked(380, 19) == pytest.approx(0.975)
     assert asked(20, 19) == asked(60, 19) == pytest.approx(0.99)

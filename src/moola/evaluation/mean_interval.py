@@ -104,7 +104,7 @@ def constant_confidence(
 
     The loss of an overconfident model is skewed, and where windows share bars its great errors
     come together: a sample without one shows no skewness that could be corrected. So the
-    probability to be wrong shrinks with the blocks, from twice `enough` down, to a fifth at most.
+    probability to be wrong shrinks with the blocks, from four times `enough` down, to a fifth at most.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def constant_confidence(
     """
     if block_length == 1:
         return confidence
-    return 1.0 - (1.0 - confidence) * min(1.0, max(0.2, blocks / (2.0 * enough)))
+    return 1.0 - (1.0 - confidence) * min(1.0, max(0.2, blocks / (4.0 * enough)))
 
 
 def _too_few(
