@@ -33,7 +33,7 @@ from moola.data.sets import WindowSet
 from moola.data.splits import WalkForward
 from moola.evaluation.metrics import metric_intervals
 from moola.models import REGISTRY, ModelRegistry
-from moola.steps.calibrate import block_length_of
+from moola.steps.calibrate import overlap_of
 from moola.training.crossval import Trainee, walk_forward_predictions
 from moola.training.finetune import finetune
 from moola.training.launchers import LocalLauncher
@@ -84,7 +84,7 @@ def quality(
                 cache=cache,
                 launcher=LocalLauncher(jobs=jobs),
             )[name]
-            block = block_length_of(labeled.meta, len(predictions.y))
+            block = overlap_of(labeled.times, predictions.rows)["block_length"]
             if "prior" not in rows:
                 rows["prior"] = measured(predictions.y, predictions.prior, block)
             rows[name] = measured(predictions.y, predictions.proba, block)

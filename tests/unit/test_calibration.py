@@ -7,8 +7,8 @@ import pytest
 
 from moola.errors import BadInput
 from moola.evaluation.binning import assign_bins, default_num_bins, errors_from_sums
-from moola.evaluation.calibration import calibration_bins, ece_null
-from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.calibration import calibration_bands, calibration_bins, ece_null
+from moola.evaluation.metrics import compute_metrics, metric_intervals
 from moola.evaluation.temperature import apply_temperature, fit_temperature
 
 
@@ -160,3 +160,31 @@ def test_a_temperature_is_a_positive_number(value):
 def test_bins_refuse(options):
     with pytest.raises(BadInput):
         calibration_bins(*calibrated(30), **options)
+
+
+def test_a_calibrated_model_stays_in_the_null_band_and_one_that_is_not_leaves_it():
+    """The interval of the bootstrap lay wholly above 0 in half of these cases."""
+    rng = np.random.default_rng(4)
+    outside = dict.fromkeys(("ece", "ece_equal_width_10", "mce"), 0)
+    for _ in range(60):
+        p = rng.uniform(0.2, 0.8, 300)
+        y = (rng.random(300) < p).astype(int)
+        found = metric_intervals(y, np.column_stack([1 - p, p]), block_length=1, num_resamples=100)
+        for name in outside:
+            assert (found[name].kind, found[name].low) == ("null band", 0.0)
+            outside[name] += found[name].estimate > found[name].high
+        assert found["log_loss"].kind == "interval"
+    assert max(outside.values()) <= 8  # 5 % of 60, and chance
+    off = np.clip(p + np.where(p > 0.5, 0.18, -0.18), 0.01, 0.99)
+    found = metric_intervals(y, np.column_stack([1 - off, off]), block_length=1)["ece"]
+    assert found.estimate > found.high
+
+
+def test_surprises_that_remember_widen_the_band():
+    p = np.full(400, 0.7) + np.linspace(-0.15, 0.15, 400)
+    proba = np.column_stack([1 - p, p])
+    assert ece_null(proba, persisting=0.8).p95 > 1.5 * ece_null(proba).p95
+    long = np.sin(np.arange(400) / 20) > -0.6  # right and wrong in stretches
+    short = np.random.default_rng(0).permutation(long)
+    bands = [calibration_bands(right.astype(int), proba)["ece"] for right in (long, short)]
+    assert bands[0] > 1.5 * bands[1]

@@ -12,7 +12,7 @@ from moola.evaluation.gate_report import GateReport, blocked, report
 
 
 def gate(number: int, p: float | None, verdict: str = "passed", **more: Any) -> GateReport:
-    figures = {"p_values": {"log_loss": p, "brier": p, **more}}
+    figures = {"p_values": {"log_loss": p, "brier": p, "slow_constant": p, **more}}
     return report(number, verdict, ("log-loss is below: -0.02",), figures=figures)
 
 
@@ -35,6 +35,14 @@ def test_the_best_of_three_needs_more_than_the_only_one() -> None:
 def test_holm_steps_down_where_others_are_beyond_doubt() -> None:
     (found,) = holm_over_candidates([gate(6, 0.04)], {"2": [gate(6, 1e-6)]})
     assert (found.verdict, found.figures["holm_p"]) == ("passed", pytest.approx(0.04))
+
+
+def test_the_baseline_gate_claims_to_beat_the_slow_constant_too() -> None:
+    (found,) = holm_over_candidates([gate(1, 0.001, slow_constant=0.03)], {"2": [gate(1, 0.9)]})
+    assert (found.verdict, found.figures["holm_p"]) == ("inconclusive", pytest.approx(0.06))
+    old = report(1, "passed", ("older",), figures={"p_values": {"log_loss": 0.01}})
+    with pytest.raises(BadInput, match="no p-value of slow_constant"):
+        holm_over_candidates([gate(1, 0.01)], {"2": [old]})
 
 
 def test_transfer_claims_two_metrics_and_an_undefined_one_counts_as_nothing_shown() -> None:

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 from gates_kit import LIMITS, OPTIONS, half, world
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
+from moola.evaluation.collapse import answer_warnings, rank_information
 from moola.evaluation.gates import collapse_reasons, gate_1_baseline, gate_6_simple
 
 
@@ -20,7 +23,7 @@ def test_the_constant_that_was_shipped_is_refused_and_named():
 
 
 def test_constant_is_refused_even_where_its_log_loss_is_far_below_the_priors():
-    y = np.repeat([0, 1], [190, 10])
+    y = np.random.default_rng(0).permutation(np.repeat([0, 1], [190, 10]))
     found = gate_1_baseline(
         y, np.tile([0.95, 0.05], (200, 1)), np.tile([0.5, 0.5], (200, 1)), **OPTIONS
     )
@@ -29,7 +32,7 @@ def test_constant_is_refused_even_where_its_log_loss_is_far_below_the_priors():
 
 
 def test_baseline_passes_on_a_real_gain():
-    y, good = world(0.8)
+    y, good = world(0.8, seed=1)
     found = gate_1_baseline(y, good, half(y), **OPTIONS)
     assert found.verdict == "passed"
     assert found.figures["delta_log_loss"]["high"] < 0
@@ -41,7 +44,7 @@ def test_baseline_is_inconclusive_on_too_few_windows_and_says_so():
     y, good = world(0.6)
     found = gate_1_baseline(y, good, half(y), block_length=100, thresholds=LIMITS)
     assert found.verdict == "inconclusive"
-    assert "worth 2.4 independent" in found.reasons[0]
+    assert "240 windows hold 2.4 blocks of 100 that share no bar" in found.reasons[0]
 
 
 def test_a_constant_baseline_needs_more_windows_than_a_rival():
@@ -67,9 +70,9 @@ def test_baseline_fails_where_significantly_worse_than_the_prior():
 @pytest.mark.parametrize(
     ("p", "text"),
     [
-        (np.where(np.arange(200) == 3, 0.6, 0.2), "class 1 is predicted in 0.5% of the windows"),
+        (np.where(np.arange(200) == 3, 0.6, 0.2), "in 99.5% of the windows"),
         (0.5 + 0.01 * (-1.0) ** np.arange(200), "nearly a constant"),
-        (np.where(np.arange(200) < 100, 0.3, 0.7), "balanced accuracy"),
+        (np.where(np.arange(200) < 100, 0.3, 0.7), "no rank information"),
         (np.where(np.arange(200) % 11 == 0, 0.7, 0.3), "in 90.5% of the windows"),
     ],
 )
@@ -101,12 +104,60 @@ def test_a_constant_by_fold_is_a_constant():
     assert not collapse_reasons(y, np.column_stack([1 - p, p]), thresholds=LIMITS)
 
 
-def test_three_classes_one_never_recognised():
+def test_three_classes_one_never_recognised_is_a_warning():
     rng = np.random.default_rng(0)
     y = np.arange(90) % 3
     proba = rng.dirichlet([1, 1, 1], 90) * 0.2
     proba[np.arange(90), np.where(y == 2, 0, y)] += 0.8
-    assert "class 2 is predicted" in collapse_reasons(y, proba, thresholds=LIMITS)[0]
+    assert collapse_reasons(y, proba, thresholds=LIMITS) == ()
+    found = answer_warnings(y, proba, thresholds=LIMITS)
+    assert found[0].startswith("warning: class 2 is the most probable one in 0.0% of the windows")
+
+
+def rare(share, skill, n=2000, seed=1):
+    """A calibrated model of a class of this share; it hardly ever calls the class likely."""
+    rng = np.random.default_rng(seed)
+    known = rng.standard_normal(n)
+    rest = np.sqrt(1 - skill**2)
+    bar = norm.ppf(1 - share)
+    y = (skill * known + rest * rng.standard_normal(n) > bar).astype(int)
+    p = norm.sf((bar - skill * known) / rest)
+    return y, np.column_stack([1 - p, p]), np.tile([1 - share, share], (n, 1))
+
+
+@pytest.mark.parametrize(("share", "skill"), [(0.25, 0.3), (0.1, 0.4), (0.02, 0.5)])
+def test_a_calibrated_model_of_a_rare_class_is_no_constant(share, skill):
+    y, model, prior = rare(share, skill, n=4000)
+    found = gate_1_baseline(y, model, prior, block_length=13, thresholds=LIMITS)
+    assert found.verdict == "passed", found.reasons
+    assert any(reason.startswith("warning: ") for reason in found.reasons[1:])
+
+
+@pytest.mark.parametrize("share", [0.25, 0.02])
+def test_the_same_forecasts_for_other_windows_are_no_knowledge(share):
+    y, model, prior = rare(share, 0.5)
+    shuffled = np.random.default_rng(2).permutation(model)
+    found = gate_1_baseline(y, shuffled, prior, block_length=13, thresholds=LIMITS)
+    assert found.verdict == "failed", found.reasons
+
+
+def test_a_model_that_rarely_departs_from_one_answer_may_be_right_to():
+    rng = np.random.default_rng(3)
+    y = (rng.random(1000) < 0.1).astype(int)
+    seen = np.where(y == 1, rng.random(1000) < 0.5, rng.random(1000) < 0.02)
+    p = np.where(seen, 0.7, 0.05)
+    assert collapse_reasons(y, np.column_stack([1 - p, p]), thresholds=LIMITS) == ()
+    p = rng.permutation(p)
+    assert collapse_reasons(y, np.column_stack([1 - p, p]), thresholds=LIMITS)
+
+
+def test_rank_information_is_that_of_scikit_learn_and_none_between_folds():
+    y, model, _ = rare(0.3, 0.5, n=300)
+    one, two = np.zeros(300, int), (np.arange(300) >= 120).astype(int)
+    assert rank_information(y, model, one)[0] == pytest.approx(roc_auc_score(y, model[:, 1]))
+    p = np.where(two == 1, 0.7, 0.2)
+    assert rank_information(y, np.column_stack([1 - p, p]), two)[0] == pytest.approx(0.5)
+    assert np.isnan(rank_information(np.zeros(300, int), model, one)[0])
 
 
 def test_a_class_absent_from_the_windows_leaves_the_verdict_open():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gates_kit import LIMITS, OPTIONS, world
+from gates_kit import LIMITS, OPTIONS, half, world
 
 from moola.errors import BadInput
 from moola.evaluation.gates import gate_2_control
@@ -31,15 +31,42 @@ def test_a_control_without_calibrated_probabilities_can_win_by_accuracy():
 
 
 def test_more_controls_take_more_to_win():
-    y, weak, rival, *others = world(0.5, 0.68, 0.4, 0.4, 0.4, 0.4, seed=0)
+    y, weak, rival, *others = world(0.5, 0.74, 0.4, 0.4, 0.4, 0.4, seed=0)
     alone = gate_2_control(y, weak, {"minirocket": rival}, **OPTIONS)
     crowd = {"minirocket": rival} | {f"control {i}": other for i, other in enumerate(others)}
     among = gate_2_control(y, weak, crowd, **OPTIONS)
     assert alone.verdict == "failed"
-    assert among.verdict == "passed"
+    assert among.verdict == "inconclusive"  # ahead beyond doubt alone is no pass either
+    assert among.reasons[0].startswith("minirocket is ahead, by up to 0.1")
     assert among.figures["controls"]["minirocket"]["delta_log_loss"]["low"] > 0
     ratio = (
         among.figures["holm_p"]["minirocket/log_loss"]
         / alone.figures["holm_p"]["minirocket/log_loss"]
     )
     assert ratio == pytest.approx(5.0)  # ten comparisons instead of two
+
+
+def test_a_pass_is_shown_and_a_doubt_says_how_far_the_control_may_be_ahead():
+    y, candidate = world(0.5, n=2000)
+    near = candidate + 0.02 * (half(y) - candidate)
+    found = gate_2_control(y, candidate, {"minirocket": near}, **OPTIONS)
+    assert found.verdict == "passed"
+    assert found.reasons[0] == "no control is better by 0.02 in log-loss"
+    assert found.thresholds["margin_log_loss"] == LIMITS.margin_log_loss
+    y, first, second = world(0.5, 0.5, n=200, seed=3)
+    found = gate_2_control(y, first, {"minirocket": second}, **OPTIONS)
+    assert found.verdict == "inconclusive"
+    high = found.figures["controls"]["minirocket"]["delta_log_loss"]["high"]
+    assert found.reasons[0] == (
+        f"not shown to be as good as minirocket, which may be ahead by up to {high:.4f} in "
+        "log-loss (margin 0.02)"
+    )
+
+
+def test_one_control_in_doubt_is_enough_for_no_pass():
+    y, weak, strong, equal = world(0.4, 1.0, 1.0)
+    assert gate_2_control(y, strong, {"minirocket": weak}, **OPTIONS).verdict == "passed"
+    both = {"minirocket": weak, "logreg": equal}
+    found = gate_2_control(y, strong, both, **OPTIONS)
+    assert found.verdict == "inconclusive"
+    assert "logreg" in found.reasons[0]

@@ -14,10 +14,11 @@ from moola.evaluation.gates import GateReport, deferral_reason, run_order
 from moola.evaluation.resampling import interval_from_draws
 
 COMPARISON = {
-    "num_windows", "block_length", "effective_windows", "confidence", "mcnemar_p",
-    "identical_predictions", "minimum_detectable", "p_values", "delta_log_loss", "delta_brier",
-    "delta_accuracy", "delta_pr_auc", "delta_ece",
+    "num_windows", "block_length", "effective_windows", "persistence", "horizons_apart",
+    "confidence", "mcnemar_p", "identical_predictions", "minimum_detectable", "power", "p_values",
+    "delta_log_loss", "delta_brier", "delta_accuracy", "delta_pr_auc", "delta_ece",
 }  # fmt: skip
+SLOW = {"delta_slow_constant", "log_loss_slow_constant", "num_stretches"}
 COMMON = {"confidence", "num_resamples", "min_effective_windows"}
 
 
@@ -156,18 +157,19 @@ def reports(y, weak, strong, **options):
 def test_the_documents_of_the_gates_that_compare(options):
     found = reports(*world(0.4, 1.0), **options)
     figures = {
-        1: COMPARISON | {"metrics", "ece_null"},
+        1: COMPARISON | SLOW | {"metrics", "ece_null"},
         2: {"controls", "holm_p", "winners"},
         4: COMPARISON | {"match_ratio_encoder", "num_mismatched", "schedule_proven"},
         5: COMPARISON | {"baseline", "trial"},
         6: COMPARISON,
         7: COMPARISON | {"best_member", "log_loss_members", "temperatures"},
         "promotion": COMPARISON
+        | SLOW
         | {"champion", "metrics", "metrics_champion", "log_loss_prior", "num_looks"},
     }
     thresholds = {
         1: COMMON | COLLAPSE,
-        2: COMMON,
+        2: COMMON | {"margin_log_loss"},
         4: COMMON | {"min_match_ratio", "max_mismatched"},
         5: COMMON | {"max_accuracy_loss"},
         6: COMMON,
@@ -178,7 +180,7 @@ def test_the_documents_of_the_gates_that_compare(options):
         assert (report.gate, report.verdict) == (gate, "passed")
         assert set(report.figures) == figures[gate], gate
         assert set(report.thresholds) == thresholds[gate], gate
-        assert any("240 windows, worth about 120 independent ones" in r for r in report.reasons)
+        assert any("240 windows, 120 blocks that share no bar" in r for r in report.reasons)
     assert set(found[1].figures["ece_null"]) == {"mean", "p95"}
     assert set(found[1].figures["delta_log_loss"]) == {"estimate", "low", "high"}
     assert set(found[2].figures["controls"]["minirocket"]) == COMPARISON
@@ -335,7 +337,36 @@ def test_the_smallest_difference_that_can_be_seen_is_said():
 
 def test_a_candidate_that_collapses_under_the_given_thresholds_is_not_promoted():
     y, weak, strong = world(0.4, 1.0)
-    strict = replace(LIMITS, min_balanced_accuracy_gain=0.49)
+    strict = replace(LIMITS, min_probability_std=0.6)
     found = gates.gate_promotion(y, strong, weak, **PROMOTION, block_length=2, thresholds=strict)
     assert found.verdict == "failed"
-    assert "is not above chance (99.0%)" in found.reasons[0]
+    assert "(at least 0.599), nearly a constant" in found.reasons[0]
+
+
+def test_where_no_verdict_is_possible_no_detectable_difference_is_promised():
+    y, weak, strong = world(0.4, 1.6, n=60)
+    found = gates.gate_6_simple(y, strong, weak, block_length=19, thresholds=LIMITS)
+    assert found.verdict == "inconclusive"
+    assert found.figures["minimum_detectable"]["log_loss"] is None
+    assert found.reasons[-1] == (
+        "60 windows, 3 blocks that share no bar; no log-loss difference of any size can be found "
+        "here: 60 windows hold 3.2 blocks of 19 that share no bar; at least 4 are needed"
+    )
+    known = gates.gate_6_simple(
+        y, strong, weak, block_length=19, horizons_apart=True, thresholds=LIMITS
+    )
+    assert known.verdict == "passed"
+
+
+def test_every_report_states_its_power_for_this_n():
+    y, weak, strong = world(0.4, 1.0)
+    found = gates.gate_6_simple(y, strong, weak, **OPTIONS)
+    table = found.figures["power"]["log_loss"]
+    assert list(table) == ["0.01", "0.02", "0.05", "0.1"]
+    assert 0.025 < table["0.01"] < table["0.02"] < table["0.05"] < table["0.1"] <= 1.0
+    said = ", ".join(f"{size} in {power:.0%}" for size, power in table.items())
+    assert (
+        f"of such windows a true log-loss difference of {said} would show it" in found.reasons[-1]
+    )
+    none = gates.gate_6_simple(y, strong, weak, block_length=100, thresholds=LIMITS)
+    assert none.figures["power"] == {}

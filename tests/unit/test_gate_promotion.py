@@ -83,7 +83,9 @@ def test_as_good_as_the_class_prior_and_better_calibrated_is_not_enough():
     assert found.figures["delta_log_loss"]["estimate"] < 0
     assert found.figures["delta_ece"]["high"] < 0
     assert found.verdict == "inconclusive"
-    assert promote(y, candidate, prior, prior=prior, thresholds=wide).verdict == "passed"
+    champion = promote(y, candidate, prior, prior=prior, thresholds=wide)
+    assert champion.verdict == "inconclusive"  # nor over a champion that knows no more
+    assert champion.reasons[0].startswith("not shown to know more than how often each class occurs")
 
 
 def test_beating_a_champion_worse_than_the_prior_is_not_enough():

@@ -221,7 +221,9 @@ def test_intervals_hold_the_estimate_and_stay_in_range():
     found = metric_intervals(y, np.column_stack([1 - p, p]), block_length=4, num_resamples=300)
     assert set(found) == set(compute_metrics(y, np.column_stack([1 - p, p])))
     for name, interval in found.items():
-        assert interval.low <= interval.estimate <= interval.high, name
+        banded = interval.kind == "null band"  # where a calibrated model would be, not this one
+        assert interval.low <= interval.estimate, name
+        assert banded or interval.estimate <= interval.high, name
         assert interval.low >= (-1 if name == "mcc" else 0), name
     assert found["accuracy"].high - found["accuracy"].low > 0.1
     assert found["accuracy"].to_dict()["confidence"] == 0.95
@@ -236,7 +238,7 @@ def test_intervals_say_why_there_is_none():
     assert constant["balanced_accuracy"].reason == "the resamples do not vary"
     few = metric_intervals(y, np.tile([0.7, 0.3], (20, 1)), block_length=19)
     assert few["log_loss"].low is None
-    assert "worth 1.1 independent" in few["log_loss"].reason
+    assert "20 windows hold 1.0 blocks of 20" in few["log_loss"].reason  # sorted: they remember
 
 
 def test_many_undefined_resamples_give_no_interval():

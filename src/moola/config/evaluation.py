@@ -29,13 +29,14 @@ class Thresholds(Config):
     min_effective_windows_constant
         The same where the baseline is a constant (Gate 1, promotion over the class prior).
     min_predicted_share
-        Least ratio of how often a class is predicted to how often it occurs.
+        Ratio of how often a class is predicted to how often it occurs; below it is a warning.
     min_probability_std
-        Least standard deviation over windows of a predicted probability, within folds.
+        Least standard deviation over windows of a predicted probability, within folds, for a class
+        of share 1/2; for others in proportion to the standard deviation of its labels.
     max_constant_share
         Greatest share of windows whose probabilities are the same within that deviation.
     min_balanced_accuracy_gain
-        Balanced accuracy must exceed 1/K by more than this.
+        A balanced accuracy that does not exceed 1/K by more than this draws a warning.
     min_probe_accuracy, min_latent_std, min_effective_rank
         Of the pretrained encoder.
     min_match_ratio, max_mismatched

@@ -36,6 +36,10 @@ class WindowTimes:
         after = np.searchsorted(self.first[rows], self.label_end[rows], side="right")
         return int((after - np.arange(len(rows))).max(initial=0))
 
+    def horizons_apart(self, rows: NDArray[np.int64]) -> bool:
+        """Return whether each label of the ascending `rows` is known when the next window ends."""
+        return bool((self.label_end[rows[:-1]] <= self.last[rows[1:]]).all())
+
 
 def window_starts(bars: Bars, recipe: WindowRecipe) -> NDArray[np.int64]:
     """Return the row of each window's first bar, shape (n,) (see `choose_starts`)."""

@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.signal import lfilter
+from scipy.special import ndtr
 
 from moola.errors import BadInput
-from moola.evaluation.binning import assign_bins, bin_sums, default_num_bins, errors_from_sums
+from moola.evaluation.binning import (
+    CalibrationErrors,
+    assign_bins,
+    bin_sums,
+    default_num_bins,
+    errors_from_sums,
+)
+from moola.evaluation.dependence import persistence
 from moola.evaluation.predictions import clean_predictions, clean_probabilities
 
 
@@ -161,23 +170,24 @@ def calibration_bins(
 def ece_null(
     proba: ArrayLike,
     *,
+    persisting: float = 0.0,
     num_bins: int | None = None,
     num_simulations: int = 1000,
     seed: int = 0,
 ) -> EceNull:
     """Simulate the top-label ECE of a perfectly calibrated model with these probabilities.
 
-    Whether the top label is right is drawn with the stated probability, independently over
-    windows; with correlated windows the true null is somewhat wider.
-
     Parameters
     ----------
     proba
         Shape (n, K).
+    persisting
+        First autocorrelation of whether the top label is right, less its probability, in [0, 1);
+        see `surprise_persistence`.
     num_bins
         Equal-mass bins; as many as ``ece`` of `compute_metrics` uses where None.
     num_simulations, seed
-        Label sets drawn.
+        Label sets drawn: whether the top label is right, with the stated probability.
 
     Returns
     -------
@@ -191,11 +201,8 @@ def ece_null(
     """
     confidence = clean_probabilities(proba).max(axis=1)
     asked = default_num_bins(confidence.size) if num_bins is None else num_bins
-    bins, _ = assign_bins(confidence, num_bins=asked)
-    member = np.eye(int(bins.max()) + 1)[bins]
-    count, predicted = member.sum(axis=0), confidence @ member
-    drawn = _calibrated_events(confidence, num_simulations, seed) @ member
-    errors = errors_from_sums(np.broadcast_to(count, drawn.shape), drawn, predicted)
+    events = _calibrated_events(confidence, num_simulations, seed, persisting)
+    errors = _simulated_errors(confidence, events, num_bins=asked)
     return EceNull(
         mean=float(errors.debiased.mean()),
         p95=float(np.quantile(errors.debiased, 0.95)),
@@ -204,6 +211,73 @@ def ece_null(
         num_simulations=num_simulations,
         num_bins=asked,
     )
+
+
+def calibration_bands(
+    y: ArrayLike,
+    proba: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    num_simulations: int = 1000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return below what the calibration errors of a perfectly calibrated model would stay.
+
+    A calibration error is no mean and never below 0: around one that is truly 0 there is no
+    interval that holds it. What can be said is whether a calibrated model would show as much.
+
+    Parameters
+    ----------
+    y, proba
+        Class indices, shape (n,), and probabilities, shape (n, K); from both the persistence of
+        the surprises is measured, which widens the band.
+    confidence
+        Share of calibrated models that stay below, in (0, 1).
+    num_simulations, seed
+        Label sets drawn.
+
+    Returns
+    -------
+    dict
+        For ``ece``, ``ece_equal_width_10`` and ``mce``.
+
+    Raises
+    ------
+    BadInput
+        On predictions no metric should be computed from.
+    """
+    _, matrix = clean_predictions(y, proba)
+    stated = matrix.max(axis=1)
+    events = _calibrated_events(stated, num_simulations, seed, surprise_persistence(y, proba))
+    mass = _simulated_errors(stated, events, num_bins=default_num_bins(stated.size))
+    width = _simulated_errors(stated, events, num_bins=10, scheme="equal_width")
+    drawn = {"ece": mass.debiased, "ece_equal_width_10": width.plugin, "mce": mass.maximum}
+    return {name: float(np.quantile(values, confidence)) for name, values in drawn.items()}
+
+
+def surprise_persistence(y: ArrayLike, proba: ArrayLike) -> float:
+    """Return the persistence of whether the top label is right, less its probability, [0, 0.99].
+
+    Windows whose horizons overlap are right and wrong together, so a calibrated model's errors
+    do not average out as fast; see `moola.evaluation.dependence.persistence`.
+    """
+    labels, matrix = clean_predictions(y, proba)
+    return persistence((matrix.argmax(axis=1) == labels) - matrix.max(axis=1))
+
+
+def _simulated_errors(
+    stated: NDArray[np.float64],
+    events: NDArray[np.float64],
+    *,
+    num_bins: int,
+    scheme: str = "equal_mass",
+) -> CalibrationErrors:
+    """Return the errors of each row of `events` in the bins of `stated`."""
+    bins, _ = assign_bins(stated, num_bins=num_bins, scheme=scheme)
+    member = np.eye(int(bins.max()) + 1)[bins]
+    drawn = events @ member
+    count = np.broadcast_to(member.sum(axis=0), drawn.shape)
+    return errors_from_sums(count, drawn, stated @ member)
 
 
 def _forecast(
@@ -217,11 +291,20 @@ def _forecast(
 
 
 def _calibrated_events(
-    forecast: NDArray[np.float64], num_simulations: int, seed: int
+    forecast: NDArray[np.float64], num_simulations: int, seed: int, persisting: float = 0.0
 ) -> NDArray[np.float64]:
-    """Return whether the event happens in each simulation, shape (num_simulations, n)."""
+    """Return whether the event happens in each simulation, shape (num_simulations, n).
+
+    Its surprises follow an AR(1) series of about the autocorrelation `persisting`: that of events
+    is smaller than that of the normal values behind them (the arcsine law).
+    """
     if num_simulations < 100:
         raise BadInput(f"num_simulations is {num_simulations}", limit="at least 100")
     rng = np.random.default_rng(seed)
-    drawn = rng.random((num_simulations, forecast.size)) < forecast
-    return drawn.astype(np.float64)
+    if persisting <= 0.0:
+        return (rng.random((num_simulations, forecast.size)) < forecast).astype(np.float64)
+    phi = np.sin(np.pi * persisting / 2.0)
+    noise = rng.standard_normal((num_simulations, forecast.size))
+    noise[:, 1:] *= np.sqrt(1.0 - phi**2)
+    drawn = ndtr(lfilter([1.0], [1.0, -phi], noise, axis=1)) < forecast
+    return np.asarray(drawn, dtype=np.float64)

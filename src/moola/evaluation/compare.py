@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from moola.errors import BadInput
 from moola.evaluation.compare_result import Delta, PairedComparison
+from moola.evaluation.dependence import measured_block, persistence
+from moola.evaluation.mean_interval import mean_interval
 from moola.evaluation.predictions import (
     brier_per_window,
     clean_predictions,
@@ -43,8 +45,12 @@ HIGHER_IS_BETTER = {
     "pr_auc": True,
     "ece": False,
 }
+EFFECTS: Mapping[str, tuple[float, ...]] = {
+    "log_loss": (0.01, 0.02, 0.05, 0.1),
+    "accuracy": (0.02, 0.05, 0.1),
+}
 _SAME = 1e-6
-_SKEWED = ("log_loss", "brier")
+_LOSSES = ("log_loss", "brier")
 
 
 def block_length_from_overlap(
@@ -97,6 +103,7 @@ def paired_comparison(
     seed: int = 0,
     min_effective_windows: float = MIN_EFFECTIVE_WINDOWS,
     skewed: bool = False,
+    horizons_apart: bool = False,
 ) -> PairedComparison:
     """Compare two models on the same windows.
 
@@ -108,9 +115,12 @@ def paired_comparison(
         Probabilities, shape (n, K), of the same windows in the same order; average several seeds
         first (`moola.evaluation.predictions.mean_proba`).
     block_length
-        Windows per block; see `block_length_from_overlap`.
+        Windows that share bars: `moola.data.windows.WindowTimes.gap_windows` of the rows judged, or
+        `block_length_from_overlap` where they are evenly spaced. What the differences themselves
+        remember is measured beside it (`moola.evaluation.dependence`), and the larger counts.
     num_resamples, seed
-        Of the circular block bootstrap; both models are resampled together.
+        Of the circular block bootstrap; both models are resampled together. It gives the intervals
+        of PR-AUC and ECE; those of means come from `moola.evaluation.mean_interval`.
     confidence
         Two-sided, in (0, 1).
     margin
@@ -122,6 +132,10 @@ def paired_comparison(
         Correct the intervals of log-loss and Brier score for skewness; for a baseline that is a
         constant. Two models of one kind differ symmetrically, and the correction would only cost
         power.
+    horizons_apart
+        Every label is known before the next window is answered, see
+        `moola.data.windows.WindowTimes.horizons_apart`: log-loss, Brier score and accuracy are then
+        judged however many windows share bars.
 
     Returns
     -------
@@ -136,31 +150,46 @@ def paired_comparison(
     """
     labels, candidate, baseline = _checked_pair(y, proba_candidate, proba_baseline)
     margins = _margins(margin)
+    windows = _window_differences(labels, candidate, baseline)
+    persisting = persistence(windows["log_loss"])
+    block = max(block_length, *(measured_block_of(windows[name]) for name in _LOSSES))
     counts = resample_counts(
-        labels.size, block_length=block_length, num_resamples=num_resamples, seed=seed
+        labels.size, block_length=block, num_resamples=num_resamples, seed=seed
     )
     deltas = {}
+    for name, values in windows.items():
+        found = mean_interval(
+            values,
+            block_length=block_length,
+            horizons_apart=horizons_apart,
+            confidence=confidence,
+            min_effective_windows=min_effective_windows,
+            skewed=skewed and name in _LOSSES,
+            effects=EFFECTS.get(name, ()),
+        )
+        deltas[name] = delta_of(name, found, margins[name])
     for name, (estimate, draws) in _differences(labels, candidate, baseline, counts).items():
-        found = None
+        drawn = None
         if estimate is not None:
-            found = interval_from_draws(
+            drawn = interval_from_draws(
                 estimate,
                 draws,
                 num_windows=labels.size,
-                block_length=block_length,
+                block_length=block,
                 confidence=confidence,
                 min_effective_windows=min_effective_windows,
-                skewed=skewed and name in _SKEWED,
             )
-        deltas[name] = _delta(name, found, margins[name])
+        deltas[name] = delta_of(name, drawn, margins[name])
     answers = candidate.argmax(axis=1), baseline.argmax(axis=1)
     right, right_baseline = (answer == labels for answer in answers)
     only_candidate = int((right & ~right_baseline).sum())
     only_baseline = int((~right & right_baseline).sum())
     return PairedComparison(
         num_windows=labels.size,
-        block_length=block_length,
+        block_length=block,
         effective_windows=effective_windows(labels.size, block_length),
+        persistence=persisting,
+        horizons_apart=horizons_apart,
         confidence=confidence,
         deltas=deltas,
         mcnemar_p=mcnemar_exact(only_candidate, only_baseline),
@@ -169,6 +198,11 @@ def paired_comparison(
         identical_predictions=bool(np.abs(candidate - baseline).max() <= _SAME),
         identical_labels=bool((answers[0] == answers[1]).all()),
     )
+
+
+def measured_block_of(values: NDArray[np.float64]) -> int:
+    """Return the windows a block must hold by what `values`, in time order, remember."""
+    return measured_block(persistence(values), values.size)
 
 
 def mcnemar_exact(num_only_first: int, num_only_second: int) -> float:
@@ -224,23 +258,26 @@ def _margins(margin: float | Mapping[str, float] | None) -> dict[str, float]:
     return margins
 
 
+def _window_differences(
+    labels: NDArray[np.intp], candidate: NDArray[np.float64], baseline: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the difference in each window of the metrics that are means, shape (n,)."""
+    right = [(matrix.argmax(axis=1) == labels).astype(float) for matrix in (candidate, baseline)]
+    return {
+        "log_loss": log_loss_per_window(labels, candidate) - log_loss_per_window(labels, baseline),
+        "brier": brier_per_window(labels, candidate) - brier_per_window(labels, baseline),
+        "accuracy": right[0] - right[1],
+    }
+
+
 def _differences(
     labels: NDArray[np.intp],
     candidate: NDArray[np.float64],
     baseline: NDArray[np.float64],
     counts: NDArray[np.float64],
 ) -> dict[str, tuple[float | None, NDArray[np.float64]]]:
-    """Return, by metric, the difference and its value in each resample, shape (R,)."""
-    right = [(matrix.argmax(axis=1) == labels).astype(float) for matrix in (candidate, baseline)]
-    windows = {
-        "log_loss": log_loss_per_window(labels, candidate) - log_loss_per_window(labels, baseline),
-        "brier": brier_per_window(labels, candidate) - brier_per_window(labels, baseline),
-        "accuracy": right[0] - right[1],
-    }
-    found: dict[str, tuple[float | None, NDArray[np.float64]]] = {
-        name: (float(values.mean()), counts @ values / labels.size)
-        for name, values in windows.items()
-    }
+    """Return the differences that are no means, and their values in each resample, shape (R,)."""
+    found: dict[str, tuple[float | None, NDArray[np.float64]]] = {}
     once = np.ones((1, labels.size))
     for name, function in (("pr_auc", rank_metrics), ("ece", calibration_metrics)):
         whole, draws = (
@@ -251,7 +288,8 @@ def _differences(
     return found
 
 
-def _delta(name: str, found: BootstrapInterval | None, margin: float) -> Delta:
+def delta_of(name: str, found: BootstrapInterval | None, margin: float) -> Delta:
+    """Return what the interval of a metric's difference shows; None: the metric is undefined."""
     higher = HIGHER_IS_BETTER[name]
     low = high = None
     worst, best = -math.inf, math.inf
@@ -265,6 +303,7 @@ def _delta(name: str, found: BootstrapInterval | None, margin: float) -> Delta:
         high=high,
         p_value=None if found is None else found.p_value,
         minimum_detectable=None if found is None else found.minimum_detectable,
+        power={} if found is None else {f"{size:g}": p for size, p in found.power.items()},
         margin=margin,
         higher_is_better=higher,
         superior=worst > 0,

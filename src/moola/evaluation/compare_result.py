@@ -21,8 +21,11 @@ class Delta:
     p_value
         Two-sided, of no difference; None where there is no interval.
     minimum_detectable
-        Size of a true difference that would be found with a power of 80 % at this n; None only
-        where the metric is undefined.
+        Size of a true difference that would be found with a power of 80 % at this n; None where
+        there is no interval.
+    power
+        How often a true difference of this size would be found at this n, by size; for log-loss
+        (of a better candidate) and accuracy, empty where there is no interval.
     margin
         Difference small enough not to matter.
     higher_is_better
@@ -44,6 +47,7 @@ class Delta:
     high: float | None
     p_value: float | None
     minimum_detectable: float | None
+    power: dict[str, float]
     margin: float
     higher_is_better: bool
     superior: bool
@@ -63,8 +67,15 @@ class PairedComparison:
 
     Attributes
     ----------
-    num_windows, block_length, effective_windows
-        n, windows per block, and n / block_length.
+    num_windows, block_length
+        n, and the windows of a block: those that share bars, or as many as the differences
+        remember, whichever is more.
+    effective_windows
+        Blocks that share no bar: n over the windows that share bars.
+    persistence
+        Greatest first autocorrelation of the log-loss differences that they leave likely.
+    horizons_apart
+        Every label is known before the next window is answered.
     confidence
         Two-sided, of every interval.
     deltas
@@ -83,6 +94,8 @@ class PairedComparison:
     num_windows: int
     block_length: int
     effective_windows: float
+    persistence: float
+    horizons_apart: bool
     confidence: float
     deltas: dict[str, Delta]
     mcnemar_p: float

@@ -13,7 +13,7 @@ from moola.errors import BadInput
 from moola.evaluation.gate_report import Gate, GateReport
 
 CLAIMS: Mapping[Gate, tuple[str, ...]] = {
-    1: ("log_loss",),
+    1: ("log_loss", "slow_constant"),
     4: ("log_loss", "brier"),
     6: ("log_loss",),
 }
@@ -107,5 +107,8 @@ def _p_value(report: GateReport) -> float:
     known = report.figures.get("p_values")
     if known is None:
         raise BadInput(f"the report of gate {report.gate} holds no p-values", limit="p_values")
+    absent = [metric for metric in CLAIMS[report.gate] if metric not in known]
+    if absent:
+        raise BadInput(f"the report of gate {report.gate} holds no p-value of {absent[0]}")
     found = [known[metric] for metric in CLAIMS[report.gate]]
     return max(1.0 if value is None else float(value) for value in found)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
 from moola.evaluation.compare import paired_comparison
 from moola.evaluation.compare_result import PairedComparison
+from moola.evaluation.mean_interval import constant_confidence
 
 
 def compare(
@@ -20,28 +22,32 @@ def compare(
     thresholds: Thresholds,
     confidence: float | None = None,
     skewed: bool = False,
+    horizons_apart: bool = False,
 ) -> PairedComparison:
     """Return the paired comparison under the thresholds' resamples, confidence and margins.
 
     `skewed` says that the baseline is a constant: the intervals are corrected for skewness, and
-    more effective windows are needed.
+    more effective windows, or more confidence, are needed.
     """
-    least = thresholds.min_effective_windows
+    least, asked = thresholds.min_effective_windows, confidence or thresholds.confidence
     if skewed:
-        least = max(least, thresholds.min_effective_windows_constant)
+        enough = thresholds.min_effective_windows_constant
+        least = max(least, enough)
+        asked = constant_confidence(asked, len(np.asarray(y)) / block_length, block_length, enough)
     return paired_comparison(
         y,
         candidate,
         baseline,
         block_length=block_length,
         num_resamples=thresholds.num_resamples,
-        confidence=thresholds.confidence if confidence is None else confidence,
+        confidence=asked,
         margin={
             "log_loss": thresholds.margin_log_loss,
             "accuracy": thresholds.max_accuracy_loss,
         },
         min_effective_windows=least,
         skewed=skewed,
+        horizons_apart=horizons_apart,
     )
 
 
@@ -51,10 +57,13 @@ def comparison_figures(comparison: PairedComparison) -> dict[str, Any]:
         "num_windows": comparison.num_windows,
         "block_length": comparison.block_length,
         "effective_windows": comparison.effective_windows,
+        "persistence": comparison.persistence,
+        "horizons_apart": comparison.horizons_apart,
         "confidence": comparison.confidence,
         "mcnemar_p": comparison.mcnemar_p,
         "identical_predictions": comparison.identical_predictions,
         "minimum_detectable": comparison.minimum_detectable,
+        "power": {name: delta.power for name, delta in comparison.deltas.items() if delta.power},
         "p_values": {name: delta.p_value for name, delta in comparison.deltas.items()},
     }
     return figures | {
@@ -80,10 +89,17 @@ def signed(comparison: PairedComparison, metric: str) -> str:
 
 def reach(comparison: PairedComparison, metric: str) -> str:
     """Say how many windows the verdict rests on and how small a difference they can show."""
-    detectable = comparison.minimum_detectable[metric]
-    smallest = f"{detectable:.3g}" if detectable else "unknown"
-    name = metric.replace("_", "-")
+    delta, name = comparison.deltas[metric], metric.replace("_", "-")
+    blocks = f"{comparison.num_windows} windows, {_blocks(comparison.effective_windows)}"
+    if delta.minimum_detectable is None:
+        return f"{blocks}; no {name} difference of any size can be found here: {delta.reason}"
+    found = ", ".join(f"{size} in {power:.0%}" for size, power in delta.power.items())
     return (
-        f"{comparison.num_windows} windows, worth about {comparison.effective_windows:.0f} "
-        f"independent ones; smallest {name} difference found with 80 % power: {smallest}"
+        f"{blocks}; of such windows a true {name} difference of {found} would show it; "
+        f"smallest {name} difference found with 80 % power: {delta.minimum_detectable:.3g}"
     )
+
+
+def _blocks(effective: float) -> str:
+    whole = max(1, round(effective))
+    return f"{whole} block{'s' if whole > 1 else ''} that share no bar"

@@ -27,9 +27,10 @@ def gate_2_control(
     controls: Mapping[str, ArrayLike],
     *,
     block_length: int,
+    horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
-    """Gate 2: no control (MiniRocket, logistic regression) is significantly better.
+    """Gate 2: no control (MiniRocket, logistic regression) is better by more than the margin.
 
     Parameters
     ----------
@@ -37,15 +38,18 @@ def gate_2_control(
         Labels, shape (n,), and the candidate's probabilities, shape (n, K).
     controls
         Probabilities of each control on the same windows, by name.
-    block_length, thresholds
+    block_length, horizons_apart, thresholds
         As `gate_1_baseline`.
 
     Returns
     -------
     GateReport
-        ``failed`` where a control wins: it is better in log-loss or in accuracy with a
-        Holm-adjusted p-value (over all controls and both metrics) below 1 - confidence. Accuracy
-        counts too because a control with uncalibrated probabilities can never win on log-loss.
+        ``passed`` where the candidate is shown not to be worse than any control: the whole interval
+        of the log-loss difference lies below ``margin_log_loss`` and not wholly above 0. ``failed``
+        where a control wins: it is better in log-loss or in accuracy with a Holm-adjusted p-value
+        (over all controls and both metrics) below 1 - confidence. Accuracy counts too because a
+        control with uncalibrated probabilities can never win on log-loss. Otherwise
+        ``inconclusive``, with how far the control may be ahead.
 
     Raises
     ------
@@ -60,7 +64,14 @@ def gate_2_control(
         )
     limits = thresholds or Thresholds.load()
     found = {
-        name: compare(y, proba, control, block_length=block_length, thresholds=limits)
+        name: compare(
+            y,
+            proba,
+            control,
+            block_length=block_length,
+            horizons_apart=horizons_apart,
+            thresholds=limits,
+        )
         for name, control in controls.items()
     }
     raw = {
@@ -76,18 +87,18 @@ def gate_2_control(
         if adjusted[f"{name}/{metric}"] < 1.0 - limits.confidence
         and comparison.deltas[metric].inferior
     ]
-    blind = [name for name, value in found.items() if value.deltas["log_loss"].low is None]
-    verdict, reasons = _control_verdict(found, winners, blind)
+    verdict, reasons = _control_verdict(found, winners)
     figures: dict[str, Any] = {
         "controls": {name: comparison_figures(value) for name, value in found.items()},
         "holm_p": adjusted,
         "winners": sorted({name for name, _ in winners}),
     }
-    return report(2, verdict, reasons, figures=figures, thresholds=thresholds_used(limits))
+    used = thresholds_used(limits, "margin_log_loss")
+    return report(2, verdict, reasons, figures=figures, thresholds=used)
 
 
 def _control_verdict(
-    found: Mapping[str, PairedComparison], winners: list[tuple[str, str]], blind: list[str]
+    found: Mapping[str, PairedComparison], winners: list[tuple[str, str]]
 ) -> tuple[str, list[str]]:
     if winners:
         sentences = [
@@ -101,6 +112,29 @@ def _control_verdict(
         found.values(), key=lambda comparison: comparison.minimum_detectable["log_loss"] or 0.0
     )
     texts.append(reach(coarsest, "log_loss"))
-    if blind:
-        return "inconclusive", [f"no verdict against {', '.join(blind)}", *texts]
-    return "passed", ["no control is significantly better", *texts]
+    open_ = [_how_far(name, c) for name, c in found.items() if not _shown_no_worse(c)]
+    if open_:
+        return "inconclusive", [*open_, *texts]
+    margin = next(iter(found.values())).deltas["log_loss"].margin
+    return "passed", [f"no control is better by {margin:g} in log-loss", *texts]
+
+
+def _shown_no_worse(comparison: PairedComparison) -> bool:
+    loss = comparison.deltas["log_loss"]
+    return loss.non_inferior and not loss.inferior
+
+
+def _how_far(name: str, comparison: PairedComparison) -> str:
+    """Say why there is no verdict against a control, and how far it may be ahead."""
+    loss = comparison.deltas["log_loss"]
+    if loss.high is None:
+        return f"no verdict against {name}: {loss.reason}"
+    if loss.inferior:
+        return (
+            f"{name} is ahead, by up to {loss.high:.4f} in log-loss, though not beyond doubt among "
+            "all comparisons"
+        )
+    return (
+        f"not shown to be as good as {name}, which may be ahead by up to {loss.high:.4f} in "
+        f"log-loss (margin {loss.margin:g})"
+    )

@@ -9,12 +9,8 @@ from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
+from moola.evaluation.collapse import COLLAPSE_THRESHOLDS, answer_warnings, collapse_reasons
 from moola.evaluation.compare_result import PairedComparison
-from moola.evaluation.gate_baseline import (
-    COLLAPSE_THRESHOLDS,
-    best_constant_loss,
-    collapse_reasons,
-)
 from moola.evaluation.gate_comparison import (
     compare,
     comparison_figures,
@@ -24,6 +20,7 @@ from moola.evaluation.gate_comparison import (
 )
 from moola.evaluation.gate_report import GateReport, report
 from moola.evaluation.metrics import compute_metrics
+from moola.evaluation.slow_constant import Knowledge, best_constant_loss, knowledge
 
 CLASS_PRIOR = "class prior"
 REQUIRED_GATES = (0, 1, 2)
@@ -67,6 +64,7 @@ def gate_promotion(
     uses_encoder: bool,
     uses_synthetic: bool,
     block_length: int,
+    horizons_apart: bool = False,
     prior: ArrayLike | None = None,
     num_looks: int = 1,
     thresholds: Thresholds | None = None,
@@ -84,8 +82,8 @@ def gate_promotion(
         Shown in the reasons; ``"class prior"`` (`CLASS_PRIOR`) selects the stricter rule.
     gate_verdicts, uses_encoder, uses_synthetic
         As `promotion_prerequisites`.
-    block_length
-        See `moola.evaluation.compare.block_length_from_overlap`.
+    block_length, horizons_apart
+        See `moola.evaluation.compare.paired_comparison`.
     prior
         Class frequencies of the train part, shape (n, K). Where None, those of the test windows
         themselves: the best constant in hindsight, which is harder to beat.
@@ -103,6 +101,8 @@ def gate_promotion(
         the champion's, or its log-loss is significantly above the champion's. ``passed`` where
         its log-loss is significantly below the champion's, or, against a real champion, not more
         than ``margin_log_loss`` above it (whole interval) and its ECE significantly lower.
+        Whatever the champion, its log-loss must
+        also be below that of the best slowly varying constant, by the interval, as in gate 1.
         ``inconclusive`` otherwise: Production stays. Against the class prior only "better" counts,
         since to be as good as no model is no merit.
 
@@ -125,6 +125,7 @@ def gate_promotion(
         proba_candidate,
         proba_champion,
         block_length=block_length,
+        horizons_apart=horizons_apart,
         thresholds=limits,
         confidence=confidence,
         skewed=champion_name == CLASS_PRIOR,
@@ -136,16 +137,28 @@ def gate_promotion(
         *_prior_refusal(first["log_loss"], prior_loss),
         *collapse_reasons(y_test, proba_candidate, thresholds=limits),
     ]
-    verdict, sentence = _decide(comparison, champion_name)
+    slow = knowledge(
+        y_test,
+        proba_candidate,
+        None,
+        block_length=block_length,
+        horizons_apart=horizons_apart,
+        thresholds=limits,
+        confidence=confidence,
+    )
+    verdict, sentence = _known(*_decide(comparison, champion_name), slow)
     if refusals:
         verdict = "failed"
-    reasons = [*refusals, sentence, reach(comparison, "log_loss"), _looks(num_looks, confidence)]
+    warnings = answer_warnings(y_test, proba_candidate, thresholds=limits)
+    reach_ = reach(comparison, "log_loss")
+    reasons = [*refusals, sentence, *warnings, reach_, _looks(num_looks, confidence)]
     figures = comparison_figures(comparison) | {
         "champion": champion_name,
         "metrics": first,
         "metrics_champion": second,
         "log_loss_prior": prior_loss,
         "num_looks": num_looks,
+        **slow.figures(),
     }
     used = thresholds_used(limits, "margin_log_loss", *COLLAPSE_THRESHOLDS)
     return report("promotion", verdict, reasons, figures=figures, thresholds=used)
@@ -190,6 +203,19 @@ def _decide(comparison: PairedComparison, champion: str) -> tuple[str, str]:
             f"within {margin} of {champion} and better calibrated: {text}; {calibration}",
         )
     return "inconclusive", f"not shown to be better than {champion}: {text}; {calibration}"
+
+
+def _known(verdict: str, sentence: str, slow: Knowledge) -> tuple[str, str]:
+    """Take a pass back where the gain may be only a better guess of the class frequencies."""
+    if verdict != "passed":
+        return verdict, sentence
+    if slow.delta.superior:
+        return "passed", f"{sentence}; {slow.text()}"
+    return (
+        "inconclusive",
+        "not shown to know more than how often each class occurs: the gain may be only a better "
+        f"guess of the class frequencies: {slow.text()}; {sentence}",
+    )
 
 
 def _prior_loss(

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
-from moola.evaluation.calibration import ece_null
+from moola.evaluation.calibration import ece_null, surprise_persistence
 from moola.evaluation.compare_result import PairedComparison
 from moola.evaluation.gate_comparison import (
     compare,
@@ -31,6 +31,7 @@ def gate_4_transfer(
     load_report: Mapping[str, Any],
     schedule_proof: Mapping[str, Any],
     block_length: int,
+    horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
     """Gate 4: the encoder was loaded, trained as scheduled, and helps.
@@ -45,7 +46,7 @@ def gate_4_transfer(
         ``match_ratio_encoder`` (0 to 1) and ``num_mismatched``.
     schedule_proof
         ``proven`` and, where it is false, ``reasons``.
-    block_length, thresholds
+    block_length, horizons_apart, thresholds
         As `gate_1_baseline`.
 
     Returns
@@ -64,7 +65,12 @@ def gate_4_transfer(
     """
     limits = thresholds or Thresholds.load()
     comparison = compare(
-        y, proba_transfer, proba_scratch, block_length=block_length, thresholds=limits
+        y,
+        proba_transfer,
+        proba_scratch,
+        block_length=block_length,
+        horizons_apart=horizons_apart,
+        thresholds=limits,
     )
     unproven = _load_faults(load_report, limits) + _schedule_faults(schedule_proof)
     figures = comparison_figures(comparison) | {
@@ -112,7 +118,8 @@ def _transfer_verdict(comparison: PairedComparison, ece_up: bool) -> tuple[str, 
 
 def _ece_up(y: ArrayLike, proba: ArrayLike, comparison: PairedComparison) -> bool:
     ece = compute_metrics(y, proba)["ece"]
-    return comparison.deltas["ece"].inferior and (ece is None or ece > ece_null(proba).p95)
+    null = ece_null(proba, persisting=surprise_persistence(y, proba))
+    return comparison.deltas["ece"].inferior and (ece is None or ece > null.p95)
 
 
 def _load_faults(load_report: Mapping[str, Any], limits: Thresholds) -> list[str]:

@@ -30,6 +30,7 @@ def gate_5_augmentation(
     quality: Mapping[str, Any],
     trial: bool = False,
     block_length: int,
+    horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
     """Gate 5: training with synthetic windows costs at most two points of accuracy.
@@ -45,7 +46,7 @@ def gate_5_augmentation(
         was not tested.
     trial
         The candidate itself does not augment: the gate only warns.
-    block_length, thresholds
+    block_length, horizons_apart, thresholds
         As `gate_1_baseline`.
 
     Returns
@@ -66,7 +67,12 @@ def gate_5_augmentation(
     scores = {name: _score(y, proba) for name, proba in baselines.items()}
     best = max(scores, key=lambda name: scores[name])
     comparison = compare(
-        y, proba_augmented, baselines[best], block_length=block_length, thresholds=limits
+        y,
+        proba_augmented,
+        baselines[best],
+        block_length=block_length,
+        horizons_apart=horizons_apart,
+        thresholds=limits,
     )
     delta, bar = comparison.deltas["accuracy"], limits.max_accuracy_loss
     text = f"accuracy against {best}: {signed(comparison, 'accuracy')}"
@@ -96,6 +102,7 @@ def gate_6_simple(
     proba_simple: ArrayLike,
     *,
     block_length: int,
+    horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
     """Gate 6 (warns): the candidate's log-loss is significantly below SimpleLSTM's.
@@ -106,7 +113,7 @@ def gate_6_simple(
         Labels, shape (n,).
     proba, proba_simple
         Probabilities of the candidate and of SimpleLSTM, shape (n, K).
-    block_length, thresholds
+    block_length, horizons_apart, thresholds
         As `gate_1_baseline`.
 
     Returns
@@ -120,7 +127,14 @@ def gate_6_simple(
         As `moola.evaluation.compare.paired_comparison`.
     """
     limits = thresholds or Thresholds.load()
-    comparison = compare(y, proba, proba_simple, block_length=block_length, thresholds=limits)
+    comparison = compare(
+        y,
+        proba,
+        proba_simple,
+        block_length=block_length,
+        horizons_apart=horizons_apart,
+        thresholds=limits,
+    )
     delta, text = comparison.deltas["log_loss"], signed(comparison, "log_loss")
     if delta.superior:
         verdict, first = "passed", f"the bigger model is better in log-loss: {text}"
@@ -142,6 +156,7 @@ def gate_7_ensemble(
     temperature_part: str,
     temperatures: Sequence[float] = (),
     block_length: int,
+    horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
     """Gate 7 (warns): the calibrated ensemble is not worse than its best member.
@@ -156,7 +171,7 @@ def gate_7_ensemble(
         The part the temperature was fitted on; anything but ``"validation"`` fails.
     temperatures
         One a fold, for the report.
-    block_length, thresholds
+    block_length, horizons_apart, thresholds
         As `gate_1_baseline`.
 
     Returns
@@ -175,7 +190,12 @@ def gate_7_ensemble(
     losses = {name: compute_metrics(y, proba)["log_loss"] for name, proba in members.items()}
     best = min(losses, key=lambda name: losses[name] or 0.0)
     comparison = compare(
-        y, proba_ensemble, members[best], block_length=block_length, thresholds=limits
+        y,
+        proba_ensemble,
+        members[best],
+        block_length=block_length,
+        horizons_apart=horizons_apart,
+        thresholds=limits,
     )
     delta = comparison.deltas["log_loss"]
     text = f"log-loss against {best}: {signed(comparison, 'log_loss')}"

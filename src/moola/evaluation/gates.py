@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
-from moola.evaluation.gate_baseline import collapse_reasons, gate_1_baseline
+from moola.evaluation.collapse import collapse_reasons
+from moola.evaluation.gate_baseline import gate_1_baseline
 from moola.evaluation.gate_control import gate_2_control
 from moola.evaluation.gate_evidence import gate_0_data, gate_3_encoder
 from moola.evaluation.gate_promotion import CLASS_PRIOR, gate_promotion, promotion_prerequisites

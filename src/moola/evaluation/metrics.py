@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moola.evaluation.binning import assign_bins, bin_sums
+from moola.evaluation.calibration import calibration_bands
+from moola.evaluation.dependence import measured_block, persistence
 from moola.evaluation.predictions import (
     brier_per_window,
     clean_predictions,
@@ -22,6 +24,7 @@ from moola.evaluation.predictions import (
 from moola.evaluation.resampling import interval_from_draws, resample_counts
 from moola.evaluation.weighted import calibration_metrics, weighted_metrics
 
+NULL_BAND = "null band"
 _NON_NEGATIVE = ("brier", "log_loss")
 
 
@@ -41,6 +44,9 @@ class Interval:
         Resamples in which the metric was undefined and which were left out.
     reason
         Why something is None; None otherwise.
+    kind
+        ``interval``; or ``null band`` for ECE and MCE: from 0 to where a perfectly calibrated model
+        would stay with this probability. It says nothing about where the true error lies.
     """
 
     estimate: float | None
@@ -49,6 +55,7 @@ class Interval:
     confidence: float
     num_undefined: int = 0
     reason: str | None = None
+    kind: str = "interval"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values."""
@@ -139,14 +146,15 @@ def metric_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Compute every metric with a circular-block-bootstrap interval.
+    """Compute every metric with an interval, ECE and MCE with a null band.
 
     Parameters
     ----------
     y, proba
         As `compute_metrics`, in time order.
     block_length
-        Windows per block; see `moola.evaluation.compare.block_length_from_overlap`.
+        Windows that share bars, see `moola.evaluation.compare.paired_comparison`; blocks are longer
+        where the losses remember longer.
     num_resamples
         Bootstrap resamples.
     confidence
@@ -159,8 +167,8 @@ def metric_intervals(
     dict
         `Interval` for each metric. The interval is ``estimate ± t * se``, with the bootstrap
         standard error and the small-sample correction of
-        `moola.evaluation.resampling.interval_from_draws`, cut off at the metric's range. Bins of
-        the calibration errors are held at those of the full sample.
+        `moola.evaluation.resampling.interval_from_draws`, cut off at the metric's range. For the
+        calibration errors see `moola.evaluation.calibration.calibration_bands`.
 
     Raises
     ------
@@ -168,16 +176,24 @@ def metric_intervals(
         As `moola.evaluation.predictions.validate_predictions`, or if n is below 10.
     """
     labels, matrix = clean_predictions(y, proba)
+    losses = log_loss_per_window(labels, matrix)
+    block_length = max(block_length, measured_block(persistence(losses), labels.size))
     counts = resample_counts(
         labels.size, block_length=block_length, num_resamples=num_resamples, seed=seed
     )
     draws = weighted_metrics(labels, matrix, counts)
+    bands = calibration_bands(labels, matrix, confidence=confidence, seed=seed)
     reasons = undefined_reasons(labels, matrix)
     intervals = {}
     for name, estimate in compute_metrics(labels, matrix).items():
         if estimate is None:
             intervals[name] = Interval(
                 estimate=None, low=None, high=None, confidence=confidence, reason=reasons[name]
+            )
+            continue
+        if name in bands:
+            intervals[name] = Interval(
+                estimate=estimate, low=0.0, high=bands[name], confidence=confidence, kind=NULL_BAND
             )
             continue
         found = interval_from_draws(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from moola.errors import BadInput
 from moola.evaluation.compare import HIGHER_IS_BETTER
 from moola.evaluation.gate_report import GateReport, sentence
-from moola.evaluation.metrics import Interval, metric_intervals
+from moola.evaluation.metrics import NULL_BAND, Interval, metric_intervals
 from moola.evaluation.plots import (
     confusion_figure,
     figure_to_png,
@@ -269,6 +269,9 @@ def _interval(found: Interval) -> str:
         return '<span class="soft">undefined</span>'
     if found.low is None or found.high is None:
         return f"{found.estimate:.3f}"
+    if found.kind == NULL_BAND:
+        calibrated = f"calibrated: up to {found.high:.3f}"
+        return f'{found.estimate:.3f}<br><span class="soft">{calibrated}</span>'
     ends = f"{found.low:.3f} &ndash; {found.high:.3f}"
     return f'{found.estimate:.3f}<br><span class="soft">{ends}</span>'
 

@@ -10,7 +10,8 @@ freedom, where ``m = n / block_length`` is the number of blocks (`docs/gates.md`
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -38,15 +39,19 @@ class BootstrapInterval:
     low, high
         Ends of the interval; None with `reason` where none can be given.
     standard_error
-        Widened bootstrap standard error.
+        Of the estimate; None where there is no interval.
     p_value
         Two-sided, of a true value of 0; None where there is no interval.
     minimum_detectable
-        Size of a true value that would be found with a power of 80 % at this n.
+        Size of a true value that would be found with a power of 80 % at this n; None where there is
+        no interval.
     num_undefined
         Resamples left out because the statistic was undefined in them.
     reason
         Why there is no interval; None where there is one.
+    power
+        How often a true value of this size would be found at this n, by size; empty where there is
+        no interval or no size was asked for.
     """
 
     estimate: float
@@ -57,6 +62,7 @@ class BootstrapInterval:
     minimum_detectable: float | None
     num_undefined: int
     reason: str | None
+    power: Mapping[float, float] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=4)
@@ -124,6 +130,9 @@ def interval_from_draws(
 ) -> BootstrapInterval:
     """Return the t interval around `estimate` with the spread of the bootstrap draws.
 
+    For what is no mean (PR-AUC, ECE). Draws cannot tell how long the windows remember beyond the
+    block they were drawn in; `moola.evaluation.mean_interval` measures it.
+
     Parameters
     ----------
     estimate
@@ -153,49 +162,54 @@ def interval_from_draws(
     BadInput
         If `confidence` is not inside (0, 1).
     """
-    if not 0.0 < confidence < 1.0:
-        raise BadInput(f"confidence is {confidence}", limit="a number inside (0, 1)")
+    check_confidence(confidence)
     defined = draws[np.isfinite(draws)]
     num_undefined = int(draws.size - defined.size)
     effective = effective_windows(num_windows, block_length)
     reason = None
     if num_undefined > MAX_UNDEFINED_SHARE * draws.size:
         reason = f"undefined in {num_undefined} of {draws.size} resamples"
-        return _no_interval(estimate, num_undefined, reason)
+        return no_interval(estimate, num_undefined, reason)
     spread = max(effective, 2.0)
     error = float(np.std(defined, ddof=1)) * float(np.sqrt(spread / (spread - 1.0)))
     quantile = float(student_t.ppf(0.5 + confidence / 2.0, spread - 1.0))
     detectable = (quantile + float(student_t.ppf(_POWER, spread - 1.0))) * error
-    if effective < min_effective_windows:
-        reason = (
-            f"{num_windows} windows in blocks of {block_length} are worth {effective:.1f} "
-            f"independent ones; at least {min_effective_windows:g} are needed"
-        )
-    elif error <= 1e-12 * max(1.0, abs(estimate)):
+    if error <= 1e-12 * max(1.0, abs(estimate)):
         reason = "the resamples do not vary"
+    elif effective < min_effective_windows:
+        reason = (
+            f"{num_windows} windows hold {effective:.1f} blocks of {block_length}; "
+            f"at least {min_effective_windows:g} are needed"
+        )
     if reason is not None:
-        return _no_interval(estimate, num_undefined, reason, error, detectable)
+        return no_interval(estimate, num_undefined, reason)
     skewness = float(skew(defined)) if skewed else 0.0
     distance, towards = abs(estimate) / error, math.copysign(1.0, -estimate) * skewness
     return BootstrapInterval(
         estimate=estimate,
-        low=estimate - _reach(quantile, -skewness) * error,
-        high=estimate + _reach(quantile, skewness) * error,
+        low=estimate - reach_of(quantile, -skewness) * error,
+        high=estimate + reach_of(quantile, skewness) * error,
         standard_error=error,
-        p_value=float(2.0 * student_t.sf(_quantile_reached(distance, towards), spread - 1.0)),
+        p_value=float(2.0 * student_t.sf(quantile_reached(distance, towards), spread - 1.0)),
         minimum_detectable=detectable,
         num_undefined=num_undefined,
         reason=None,
     )
 
 
-def _reach(quantile: float, tail: float) -> float:
+def check_confidence(confidence: float) -> None:
+    """Raise BadInput unless `confidence` is inside (0, 1)."""
+    if not 0.0 < confidence < 1.0:
+        raise BadInput(f"confidence is {confidence}", limit="a number inside (0, 1)")
+
+
+def reach_of(quantile: float, tail: float) -> float:
     """Return standard errors to an end of the interval whose side has skewness `tail`."""
     return quantile + max(0.0, tail) * (2.0 * quantile**2 + 1.0) / 6.0
 
 
-def _quantile_reached(distance: float, tail: float) -> float:
-    """Return the quantile whose `_reach` is `distance`; 0 where even that reaches farther."""
+def quantile_reached(distance: float, tail: float) -> float:
+    """Return the quantile whose `reach_of` is `distance`; 0 where even that reaches farther."""
     slope = max(0.0, tail) / 3.0
     if slope < _SYMMETRIC:
         return distance
@@ -203,20 +217,15 @@ def _quantile_reached(distance: float, tail: float) -> float:
     return max(0.0, (math.sqrt(max(0.0, 1.0 + 4.0 * slope * beyond)) - 1.0) / (2.0 * slope))
 
 
-def _no_interval(
-    estimate: float,
-    num_undefined: int,
-    reason: str,
-    error: float | None = None,
-    detectable: float | None = None,
-) -> BootstrapInterval:
+def no_interval(estimate: float, num_undefined: int, reason: str) -> BootstrapInterval:
+    """Return an estimate without an interval, and why; nothing can be detected there."""
     return BootstrapInterval(
         estimate=estimate,
         low=None,
         high=None,
-        standard_error=error,
+        standard_error=None,
         p_value=None,
-        minimum_detectable=detectable,
+        minimum_detectable=None,
         num_undefined=num_undefined,
         reason=reason,
     )

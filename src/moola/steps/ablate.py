@@ -16,7 +16,7 @@ from moola.data.labels import class_names
 from moola.data.registry import DataRegistry
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_array, forest_figure
-from moola.steps.calibrate import block_length_of
+from moola.steps.calibrate import overlap_of
 from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.predictions import predictions_table
 from moola.steps.progress import Progress, silent
@@ -123,9 +123,8 @@ def ablate(
         )
         num_windows = len(predictions[BASELINE].y)
         run.log_inputs([folds_dataset(labeled, found_folds, num_windows)])
-        finding = judge_ablation(
-            predictions, block_length=block_length_of(labeled.meta, num_windows)
-        )
+        judged = overlap_of(labeled.times, predictions[BASELINE].rows)
+        finding = judge_ablation(predictions, **judged)
         rows = _rows(arms, predictions, finding)
         _log(run, rows, finding, seeds)
         for arm, row in zip(arms, rows, strict=True):

@@ -1,16 +1,17 @@
-"""The temperature a version is served with."""
+"""The temperature a version is served with, and how the windows it is fitted on overlap."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moola.data.registry import DataContainer
+from moola.data.windows import WindowTimes
 from moola.errors import BadInput
-from moola.evaluation.compare import block_length_from_overlap, paired_comparison
+from moola.evaluation.compare import paired_comparison
 from moola.evaluation.temperature import apply_temperature, fit_temperature
 
 
@@ -34,11 +35,9 @@ def calibrate(data: DataContainer, proba_val: np.ndarray) -> Calibration:
         fitted = fit_temperature(data.y_val, proba_val)
     except BadInput as error:
         return Calibration(temperature=1.0, fitted=None, reason=str(error))
-    block_length = block_length_of(data.metadata, len(data.y_val))
     scaled = apply_temperature(proba_val, fitted)
-    delta = paired_comparison(data.y_val, scaled, proba_val, block_length=block_length).deltas[
-        "log_loss"
-    ]
+    overlap = overlap_of(data.labeled.times, data.split.val)
+    delta = paired_comparison(data.y_val, scaled, proba_val, **overlap).deltas["log_loss"]
     if delta.superior:
         return Calibration(temperature=fitted, fitted=fitted, reason="lowers the log-loss on val")
     return Calibration(
@@ -49,11 +48,13 @@ def calibrate(data: DataContainer, proba_val: np.ndarray) -> Calibration:
     )
 
 
-def block_length_of(meta: Mapping[str, Any], num_windows: int) -> int:
-    """Return how many neighbouring windows of a set may depend on each other."""
-    return block_length_from_overlap(
-        window_bars=int(meta["T"]),
-        horizon_bars=int(meta["horizon_bars"]),
-        step_bars=int(meta["step_bars"]),
-        num_windows=num_windows,
-    )
+class Overlap(TypedDict):
+    """How the windows that are judged overlap, as `paired_comparison` and the gates take it."""
+
+    block_length: int
+    horizons_apart: bool
+
+
+def overlap_of(times: WindowTimes, rows: NDArray[np.int64]) -> Overlap:
+    """Measure how the ascending `rows` overlap, from their own bars and label ends."""
+    return Overlap(block_length=times.gap_windows(rows), horizons_apart=times.horizons_apart(rows))

@@ -18,7 +18,6 @@ from moola.data.user_labels import class_numbers
 from moola.errors import DataError, one_line
 from moola.evaluation.drift import DriftReport, drift_report
 from moola.evaluation.metrics import compute_metrics
-from moola.steps.calibrate import block_length_of
 from moola.steps.candidate import find_candidate
 from moola.steps.predict import load_scorer
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
@@ -95,7 +94,7 @@ def drift(
         trained,
         kept[[*FEATURE_NAMES, *scores]].to_numpy(dtype=np.float64),
         names=(*FEATURE_NAMES, *scores),
-        block_length=block_length_of(data.metadata, len(data.X_train)),
+        block_length=data.labeled.times.gap_windows(data.split.train),
         num_permutations=num_permutations,
     )
     labelled, num_labelled = _labelled(kept, labels, scores) if labels else (None, 0)

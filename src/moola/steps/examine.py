@@ -30,7 +30,7 @@ from moola.promotion.keys import TrustedKeys
 from moola.promotion.ledger import Ledger
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
-from moola.steps.calibrate import block_length_of
+from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate, require_answers
 from moola.training.crossval import class_frequencies
 
@@ -116,7 +116,7 @@ class Examiner:
             champion_name=CLASS_PRIOR if champion is None else f"version {champion}",
             gate_verdicts=verdicts,
             **uses,
-            block_length=block_length_of(data.metadata, len(data.y_test)),
+            **overlap_of(data.labeled.times, data.split.test),
             prior=prior,
             num_looks=num_looks,
             thresholds=self.limits,

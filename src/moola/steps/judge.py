@@ -23,7 +23,7 @@ from moola.models.checkpoint import read_config
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.evidence import encoder_evidence
 from moola.promotion.classes import CLASSES
-from moola.steps.calibrate import block_length_of
+from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate
 from moola.steps.folds import find_folds
 from moola.steps.progress import Progress
@@ -61,8 +61,10 @@ class Judge:
         self.labeled: WindowSet = registry.load_set(candidate.config.labeled)
         self.split: Split = registry.load_split(candidate.config.split)
         self.folds: WalkForward = find_folds(registry, self.labeled.name, folds)
-        self.num_windows = sum(len(f.val) for f in self.folds.folds)
-        self.block_length = block_length_of(self.labeled.meta, self.num_windows)
+        judged = np.concatenate([f.val for f in self.folds.folds])
+        self.num_windows = len(judged)
+        self.overlap = overlap_of(self.labeled.times, judged)
+        self.block_length = self.overlap["block_length"]
         self.gates = asked_gates(candidate, config.gates)
         self.rivals = Rivals(
             candidate.training,
@@ -127,7 +129,7 @@ class Judge:
             scratch.y,
             scratch.proba,
             scratch.prior,
-            block_length=self.block_length,
+            **self.overlap,
             thresholds=self.limits,
         )
 
@@ -137,7 +139,7 @@ class Judge:
             scratch.y,
             scratch.proba,
             {name: self.rivals.predictions(name).proba for name in CONTROLS},
-            block_length=self.block_length,
+            **self.overlap,
             thresholds=self.limits,
         )
 
@@ -168,7 +170,7 @@ class Judge:
             scratch.proba,
             load_report=transfer.load_report or {},
             schedule_proof=transfer.proof or {},
-            block_length=self.block_length,
+            **self.overlap,
             thresholds=self.limits,
         )
 
@@ -181,7 +183,7 @@ class Judge:
             {name: self.rivals.predictions(name).proba for name in bars},
             quality=self._augmentation_quality(),
             trial=not self.candidate.config.augments,
-            block_length=self.block_length,
+            **self.overlap,
             thresholds=self.limits,
         )
 
@@ -191,7 +193,7 @@ class Judge:
             own.y,
             own.proba,
             self.rivals.predictions(SIMPLE).proba,
-            block_length=self.block_length,
+            **self.overlap,
             thresholds=self.limits,
         )
 
@@ -203,7 +205,7 @@ class Judge:
             members,
             temperature_part="validation",
             temperatures=ensemble.temperatures,
-            block_length=self.block_length,
+            **self.overlap,
             thresholds=self.limits,
         )
 

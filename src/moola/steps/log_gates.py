@@ -9,7 +9,7 @@ from moola.config import names
 from moola.data.labels import class_names
 from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.gates import GateReport
-from moola.evaluation.metrics import metric_intervals
+from moola.evaluation.metrics import NULL_BAND, Interval, metric_intervals
 from moola.evaluation.report import html_report, verdict_markdown
 from moola.steps.folds import folds_dataset
 from moola.steps.investigate import Example, disagreements, investigate
@@ -57,7 +57,7 @@ def _log_predictions(
 ) -> Mapping[str, float | None]:
     intervals = metric_intervals(own.y, own.proba, block_length=judge.block_length)
     metrics = {name: found.estimate for name, found in intervals.items()}
-    ends = {f"{n}_{end}": getattr(f, end) for n, f in intervals.items() for end in ("low", "high")}
+    ends = {k: v for name, found in intervals.items() for k, v in _ends(name, found).items()}
     data = folds_dataset(judge.labeled, judge.folds, len(own.y))
     run.log_inputs([data])
     # Not linked to the version's model: these are figures of its configuration, trained again.
@@ -69,6 +69,13 @@ def _log_predictions(
     table = predictions_table(own.rows, own.y, labels, probability=own.proba, prior=own.prior)
     run.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="walk_forward"), table)
     return metrics
+
+
+def _ends(name: str, found: Interval) -> dict[str, float | None]:
+    """Return the ends of an interval, or where a calibrated model would stay, by name."""
+    if found.kind == NULL_BAND:
+        return {f"{name}_null_p95": found.high}
+    return {f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _log_pages(

@@ -17,7 +17,7 @@ from moola.errors import ConfigError
 from moola.evaluation.compare import paired_comparison
 from moola.evaluation.metrics import compute_metrics
 from moola.hashing import sha256_json
-from moola.steps.calibrate import block_length_of
+from moola.steps.calibrate import overlap_of
 from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.progress import Progress, silent
 from moola.tracking.lineage import git_state, run_name
@@ -223,8 +223,8 @@ class _Search:
         if not self._starts_inside():
             return None
         chosen, start = self._predict(best), self._predict(self.base)
-        block = block_length_of(self.labeled.meta, len(chosen.y))
-        compared = paired_comparison(chosen.y, chosen.proba, start.proba, block_length=block)
+        judged = overlap_of(self.labeled.times, chosen.rows)
+        compared = paired_comparison(chosen.y, chosen.proba, start.proba, **judged)
         return compared.deltas["log_loss"].interval()
 
     def _starts_inside(self) -> bool:

@@ -152,7 +152,10 @@ def _check_reached(experiment: Experiment) -> None:
 
 
 def judge_ablation(
-    predictions: Mapping[str, WalkForwardPredictions], *, block_length: int
+    predictions: Mapping[str, WalkForwardPredictions],
+    *,
+    block_length: int,
+    horizons_apart: bool = False,
 ) -> AblationFinding:
     """Compare every arm with the baseline on the same windows, seeds averaged.
 
@@ -160,8 +163,8 @@ def judge_ablation(
     ----------
     predictions
         By letter; the baseline's under ``A``. All on the same folds and seeds.
-    block_length
-        Windows a bootstrap block holds.
+    block_length, horizons_apart
+        As `moola.evaluation.compare.paired_comparison`.
 
     Returns
     -------
@@ -170,7 +173,13 @@ def judge_ablation(
     """
     baseline = predictions[BASELINE]
     comparisons = {
-        letter: paired_comparison(baseline.y, arm.proba, baseline.proba, block_length=block_length)
+        letter: paired_comparison(
+            baseline.y,
+            arm.proba,
+            baseline.proba,
+            block_length=block_length,
+            horizons_apart=horizons_apart,
+        )
         for letter, arm in predictions.items()
         if letter != BASELINE
     }
