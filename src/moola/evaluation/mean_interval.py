@@ -104,7 +104,8 @@ def constant_confidence(
 
     The loss of an overconfident model is skewed, and where windows share bars its great errors
     come together: a sample without one shows no skewness that could be corrected. So the
-    probability to be wrong shrinks with the blocks, from four times `enough` down, to a fifth at most.
+    probability to be wrong shrinks with the blocks, from four times `enough` down, to a fifth at
+    most.
 
     Parameters
     ----------
