@@ -23,6 +23,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from job_kit import server_process
 from serve_kit import in_folder
@@ -335,9 +336,26 @@ def _labels(path: Path) -> None:
     )
 
 
+def _windows(path: Path) -> None:
+    rng = np.random.default_rng(5)
+    close = 100 * np.exp(0.001 * rng.standard_normal((60, 105)).cumsum(axis=1))
+    span = 0.05 + 0.05 * rng.random((2, 60, 105))
+    np.save(path, np.stack([close, close + span[0], close - span[1], close], axis=2))
+
+
+def _rows(path: Path) -> None:
+    first = pd.date_range("2020-01-01", periods=60, freq="5D", tz="UTC")
+    ends = {"first_bar": first, "last_bar": first + pd.Timedelta(hours=104)}
+    ends["label_end"] = ends["last_bar"] + pd.Timedelta(hours=6)
+    frame = pd.DataFrame(ends).assign(label=["down", "up"] * 30)
+    frame.to_csv(path, index=False)
+
+
 # Files that a reader has, and what stands for them
 READERS_FILES: dict[str, Callable[[Path], None]] = {
     "bars.csv": _bars,
     "mine.json": _indices,
     "labels.csv": _labels,
+    "X.npy": _windows,
+    "rows.csv": _rows,
 }
