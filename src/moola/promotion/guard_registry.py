@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -196,15 +197,9 @@ class GuardedRegistryStore(SqlAlchemyStore):
     def _refuse(self, name: str, version: str | None, why: str) -> None:
         """Write the refusal down and answer 403 with the sentence."""
         sentence = why if ASK in why else f"{why.rstrip('.')}. {ASK}."
-        self.guard.write_down(
-            Draft(
-                event="refusal",
-                who=attributed(None),
-                name=name,
-                reason=sentence,
-                version_to=version,
-            )
-        )
+        refusal = {"who": attributed(None), "name": name, "version_to": version}
+        with suppress(MoolaError):  # a name that no line can hold is refused all the same
+            self.guard.write_down(Draft(event="refusal", reason=sentence, **refusal))
         deny(sentence)
 
 
