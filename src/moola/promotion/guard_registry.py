@@ -197,7 +197,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
     def _refuse(self, name: str, version: str | None, why: str) -> None:
         """Write the refusal down and answer 403 with the sentence."""
         sentence = why if ASK in why else f"{why.rstrip('.')}. {ASK}."
-        refusal = {"who": attributed(None), "name": name, "version_to": version}
+        refusal: dict[str, Any] = {"who": attributed(None), "name": name, "version_to": version}
         with suppress(MoolaError):  # a name that no line can hold is refused all the same
             self.guard.write_down(Draft(event="refusal", reason=sentence, **refusal))
         deny(sentence)
