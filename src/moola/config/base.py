@@ -61,7 +61,7 @@ class _StrictLoader(yaml.SafeLoader):
         twice = next((k for k in keys if keys.count(k) > 1 and k != "<<"), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice!r} stands twice", node.start_mark
+                None, None, f"the key {twice!r} is there twice", node.start_mark
             )
         return super().construct_mapping(node, deep)
 

@@ -49,7 +49,7 @@ class WindowRecipe(Config):
     gap_bars
         A gap is a distance of two bars of more than this many usual (median) ones.
     exclude_repeated
-        Whether a window, label horizon included, must not touch a block of bars that stands twice.
+        Whether a window, label horizon included, must not touch a block of bars that repeats.
     barrier_width
         ``triple_barrier`` only: distance of the barriers from the window's last close, in standard
         deviations of the window's close-to-close changes times sqrt(H).

@@ -133,7 +133,7 @@ class PromotionPolicy(Config):
         return tuple(sorted(gates))
 
     def protects_alias(self, alias: str) -> bool:
-        """Return whether `alias` stands for Production, however it is spelt."""
+        """Return whether `alias` means Production, however it is spelt."""
         return folded(alias) in map(folded, self.protected_aliases)
 
     def guards(self, name: str) -> bool:

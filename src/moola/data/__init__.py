@@ -3,9 +3,9 @@
 Bars
     `bars` (read, checked), `shipped` (those that come with Moola); `ingest` makes them of any file;
     `bar_quality` reports what is wrong in them: `bar_quality_scan` (finds it), `bar_quality_page`
-    (shows it); `repeats` (blocks that stand twice, against chance).
+    (shows it); `repeats` (blocks that repeat, against chance).
 Window sets
-    `windows` (where they stand, how a model sees one), `left_out` (which are not taken, and why),
+    `windows` (where they are, how a model sees one), `left_out` (which are not taken, and why),
     `need` (how many bars a recipe needs), `labels` (by a rule), `user_labels` (by file),
     `features` (the 20), `build` (writes a set), `partitioned` (of more bars than memory holds),
     `imported` (of windows without bars), `sets` (reads one), `synthetic` (makes, writes and reads

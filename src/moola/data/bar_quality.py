@@ -96,7 +96,7 @@ def assess(
     -------
     QualityReport
         With gaps (longer than one and a half usual distances of two bars), blocks of 2 or more
-        bars that stand again later price for price, flat bars (high = low) and jumps.
+        bars that repeat later price for price, flat bars (high = low) and jumps.
     """
     line = time_line(path)
     gaps, num_gaps = find_gaps(path, line)

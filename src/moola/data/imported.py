@@ -73,7 +73,7 @@ def write_imported_set(
         ``window``, a list of T bars of 4 prices.
     rows
         CSV or parquet with one row a window, in the same order: ``last_bar`` and, if known,
-        ``first_bar``, ``label``, ``label_end``. None: these columns stand in `windows`.
+        ``first_bar``, ``label``, ``label_end``. None: these columns are in `windows`.
     options
         What is said of them.
 
