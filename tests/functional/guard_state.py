@@ -18,9 +18,9 @@ _QUESTIONS = {
     "aliases of Production": "SELECT name, lower(alias), version FROM registered_model_aliases "
     "WHERE lower(trim(alias)) IN ('production', 'live')",
     "tags of the model that MLflow reads": "SELECT key, value FROM registered_model_tags "
-    "WHERE name = :name AND lower(key) LIKE '%prompt%'",
+    "WHERE name = :name AND substr(lower(key), 1, 7) IN ('mlflow.', '_mlflow')",
     "tags of the version that MLflow reads": "SELECT key, value FROM model_version_tags "
-    "WHERE name = :name AND version = 1 AND lower(key) LIKE '%prompt%'",
+    "WHERE name = :name AND version = 1 AND substr(lower(key), 1, 7) IN ('mlflow.', '_mlflow')",
     "moves in the ledger": "SELECT seq, event, name, version_to FROM moola_ledger "
     "WHERE event IN ('promotion', 'rollback', 'key_change', 'intent')",
     "the run": "SELECT status, lifecycle_stage, name, artifact_uri, experiment_id, start_time, "

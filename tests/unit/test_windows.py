@@ -213,7 +213,7 @@ def test_a_time_without_quotes_is_read_as_one_with_them(tmp_path):
         ("sets: {a: 3}", "sets holds something else"),
         ("sets: {no: {source: x}}", "the name False, of type bool.*Quote it"),
         ("splits: {2017: {labeled: x}}", "the name 2017, of type int"),
-        ("sets: {a: {source: x, source: y}}", "the key 'source' stands twice"),
+        ("sets: {a: {source: x, source: y}}", "the key 'source' is there twice"),
         ("sets: {a: {sorce: x}}", "Did you mean 'source'"),
         ("sets: {a: {step_bars: 6}}", "WindowRecipe lacks source"),
         ("splits: {a: {num_folds: 3}}", "SplitRecipe lacks labeled"),
