@@ -123,7 +123,7 @@ def gate_report(
             "version": version,
             "run_id": client.get_model_version(name, version).run_id,
             "model_sha256": version_digest(client, name, version),
-            "model": "enhanced_simple_lstm",
+            "model": "of another make",  # its files are mere words
             "uses_encoder": False,
             "uses_synthetic": False,
             **candidate,

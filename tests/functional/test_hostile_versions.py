@@ -36,6 +36,7 @@ from moola.promotion.packaging import check_packaging, packaging_findings
 from moola.promotion.packaging_files import regular_files
 from moola.promotion.referee import referee
 from moola.steps.finetune import finetune
+from moola.steps.registry import rollback
 from moola.steps.registry import verify as verify_registry
 from moola.steps.serve import make_source
 
@@ -309,6 +310,8 @@ def test_swapped_classes_of_a_version_promoted_before_are_found(
     assert any("classes are expansion, consolidation" in found for found in audit.findings)
     with pytest.raises(PromotionRefused, match="classes are expansion, consolidation"):
         make_source(ServeConfig(project=str(world.folder))).load(version)
+    with pytest.raises(PromotionRefused, match="classes are expansion, consolidation"):
+        rollback(name=NAME, to=version, reason="r", project=world.folder, dry_run=True)
 
 
 def test_a_listing_stops_early(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_every_finding_is_a_line_and_the_exit_code_is_1(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for version in ("1", "2"):
-        evaluate(bench.client, KEY, version, model="of another make")  # its files are mere words
+        evaluate(bench.client, KEY, version)
         bench.promote(version)
     trust(bench.folder / TRUSTED_FOLDER, KEY.public_key())
     monkeypatch.chdir(bench.folder)

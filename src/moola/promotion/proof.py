@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moola.config.promotion import PromotionPolicy
+from moola.config.training import ENCODER_MODELS
 from moola.errors import PromotionRefused
 from moola.promotion.belief import Belief
 from moola.promotion.calls import mlflow_call
@@ -13,6 +15,7 @@ from moola.promotion.content import Move
 from moola.promotion.digest import version_digest
 from moola.promotion.entry import Entry
 from moola.promotion.evidence import Evidence, SignedEvidence, verify
+from moola.promotion.fetched import fetched
 from moola.promotion.keys import TrustedKeys
 
 if TYPE_CHECKING:
@@ -141,6 +144,43 @@ def require_carries(
     )
     if reasons:
         raise PromotionRefused(f"version {version} is not proven: {'; '.join(reasons)}")
+
+
+def own_file_findings(
+    client: MlflowClient, name: str, version: str, evidence: Evidence, *, data_root: Path | None
+) -> list[str]:
+    """Return what is wrong with the files of a promoted version of one of Moola's own models.
+
+    Evidence signed before Moola read files this closely may carry a version whose class names
+    were swapped or whose code is a stranger's.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    name
+        The registered model.
+    version
+        Its version.
+    evidence
+        Verified evidence of its promotion; it says which model was judged.
+    data_root
+        Root of the data registry, which knows the classes of a labelled set; None: there is none.
+
+    Returns
+    -------
+    list of str
+        Sentences; empty if nothing is wrong, or the model is of another make.
+    """
+    from moola.promotion.packaging import packaging_findings  # torch: not for `moola keys`
+
+    if evidence.model not in ENCODER_MODELS:
+        return []
+    try:
+        with fetched(client, name, version) as folder:
+            return packaging_findings(folder, evidence, data_root=data_root)
+    except PromotionRefused as refusal:
+        return [str(refusal).rstrip(".")]
 
 
 def _then_required(evidence: Evidence) -> PromotionPolicy:

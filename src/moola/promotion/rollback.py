@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moola.config.names import ALIAS_CHALLENGER, ALIAS_PRODUCTION, STAGE_STAGING
@@ -25,7 +26,12 @@ from moola.promotion.evidence import Evidence, sign, store_evidence
 from moola.promotion.keys import TrustedKeys, key_id
 from moola.promotion.ledger import Ledger, write_refusal
 from moola.promotion.moving import Rules, Seen, last_move, move, require_signing_key
-from moola.promotion.proof import does_not_count, last_promotion, require_proof
+from moola.promotion.proof import (
+    does_not_count,
+    last_promotion,
+    own_file_findings,
+    require_proof,
+)
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state, set_stage
 
@@ -122,6 +128,7 @@ def rollback(
     signing_key: Ed25519PrivateKey | None = None,
     dry_run: bool = False,
     rules: Rules | None = None,
+    data_root: Path | None = None,
 ) -> Decision:
     """Put back a version that held Production before, after verifying it again.
 
@@ -151,6 +158,8 @@ def rollback(
     rules
         Returns keys and policy as they are at the moment of the move; None reads the keys' folder
         again and keeps the policy.
+    data_root
+        Root of the data registry, which knows the classes of a labelled set; None: there is none.
 
     Returns
     -------
@@ -161,7 +170,7 @@ def rollback(
     ------
     PromotionDenied
         If the version never held Production, or the evidence of its last promotion no longer
-        carries it: signature, name, run, files, gates. It stands in the ledger as a refusal.
+        carries it: signature, name, run, files, gates. The ledger keeps the refusal.
     PromotionRefused
         If the ledger's chain is broken.
     BadInput
@@ -197,6 +206,9 @@ def rollback(
             raise PromotionRefused(f"no earlier version held Production{aloud}")
         proof = last_promotion(moves, target, belief)
         evidence = require_proof(client, proof, trusted_keys, policy=policy)
+        findings = own_file_findings(client, name, target, evidence, data_root=data_root)
+        if findings:
+            raise PromotionRefused(f"version {target}: {'; '.join(findings)}")
         if target == champion and state.agrees:
             raise PromotionRefused("it already holds Production")
         if dry_run:

@@ -18,14 +18,12 @@ from moola.config.promotion import (
     TRUSTED_FOLDER,
     PromotionPolicy,
 )
-from moola.config.training import ENCODER_MODELS
 from moola.errors import PromotionRefused
 from moola.promotion.audit import Audit, audit_registry
 from moola.promotion.belief import Belief
 from moola.promotion.checkpoint import CheckpointFile
 from moola.promotion.decision import Decision
 from moola.promotion.entry import Entry
-from moola.promotion.fetched import fetched
 from moola.promotion.key_changes import REVOKED, TRUSTED, note_key_change
 from moola.promotion.keys import (
     TrustedKeys,
@@ -37,7 +35,7 @@ from moola.promotion.keys import (
     revoke,
 )
 from moola.promotion.ledger import Ledger
-from moola.promotion.proof import evidence_in, last_promotion
+from moola.promotion.proof import evidence_in, last_promotion, own_file_findings
 from moola.promotion.remote import open_ledger
 from moola.promotion.rollback import History, history, set_challenger
 from moola.promotion.rollback import rollback as go_back
@@ -90,6 +88,7 @@ def rollback(
         signing_key=signing_key(project),
         dry_run=dry_run,
         rules=lambda: rules_now(project),
+        data_root=project / "data",
     )
 
 
@@ -170,17 +169,12 @@ def _file_findings(
     data_root: Path,
 ) -> list[str]:
     """Return what is wrong with the files of a promoted version of Moola's own models."""
-    from moola.promotion.packaging import packaging_findings  # torch: not for `moola keys`
-
     try:
         entry = last_promotion(moves, version, belief)
         evidence = evidence_in(entry, trusted)
-        if evidence.model not in ENCODER_MODELS:
-            return []
-        with fetched(client, entry.name, version) as folder:
-            return packaging_findings(folder, evidence, data_root=data_root)
     except PromotionRefused as refusal:
         return [str(refusal).rstrip(".")]
+    return own_file_findings(client, entry.name, version, evidence, data_root=data_root)
 
 
 @dataclass(frozen=True, kw_only=True)
