@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import moola
 from moola.config.serving import ServeConfig
 from moola.errors import BadInput, ConfigError, Refused, TrackingError
+from moola.serving import pyfunc
 from moola.serving.batching import Batcher, Overloaded
 from moola.serving.follow import Follower, Served
 from moola.serving.inputs import from_lists, window_columns, windows_of
@@ -193,3 +196,17 @@ def test_an_answer_that_cannot_be_kept_does_not_end_the_keeping(tmp_path: Path) 
     log.close()
     (written,) = tmp_path.glob("predictions-*.parquet")
     assert pq.read_table(written).column("request_id").to_pylist() == ["good", "good"]
+
+
+def test_moola_states_its_version_where_it_runs_from_its_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`mlflow run` puts ``src`` on the path and installs nothing of that name."""
+
+    def version(package: str) -> str:
+        if package == "moola":
+            raise metadata.PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert pyfunc.requirements()[:2] == [f"moola=={moola.__version__}", "torch==1.0"]

@@ -85,7 +85,8 @@ class TimeLine:
 def time_line(path: Path) -> TimeLine:
     """Look at a bar file's times, a batch at a time."""
     tally: dict[int, int] = {}
-    num, first, last = 0, np.datetime64("NaT"), np.datetime64("NaT")
+    no_time = np.datetime64("NaT", "us")
+    num, first, last = 0, no_time, no_time
     for row, time, _ in chunks(path):
         first = time[0] if row == 0 and num == 0 else first
         last, num = time[-1], row + len(time)

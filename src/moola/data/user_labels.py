@@ -74,10 +74,11 @@ def read_label_file(path: Path, recipe: WindowRecipe, zone: str | None) -> Label
         )
     last_bar = _times(path, table, "last_bar", recipe, zone)
     order = np.argsort(last_bar, kind="stable")
-    twice = np.flatnonzero(np.diff(last_bar[order]) == np.timedelta64(0))
+    ordered = last_bar[order]
+    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     if len(twice):
         raise DataError(
-            f"label file {path} names the window ending {last_bar[order][twice[0]]} twice",
+            f"label file {path} names the window ending {ordered[twice[0]]} twice",
             remedy=_REMEDY,
         )
     y = class_numbers(table["label"].combine_chunks(), recipe.class_names, f"label file {path}")

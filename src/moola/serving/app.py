@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from moola import __version__
 from moola.config.serving import NO_VERSION, ServeConfig
 from moola.errors import BadInput, MoolaError
 from moola.serving.batching import Batcher, Overloaded
@@ -161,7 +162,7 @@ def _add_paths(app: FastAPI, service: Service) -> None:
             "x-model-version": served.version if served else NO_VERSION,
             "x-model-sha256": served.sha256 if served else NO_VERSION,
             "x-model-proven": str(bool(served and served.proven)).lower(),
-            "x-moola-version": metadata.version("moola"),
+            "x-moola-version": __version__,
         }
         return Response(metadata.version("mlflow"), media_type=JSON, headers=headers)
 

@@ -12,6 +12,7 @@ import mlflow
 from mlflow.models import ModelSignature
 from mlflow.types import ParamSchema, Schema
 
+from moola import __version__
 from moola.config import names
 from moola.config.packaging import (
     CHECKPOINT,
@@ -50,8 +51,18 @@ def log_model(checkpoint: Path, *, window_bars: int, class_names: tuple[str, ...
             artifacts={CHECKPOINT: str(checkpoint)},
             signature=signature(class_names),
             metadata={"input": input_words(window_bars)},
-            pip_requirements=[f"{p}=={metadata.version(p)}" for p in REQUIREMENTS],
+            pip_requirements=requirements(),
         )
+
+
+def requirements() -> list[str]:
+    """Return what a logged model needs, pinned to what is here.
+
+    Moola's own version is not asked of the installed packages: `mlflow run` puts ``src`` on the
+    path and installs nothing of that name.
+    """
+    installed = {p: metadata.version(p) for p in REQUIREMENTS if p != "moola"}
+    return [f"{p}=={installed.get(p, __version__)}" for p in REQUIREMENTS]
 
 
 def signature(class_names: tuple[str, ...]) -> ModelSignature:

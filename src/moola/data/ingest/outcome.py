@@ -72,8 +72,9 @@ def outcome_of(path: Path) -> Outcome:
     years: dict[int, int] = {}
     latest = np.empty(0, dtype="datetime64[us]")
     tick = Tick()
-    first, last, num = np.datetime64("NaT"), np.datetime64("NaT"), 0
-    lowest, highest, widest = np.inf, -np.inf, (0, np.datetime64("NaT"))
+    no_time = np.datetime64("NaT", "us")
+    first, last, num = no_time, no_time, 0
+    lowest, highest, widest = np.inf, -np.inf, (0, no_time)
     for row, time, prices in chunks(path, *PRICE_COLUMNS):
         new = slice(1, None) if num else slice(None)
         first = time[0] if not num else first
