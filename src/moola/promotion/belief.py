@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from moola.hashing import canonical_json
-from moola.promotion.content import Boundary, LookLine, Unreadable
+from moola.promotion.content import SPAN, Boundary, LookLine, Unreadable
 from moola.promotion.entry import MOVES, Entry
 from moola.promotion.keys import TrustedKeys, key_id
 
@@ -66,8 +66,8 @@ def signed_look(
     Parameters
     ----------
     windows
-        ``split_sha256`` and, where known, ``source``, ``first_bar``, ``last_bar``; further fields
-        are kept and not signed.
+        ``split_sha256`` and, where known, ``source``, ``market`` (its sketch), ``first_bar``,
+        ``last_bar``; further fields are kept and not signed.
     name, version
         The registered model and the version that is looked at.
     evidence_digest
@@ -96,7 +96,7 @@ def signed_look(
     return {**payload, "key_id": identity, "signature": signature}
 
 
-_SIGNED = ("split_sha256", "source", "first_bar", "last_bar", "ledger", "nonce")
+_SIGNED = (*SPAN, "ledger", "nonce")
 
 
 @dataclass(frozen=True, kw_only=True)

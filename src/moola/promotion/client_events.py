@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from moola.config.names import ALIAS_CHALLENGER
 from moola.config.promotion import TAG_EVIDENCE
+from moola.data.market import MAX_CHARS
 from moola.errors import BadInput, PromotionRefused
 from moola.promotion.belief import Belief
 from moola.promotion.bounded_json import read_json
@@ -34,8 +35,8 @@ _TOP = {
     "payload",
 }
 _LOOK_FIELDS = {
-    "split": 200, "split_sha256": 64, "source": 200, "first_bar": 40, "last_bar": 40,
-    "ledger": 64, "nonce": 32, "key_id": 32, "signature": 88,
+    "split": 200, "split_sha256": 64, "source": 200, "market": MAX_CHARS,
+    "first_bar": 40, "last_bar": 40, "ledger": 64, "nonce": 32, "key_id": 32, "signature": 88,
 }  # fmt: skip
 
 FindVersion = Callable[[str, str], "ModelVersion"]

@@ -17,7 +17,7 @@ from moola.promotion.bounded_json import read_json
 
 VERSION = re.compile(r"[1-9][0-9]{0,8}")  # MLflow keeps it in 32 bits
 HEX_64 = re.compile(r"[0-9a-f]{64}")
-SPAN = ("split_sha256", "source", "first_bar", "last_bar")
+SPAN = ("split_sha256", "source", "market", "first_bar", "last_bar")
 
 
 @dataclass(frozen=True, kw_only=True)
