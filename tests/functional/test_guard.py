@@ -168,6 +168,14 @@ def test_the_page_shows_history_evidence_and_refusals(world: World) -> None:
     assert "<script>" not in world.server.send("GET", "/moola")[1]
 
 
+@pytest.mark.parametrize("route", ["/moola", "/moola/api/ledger"])
+@pytest.mark.parametrize("name", ["%00", f"{NAME}%0A", "%1b[31m", "n" * 5000, "%ED%A0%80%0d"])
+def test_a_name_that_is_none_is_one_sentence(world: World, route: str, name: str) -> None:
+    status, said = world.server.send("GET", f"{route}?name={name}")
+    assert status == 400
+    assert json.loads(said)["message"].startswith("name ")
+
+
 def test_an_artifact_may_be_named_like_a_closed_route(world: World) -> None:
     run = world.client.create_run(world.experiment_id)
     place = f"{world.experiment_id}/{run.info.run_id}/artifacts/mlflow/assistant/config"

@@ -16,10 +16,12 @@ from moola.data.labels import class_names
 from moola.data.registry import DataRegistry
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_array, forest_figure
+from moola.hashing import sha256_json
 from moola.steps.calibrate import overlap_of
 from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.predictions import predictions_table
 from moola.steps.progress import Progress, silent
+from moola.steps.seen import searched_on
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
 from moola.training.ablation import (
@@ -58,6 +60,7 @@ def ablate(
     launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     data_root: Path | str = "data",
     cache: Path = Path(names.EVALUATION_FOLDER),
+    project: Path = Path(),
     progress: Progress = silent,
 ) -> AblationSummary:
     """Train every arm on every fold and seed, compare with the baseline, log one parent run.
@@ -80,6 +83,8 @@ def ablate(
         Root of the data registry.
     cache
         Folder of finished fold x seed results, shared with ``moola evaluate``.
+    project
+        Folder whose ``.moola/keys`` hold the gate runner's key, by which the arms are counted.
     progress
         Told how far it is.
 
@@ -111,6 +116,11 @@ def ablate(
         audit = require_folds(registry, labeled, found_folds, base)
         run.log_json(names.ARTIFACT_AUDIT, audit)
         run.log_json(names.ARTIFACT_SPLIT, found_folds.to_dict())
+        counted = searched_on(
+            labeled, found_folds, search=sha256_json({**params, "folds": found_folds.digest()}),
+            tried=len(arms), data_root=data_root, project=project,
+        )  # fmt: skip
+        run.set_tags({names.TAG_SEARCHED: counted})
         titles = {arm.letter: f"{arm.letter} {arm.title}" for arm in arms}
         predictions = walk_forward_predictions(
             {arm.letter: Trainee(config=arm.config, seeds=seeds) for arm in arms},

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from moola.config import names
 from moola.config.evaluation import Thresholds
 from moola.data.labels import class_names
-from moola.data.market import market_sketch, sketch_of_windows
-from moola.data.registry import DataContainer, DataRegistry, WindowSet
-from moola.errors import DataError, MoolaError, PromotionRefused, one_line
+from moola.data.registry import DataContainer, DataRegistry
+from moola.errors import MoolaError, PromotionRefused, one_line
 from moola.evaluation.gate_report import report
 from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
 from moola.hashing import sha256_json
@@ -34,6 +33,7 @@ from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
 from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate, require_answers
+from moola.steps.seen import bars_seen, sketch_of
 from moola.training.crossval import class_frequencies
 
 MIN_FRESH = 20  # fewer windows that lie apart give no verdict; overlapping ones need more still
@@ -86,10 +86,11 @@ class Examiner:
             opponent = load_checked(self.client, evidence.name, champion, promoted, beside=data)
 
         rows = np.arange(len(data.y_test))
-        windows = looked_at(data, rows, sketch_of(data.labeled, self.data_root))
+        market = sketch_of(data.labeled, self.data_root)
+        windows = bars_seen(data.labeled, data.split.test, market)
         if self.fresh_only:
             rows = fresh_rows(data, self.ledger.looks_at(windows, self.keys))
-            windows = looked_at(data, rows, windows["market"])
+            windows = bars_seen(data.labeled, data.split.test[rows], market)
 
         def take(num_looks: int) -> GateDict:
             return self._verdict(
@@ -287,29 +288,6 @@ def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:
                 remedy="Give the --data-root of the evaluation, or evaluate the version again",
             )
     return data
-
-
-def sketch_of(labeled: WindowSet, data_root: Path | str) -> str:
-    """Return the sketch of the market a set was cut from, of its windows where bars are absent."""
-    registry = DataRegistry(data_root)
-    if not labeled.manifest.get("imported"):
-        try:
-            bars = registry.load_bars(labeled.source)
-            return market_sketch(bars.time, bars.ohlc)
-        except DataError:
-            pass  # the audit has said that they are not in this registry
-    return sketch_of_windows(labeled)
-
-
-def looked_at(data: DataContainer, rows: NDArray[np.int64], market: str) -> dict[str, str]:
-    """Return what a look at some test windows sees: market, first and last bar.
-
-    Times are UTC; the end of the label's horizon is included.
-    """
-    clock = data.labeled.clock[data.split.test[rows]]
-    first, last = str(clock[:, 0].min()), str(clock[:, 2].max())
-    source = data.labeled.source
-    return {"source": source, "market": market, "first_bar": first, "last_bar": last}
 
 
 def fresh_rows(data: DataContainer, looks: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
