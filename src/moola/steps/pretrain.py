@@ -14,6 +14,8 @@ from moola.config import names
 from moola.config.pretraining import CorpusConfig
 from moola.data.registry import DataRegistry
 from moola.evaluation.plots import figure_to_array
+from moola.models.checkpoint import read_config
+from moola.models.device import describe_device, resolve_device, use_bf16
 from moola.models.fit_resume import find_state, path_of_state
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 from moola.pretraining.distributed import Share, join_processes
@@ -23,7 +25,6 @@ from moola.pretraining.session import PretrainResult, Session, export_pt, save_p
 from moola.steps.progress import NO_STATE, Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
-from moola.training.device import describe_device, resolve_device, use_bf16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ def pretrain(
         if run is not None:
             sha256 = save_pretrained(folder, kind.name, result, config, corpus["claim"])
             if output.suffix == ".pt":
-                export_pt(output, result.model, config)
+                export_pt(output, result.model, read_config(folder))
             block = -(-X.shape[1] // max(1, int(corpus["metadata"]["step_bars"])))
             quality = kind.measure(result.model, np.asarray(X[result.val_rows]), config, block)
             _log(run, kind, config, result, corpus=corpus, folder=folder, seconds=seconds)

@@ -17,14 +17,15 @@ from moola.errors import ConfigError
 from moola.evaluation.compare import paired_comparison
 from moola.evaluation.metrics import compute_metrics
 from moola.hashing import sha256_json
+from moola.models.device import describe_device, resolve_device
 from moola.steps.calibrate import overlap_of
 from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.progress import Progress, silent
 from moola.steps.seen import searched_on
+from moola.steps.started_from import ready_to_start
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
 from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
-from moola.training.device import describe_device, resolve_device
 from moola.training.launchers import Launcher, LocalLauncher
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def sweep(
     check_seeds(seeds)
     _optuna()
     device = resolve_device(base.device)
+    base = ready_to_start(base, cache)
     registry = DataRegistry(data_root)
     labeled = registry.load_set(base.labeled)
     found = find_folds(registry, labeled.name, folds)
