@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import sys
@@ -142,6 +143,8 @@ def _run(arguments: list[str]) -> int:
         line, code = _told(error, arguments)
         if show or code == _BUG:
             traceback.print_exc()
+        if line and "--json" in arguments:
+            _tell_script(error, line, code)
         return _report(line, code) if line else code
     # Some releases of typer return the code of an exit, and that of Ctrl-C, instead of raising.
     return _report("stopped by Ctrl-C", _CTRL_C) if code == _CTRL_C else int(code or 0)
@@ -200,6 +203,17 @@ def _told(error: Exception, arguments: list[str]) -> tuple[str, int]:
         what = f"{error.filename} cannot be used: {error.strerror}"
         return f"{what}. Give a path that can be read or written.", 2
     return f"a bug of Moola's own: {type(error).__name__}: {one_line(error)}", _BUG
+
+
+def _tell_script(error: Exception, line: str, code: int) -> None:
+    """Print what went wrong as JSON, so that a script reads something whatever happened."""
+    from moola.cli.console import print_json
+
+    if getattr(error, "told_as_json", False):
+        return
+    decision = getattr(error, "decision", None)
+    about = {} if decision is None else {"decision": dataclasses.asdict(decision)}
+    print_json({"error": line, "exit_code": code, **about})
 
 
 def _report(message: str, code: int) -> int:

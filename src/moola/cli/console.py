@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,34 @@ def console() -> Any:
         def render_str(self, text: str, **options: Any) -> Any:
             return super().render_str(printable_lines(text), **options)
 
-    return Plain(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return Plain(
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # bold is a colour too
+    )
+
+
+def print_columns(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print one line a row, nothing cut: aligned on a terminal, tab-separated in a pipe.
+
+    A cell is a text, or a text in a style.
+    """
+    out = console()
+    lines = [[styled(c, "bold") for c in columns], *rows]
+    if not out.is_terminal:
+        for line in lines:
+            print("\t".join(printable_lines(str(cell)) for cell in line))
+        return
+    widths = [max(len(str(line[i])) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        row = styled("", "")
+        for cell, width in zip(line, widths, strict=True):
+            row.append_text(cell if hasattr(cell, "append_text") else styled(str(cell), ""))
+            row.append(" " * (width - len(str(cell)) + 2))
+        row.rstrip()
+        out.print(row)
 
 
 def styled(text: str, style: str) -> Any:
@@ -65,7 +93,7 @@ def progress_bars(*, quiet: bool = False) -> Iterator[Progress]:
     out = console()
     bars = Progress(
         TextColumn("{task.description:<26}", markup=False),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if out.width >= _WIDTH else 8),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}", markup=False),
@@ -75,27 +103,32 @@ def progress_bars(*, quiet: bool = False) -> Iterator[Progress]:
     tasks: dict[str, Any] = {}
 
     def report(task: str, done: int, total: int, note: str = "") -> None:
+        if not tasks:
+            bars.start()  # not before: a terminal would show an empty line being drawn again
         if task not in tasks:
             tasks[task] = bars.add_task(task, total=total, note=note)
         bars.update(tasks[task], completed=done, total=total, note=note)
         if not quiet and not out.is_terminal and done == total:
             out.print(f"  {task}: {total} of {total}  {note}".rstrip())
 
-    with bars:
+    try:
         yield report
+    finally:
+        bars.stop()
 
 
 def print_report(title: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Print a report: a title between rules, then sections of aligned names and values."""
     out = console()
-    out.print("═" * _WIDTH)
+    rule = "═" * (min(_WIDTH, out.width) if out.is_terminal else _WIDTH)
+    out.print(rule)
     out.print(f"  {title}", style="bold")
-    out.print("═" * _WIDTH)
+    out.print(rule)
     for heading, rows in sections.items():
         out.print(f"\n{heading}", style="bold")
         for name, value in rows.items():
             out.print(f"  {name + ':':<19}{value}")
-    out.print("═" * _WIDTH)
+    out.print(rule)
 
 
 def print_gates(reports: Sequence[Any]) -> None:

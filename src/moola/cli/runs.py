@@ -14,11 +14,11 @@ import typer
 from moola.cli.console import (
     console,
     figure,
+    print_columns,
     print_gates,
     print_json,
     print_report,
     styled,
-    table,
 )
 from moola.cli.options import AsJson, one_of
 from moola.cli.reports import print_finetune
@@ -49,11 +49,8 @@ def runs(
     if as_json:
         print_json([dataclasses.asdict(run) for run in found])
         return
-    rows = table()
-    for column in ("run", "step", "started (UTC)", "seconds", "status", "log-loss", "name"):
-        rows.add_column(column, overflow="fold", no_wrap=column != "name")
-    for run in found:
-        rows.add_row(
+    rows = [
+        (
             run.run_id[:8],
             run.step,
             _time(run.started_ms),
@@ -62,7 +59,10 @@ def runs(
             figure(run.metrics["log_loss"]) if "log_loss" in run.metrics else "",
             run.name,
         )
-    console().print(rows)
+        for run in found
+    ]
+    columns = ("run", "step", "started (UTC)", "seconds", "status", "log-loss", "name")
+    print_columns(columns, rows)
 
 
 def show(

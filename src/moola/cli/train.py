@@ -223,9 +223,13 @@ def evaluate(
             found.append(evaluation_facts(summary))
             if not as_json:
                 print_evaluation(summary)
-    finally:  # what was judged is told, even if a later version cannot be
+    except Exception as error:  # what was judged is told, even if a later version cannot be
         if as_json and found:
             print_json(found)
+            error.told_as_json = True  # type: ignore[attr-defined]
+        raise
+    if as_json:
+        print_json(found)
 
 
 def demo(

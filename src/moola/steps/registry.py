@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
 from moola.config.promotion import (
     KEY_FILE,
@@ -18,7 +19,7 @@ from moola.config.promotion import (
     TRUSTED_FOLDER,
     PromotionPolicy,
 )
-from moola.errors import PromotionRefused
+from moola.errors import ConfigError, PromotionRefused
 from moola.promotion.audit import Audit, audit_registry
 from moola.promotion.belief import Belief
 from moola.promotion.checkpoint import CheckpointFile
@@ -75,6 +76,21 @@ def runner_key(project: Path) -> Ed25519PrivateKey:
     return key
 
 
+def require_model(client: MlflowClient, name: str) -> None:
+    """Raise ConfigError if there is no registered model of that name."""
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        known = ", ".join(m.name for m in client.search_registered_models(max_results=20))
+        raise ConfigError(
+            f"registered model {name!r} does not exist",
+            limit=f"one of {known}" if known else None,
+            remedy=None if known else "Train a candidate first: `moola train`",
+        ) from None
+
+
 def rollback(
     *,
     name: str,
@@ -85,8 +101,10 @@ def rollback(
     dry_run: bool = False,
 ) -> Decision:
     """Put back a version that held Production before; see `moola.promotion.rollback`."""
+    client = connect()
+    require_model(client, name)
     return go_back(
-        client=connect(),
+        client=client,
         ledger=ledger_of(ledger_url, project),
         name=name,
         trusted_keys=load_trusted_keys(project / TRUSTED_FOLDER),
@@ -105,8 +123,10 @@ def challenge(
     *, name: str, version: str, ledger_url: str | None = None, project: Path = Path()
 ) -> Decision:
     """Give alias ``challenger`` and stage ``Staging`` to a version."""
+    client = connect()
+    require_model(client, name)
     return set_challenger(
-        client=connect(),
+        client=client,
         ledger=ledger_of(ledger_url, project).signing(signing_key(project)),
         name=name,
         version=version,
@@ -157,6 +177,8 @@ def verify(name: str, *, ledger_url: str | None = None, project: Path = Path()) 
     """
     client = connect()
     ledger = ledger_of(ledger_url, project)
+    if not ledger.entries(name):  # a model that is gone, but not from the ledger, is a finding
+        require_model(client, name)
     trusted = load_trusted_keys(project / TRUSTED_FOLDER)
     audit = audit_registry(client, ledger, name, trusted)
     belief = ledger.belief(trusted)
@@ -206,7 +228,7 @@ def list_keys(project: Path = Path()) -> Keys:
 def make_key(*, ledger_url: str | None = None, project: Path = Path()) -> Keys:
     """Make, trust and note the gate runner's key if there is none, and return the keys."""
     if signing_key(project) is None:
-        connect()
+        connect(makes=True)
         trusted = project / TRUSTED_FOLDER
         before = set(load_trusted_keys(trusted).keys)
         ensure_signing_key(project)

@@ -91,7 +91,7 @@ def searched_on(
     A store that cannot be reached does not end a search, whose runs wait for it as well.
     """
     try:
-        connect()
+        connect(makes=True)
         note_search(
             ledger_of(None, project),
             validation_seen(labeled, folds, data_root),

@@ -94,7 +94,7 @@ def fail_joined_run(reason: str) -> None:
     if not run_id:
         return
     try:
-        client = connect()
+        client = connect(makes=True)
         client.set_tag(run_id, names.TAG_REASON, reason[: names.TAG_CHARS])
         client.set_terminated(run_id, "FAILED")
     except (MoolaError, MlflowException, OSError):

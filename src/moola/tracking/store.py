@@ -24,6 +24,7 @@ from moola.config import names
 from moola.errors import TrackingError, one_line
 
 _TIMEOUT_SECONDS = 3.0
+_CAUSE = re.compile(r"Caused by \w+\((?:.*?: |\")([^()\"']+)")  # of what urllib3 says at length
 _CLIENT_DEFAULTS = {
     # MLflow's own are 7 and 120: to repeat is the sender's business, and other calls fail fast
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -33,13 +34,16 @@ _CLIENT_DEFAULTS = {
 }
 
 
-def connect(uri: str | None = None) -> MlflowClient:
+def connect(uri: str | None = None, *, makes: bool = False) -> MlflowClient:
     """Point MLflow at a store and return a client.
 
     Parameters
     ----------
     uri
         Tracking URI; None takes ``MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db``.
+    makes
+        Whether a store on this machine is made where there is none. Whoever only reads says no, so
+        that a command in a wrong folder leaves nothing behind.
 
     Returns
     -------
@@ -49,9 +53,18 @@ def connect(uri: str | None = None) -> MlflowClient:
     Raises
     ------
     TrackingError
-        If the server does not answer within seconds or the URI is none that MLflow knows.
+        If the server does not answer within seconds, the URI is none that MLflow knows, or there
+        is no store and none is to be made.
     """
     uri = _chosen(uri)
+    path = _sqlite_path(uri)
+    if not makes and path is not None and not path.exists():
+        raise TrackingError(
+            f"there is no store here: {path.absolute()} does not exist",
+            limit="a project's folder, or its store in MLFLOW_TRACKING_URI",
+            remedy="Change to the project's folder; in a new one, `moola data init`, `moola data "
+            "build` and `moola train` make a first run",
+        )
     if not is_server(uri):
         return open_store(uri)
     _check_server(uri)
@@ -144,6 +157,12 @@ def shown(uri: str) -> str:
 
 
 def _unusable(uri: str, error: Exception) -> TrackingError:
+    if is_server(uri):
+        why = _CAUSE.search(str(error))
+        said = why[1] if why else one_line(error, limit=120)
+        return TrackingError(
+            f"tracking server {shown(uri)} does not answer: {said}", remedy=_start_it(uri)
+        )
     return TrackingError(
         f"tracking store {shown(uri)} cannot be used: {one_line(error)}",
         remedy="Give a database or server URI, for example sqlite:///mlflow.db",
@@ -191,8 +210,14 @@ def _check_server(uri: str) -> None:
     raise TrackingError(
         f"tracking server {shown(uri)} cannot be reached: {reason}",
         limit=f"an answer within {_TIMEOUT_SECONDS:g} s",
-        remedy="Start it with `make server`, or unset MLFLOW_TRACKING_URI to use sqlite:///mlflow.db",
+        remedy=_start_it(uri),
     )
+
+
+def _start_it(uri: str) -> str:
+    here = urlsplit(uri).hostname in ("localhost", "127.0.0.1", "::1")
+    start = "Start it with `moola server`" if here else "Ask whoever runs it, or mend the address"
+    return f"{start}; without MLFLOW_TRACKING_URI the store is sqlite:///mlflow.db here"
 
 
 def _quiet() -> None:
