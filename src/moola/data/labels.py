@@ -122,14 +122,24 @@ def expected_ranges(
     ndarray
         ``sqrt(8 / pi) * sigma * sqrt(H)``, shape (n,) (W. Feller, 1951).
     """
-    open_, high, low, close = np.log(bars.ohlc).T
-    variance = 0.5 * (high - low) ** 2 - _GARMAN_KLASS * (close - open_) ** 2
-    variance[1:] += (open_[1:] - close[:-1]) ** 2
+    variance = bar_variance(np.log(bars.ohlc))
     variance[0] = 0.0
     total = np.concatenate([[0.0], np.cumsum(variance)])
     T = recipe.window_bars
     mean = np.maximum(total[starts + T] - total[starts + 1], 0.0) / (T - 1)
     return np.asarray(_RANGE_OF_WALK * np.sqrt(mean * recipe.horizon_bars))
+
+
+def bar_variance(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each bar's estimate of the variance of a change, shape (..., T).
+
+    Of log prices, shape (..., T, 4); the first bar lacks the gap from the close before it. By
+    Garman and Klass (1980), from open, high, low and close.
+    """
+    open_, high, low, close = np.moveaxis(logs, -1, 0)
+    variance = 0.5 * (high - low) ** 2 - _GARMAN_KLASS * (close - open_) ** 2
+    variance[..., 1:] += (open_[..., 1:] - close[..., :-1]) ** 2
+    return np.asarray(variance)
 
 
 def stretch_ranges(bars: Bars, num_bars: int) -> NDArray[np.float64]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from moola.config.data import WindowRecipe
 from moola.data.bars import Bars
-from moola.data.labels import label_windows
+from moola.data.features import rolling_range
+from moola.data.labels import bar_variance, label_windows
 from moola.data.windows import view_windows
 from moola.errors import DataError
 
@@ -90,6 +91,41 @@ def surrogate_windows(
     y = label_windows(chained, starts, recipe).y
     X = view_windows(chained.ohlc.astype(np.float32), recipe.window_bars)[starts]
     return Surrogates(X_ohlc=np.ascontiguousarray(X), y=y)
+
+
+def scale_ratios(windows: NDArray[np.floating], horizon_bars: int) -> NDArray[np.float64]:
+    """Compare measures of a window's volatility with that of all its prices.
+
+    In these ratios the error of a threshold shows that is estimated from the window.
+
+    Parameters
+    ----------
+    windows
+        Shape (n, T, 4).
+    horizon_bars
+        H.
+
+    Returns
+    -------
+    ndarray
+        Shape (n, 4): logarithms of the median H-bar range, the standard deviation and the mean size
+        of close-to-close changes, and the mean bar range, each over the volatility of Garman and
+        Klass (1980); 0 where one of both is 0.
+    """
+    logs = np.log(np.asarray(windows, dtype=np.float64))
+    open_, high, low, close = np.moveaxis(logs, 2, 0)
+    change = np.diff(close, axis=1)
+    sigma = np.sqrt(bar_variance(logs)[:, 1:].mean(axis=1))
+    ranges = rolling_range(high, low, min(horizon_bars, logs.shape[1]))
+    measures = [
+        np.median(ranges, axis=1) / np.sqrt(horizon_bars),
+        change.std(axis=1),
+        np.abs(change).mean(axis=1),
+        (high - low).mean(axis=1),
+    ]
+    ratio = [np.where((m > 0) & (sigma > 0), m, 1.0) for m in measures]
+    over = [np.where((m > 0) & (sigma > 0), sigma, 1.0) for m in measures]
+    return np.log(np.stack(ratio, axis=1) / np.stack(over, axis=1))
 
 
 def _bar_shapes(bars: Bars) -> NDArray[np.float64]:

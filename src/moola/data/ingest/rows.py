@@ -46,6 +46,12 @@ class Tally:
         if count:
             self.repaired[name] = self.repaired.get(name, 0) + count
 
+    @property
+    def repaired_share(self) -> float:
+        """Share of the rows that repairs mended or left out; sorting changes none."""
+        count = sum(n for name, n in self.repaired.items() if name != "sort")
+        return min(1.0, count / max(self.rows - self.other_rows, 1))
+
 
 class RowReader:
     """Reads a file's rows as bars, batch by batch.
