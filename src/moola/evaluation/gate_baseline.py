@@ -150,6 +150,7 @@ def _arithmetic_figures(arithmetic: LabelArithmetic, beyond: Knowledge) -> dict[
         **arithmetic.figures(),
         "delta_label_arithmetic": beyond.delta.interval(),
         "log_loss_label_arithmetic": beyond.log_loss,
+        "power_label_arithmetic": beyond.delta.power,
     }
 
 

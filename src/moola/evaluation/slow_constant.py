@@ -20,7 +20,7 @@ from scipy.stats import entropy
 
 from moola.config.evaluation import Thresholds
 from moola.evaluation.collapse import folds_of
-from moola.evaluation.compare import delta_of
+from moola.evaluation.compare import EFFECTS, delta_of
 from moola.evaluation.compare_result import Delta
 from moola.evaluation.label_arithmetic import best_use_loss
 from moola.evaluation.mean_interval import constant_confidence, mean_interval
@@ -134,6 +134,7 @@ def knowledge(
         confidence=constant_confidence(asked, labels.size / block_length, block_length, enough),
         min_effective_windows=max(thresholds.min_effective_windows, enough),
         skewed=True,
+        effects=EFFECTS["log_loss"],
     )
     return Knowledge(
         delta=delta_of("log_loss", interval, thresholds.margin_log_loss),
