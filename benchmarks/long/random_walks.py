@@ -1,12 +1,12 @@
-"""Gate 1 end to end: random walks must not pass, planted signals should, and what labels give away.
+"""Gate 1 end to end: random walks must not pass, planted signals should; what labels give away.
 
-Bars are simulated, ingested as a bar set, cut into windows, split into walk-forward folds, predicted
-out of sample by cheap candidates and judged by the rule that `moola evaluate` uses, surrogate null
-included. `moola bench walks`.
+Bars are simulated, cut into windows, split into walk-forward folds, predicted out of sample by
+cheap candidates and judged by the rule that `moola evaluate` uses, surrogate null included (`moola
+bench walks`). Resamples are fewer than in a report: only PR-AUC and ECE need them, no verdict here.
 
 - Random walks: each bar is 24 steps of a Gaussian walk. Nothing can be known of its future.
-- Planted signals: the walk's volatility follows exp(a h), h an AR(1) series of 0.97 a bar, for three
-  sizes a. How often each is found is printed beside what the reports promise: the power for a true
+- Planted signals: the walk's volatility follows exp(a h), h an AR(1) series of 0.97 a bar, for
+  three sizes a. How often each is found is printed beside what the reports promise: the power for a true
   difference as large as the mean gain over the label's own arithmetic in all seeds.
 - `--labels-only`: ROC-AUC of every label rule on one long random walk, by a logistic regression on
   the 20 features and on these with the four ratios of `moola.data.surrogate.scale_ratios`.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def verdicts(
         labeled, folds, device="cpu", cache=folder / "cache",
     )  # fmt: skip
     first = made[trained[0]]
-    limits = Thresholds.load()
+    limits = replace(Thresholds.load(), num_resamples=100)
     null = label_arithmetic(
         registry, labeled, first.rows, num_surrogates=limits.num_surrogates, seed=17
     )
@@ -119,9 +119,7 @@ def verdicts(
     }  # fmt: skip
 
 
-def _by_ratios(
-    labeled: WindowSet, folds: WalkForward, found: WalkForwardPredictions
-) -> np.ndarray:
+def _by_ratios(labeled: WindowSet, folds: WalkForward, found: WalkForwardPredictions) -> np.ndarray:
     """Predict the folds by a logistic regression that sees best how the threshold errs."""
     assert labeled.y is not None
     X = np.asarray(labeled.X_ohlc)
@@ -179,7 +177,8 @@ def show_labels(num_bars: int) -> None:
             y = label_windows(bars, starts, recipe).y
             X = cut_windows(bars, starts, recipe.window_bars)
             plain = features20(X)
-            areas = [_auc(m, y) for m in (plain, np.column_stack([plain, scale_ratios(X, horizon)]))]
+            both = np.column_stack([plain, scale_ratios(X, horizon)])
+            areas = [_auc(matrix, y) for matrix in (plain, both)]
             print(f"| `{label}` | {horizon} | {areas[0]:.3f} | {areas[1]:.3f} |", flush=True)
 
 

@@ -168,9 +168,7 @@ def _log_ranges(bars: Bars, num_bars: int) -> NDArray[np.float64]:
     return stretch_ranges(logs, num_bars)
 
 
-def _against_past(
-    bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe
-) -> NDArray[np.int64]:
+def _against_past(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> NDArray[np.int64]:
     """How many quantiles of the ranges before the window the range after it exceeds."""
     T, H, past = recipe.window_bars, recipe.horizon_bars, recipe.past_bars
     share = [0.5] if recipe.label == "expansion_past" else [1 / 3, 2 / 3]

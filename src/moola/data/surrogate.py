@@ -113,7 +113,7 @@ def scale_ratios(windows: NDArray[np.floating], horizon_bars: int) -> NDArray[np
         Klass (1980); 0 where one of both is 0.
     """
     logs = np.log(np.asarray(windows, dtype=np.float64))
-    open_, high, low, close = np.moveaxis(logs, 2, 0)
+    _, high, low, close = np.moveaxis(logs, 2, 0)
     change = np.diff(close, axis=1)
     sigma = np.sqrt(bar_variance(logs)[:, 1:].mean(axis=1))
     ranges = rolling_range(high, low, min(horizon_bars, logs.shape[1]))

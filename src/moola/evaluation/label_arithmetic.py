@@ -155,9 +155,7 @@ def best_use_loss(
     return loss + (repeats / (2.0 * labels.size) if slope > 0 else 0.0), slope
 
 
-def _fit(
-    labels: NDArray[np.intp], logits: NDArray[np.float64], stretch: NDArray[np.intp]
-) -> float:
+def _fit(labels: NDArray[np.intp], logits: NDArray[np.float64], stretch: NDArray[np.intp]) -> float:
     """Return the slope of at least 0 that is best when each stretch has its own constants."""
     K, S = logits.shape[1], int(stretch.max()) + 1
     target = np.eye(K)[labels]

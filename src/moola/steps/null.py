@@ -49,9 +49,7 @@ def label_arithmetic(
         return reason
     try:
         bars = bars_until(registry, labeled, rows)
-        surrogates = surrogate_windows(
-            bars, labeled.recipe, num_windows=num_surrogates, seed=seed
-        )
+        surrogates = surrogate_windows(bars, labeled.recipe, num_windows=num_surrogates, seed=seed)
     except DataError as error:
         return f"bars cannot be drawn: {error.problem}"
     return forecast_by_arithmetic(

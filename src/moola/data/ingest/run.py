@@ -43,6 +43,7 @@ from moola.hashing import atomic_file, sha256_file, write_json
 
 _BATCH_ROWS = 1 << 17
 _COUNTED_BARS = 500_000
+_FEW_ROWS = 5  # repaired: of a file of a few dozen rows no share says anything
 Progress = Callable[[int], None]
 
 
@@ -222,8 +223,9 @@ def _refuse_faults(path: Path, tally: Tally) -> None:
 
 def _refuse_much_repair(path: Path, tally: Tally, options: IngestOptions) -> None:
     """Refuse repairs of many rows unasked: so many faults have a cause that repair would hide."""
-    share = tally.repaired_share
-    if share <= MOST_REPAIRED or "repairs" in options.accept:
+    share, count = tally.repaired_share, tally.num_repaired
+    few = share <= MOST_REPAIRED or count <= _FEW_ROWS
+    if few or "repairs" in options.accept:
         return
     each = ", ".join(f"{name} {count:,}" for name, count in sorted(tally.repaired.items()))
     raise DataError(
