@@ -6,8 +6,8 @@ bench walks`). Resamples are fewer than in a report: only PR-AUC and ECE need th
 
 - Random walks: each bar is 24 steps of a Gaussian walk. Nothing can be known of its future.
 - Planted signals: the walk's volatility follows exp(a h), h an AR(1) series of 0.97 a bar, for
-  three sizes a. How often each is found is printed beside what the reports promise: the power for a true
-  difference as large as the mean gain over the label's own arithmetic in all seeds.
+  three sizes a. How often each is found is printed beside what the reports promise: the power for
+  a true difference as large as the mean gain over the label's own arithmetic in all seeds.
 - `--labels-only`: ROC-AUC of every label rule on one long random walk, by a logistic regression on
   the 20 features and on these with the four ratios of `moola.data.surrogate.scale_ratios`.
 """

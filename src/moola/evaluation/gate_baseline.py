@@ -64,7 +64,8 @@ def gate_1_baseline(
     Returns
     -------
     GateReport
-        ``held`` where it would pass but is too good to be true (`moola.evaluation.suspicion`).
+        ``held`` where it would not fail but is too good to be true
+        (`moola.evaluation.suspicion`).
         ``failed`` where the model collapsed or is significantly worse than the prior;
         ``inconclusive`` where the interval (corrected for skewness) holds 0, or that of the
         difference to the best slowly varying constant in hindsight does, or that to the best use of
@@ -130,11 +131,12 @@ def gate_1_baseline(
             *([] if doubts else [f"not luck of the base rate: {slow.text()}"]),
             *([] if doubts else [_beyond(beyond, why_not)]),
         ]
-    if verdict == "passed":
+    if verdict != "failed":
         odd = suspicions(labels, matrix, thresholds=limits, repaired_share=repaired_share)
         if odd:
-            verdict, reasons = "held", [*hold(odd), *reasons]
-            figures[LEAKS] = {"suspicions": odd}
+            reasons = [*hold(odd, verdict), *reasons]
+            figures[LEAKS] = {"suspicions": odd, "beneath": verdict}
+            verdict = "held"
     used = thresholds_used(limits, *COLLAPSE_THRESHOLDS, *SUSPICION_THRESHOLDS)
     return report(1, verdict, reasons + notes, figures=figures, thresholds=used)
 

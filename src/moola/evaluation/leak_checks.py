@@ -18,8 +18,10 @@ from moola.evaluation.metrics import compute_metrics
 
 Windows = NDArray[np.floating]
 AGES = ((0, 1), (1, 3), (3, 6), (6, 12), (12, 24), (24, 48), (48, None))  # bars before the end
-_SIGNAL = 0.1  # ROC-AUC above one half, less than which there is nothing to trace
-_MOST = 0.9
+_SIGNAL = 0.2  # ROC-AUC above one half: less than that a label's own arithmetic may give
+_UNLIKE = 0.1  # difference of the ROC-AUC of two halves that luck does not explain
+_MOST = 0.9  # of labels that agree with a rule
+_CARRIED = 0.75  # of what is above one half, by the last H bars
 _NEAREST_BARS = 12
 
 
@@ -77,6 +79,8 @@ class CheapLearner:
 
 def area_of(y: NDArray[np.intp], proba: NDArray[np.float64]) -> float:
     """Return the macro ROC-AUC; 0.5 where it is undefined."""
+    if len(np.unique(y)) < 2:
+        return 0.5
     found = compute_metrics(y, proba)["roc_auc"]
     return 0.5 if found is None else float(found)
 
@@ -98,7 +102,7 @@ def lag_check(
     Returns
     -------
     LeakCheck
-        A leak where an ROC-AUC of at least 0.6 loses more than half of what it has above 0.5 within
+        A leak where an ROC-AUC of at least 0.7 loses more than half of what it has above 0.5 within
         H bars.
     """
     question = "lag the features by a bar and more: does the knowledge survive?"
@@ -108,7 +112,10 @@ def lag_check(
         )
     areas = {k: learner.area(learner.features(X)) for k, X in sorted(lagged.items())}
     excess = areas[0] - 0.5
-    lost = [k for k, a in areas.items() if 0 < k <= horizon_bars and a - 0.5 < excess / 2]
+    noise = 2.0 / np.sqrt(3.0 * len(learner.test))  # two standard errors without information
+    gone = {k for k, a in areas.items() if a - 0.5 < excess / 2 and areas[0] - a > noise}
+    # what leaks is gone for good once its bars are; what is known of a market fades
+    lost = [k for k in areas if 0 < k <= horizon_bars and gone >= {m for m in areas if m >= k}]
     leak = excess >= _SIGNAL and bool(lost)
     words = ", ".join(f"{k} bars {a:.3f}" for k, a in areas.items())
     told = (
@@ -121,7 +128,12 @@ def lag_check(
 
 
 def horizon_check(
-    y: NDArray[np.intp], proba: NDArray[np.float64], permuted: NDArray[np.intp] | None, why: str
+    y: NDArray[np.intp],
+    proba: NDArray[np.float64],
+    permuted: NDArray[np.intp] | None,
+    why: str,
+    *,
+    bound: float,
 ) -> LeakCheck:
     """Ask whether the label depends on the horizon at all.
 
@@ -133,12 +145,15 @@ def horizon_check(
         Their labels after each window got the horizon of another; None: no rule makes them.
     why
         Why there are none.
+    bound
+        ROC-AUC above which the window decides the label; what is below it may be the label's own
+        arithmetic, which gate 1 subtracts.
     """
     question = "permute the horizon: is the label made of what follows the window?"
     if permuted is None:
         return LeakCheck(question=question, leak=None, detail=why)
     real, other = area_of(y, proba), area_of(permuted, proba)
-    leak = other - 0.5 >= _SIGNAL and other - 0.5 > (real - 0.5) / 2
+    leak = other > bound
     told = ": the label is decided by the window, whatever follows it" if leak else ""
     return LeakCheck(
         question=question,
@@ -171,7 +186,7 @@ def halves_check(y: NDArray[np.intp], proba: NDArray[np.float64], *, bound: floa
     """Ask whether the knowledge is in the first and in the second half alike."""
     half = len(y) // 2
     first, second = area_of(y[:half], proba[:half]), area_of(y[half:], proba[half:])
-    leak = max(first, second) > bound and abs(first - second) > _SIGNAL
+    leak = max(first, second) > bound and abs(first - second) > _UNLIKE
     told = ": a part of the data is not like the other" if leak else ""
     return LeakCheck(
         question="compare the first with the second half: is it the same knowledge?",
@@ -187,19 +202,20 @@ def age_check(
 
     The changes of the bars of one age are exchanged between windows, the rest stays: what the
     ROC-AUC loses, these bars carried. A leak is shown where it is above `bound` and the last H bars
-    carry nine tenths of what is above one half.
+    carry three quarters of what is above one half.
     """
     matrix = learner.features(X)
     whole = learner.area(matrix)
     rng = np.random.default_rng(seed)
     test = np.asarray(X[learner.test], dtype=np.float64)
+    ages = [(a, b) for a, b in AGES if a < X.shape[1]]
     lost = {}
-    for youngest, oldest in (*AGES, (0, horizon_bars)):
+    for youngest, oldest in (*ages, (0, horizon_bars)):
         changed = _exchanged(test, youngest, oldest, rng.permutation(len(test)))
         lost[(youngest, oldest)] = whole - learner.area(matrix, learner.features(changed))
     carried = lost[(0, horizon_bars)] / max(whole - 0.5, 1e-9)
-    leak = whole > bound and carried >= _MOST
-    words = ", ".join(f"{a}-{'' if b is None else b - 1} {lost[(a, b)]:+.3f}" for a, b in AGES)
+    leak = whole > bound and carried >= _CARRIED
+    words = ", ".join(f"{a}-{'' if b is None else b - 1} {lost[(a, b)]:+.3f}" for a, b in ages)
     told = f": the last {horizon_bars} bars carry {carried:.0%} of it" if leak else ""
     return LeakCheck(
         question="importance by age: how long before the window's end are the bars that matter?",
@@ -245,7 +261,8 @@ def continuity_check(ohlc: NDArray[np.floating]) -> LeakCheck:
     }  # fmt: skip
     best = min(apart, key=lambda k: apart[k])
     leak = best != 1 and apart[best] < apart[1] / 2
-    told = f": the closes are {1 - best:+d} bars off the opens" if leak else ""
+    off = f"{abs(best - 1)} bars {'early' if best > 1 else 'late'}"
+    told = f": the closes stand {off} beside the opens" if leak else ""
     return LeakCheck(
         question="continuity: does a bar open where the one before closed?",
         leak=leak,

@@ -1,7 +1,7 @@
 """Too good to be true: what makes a pass suspicious, and how it is answered.
 
-A leak makes a model look better than markets allow. So above stated bounds a gate that would pass
-is ``held`` until a person has looked at the leak checks of `moola investigate` and answered every
+A leak makes a model look better than markets allow. So above stated bounds a gate that has not
+failed is ``held`` until a person has looked at the leak checks of `moola investigate` and answered every
 suspicion and every check that shows a leak. Answers are a part of the gate report, and so of the
 signed evidence.
 """
@@ -72,11 +72,12 @@ def suspicions(
     return reasons
 
 
-def hold(reasons: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the sentences of a gate that is held for these suspicions."""
+def hold(reasons: Mapping[str, str], verdict: str) -> tuple[str, ...]:
+    """Return the two sentences of a gate that is held for suspicions, its verdict being else so."""
     return (
         f"too good to be true: {'; '.join(reasons.values())}",
-        "held until the leak checks are answered: run `moola investigate VERSION`",
+        f"held until the leak checks are answered (else {verdict}): "
+        "run `moola investigate VERSION`",
     )
 
 
@@ -88,7 +89,7 @@ def answered(
     who: str,
     at: str,
 ) -> GateReport:
-    """Return a held gate as passed, with the answers of a person to everything suspicious.
+    """Return a held gate with the verdict it had beneath, and a person's answers to the doubts.
 
     Parameters
     ----------
@@ -104,8 +105,8 @@ def answered(
     Returns
     -------
     GateReport
-        ``passed``, its first reason naming who answered; figures hold suspicions, checks and
-        answers.
+        ``passed`` or ``inconclusive``, its first reason naming who answered; figures hold
+        suspicions, checks and answers.
 
     Raises
     ------
@@ -133,7 +134,10 @@ def answered(
     said = "; ".join(f"{name}: {text}" for name, text in answers.items())
     reasons = (f"was held, and {who} answered: {said}", *report.reasons[2:], report.reasons[0])
     return replace(
-        report, verdict="passed", reasons=reasons, figures={**report.figures, LEAKS: leaks}
+        report,
+        verdict=str(leaks["beneath"]),
+        reasons=reasons,
+        figures={**report.figures, LEAKS: leaks},
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moola.config import names
-from moola.config.data import RULE_CLASSES, WindowRecipe
+from moola.config.data import PAST_LABELS, RULE_CLASSES, WindowRecipe
 from moola.config.evaluation import Thresholds
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.data.bars import Bars
@@ -192,7 +192,9 @@ def checks_of(
         "lag": lambda: checks.lag_check(
             learner, _lagged(labeled, bars, rows, horizon), horizon_bars=horizon
         ),
-        "horizon": lambda: checks.horizon_check(y, proba, *_permuted(labeled, bars, test)),
+        "horizon": lambda: checks.horizon_check(
+            y, proba, *_permuted(labeled, bars, test), bound=bound
+        ),
         "offset": lambda: checks.offset_check(_agreement(labeled, bars, rows, horizon)),
         "halves": lambda: checks.halves_check(y, proba, bound=bound),
         "age": lambda: checks.age_check(learner, X, horizon_bars=horizon, bound=bound, seed=_SEED),
@@ -260,7 +262,7 @@ def _agreement(
         return {}
     recipe, found = labeled.recipe, {}
     for label, num_classes in RULE_CLASSES.items():
-        if num_classes != labeled.num_classes:
+        if num_classes != labeled.num_classes or label in PAST_LABELS:
             continue
         rule = WindowRecipe(
             source=bars.name, window_bars=recipe.window_bars, label=label,
@@ -268,9 +270,8 @@ def _agreement(
         )  # fmt: skip
         for offset in range(-2 * horizon, 1):
             starts = labeled.times.first[rows] + offset
-            fit = (starts >= rule.bars_before) & (
-                starts + rule.window_bars + rule.horizon_bars <= len(bars)
-            )
+            span = rule.window_bars + rule.horizon_bars
+            fit = (starts >= 0) & (starts + span <= len(bars))
             if fit.any():
                 same = label_windows(bars, starts[fit], rule).y == labeled.y[rows[fit]]
                 found[label, offset] = float(same.mean())
