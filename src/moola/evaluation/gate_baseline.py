@@ -97,7 +97,7 @@ def gate_1_baseline(
     )
     figures |= slow.figures()
     figures["p_values"]["slow_constant"] = slow.delta.p_value
-    beyond, why_not = None, arithmetic
+    beyond: Knowledge | None = None
     if isinstance(arithmetic, LabelArithmetic):
         beyond = knowledge(
             y, proba, prior, arithmetic=arithmetic.proba,
@@ -105,7 +105,6 @@ def gate_1_baseline(
         )  # fmt: skip
         figures |= _arithmetic_figures(arithmetic, beyond)
         figures["p_values"]["label_arithmetic"] = beyond.delta.p_value
-        why_not = None
     figures["ece_null"] = {"mean": null.mean, "p95": null.p95}
     warnings = answer_warnings(y, proba, thresholds=limits)
     notes = [*warnings, *_ece_note(metrics["ece"], null.p95), reach(comparison, "log_loss")]
@@ -129,7 +128,7 @@ def gate_1_baseline(
             *doubts,
             *reasons,
             *([] if doubts else [f"not luck of the base rate: {slow.text()}"]),
-            *([] if doubts else [_beyond(beyond, why_not)]),
+            *([] if doubts else [_beyond(beyond, arithmetic)]),
         ]
     if verdict != "failed":
         odd = suspicions(labels, matrix, thresholds=limits, repaired_share=repaired_share)
@@ -156,11 +155,11 @@ def _arithmetic_figures(arithmetic: LabelArithmetic, beyond: Knowledge) -> dict[
     }
 
 
-def _beyond(beyond: Knowledge | None, why_not: LabelArithmetic | str | None) -> str:
+def _beyond(beyond: Knowledge | None, arithmetic: LabelArithmetic | str) -> str:
     if beyond is not None:
         return f"beyond what the label gives away by itself: {beyond.text()}"
     return (
-        f"the surrogate null was not computed: {why_not}; so what is shown is more than class "
+        f"the surrogate null was not computed: {arithmetic}; so what is shown is more than class "
         "frequencies, and a part of it may be the label's own arithmetic"
     )
 

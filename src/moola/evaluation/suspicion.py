@@ -1,9 +1,9 @@
 """Too good to be true: what makes a pass suspicious, and how it is answered.
 
 A leak makes a model look better than markets allow. So above stated bounds a gate that has not
-failed is ``held`` until a person has looked at the leak checks of `moola investigate` and answered every
-suspicion and every check that shows a leak. Answers are a part of the gate report, and so of the
-signed evidence.
+failed is ``held`` until a person has looked at the leak checks of `moola investigate` and answered
+every suspicion and every check that shows a leak. Answers are a part of the gate report, and so of
+the signed evidence.
 """
 
 from __future__ import annotations
