@@ -9,8 +9,10 @@ import pytest
 from data_kit import bars_of, flat, hours, walk
 
 from moola.config.data import WindowRecipe
+from moola.data.bars import Bars
 from moola.data.labels import label_windows
 from moola.data.user_labels import place_labels, read_label_file
+from moola.data.windows import window_starts
 from moola.errors import DataError
 
 # a window of 4 bars, H = 2. Levels 10 11 10 11 with spread 0.5: every 2-bar range is
@@ -267,7 +269,7 @@ def test_range_against_stretches_of_the_past_by_hand():
     logs = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.5, 0.5, 0.035]
     time = np.datetime64("2020-01-01", "us") + np.arange(9) * 3_600_000_000
     for ahead, past, rank in ((0.034, 0, 1), (0.036, 1, 1), (0.02, 0, 0), (0.05, 1, 2)):
-        tops = np.exp(np.array(logs[:-1] + [ahead]))
+        tops = np.exp(np.array([*logs[:-1], ahead]))
         one = np.ones(9)
         bars = Bars(name="x", time=time, ohlc=np.column_stack([one, tops, one, one]), sha256="")
         for label, y in (("expansion_past", past), ("expansion_rank", rank)):
