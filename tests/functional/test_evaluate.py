@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,22 @@ from moola.config import names
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.evaluation import EvaluateConfig
 from moola.config.pretraining import MultitaskConfig
+from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
 from moola.errors import ConfigError, DataError
-from moola.promotion.keys import ensure_signing_key, load_signing_key
+from moola.promotion.checks import check_evidence
+from moola.promotion.evidence import (
+    Evidence,
+    evidence_from_report,
+    load_evidence,
+    sign,
+    store_evidence,
+    verify,
+)
+from moola.promotion.keys import ensure_signing_key, load_signing_key, load_trusted_keys
 from moola.steps.evaluate import EvaluationSummary, evaluate, resolve_versions
+from moola.steps.examine import signed_report
 from moola.steps.finetune import finetune
 from moola.steps.pretrain import pretrain
 from moola.steps.registry import runner_key
@@ -217,3 +229,82 @@ def test_an_encoder_without_a_decoder_is_judged_without_masked_error(version: st
     assert found.verdict in ("failed", "inconclusive")
     assert found.figures["masked_error"].startswith("not applicable: a model of kind multitask")
     assert any("this gate cannot pass" in reason for reason in found.reasons)
+
+
+def now_signed(version: str) -> Evidence:
+    signed = load_evidence(MlflowClient(), names.REGISTERED_MODEL, version)
+    return verify(signed, load_trusted_keys(TRUSTED_FOLDER))
+
+
+def reasons(evidence: Evidence, version: str) -> list[str]:
+    return check_evidence(
+        evidence,
+        name=names.REGISTERED_MODEL,
+        version=version,
+        run_id=evidence.run_id,
+        model_sha256=evidence.model_sha256,
+        policy=PromotionPolicy(required_gates=(0,)),  # gate 1 is not even required
+        now=None,
+    )
+
+
+@pytest.fixture
+def held(version: str, judged: EvaluationSummary) -> str:
+    """The version with a gate 1 that is held, as that of a leak, signed by the gate runner."""
+    client, evidence = MlflowClient(), now_signed(version)
+    document = json.loads(json.dumps(signed_report(client, evidence)))
+    document["gates"] = [g for g in document["gates"] if g["gate"] in (0, 1)]
+    gate = document["gates"][1]
+    gate["verdict"] = "held"
+    gate["reasons"] = ["too good to be true: ROC-AUC is 0.99", "held", *gate["reasons"]]
+    suspicions = {"roc_auc": "ROC-AUC is 0.99"}
+    gate["figures"]["leaks"] = {"suspicions": suspicions, "beneath": "passed"}
+    client.log_dict(evidence.gates_run_id, document, names.ARTIFACT_GATE_REPORT)
+    key = load_signing_key(Path(), env={})
+    made = evidence_from_report(
+        document,
+        gates_run_id=evidence.gates_run_id,
+        policy=PromotionPolicy(),
+        key=key,
+        now=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+    store_evidence(client, sign(made, key), made)
+    return version
+
+
+@pytest.mark.medium
+def test_a_held_gate_passes_nothing_until_it_is_answered_by_who_can_sign(
+    held: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert reasons(now_signed(held), held) == ["gate 1 is held, not passed"]
+    assert _run(["investigate", held, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["gate_1"] == "held"
+    assert set(found["checks"]) == {
+        "lag", "horizon", "halves", "age", "feature", "continuity", "repairs",
+    }  # fmt: skip
+    asked = found["asked"]
+    assert "roc_auc" in asked
+    assert now_signed(held).verdicts["1"] == "held"  # to look answers nothing
+
+    assert _run(["investigate", held, "--answer", "roc_auc"]) == 2
+    assert _run(["investigate", held, "--answer", "clock=the clock is right"]) == 2
+    answers = [w for name in asked for w in ("--answer", f"{name}=the market is made so")]
+    shutil.move(".moola/keys", tmp_path / "keys")
+    try:
+        assert _run(["investigate", held, *answers]) == 1
+        assert "counts only if it is signed" in capsys.readouterr().err
+        assert now_signed(held).verdicts["1"] == "held"
+    finally:
+        shutil.move(tmp_path / "keys", ".moola/keys")
+
+    assert _run(["investigate", held, *answers]) == 0
+    assert "Gate 1 is passed" in capsys.readouterr().out
+    evidence = now_signed(held)
+    assert evidence.verdicts["1"] == "passed"
+    assert evidence.figures["1"]["leaks"]["answers"]["roc_auc"] == "the market is made so"
+    assert evidence.created_at.startswith("2026-01-02")  # as old as the evaluation
+    assert reasons(evidence, held) == []
+    signed_report(MlflowClient(), evidence)  # the report it names is there
+    assert _run(["investigate", held, *answers]) == 2
+    assert "gate 1 is passed, not held" in capsys.readouterr().err

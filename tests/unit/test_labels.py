@@ -9,8 +9,10 @@ import pytest
 from data_kit import bars_of, flat, hours, walk
 
 from moola.config.data import WindowRecipe
+from moola.data.bars import Bars
 from moola.data.labels import label_windows
 from moola.data.user_labels import place_labels, read_label_file
+from moola.data.windows import window_starts
 from moola.errors import DataError
 
 # a window of 4 bars, H = 2. Levels 10 11 10 11 with spread 0.5: every 2-bar range is
@@ -242,3 +244,37 @@ def test_a_rule_is_needed_to_label():
 
 def test_times_of_the_kit_are_hourly():
     assert str(hours(3)[2]) == "2020-01-01T02:00:00.000000"
+
+
+def test_range_against_its_expectation_on_a_flat_window_by_hand():
+    """No volatility, so any range is wider; of log ranges .02 a bar the limit is sqrt formula."""
+    recipe = WindowRecipe(source="x", window_bars=4, horizon_bars=2, label="expansion_expected")
+    high, low = np.exp(0.01), np.exp(-0.01)
+    rows = [[1.0, high, low, 1.0]] * 4
+    variance = 0.5 * 0.02**2  # Garman and Klass, open equal to close
+    limit = np.sqrt(8 / np.pi) * np.sqrt(variance * 2)
+    for factor, label in ((0.99, 0), (1.01, 1)):
+        ahead = [[1.0, np.exp(limit * factor), 1.0, 1.0]] * 2
+        bars = Bars(
+            name="x",
+            time=np.datetime64("2020-01-01", "us") + np.arange(6) * 3_600_000_000,
+            ohlc=np.array(rows + ahead),
+            sha256="",
+        )
+        assert label_windows(bars, np.array([0]), recipe).y.tolist() == [label]
+
+
+def test_range_against_stretches_of_the_past_by_hand():
+    """Past ranges of 1 to 6 (logs, one bar each): median 3.5; thirds at 2.67 and 4.33."""
+    logs = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.5, 0.5, 0.035]
+    time = np.datetime64("2020-01-01", "us") + np.arange(9) * 3_600_000_000
+    for ahead, past, rank in ((0.034, 0, 1), (0.036, 1, 1), (0.02, 0, 0), (0.05, 1, 2)):
+        tops = np.exp(np.array([*logs[:-1], ahead]))
+        one = np.ones(9)
+        bars = Bars(name="x", time=time, ohlc=np.column_stack([one, tops, one, one]), sha256="")
+        for label, y in (("expansion_past", past), ("expansion_rank", rank)):
+            recipe = WindowRecipe(
+                source="x", window_bars=2, horizon_bars=1, past_bars=6, label=label
+            )
+            assert window_starts(bars, recipe).tolist() == [6]
+            assert label_windows(bars, np.array([6]), recipe).y.tolist() == [y]

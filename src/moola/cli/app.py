@@ -48,6 +48,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         pretrain.pretrain_multitask,
         train.train,
         train.evaluate,
+        train.investigate,
         registry.promote,
     ),
     "Is it worth it?": (

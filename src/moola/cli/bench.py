@@ -27,6 +27,7 @@ BENCHES = {
     "store": "bench_store.py",
     "tracking": "bench_tracking.py",
     "ts2vec": "long/ucr_ts2vec.py",
+    "walks": "long/random_walks.py",
 }
 UCR = "ucr"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from moola.steps.progress import Progress
 
 _WIDTH = 80
-_VERDICT_STYLE = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+_VERDICT_STYLE = {"passed": "green", "failed": "red", "inconclusive": "yellow", "held": "magenta"}
 
 
 def console() -> Any:

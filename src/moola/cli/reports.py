@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from moola.cli.console import console, figure, print_gates, print_report
+from moola.cli.console import console, figure, print_gates, print_report, styled, table
 from moola.config import names
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from moola.promotion.decision import Decision
     from moola.steps.evaluate import EvaluationSummary
     from moola.steps.finetune import FinetuneSummary
+    from moola.steps.leaks import Investigation
     from moola.steps.pretrain import PretrainSummary
 
 _POOLED = {"Log-loss": "log_loss", "ROC-AUC": "roc_auc", "Balanced accuracy": "balanced_accuracy"}
@@ -190,9 +191,46 @@ def print_evaluation(summary: EvaluationSummary) -> None:
     out = console()
     if any(r.gate == 2 and r.verdict == "failed" for r in summary.reports):
         out.print(f"A control wins: read {names.ARTIFACT_INVESTIGATION} among the run's artifacts")
+    if any(r.verdict == "held" for r in summary.reports):
+        out.print(f"Too good to be true: run moola investigate {candidate.version}")
     if summary.not_run:
         missing = ", ".join(map(str, summary.not_run))
         out.print(f"Not signed: promotion needs gates {missing} as well; run without --gate")
+
+
+def print_investigation(found: Investigation) -> None:
+    """Print the leak checks of a version, and what is still to be answered."""
+    print_report(
+        f"LEAK CHECKS OF {found.name} VERSION {found.version}",
+        {"SUSPICIONS": dict(found.suspicions) or {"None": "gate 1 is not too good to be true"}},
+    )
+    rows = table("check", "leak", "what it shows")
+    for name, check in found.checks.items():
+        told = {True: ("LEAK", "red"), False: ("no", "green"), None: ("unknown", "dim")}
+        rows.add_row(name, styled(*told[check.leak]), check.question)
+        rows.add_row("", "", check.detail)
+    out = console()
+    out.print(rows)
+    out.print(f"Gate 1 is {found.verdict}")
+    if found.asked:
+        options = " ".join(f'--answer {name}="..."' for name in found.asked)
+        out.print(
+            "A leak is mended in the data. Where there is none, say why: "
+            f"moola investigate {found.version} {options}"
+        )
+
+
+def investigation_facts(found: Investigation) -> dict[str, Any]:
+    """Return the leak checks of a version, JSON-ready."""
+    return {
+        "run_id": found.run_id,
+        "name": found.name,
+        "version": found.version,
+        "gate_1": found.verdict,
+        "suspicions": dict(found.suspicions),
+        "checks": {name: check.to_dict() for name, check in found.checks.items()},
+        "asked": found.asked,
+    }
 
 
 def evaluation_facts(summary: EvaluationSummary) -> dict[str, Any]:

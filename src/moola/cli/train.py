@@ -41,6 +41,7 @@ from moola.cli.options import (
 from moola.cli.reports import evaluation_facts, finetune_facts, print_evaluation, print_finetune
 from moola.config import names
 from moola.config.training import ENCODER_MODELS, FREEZE_SCHEDULES, FinetuneConfig
+from moola.errors import ConfigError
 
 _DEFAULTS = FinetuneConfig()
 
@@ -230,6 +231,54 @@ def evaluate(
         raise
     if as_json:
         print_json(found)
+
+
+def investigate(
+    version: str = typer.Argument("newest", help="Version whose gates were evaluated."),
+    name: str = Name,
+    answer: list[str] = typer.Option(
+        [], help="NAME=REASON: answers a suspicion or a check that shows a leak; repeatable."
+    ),
+    thresholds: Path | None = typer.Option(None, help="YAML file over Moola's own thresholds."),
+    data_root: str = DataRoot,
+    as_json: bool = AsJson,
+) -> None:
+    """Look for leaks behind a result that is too good to be true; answer what a held gate asks.
+
+    The checks lag the features, permute the horizon, compare the halves, tell how old the bars are
+    that matter, and more. A gate that is `held` passes once every suspicion and every check that
+    shows a leak is answered with a reason; answers are signed with your name.
+
+    Example: `moola investigate 3`, `moola investigate 3 --answer roc_auc="the label repeats daily"`
+    """
+    from moola.cli.reports import investigation_facts, print_investigation
+    from moola.config.evaluation import Thresholds
+    from moola.steps.leaks import investigate_version
+
+    with progress_bars(quiet=as_json) as progress:
+        found = investigate_version(
+            version=None if version == "newest" else version,
+            name=name,
+            answers=_answers(answer),
+            data_root=data_root,
+            thresholds=Thresholds.load(thresholds) if thresholds else None,
+            progress=progress,
+        )
+    if as_json:
+        print_json(investigation_facts(found))
+    else:
+        print_investigation(found)
+
+
+def _answers(pairs: list[str]) -> dict[str, str]:
+    """Return answers by name; raises ConfigError unless each is NAME=REASON, given once."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, sign, reason = pair.partition("=")
+        if not sign or not name.strip() or name.strip() in found:
+            raise ConfigError(f"--answer is {pair!r}", limit="NAME=REASON, each name once")
+        found[name.strip()] = reason.strip()
+    return found
 
 
 def demo(

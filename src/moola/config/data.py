@@ -19,7 +19,16 @@ from moola.config.base import (
 )
 from moola.errors import ConfigError, DataError
 
-LABELS = ("none", "expansion", "expansion_direction", "triple_barrier", "file")
+RULE_CLASSES = {
+    "expansion": 2,
+    "expansion_direction": 3,
+    "expansion_expected": 2,
+    "expansion_past": 2,
+    "expansion_rank": 3,
+    "triple_barrier": 3,
+}
+PAST_LABELS = ("expansion_past", "expansion_rank")  # held against bars before the window
+LABELS = ("none", *RULE_CLASSES, "file")
 STRATEGIES = ("forward_chaining", "walk_forward")
 
 
@@ -39,8 +48,9 @@ class WindowRecipe(Config):
     step_bars
         Bars between the starts of two neighbouring windows.
     label
-        ``none``, ``expansion`` (2 classes), ``expansion_direction`` (3 classes),
-        ``triple_barrier`` (3 classes) or ``file`` (your own).
+        ``none``, a rule (`moola.data.labels.label_windows` says what each asks: ``expansion``,
+        ``expansion_expected`` and ``expansion_past`` have 2 classes, ``expansion_direction``,
+        ``expansion_rank`` and ``triple_barrier`` 3) or ``file`` (your own).
     horizon_bars
         Bars after the window that its label looks at, H. With ``file``, of the labels that state
         no end of their own.
@@ -53,6 +63,9 @@ class WindowRecipe(Config):
     barrier_width
         ``triple_barrier`` only: distance of the barriers from the window's last close, in standard
         deviations of the window's close-to-close changes times sqrt(H).
+    past_bars
+        ``expansion_past`` and ``expansion_rank`` only: bars before the window whose H-bar stretches
+        the label is held against.
     label_file
         ``file`` only: bare name of a file in ``data/labels/`` (CSV or parquet).
     label_timezone
@@ -73,6 +86,7 @@ class WindowRecipe(Config):
     gap_bars: float = 1.5
     exclude_repeated: bool = True
     barrier_width: float = 1.0
+    past_bars: int = 1000
     label_file: str | None = None
     label_timezone: str | None = None
     class_names: tuple[str, ...] = ()
@@ -86,6 +100,7 @@ class WindowRecipe(Config):
         check_count("step_bars", self.step_bars)
         check_range("barrier_width", self.barrier_width, low=0, open_low=True)
         check_range("gap_bars", self.gap_bars, low=1)
+        check_count("past_bars", self.past_bars, low=self.horizon_bars + 1)
         for name in ("cross_gaps", "exclude_repeated"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}", limit="true or false")
@@ -121,6 +136,8 @@ class WindowRecipe(Config):
         values["class_names"] = list(self.class_names)
         if self.label != "triple_barrier":
             del values["barrier_width"]
+        if self.label not in PAST_LABELS:
+            del values["past_bars"]
         if self.label != "file":
             del values["label_file"], values["class_names"]
         if self.label_timezone is None:
@@ -130,8 +147,14 @@ class WindowRecipe(Config):
     @property
     def num_classes(self) -> int:
         """Number of label classes, 0 for an unlabelled set."""
-        known = {"none": 0, "expansion": 2, "expansion_direction": 3, "triple_barrier": 3}
-        return known.get(self.label, len(self.class_names))
+        if self.label == "none":
+            return 0
+        return RULE_CLASSES.get(self.label, len(self.class_names))
+
+    @property
+    def bars_before(self) -> int:
+        """Bars before a window that its label is held against, mostly 0."""
+        return self.past_bars if self.label in PAST_LABELS else 0
 
     @property
     def label_bars(self) -> int:

@@ -37,6 +37,11 @@ class Thresholds(Config):
         Greatest share of windows whose probabilities are the same within that deviation.
     min_balanced_accuracy_gain
         A balanced accuracy that does not exceed 1/K by more than this draws a warning.
+    num_surrogates
+        Windows of bars in no order, from which the label's own arithmetic is learned.
+    max_credible_roc_auc, max_credible_entropy_share
+        ROC-AUC, and share of the class prior's entropy that is explained, above which a pass is
+        ``held`` until the leak checks are answered.
     min_probe_accuracy, min_latent_std, min_effective_rank
         Of the pretrained encoder.
     min_match_ratio, max_mismatched
@@ -57,6 +62,9 @@ class Thresholds(Config):
     min_probability_std: float
     max_constant_share: float
     min_balanced_accuracy_gain: float
+    num_surrogates: int
+    max_credible_roc_auc: float
+    max_credible_entropy_share: float
     min_probe_accuracy: float
     min_latent_std: float
     min_effective_rank: float
@@ -76,6 +84,8 @@ class Thresholds(Config):
             "max_constant_share",
             "min_match_ratio",
             "min_probe_accuracy",
+            "max_credible_roc_auc",
+            "max_credible_entropy_share",
         ):
             check_range(name, getattr(self, name), low=0.0, high=1.0)
         for name in (
@@ -87,6 +97,7 @@ class Thresholds(Config):
             "margin_log_loss",
         ):
             check_range(name, getattr(self, name), low=0.0)
+        check_count("num_surrogates", self.num_surrogates, low=100)
         check_count("max_mismatched", self.max_mismatched, low=0)
         check_count("min_labelled_windows", self.min_labelled_windows)
 
@@ -119,7 +130,7 @@ class Thresholds(Config):
 
     def digest(self) -> str:
         """Return the SHA-256 of the values, whichever file and comments they came with."""
-        whole = ("num_resamples", "max_mismatched", "min_labelled_windows")
+        whole = ("num_resamples", "num_surrogates", "max_mismatched", "min_labelled_windows")
         values = {k: v if k in whole else float(v) for k, v in self.to_dict().items()}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -17,7 +17,16 @@ EXPERIMENTS = (
     EXPERIMENT_PROMOTION,
     EXPERIMENT_MONITORING,
 )
-STEPS = ("pretrain", "finetune", "ablate", "sweep", "evaluate", "promote", "drift")  # TAG_STEP
+STEPS = (
+    "pretrain",
+    "finetune",
+    "ablate",
+    "sweep",
+    "evaluate",
+    "investigate",
+    "promote",
+    "drift",
+)  # TAG_STEP
 
 REGISTERED_MODEL = "EnhancedSimpleLSTM"
 ALIAS_PRODUCTION = "production"

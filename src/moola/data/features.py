@@ -69,7 +69,7 @@ def contrast(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
     return np.divide(a - b, total, out=np.zeros_like(total), where=total > 0)
 
 
-def _rolling_range(high: NDArray, low: NDArray, span: int) -> NDArray[np.float64]:
+def rolling_range(high: NDArray, low: NDArray, span: int) -> NDArray[np.float64]:
     """Range of every `span` neighbouring bars, shape (n, T - span + 1), by doubling."""
     width = 1
     while width < span:
@@ -84,11 +84,11 @@ def _range_features(X_CNT: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     _, high, low, close = X_CNT
     T = high.shape[1]
     six = min(6, T)
-    ranges = _rolling_range(high, low, six)
+    ranges = rolling_range(high, low, six)
     lower, median, upper = np.percentile(ranges, [25, 50, 75], axis=1)
     pairs = [(ranges[:, -1], median), (ranges[:, max(-1 - six, -ranges.shape[1])], median)]
     for span in (12, 24):
-        wide = _rolling_range(high, low, min(span, T))
+        wide = rolling_range(high, low, min(span, T))
         pairs.append((wide[:, -1], np.median(wide, axis=1)))
     for lag in (24, 48, 72, 96):
         begin = min(max(T - lag, 0), ranges.shape[1] - 1)

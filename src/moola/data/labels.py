@@ -9,16 +9,21 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from moola.config.data import WindowRecipe
+from moola.config.data import PAST_LABELS, WindowRecipe
 from moola.data.bars import Bars
 from moola.errors import DataError
 
 CLASS_NAMES = {
     "expansion": ("consolidation", "expansion"),
     "expansion_direction": ("consolidation", "retracement", "expansion"),
+    "expansion_expected": ("consolidation", "expansion"),
+    "expansion_past": ("consolidation", "expansion"),
+    "expansion_rank": ("narrow", "usual", "wide"),
     "triple_barrier": ("neither", "lower", "upper"),
 }
 _CHUNK_WINDOWS = 8192
+_RANGE_OF_WALK = np.sqrt(8.0 / np.pi)  # expected range of Brownian motion (Feller 1951)
+_GARMAN_KLASS = 2.0 * np.log(2.0) - 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,15 @@ def label_windows(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -
     splits 1 into 2 (the larger excursion from the last close has the sign of the window's trend)
     and 1 (it has not). ``triple_barrier``: see `triple_barrier`.
 
+    On a random walk the first three are predictable: their threshold is estimated from the window,
+    and its error can be seen in the window. Of the rules without that, which all take ranges as
+    logarithms of highest high over lowest low: ``expansion_expected`` is 1 if the next H bars range
+    wider than a random walk of the window's volatility would on average (`expected_ranges`);
+    ``expansion_past`` if they range wider than the median H-bar stretch of the `past_bars` bars
+    before the window; ``expansion_rank`` is 0, 1 or 2 for the lowest, middle and highest third of
+    those stretches. The last two are held against bars that the window does not hold, so nothing
+    in the window tells the threshold's error.
+
     Raises DataError for a recipe whose labels are not made by a rule.
     """
     if recipe.label == "triple_barrier":
@@ -51,6 +65,11 @@ def label_windows(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -
             f"label {recipe.label!r} is not a rule", limit=f"one of {', '.join(CLASS_NAMES)}"
         )
     end = starts + recipe.window_bars + recipe.horizon_bars - 1
+    if recipe.label == "expansion_expected":
+        ahead = _log_ranges(bars, recipe.horizon_bars)[starts + recipe.window_bars]
+        return Labels(y=(ahead > expected_ranges(bars, starts, recipe)).astype(np.int64), end=end)
+    if recipe.label in PAST_LABELS:
+        return Labels(y=_against_past(bars, starts, recipe), end=end)
     expands = _expands(bars, starts, recipe)
     if recipe.label == "expansion":
         return Labels(y=expands.astype(np.int64), end=end)
@@ -89,6 +108,40 @@ def triple_barrier(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) 
     return Labels(y=y.astype(np.int64), end=end)
 
 
+def expected_ranges(
+    bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe
+) -> NDArray[np.float64]:
+    """Return the log range that a random walk of each window's volatility has in H bars on average.
+
+    The volatility is that of all prices of the window's bars, gaps from close to open included
+    (Garman and Klass 1980): an estimate that uses all the window says of its own volatility leaves
+    little from which its error could be told, while a median of a few ranges leaves much.
+
+    Returns
+    -------
+    ndarray
+        ``sqrt(8 / pi) * sigma * sqrt(H)``, shape (n,) (W. Feller, 1951).
+    """
+    variance = bar_variance(np.log(bars.ohlc))
+    variance[0] = 0.0
+    total = np.concatenate([[0.0], np.cumsum(variance)])
+    T = recipe.window_bars
+    mean = np.maximum(total[starts + T] - total[starts + 1], 0.0) / (T - 1)
+    return np.asarray(_RANGE_OF_WALK * np.sqrt(mean * recipe.horizon_bars))
+
+
+def bar_variance(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each bar's estimate of the variance of a change, shape (..., T).
+
+    Of log prices, shape (..., T, 4); the first bar lacks the gap from the close before it. By
+    Garman and Klass (1980), from open, high, low and close.
+    """
+    open_, high, low, close = np.moveaxis(logs, -1, 0)
+    variance = 0.5 * (high - low) ** 2 - _GARMAN_KLASS * (close - open_) ** 2
+    variance[..., 1:] += (open_[..., 1:] - close[..., :-1]) ** 2
+    return np.asarray(variance)
+
+
 def stretch_ranges(bars: Bars, num_bars: int) -> NDArray[np.float64]:
     """Return highest high less lowest low of every `num_bars` bars, shape (N - num_bars + 1,)."""
     high = sliding_window_view(bars.ohlc[:, 1], num_bars).max(axis=1)
@@ -109,6 +162,26 @@ def _expands(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> NDA
     return out
 
 
+def _log_ranges(bars: Bars, num_bars: int) -> NDArray[np.float64]:
+    """Log of highest high over lowest low of every `num_bars` bars, shape (N - num_bars + 1,)."""
+    logs = Bars(name=bars.name, time=bars.time, ohlc=np.log(bars.ohlc), sha256=bars.sha256)
+    return stretch_ranges(logs, num_bars)
+
+
+def _against_past(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> NDArray[np.int64]:
+    """How many quantiles of the ranges before the window the range after it exceeds."""
+    T, H, past = recipe.window_bars, recipe.horizon_bars, recipe.past_bars
+    share = [0.5] if recipe.label == "expansion_past" else [1 / 3, 2 / 3]
+    ranges = _log_ranges(bars, H)
+    before = sliding_window_view(ranges, past - H + 1)
+    y = np.empty(len(starts), dtype=np.int64)
+    for part in _chunks(len(starts), _CHUNK_WINDOWS // 8):
+        begin = starts[part]
+        limits = np.quantile(before[begin - past], share, axis=1)
+        y[part] = (ranges[begin + T] > limits).sum(axis=0)
+    return y
+
+
 def _runs_along_trend(
     bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe
 ) -> NDArray[np.bool_]:
@@ -122,6 +195,6 @@ def _runs_along_trend(
     return np.asarray(goes_up == (last >= close[starts]))
 
 
-def _chunks(num_windows: int) -> Iterator[slice]:
-    for begin in range(0, num_windows, _CHUNK_WINDOWS):
-        yield slice(begin, min(begin + _CHUNK_WINDOWS, num_windows))
+def _chunks(num_windows: int, size: int = _CHUNK_WINDOWS) -> Iterator[slice]:
+    for begin in range(0, num_windows, size):
+        yield slice(begin, min(begin + size, num_windows))

@@ -35,7 +35,7 @@ def windows_needed(recipe: WindowRecipe, split: SplitRecipe) -> int:
 
 def bars_needed(recipe: WindowRecipe, splits: Iterable[SplitRecipe] = ()) -> int:
     """Return the fewest bars that a set and its splits can be built of."""
-    span = recipe.window_bars + recipe.label_bars
+    span = recipe.bars_before + recipe.window_bars + recipe.label_bars
     windows = max((windows_needed(recipe, s) for s in splits), default=1)
     return span + (windows - 1) * recipe.step_bars
 
@@ -58,13 +58,14 @@ def refuse_too_few(
     split = max(parts, key=lambda n: parts[n])
     if num_bars >= parts[split]:
         return
-    span = recipe.window_bars + recipe.label_bars
+    span = recipe.bars_before + recipe.window_bars + recipe.label_bars
+    before = f", {recipe.bars_before} before them" * bool(recipe.bars_before)
     windows = (parts[split] - span) // recipe.step_bars + 1
     raise DataError(
         f"{recipe.source} has {num_bars:,} bars, too few for {name}"
         + f" under split {split}" * bool(split),
         limit=f"{parts[split]:,} or more: {windows:,} windows of {recipe.window_bars} bars and "
-        f"{recipe.label_bars} ahead, every {recipe.step_bars} bars",
+        f"{recipe.label_bars} ahead, every {recipe.step_bars} bars{before}",
         remedy="Take more bars, or a smaller window_bars, step_bars or num_folds",
     )
 

@@ -210,6 +210,12 @@ def write_partitioned_set(
             f"source {recipe.source} is partitioned, and its labels come from a file",
             limit="a label made by a rule, or a bar file",
         )
+    if recipe.bars_before:
+        raise DataError(
+            f"source {recipe.source} is partitioned, and label {recipe.label} is held against "
+            f"{recipe.bars_before} bars before each window",
+            limit="a label made of a window and what follows it, or a bar file",
+        )
     source = PartitionedBars(recipe.source, filesystem, path, chunk_bars=chunk_bars)
     with SetWriter(folder, recipe) as writer:
         for chunk in source.chunks(recipe):

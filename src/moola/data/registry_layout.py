@@ -41,6 +41,10 @@ class Layout:
             raise DataError(error.problem, limit=error.limit) from None
         self._root.fetch(f"bars/{source}.parquet", required=required)
 
+    def fetch_quality(self, source: str) -> None:
+        """Bring a bar set's quality report into the folder if there is one."""
+        self._root.fetch(f"bars/{source}.quality.json", required=False)
+
     def load_set(self, name: str) -> WindowSet:
         """Load one set and check every file against its manifest.
 

@@ -50,15 +50,16 @@ def choose_starts(bars: Bars, recipe: WindowRecipe) -> tuple[NDArray[np.int64], 
     """Return the row of each window's first bar, in time order, shape (n,), and what is left out.
 
     A window, its label horizon included, lies whole between `recipe.start` and `recipe.end`,
-    touches no repeated block and, unless `recipe.cross_gaps`, spans no gap. Raises DataError,
-    saying why, if no window is left.
+    touches no repeated block and, unless `recipe.cross_gaps`, spans no gap. Where its label is held
+    against bars before it, as many lie before it; these may lie before `recipe.start`. Raises
+    DataError, saying why, if no window is left.
     """
     span = recipe.window_bars + recipe.label_bars
-    first = _row_at(bars, recipe.start, 0)
+    first = max(_row_at(bars, recipe.start, 0), recipe.bars_before)
     last = _row_at(bars, recipe.end, len(bars))
     starts = np.arange(first, last - span + 1, recipe.step_bars, dtype=np.int64)
     if not len(starts):
-        raise _too_few(bars, recipe, last - first)
+        raise _too_few(bars, recipe, last - first + min(first, recipe.bars_before))
     fit, left_out = may_be_used(bars, recipe, starts, starts + span)
     if not fit.any():
         raise DataError(
@@ -70,11 +71,13 @@ def choose_starts(bars: Bars, recipe: WindowRecipe) -> tuple[NDArray[np.int64], 
 
 
 def _too_few(bars: Bars, recipe: WindowRecipe, num: int) -> DataError:
-    span = recipe.window_bars + recipe.label_bars
+    span = recipe.window_bars + recipe.label_bars + recipe.bars_before
+    before = f", {recipe.bars_before} before it" * bool(recipe.bars_before)
     bounded = f", of which {max(num, 0)} lie between start and end" if num < len(bars) else ""
     return DataError(
         f"no window of {span} bars fits into {bars.name} ({len(bars)} bars{bounded})",
-        limit=f"{span} bars or more: {recipe.window_bars} of the window, {recipe.label_bars} ahead",
+        limit=f"{span} bars or more: {recipe.window_bars} of the window, {recipe.label_bars} ahead"
+        + before,
         remedy="Take more bars, or shorten window_bars" + " or widen start and end" * bool(bounded),
     )
 

@@ -17,6 +17,7 @@ CLAIMS: Mapping[Gate, tuple[str, ...]] = {
     4: ("log_loss", "brier"),
     6: ("log_loss",),
 }
+LABEL_ARITHMETIC_P = "label_arithmetic"
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -115,7 +116,7 @@ def with_tries(report: GateReport, judgement: int, searched: int, confidence: fl
 
 def _held(report: GateReport, adjusted: float, family: int, limits: Thresholds) -> GateReport:
     figures = report.figures | {"holm_p": adjusted, "num_candidates": family}
-    if report.verdict != "passed" or adjusted <= 1.0 - limits.confidence:
+    if report.verdict not in ("passed", "held") or adjusted <= 1.0 - limits.confidence:
         return replace(report, figures=figures)
     first = (
         f"not beyond doubt among {family} candidates compared at once (Holm-adjusted p "
@@ -134,5 +135,6 @@ def _p_value(report: GateReport) -> float:
     absent = [metric for metric in CLAIMS[report.gate] if metric not in known]
     if absent:
         raise BadInput(f"the report of gate {report.gate} holds no p-value of {absent[0]}")
-    found = [known[metric] for metric in CLAIMS[report.gate]]
+    null = [LABEL_ARITHMETIC_P] if LABEL_ARITHMETIC_P in known else []  # of labels made by a rule
+    found = [known[metric] for metric in (*CLAIMS[report.gate], *null)]
     return max(1.0 if value is None else float(value) for value in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,9 +18,13 @@ from moola.evaluation.gate_comparison import (
     thresholds_used,
 )
 from moola.evaluation.gate_report import GateReport, report
+from moola.evaluation.label_arithmetic import LabelArithmetic
 from moola.evaluation.metrics import compute_metrics, undefined_reasons
 from moola.evaluation.predictions import clean_predictions
 from moola.evaluation.slow_constant import Knowledge, knowledge
+from moola.evaluation.suspicion import LEAKS, SUSPICION_THRESHOLDS, hold, suspicions
+
+NOT_ASKED = "the caller gave predictions alone"
 
 
 def gate_1_baseline(
@@ -29,8 +35,12 @@ def gate_1_baseline(
     block_length: int,
     horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
+    arithmetic: LabelArithmetic | str = NOT_ASKED,
+    repaired_share: float | None = None,
 ) -> GateReport:
-    """Gate 1: log-loss below the prior's and the best slow constant's beyond doubt; no collapse.
+    """Gate 1: log-loss beyond doubt below those of three that know nothing; no collapse.
+
+    They are the class prior, the best slowly varying constant, and the label's own arithmetic.
 
     Parameters
     ----------
@@ -44,14 +54,22 @@ def gate_1_baseline(
         See `moola.evaluation.compare.paired_comparison`.
     thresholds
         Moola's own where None.
+    arithmetic
+        The surrogate null (`moola.evaluation.label_arithmetic.forecast_by_arithmetic`), or a
+        sentence why it cannot be computed; then the verdict does not claim to be beyond it, and
+        says so.
+    repaired_share
+        Share of the rows of the bar file that repairs touched; None where it is not known.
 
     Returns
     -------
     GateReport
+        ``held`` where it would not fail but is too good to be true
+        (`moola.evaluation.suspicion`).
         ``failed`` where the model collapsed or is significantly worse than the prior;
         ``inconclusive`` where the interval (corrected for skewness) holds 0, or that of the
-        difference to the best slowly varying constant in hindsight does. What the most probable
-        class is worth is a warning.
+        difference to the best slowly varying constant in hindsight does, or that to the best use of
+        the label's arithmetic. What the most probable class is worth is a warning.
 
     Raises
     ------
@@ -79,6 +97,14 @@ def gate_1_baseline(
     )
     figures |= slow.figures()
     figures["p_values"]["slow_constant"] = slow.delta.p_value
+    beyond: Knowledge | None = None
+    if isinstance(arithmetic, LabelArithmetic):
+        beyond = knowledge(
+            y, proba, prior, arithmetic=arithmetic.proba,
+            block_length=block_length, horizons_apart=horizons_apart, thresholds=limits,
+        )  # fmt: skip
+        figures |= _arithmetic_figures(arithmetic, beyond)
+        figures["p_values"]["label_arithmetic"] = beyond.delta.p_value
     figures["ece_null"] = {"mean": null.mean, "p95": null.p95}
     warnings = answer_warnings(y, proba, thresholds=limits)
     notes = [*warnings, *_ece_note(metrics["ece"], null.p95), reach(comparison, "log_loss")]
@@ -96,14 +122,21 @@ def gate_1_baseline(
             f"log-loss cannot be told from the class prior's: {signed(comparison, 'log_loss')}"
         ]
     if verdict == "passed":
-        doubts = _doubts(labels, matrix, slow)
+        doubts = _doubts(labels, matrix, slow, beyond)
         verdict = "inconclusive" if doubts else "passed"
         reasons = [
             *doubts,
             *reasons,
             *([] if doubts else [f"not luck of the base rate: {slow.text()}"]),
+            *([] if doubts else [_beyond(beyond, arithmetic)]),
         ]
-    used = thresholds_used(limits, *COLLAPSE_THRESHOLDS)
+    if verdict != "failed":
+        odd = suspicions(labels, matrix, thresholds=limits, repaired_share=repaired_share)
+        if odd:
+            reasons = [*hold(odd, verdict), *reasons]
+            figures[LEAKS] = {"suspicions": odd, "beneath": verdict}
+            verdict = "held"
+    used = thresholds_used(limits, *COLLAPSE_THRESHOLDS, *SUSPICION_THRESHOLDS)
     return report(1, verdict, reasons + notes, figures=figures, thresholds=used)
 
 
@@ -113,7 +146,30 @@ def _ece_note(ece: float | None, p95: float) -> list[str]:
     return [f"probabilities are off: ECE {ece:.3f}, a calibrated model stays below {p95:.3f}"]
 
 
-def _doubts(labels: NDArray[np.intp], matrix: NDArray[np.float64], slow: Knowledge) -> list[str]:
+def _arithmetic_figures(arithmetic: LabelArithmetic, beyond: Knowledge) -> dict[str, Any]:
+    return {
+        **arithmetic.figures(),
+        "delta_label_arithmetic": beyond.delta.interval(),
+        "log_loss_label_arithmetic": beyond.log_loss,
+        "power_label_arithmetic": beyond.delta.power,
+    }
+
+
+def _beyond(beyond: Knowledge | None, arithmetic: LabelArithmetic | str) -> str:
+    if beyond is not None:
+        return f"beyond what the label gives away by itself: {beyond.text()}"
+    return (
+        f"the surrogate null was not computed: {arithmetic}; so what is shown is more than class "
+        "frequencies, and a part of it may be the label's own arithmetic"
+    )
+
+
+def _doubts(
+    labels: NDArray[np.intp],
+    matrix: NDArray[np.float64],
+    slow: Knowledge,
+    beyond: Knowledge | None,
+) -> list[str]:
     """Say why a log-loss below the prior's is not yet knowledge."""
     doubts = []
     absent = undefined_reasons(labels, matrix).get("balanced_accuracy")
@@ -123,5 +179,10 @@ def _doubts(labels: NDArray[np.intp], matrix: NDArray[np.float64], slow: Knowled
         doubts.append(
             "the gain over the prior may be only a better guess of the class frequencies: "
             f"{slow.text()}"
+        )
+    if beyond is not None and not beyond.delta.superior:
+        doubts.append(
+            "the gain may be only what the label's own arithmetic gives away, on bars in no order "
+            f"too: {beyond.text()}"
         )
     return doubts

@@ -47,9 +47,10 @@ def promotion_prerequisites(
     """
     needed = REQUIRED_GATES + (ENCODER_GATES if uses_encoder else ())
     needed += SYNTHETIC_GATES if uses_synthetic else ()
+    held = tuple(g for g, v in gate_verdicts.items() if v == "held" and g not in needed)
     return tuple(
         f"gate {gate} must have passed, it is {gate_verdicts.get(gate, 'not run')}"
-        for gate in needed
+        for gate in needed + held
         if gate_verdicts.get(gate) != "passed"
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from moola.errors import BadInput
 
 SCHEMA_VERSION = 1
-VERDICTS = ("passed", "failed", "inconclusive", "deferred", "blocked")
+VERDICTS = ("passed", "failed", "inconclusive", "deferred", "blocked", "held")
 GATE_NAMES: Mapping[int | str, tuple[str, str]] = {
     0: ("data", "May this run be believed?"),
     1: ("baseline", "Does the model trained from scratch know anything?"),
@@ -55,7 +55,7 @@ class GateReport:
     name, question
         Short name and the question the gate answers.
     verdict
-        ``passed``, ``failed``, ``inconclusive``, ``deferred`` or ``blocked``.
+        ``passed``, ``failed``, ``inconclusive``, ``deferred``, ``blocked`` or ``held``.
     figures
         JSON-ready; an interval is ``{"estimate", "low", "high"}``, and what is undefined is None.
     thresholds

@@ -43,7 +43,7 @@ _LABELS = {
     "mcc": "MCC",
     "ece": "ECE",
 }
-_STOPPERS = ("failed", "inconclusive", "blocked", "deferred")
+_STOPPERS = ("failed", "inconclusive", "blocked", "deferred", "held")
 
 
 def html_report(
@@ -163,6 +163,7 @@ def _lead(reports: Sequence[GateReport]) -> str:
         start = {
             "passed": "May replace Production",
             "inconclusive": "Production stays: no verdict at this number of windows",
+            "held": "Production stays until the leak checks are answered",
         }.get(promotion.verdict, f"Production stays: promotion {promotion.verdict}")
         return f"{start}. {sentence(promotion.reasons[0])}"
     stopper = next((r for r in reports if r.verdict in _STOPPERS and not r.advisory), None)

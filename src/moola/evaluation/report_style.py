@@ -4,9 +4,9 @@ from __future__ import annotations
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1f2933;--soft:#66727e;--line:#dde3e8;--page:#fff;--card:#fff;
---green:#1b6e44;--red:#a3341f;--amber:#8a5a00;--grey:#5b6670}
+--violet:#6a3a8a;--green:#1b6e44;--red:#a3341f;--amber:#8a5a00;--grey:#5b6670}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e8ec;--soft:#9aa6b1;--line:#36404a;--page:#14191e;
---green:#2b8a5a;--red:#c24d36;--amber:#a8741a;--grey:#6b7782}}
+--violet:#8d5fb0;--green:#2b8a5a;--red:#c24d36;--amber:#a8741a;--grey:#6b7782}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
@@ -30,6 +30,7 @@ ul{margin:4px 0 0;padding-left:18px;color:var(--soft);font-size:13px}
 .badge{display:inline-block;padding:1px 9px;border-radius:9px;color:#fff;font-size:13px;
 background:var(--grey)}
 .passed{background:var(--green)}.failed{background:var(--red)}.inconclusive{background:var(--amber)}
+.held{background:var(--violet)}
 .row{display:flex;flex-wrap:wrap;gap:16px}
 figure{margin:0;padding:8px;background:#fff;border:1px solid var(--line);border-radius:6px}
 img{display:block;max-width:100%;height:auto;max-height:380px}

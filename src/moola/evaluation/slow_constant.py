@@ -20,8 +20,9 @@ from scipy.stats import entropy
 
 from moola.config.evaluation import Thresholds
 from moola.evaluation.collapse import folds_of
-from moola.evaluation.compare import delta_of
+from moola.evaluation.compare import EFFECTS, delta_of
 from moola.evaluation.compare_result import Delta
+from moola.evaluation.label_arithmetic import best_use_loss
 from moola.evaluation.mean_interval import constant_confidence, mean_interval
 from moola.evaluation.predictions import clean_predictions, log_loss_per_window
 
@@ -29,6 +30,7 @@ MIN_STRETCH_WINDOWS = 40
 _WORTH = 20  # independent labels a stretch must be worth
 _FARTHEST_LABEL = 20
 SLOW_CONSTANT = "the best slowly varying constant"
+LABEL_ARITHMETIC = "the label's own arithmetic and that constant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +45,14 @@ class Knowledge:
         Of the constant, nats, its optimism given back.
     num_stretches
         Stretches of windows, each with its own class frequencies.
+    rival
+        What the forecast is compared with, in words.
     """
 
     delta: Delta
     log_loss: float
     num_stretches: int
+    rival: str = SLOW_CONSTANT
 
     def text(self) -> str:
         """Return the difference and its interval with the rival's name."""
@@ -58,7 +63,7 @@ class Knowledge:
         )
         many = "stretches" if self.num_stretches > 1 else "stretch"
         return (
-            f"log-loss against {SLOW_CONSTANT} ({self.num_stretches} {many}) "
+            f"log-loss against {self.rival} ({self.num_stretches} {many}) "
             f"{self.delta.estimate:+.4f} {ends}"
         )
 
@@ -80,8 +85,9 @@ def knowledge(
     thresholds: Thresholds,
     horizons_apart: bool = False,
     confidence: float | None = None,
+    arithmetic: ArrayLike | None = None,
 ) -> Knowledge:
-    """Compare a forecast with the best slowly varying constant.
+    """Compare a forecast with the best slowly varying constant, or with that and arithmetic.
 
     Parameters
     ----------
@@ -96,6 +102,9 @@ def knowledge(
         Give the limits.
     confidence
         Two-sided; the thresholds' where None.
+    arithmetic
+        A forecast that knows only how the label is made, shape (n, K): the rival then uses it as
+        well as hindsight can (`moola.evaluation.label_arithmetic`). None: a constant is the rival.
 
     Returns
     -------
@@ -111,7 +120,10 @@ def knowledge(
     fold = folds_of(prior, labels.size)
     repeats = label_repeats(labels, stretches(fold, block_length))
     stretch = stretches(fold, max(block_length, math.ceil(_WORTH * repeats)))
-    constant = slow_constant_loss(labels, stretch, repeats)
+    if arithmetic is None:
+        constant = slow_constant_loss(labels, stretch, repeats)
+    else:
+        constant, _ = best_use_loss(labels, stretch, arithmetic, repeats)
     values = log_loss_per_window(labels, matrix) - constant
     enough = thresholds.min_effective_windows_constant
     asked = thresholds.confidence if confidence is None else confidence
@@ -122,11 +134,13 @@ def knowledge(
         confidence=constant_confidence(asked, labels.size / block_length, block_length, enough),
         min_effective_windows=max(thresholds.min_effective_windows, enough),
         skewed=True,
+        effects=EFFECTS["log_loss"],
     )
     return Knowledge(
         delta=delta_of("log_loss", interval, thresholds.margin_log_loss),
         log_loss=float(constant.mean()),
         num_stretches=int(stretch.max()) + 1,
+        rival=SLOW_CONSTANT if arithmetic is None else LABEL_ARITHMETIC,
     )
 
 

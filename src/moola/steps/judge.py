@@ -32,6 +32,7 @@ from moola.promotion.tries import Tries
 from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate
 from moola.steps.folds import find_folds
+from moola.steps.null import label_arithmetic, repaired_share
 from moola.steps.progress import Progress
 from moola.steps.rivals import CONTROLS, SIMPLE, Rivals
 from moola.training.finetune import encoder_claim
@@ -164,6 +165,14 @@ class Judge:
             scratch.prior,
             **self.overlap,
             thresholds=self.claims,
+            arithmetic=label_arithmetic(
+                self.registry,
+                self.labeled,
+                scratch.rows,
+                num_surrogates=self.limits.num_surrogates,
+                seed=self.config.seeds[0],
+            ),
+            repaired_share=repaired_share(self.registry, self.labeled.source),
         )
 
     def _gate_2(self) -> GateReport:

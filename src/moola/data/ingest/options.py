@@ -23,7 +23,9 @@ ACCEPTS = {
     "hole": "a stretch of more than a year without bars",
     "future": "bars that open later than now",
     "partial": "a last bar that opens off the grid of all others",
+    "repairs": "repairs, sorting aside, that touch more than 2 % of the rows and more than five",
 }
+MOST_REPAIRED = 0.02  # of the rows, unless a word says that it is meant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,16 @@ class Tally:
         if count:
             self.repaired[name] = self.repaired.get(name, 0) + count
 
+    @property
+    def num_repaired(self) -> int:
+        """Rows that repairs mended or left out; sorting changes none."""
+        return sum(n for name, n in self.repaired.items() if name != "sort")
+
+    @property
+    def repaired_share(self) -> float:
+        """Share of the instrument's rows that repairs mended or left out."""
+        return min(1.0, self.num_repaired / max(self.rows - self.other_rows, 1))
+
 
 class RowReader:
     """Reads a file's rows as bars, batch by batch.

@@ -32,7 +32,7 @@ from moola.data.bars import (
 )
 from moola.data.ingest.columns import Format, assign
 from moola.data.ingest.files import BarFile, open_bar_file
-from moola.data.ingest.options import IngestOptions
+from moola.data.ingest.options import MOST_REPAIRED, IngestOptions
 from moola.data.ingest.outcome import outcome_lines, outcome_of, refuse_absurd
 from moola.data.ingest.rows import RowReader, Tally
 from moola.data.ingest.spool import Spool
@@ -43,6 +43,7 @@ from moola.hashing import atomic_file, sha256_file, write_json
 
 _BATCH_ROWS = 1 << 17
 _COUNTED_BARS = 500_000
+_FEW_ROWS = 5  # repaired: of a file of a few dozen rows no share says anything
 Progress = Callable[[int], None]
 
 
@@ -134,6 +135,7 @@ def convert(
     _refuse_faults(path, tally)
     _refuse_braid(path, file, form, spool=spool, options=options)
     _write(target, reader, spool)
+    _refuse_much_repair(path, tally, options)
     found = outcome_of(target)
     refuse_absurd(found, reader.clock, options.accept)
     return {
@@ -152,6 +154,7 @@ def convert(
         "order": spool.order,
         "timezone": reader.clock.zone or "stated in the file",
         "repairs": dict(sorted(tally.repaired.items())),
+        "repaired_share": round(tally.repaired_share, 6),
     }
 
 
@@ -216,6 +219,20 @@ def _refuse_faults(path: Path, tally: Tally) -> None:
             f"{count} of {tally.rows} rows of {path} {what}, the first is data row {row}",
             remedy=f"Mend the file, or take --repair {repair}" if repair else "Scale the prices",
         )
+
+
+def _refuse_much_repair(path: Path, tally: Tally, options: IngestOptions) -> None:
+    """Refuse repairs of many rows unasked: so many faults have a cause that repair would hide."""
+    share, count = tally.repaired_share, tally.num_repaired
+    few = share <= MOST_REPAIRED or count <= _FEW_ROWS
+    if few or "repairs" in options.accept:
+        return
+    each = ", ".join(f"{name} {count:,}" for name, count in sorted(tally.repaired.items()))
+    raise DataError(
+        f"repairs touch {share:.1%} of {tally.rows - tally.other_rows:,} rows of {path} ({each})",
+        limit=f"{MOST_REPAIRED:.0%}: more have a cause, such as a column that is shifted by a bar",
+        remedy="Mend the cause, or if it is so, take --accept repairs",
+    )
 
 
 def _refuse_braid(
