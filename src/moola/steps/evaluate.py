@@ -36,13 +36,15 @@ from moola.steps.candidate import (
     require_answers,
 )
 from moola.steps.judge import Judge, asked_gates, gates_about
-from moola.steps.log_gates import log_evaluation
+from moola.steps.log_gates import log_data, log_evaluation
 from moola.steps.progress import Progress, silent
 from moola.steps.registry import signing_key
 from moola.steps.started_from import with_encoder
+from moola.steps.training_log import TrainingsLog
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
+from moola.training.crossval import Training
 from moola.training.device import describe_device, resolve_device
 from moola.training.launchers import Launcher, LocalLauncher
 
@@ -148,7 +150,12 @@ def evaluate(
         params=params,
         device=describe_device(used),
     )
-    with refusals_noted(name, candidate.version), opened as run, launcher.session():
+    with (
+        refusals_noted(name, candidate.version),
+        opened as run,
+        launcher.session(),
+        TrainingsLog(run) as trainings,
+    ):
         judge_of = partial(
             Judge,
             registry=registry,
@@ -160,8 +167,9 @@ def evaluate(
             launcher=launcher,
             progress=progress,
         )
-        judge = judge_of(candidate=candidate, config=config)
-        rivals = _claims_of(others, judge, judge_of)
+        judge = judge_of(candidate=candidate, config=config, on_training=trainings)
+        log_data(run, judge)
+        rivals = _claims_of(others, judge, partial(_peer, judge_of, trainings))
         reports = holm_over_candidates(_reports(judge), rivals, thresholds=limits)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
@@ -228,6 +236,16 @@ def resolve_versions(text: str, name: str = names.REGISTERED_MODEL) -> tuple[str
     client = connect()
     found = [find_version(client, name, None if w == "newest" else w) for w in words]
     return tuple(dict.fromkeys(found))
+
+
+def _peer(judge_of: Callable[..., Judge], trainings: TrainingsLog, **options: Any) -> Judge:
+    """Return the judge of a peer, whose trainings are logged under its version."""
+    version = options["candidate"].version
+
+    def log(rival: str, training: Training) -> None:
+        trainings(f"{rival}-of-version-{version}", training)
+
+    return judge_of(**options, on_training=log)
 
 
 def _required_but_not_run(
