@@ -150,12 +150,7 @@ def evaluate(
         params=params,
         device=describe_device(used),
     )
-    with (
-        refusals_noted(name, candidate.version),
-        opened as run,
-        launcher.session(),
-        TrainingsLog(run) as trainings,
-    ):
+    with refusals_noted(name, candidate.version), opened as run, launcher.session():
         judge_of = partial(
             Judge,
             registry=registry,
@@ -167,10 +162,11 @@ def evaluate(
             launcher=launcher,
             progress=progress,
         )
-        judge = judge_of(candidate=candidate, config=config, on_training=trainings)
-        log_data(run, judge)
-        rivals = _claims_of(others, judge, partial(_peer, judge_of, trainings))
-        reports = holm_over_candidates(_reports(judge), rivals, thresholds=limits)
+        with TrainingsLog(run) as trainings:
+            judge = judge_of(candidate=candidate, config=config, on_training=trainings)
+            log_data(run, judge)
+            rivals = _claims_of(others, judge, partial(_peer, judge_of, trainings))
+            reports = holm_over_candidates(_reports(judge), rivals, thresholds=limits)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
         if key is not None:

@@ -14,8 +14,9 @@ from mlflow import MlflowClient
 from moola.config import names
 from moola.config.evaluation import Thresholds
 from moola.data.labels import class_names
-from moola.data.registry import DataContainer, DataRegistry
+from moola.data.registry import DataContainer, DataRegistry, OnProof
 from moola.errors import MoolaError, PromotionRefused, one_line
+from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.gate_report import report
 from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
 from moola.hashing import sha256_json
@@ -53,6 +54,7 @@ class Examiner:
         data_root: Path | str,
         limits: Thresholds,
         keys: TrustedKeys,
+        on_proof: OnProof = lambda proof, content: None,
     ):
         self.client = client
         self.ledger = ledger
@@ -60,6 +62,7 @@ class Examiner:
         self.candidate = candidate
         self.data_root = data_root
         self.limits = limits
+        self.on_proof = on_proof
 
     def __call__(self, evidence: Evidence, champion: str | None) -> Look:
         """Check gates, thresholds, data and the files of both versions; return the look."""
@@ -70,7 +73,7 @@ class Examiner:
             raise PromotionRefused("; ".join(missing), remedy=_EVALUATE)
         _require_thresholds(evidence, self.limits)
         signed_report(self.client, evidence)  # the decision is going to be written down with it
-        data = evaluated_data(evidence, self.data_root)
+        data = evaluated_data(evidence, self.data_root, on_proof=self.on_proof)
         require_answers(self.client, self.candidate, data.labeled, data.split)
         candidate = load_checked(
             self.client, evidence.name, evidence.version, evidence.model_sha256
@@ -109,6 +112,7 @@ class Examiner:
         except Exception as error:  # the weights are a stranger's, and the look is written down
             why = f"the locked test windows cannot be scored: {one_line(error)}"
             return report("promotion", "failed", [why], figures={}, thresholds={}).to_dict()
+        self.on_proof("calibration", calibration_bins(data.y_test, answers).to_dict())
         return gate_promotion(
             data.y_test,
             answers,
@@ -237,7 +241,12 @@ def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]
     return found
 
 
-def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:
+def evaluated_data(
+    evidence: Evidence,
+    data_root: Path | str,
+    *,
+    on_proof: OnProof = lambda proof, content: None,
+) -> DataContainer:
     """Load the labelled set and split that an evaluation was made on.
 
     Parameters
@@ -246,6 +255,8 @@ def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:
         Verified evidence of the evaluation.
     data_root
         Root of the data registry.
+    on_proof
+        Told the split and the audit, also where it is refused.
 
     Returns
     -------
@@ -263,7 +274,7 @@ def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:
     for key, name in named.items():
         if not name:
             raise PromotionRefused(f"the evidence names no {key}", remedy=_EVALUATE)
-    data = DataRegistry(data_root).load_labeled(named["labeled"], named["split"])
+    data = DataRegistry(data_root).load_labeled(named["labeled"], named["split"], on_proof=on_proof)
     for key, found in (("labeled", data.labeled.sha256), ("split", data.split.digest())):
         stated = str(evidence.data.get(f"{key}_sha256"))
         if found != stated:

@@ -159,7 +159,7 @@ def sweep(
         rows = _rows(study)
         _log_so_far(run, rows, logged)
         best = search.configured(rows[0])
-        bins = search.calibration(best, trainings)
+        bins = search.calibration(rows[0], trainings)
         run.proofs.log("calibration", {"trial": rows[0]["trial"], **bins})
         summary = SweepSummary(
             run_id=run.run_id,
@@ -229,9 +229,11 @@ class _Search:
         trial.set_user_attr("figures", {name: figures[name] for name in _FIGURES})
         study.tell(trial, figures["log_loss"])
 
-    def calibration(self, best: FinetuneConfig, log: TrainingsLog) -> dict[str, Any]:
-        """Return the calibration of the best; its trainings may be those of an earlier call."""
-        predictions = self._predict(best, lambda _, training: log("best", training))
+    def calibration(self, row: Mapping[str, Any], log: TrainingsLog) -> dict[str, Any]:
+        """Return a trial's calibration, and log its trainings if an earlier call has made them."""
+        predictions = self._predict(
+            self.configured(row), lambda _, training: log(f"trial-{row['trial']}", training)
+        )
         return calibration_bins(predictions.y, predictions.proba).to_dict()
 
     def against_start(self, best: FinetuneConfig) -> Mapping[str, float | None] | None:
