@@ -60,6 +60,7 @@ ENTRIES = (
 )  # fmt: skip
 ENCODER = Path("encoder")
 KEPT = Path("kept")
+_IMPORTED_ONCE = [f"moola.steps.{name}" for name in (*names.STEPS, "predict")]
 Stop = Callable[[], None]
 
 
@@ -100,6 +101,7 @@ def make_world(folder: Path, template_db: Path) -> None:
         "labeled_sha256": windows.sha256,
         "split": split.name,
         "split_sha256": split.digest(),
+        "num_windows": 100,
     }
     verdicts = ("passed",) * 8
     document = {"data": data, "thresholds_sha256": Thresholds.load().digest()}
@@ -157,6 +159,7 @@ def start(entry: str, stop: Stop, data_root: Path = Path("data"), **changes: Any
         with _stopping("moola.steps.drift.drift_report", stop):
             drift(KEPT, labels=Path("labels.csv"), data_root=data_root, num_permutations=499)
     else:
+        _empty_production()
         ledger = f"sqlite:///ledger-{stop.__name__}.db"
         with _stopping("moola.steps.examine.span_of_test", stop):
             promote(version=changes.get("version", "1"), ledger_url=ledger, data_root=data_root)
@@ -190,7 +193,7 @@ def scale_one_window(windows: Path) -> None:
 def killed(entry: str, uri: str) -> int | None:
     """Run an entry point in a process of its own that is killed in the middle."""
     context = multiprocessing.get_context("forkserver")  # a fork of this one would hold its locks
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(_IMPORTED_ONCE)
     process = context.Process(target=_in_process, args=(entry, str(Path.cwd()), uri))
     process.start()
     process.join(timeout=120)
@@ -201,6 +204,15 @@ def _in_process(entry: str, folder: str, uri: str) -> None:
     os.chdir(folder)
     mlflow.set_tracking_uri(uri)
     start(entry, kill)
+
+
+def _empty_production() -> None:
+    """Take out of Production what an earlier promotion put there."""
+    client = MlflowClient()
+    version = client.get_registered_model(NAME).aliases.get("production")
+    if version is not None:
+        client.transition_model_version_stage(NAME, str(version), "None")
+        client.delete_registered_model_alias(NAME, "production")
 
 
 @contextmanager

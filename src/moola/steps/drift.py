@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pa_dataset
-from mlflow.entities import DatasetInput
 from numpy.typing import NDArray
 
 from moola.config import names
 from moola.data.features import FEATURE_NAMES, features20
-from moola.data.registry import DataContainer, DataRegistry
+from moola.data.registry import DataRegistry
 from moola.data.user_labels import class_numbers
 from moola.errors import DataError, one_line
 from moola.evaluation.calibration import calibration_bins
@@ -23,7 +22,7 @@ from moola.evaluation.drift import DriftReport, drift_report
 from moola.evaluation.metrics import compute_metrics
 from moola.steps.candidate import find_candidate
 from moola.steps.predict import load_scorer
-from moola.tracking.lineage import dataset_input
+from moola.tracking.lineage import part_input
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 
@@ -104,7 +103,7 @@ def drift(
         data = DataRegistry(data_root).load_labeled(
             candidate.config.labeled, candidate.config.split, on_proof=run.proofs.log
         )
-        run.log_inputs([_trained_on(data)])
+        run.log_inputs([part_input(data, "train", "train")])
         labelled = None
         if served is not None:
             labelled = dict(compute_metrics(*served))
@@ -137,16 +136,6 @@ def _without(trained_by: str, *, labelled: bool) -> dict[str, str]:
     if not labelled:
         reasons["calibration"] = "served windows have no labels: give them with --labels"
     return reasons
-
-
-def _trained_on(data: DataContainer) -> DatasetInput:
-    return dataset_input(
-        name=f"{data.labeled.name}@{data.split.name}/train",
-        sha256=data.labeled.sha256,
-        source=f"bars/{data.labeled.source}",
-        context="train",
-        shape=data.X_train.shape,
-    )
 
 
 def _log(

@@ -40,7 +40,7 @@ from moola.steps.log_gates import log_data, log_evaluation
 from moola.steps.progress import Progress, silent
 from moola.steps.registry import signing_key
 from moola.steps.started_from import with_encoder
-from moola.steps.training_log import TrainingsLog
+from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
@@ -148,6 +148,7 @@ def evaluate(
         experiment=names.EXPERIMENT_GATES,
         name=title,
         params=params,
+        without=without_encoder(*(c.config for c in (candidate, *others))),
         device=describe_device(used),
     )
     with refusals_noted(name, candidate.version), opened as run, launcher.session():

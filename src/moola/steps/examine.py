@@ -33,6 +33,8 @@ from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
 from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate, require_answers
+from moola.tracking.lineage import part_input
+from moola.tracking.mlflow_run import TrackedRun
 from moola.training.crossval import class_frequencies
 
 _EVALUATE = "Run `moola evaluate` on this version again"
@@ -42,7 +44,7 @@ class Examiner:
     """Makes the look ready that `moola.promotion.promote` asks for.
 
     Whatever could refuse it is checked first, against the signed evidence, because a look that is
-    taken counts.
+    taken counts. Data, audit and calibration are logged into the run.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Examiner:
         data_root: Path | str,
         limits: Thresholds,
         keys: TrustedKeys,
-        on_proof: OnProof = lambda proof, content: None,
+        run: TrackedRun,
     ):
         self.client = client
         self.ledger = ledger
@@ -62,7 +64,7 @@ class Examiner:
         self.candidate = candidate
         self.data_root = data_root
         self.limits = limits
-        self.on_proof = on_proof
+        self.run = run
 
     def __call__(self, evidence: Evidence, champion: str | None) -> Look:
         """Check gates, thresholds, data and the files of both versions; return the look."""
@@ -73,7 +75,8 @@ class Examiner:
             raise PromotionRefused("; ".join(missing), remedy=_EVALUATE)
         _require_thresholds(evidence, self.limits)
         signed_report(self.client, evidence)  # the decision is going to be written down with it
-        data = evaluated_data(evidence, self.data_root, on_proof=self.on_proof)
+        data = evaluated_data(evidence, self.data_root, on_proof=self.run.proofs.log)
+        self.run.log_inputs([part_input(data, "test", "test")])
         require_answers(self.client, self.candidate, data.labeled, data.split)
         candidate = load_checked(
             self.client, evidence.name, evidence.version, evidence.model_sha256
@@ -112,7 +115,7 @@ class Examiner:
         except Exception as error:  # the weights are a stranger's, and the look is written down
             why = f"the locked test windows cannot be scored: {one_line(error)}"
             return report("promotion", "failed", [why], figures={}, thresholds={}).to_dict()
-        self.on_proof("calibration", calibration_bins(data.y_test, answers).to_dict())
+        self.run.proofs.log("calibration", calibration_bins(data.y_test, answers).to_dict())
         return gate_promotion(
             data.y_test,
             answers,

@@ -36,8 +36,8 @@ from moola.steps.candidate import register
 from moola.steps.predictions import log_diagrams, predictions_table
 from moola.steps.progress import NO_STATE, Progress, silent
 from moola.steps.started_from import keep_encoder
-from moola.steps.training_log import FROM_SCRATCH, RunWitness
-from moola.tracking.lineage import dataset_input, git_state, run_name
+from moola.steps.training_log import FROM_SCRATCH, RunWitness, without_encoder
+from moola.tracking.lineage import git_state, part_input, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.device import describe_device, resolve_device
 from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
@@ -124,6 +124,7 @@ def finetune(
         experiment=names.EXPERIMENT_FINETUNE,
         name=name,
         params={**config.to_dict(), "device_used": device},
+        without=without_encoder(config),
         device=describe_device(device),
     ) as run:
         corpus = _claimed(config)
@@ -156,7 +157,7 @@ def finetune(
         with run.active():
             stated = _stated(config, data, calibration.temperature, proba) | encoder
             model_info = _log_model(data, result, stated)
-        val_input = _dataset(data, "val", "validation")
+        val_input = part_input(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
         version = register(run, config, register_as, model_info.model_id) if register_as else None
@@ -191,7 +192,6 @@ def _started_from(run: TrackedRun, config: FinetuneConfig) -> dict[str, str]:
     """Keep the encoder in the run, where the gates find it; return its digest for the version."""
     if config.pretrained_encoder is None:
         run.log_json(names.ARTIFACT_LOAD_REPORT, {"loaded": False, "reason": FROM_SCRATCH})
-        run.proofs.none("load_report", FROM_SCRATCH)
         return {}
     with refusal_reported(config.pretrained_encoder):
         return {ENCODER_SHA256: keep_encoder(run, Path(config.pretrained_encoder))}
@@ -202,20 +202,9 @@ def _tell(progress: Progress, row: dict[str, Any], total: int) -> None:
     progress("training", int(row["epoch"]) + 1, total, line)
 
 
-def _dataset(data: DataContainer, part: str, context: str) -> Any:
-    labeled = data.labeled
-    return dataset_input(
-        name=f"{labeled.name}@{data.split.name}/{part}",
-        sha256=labeled.sha256,
-        source=f"bars/{labeled.source}",
-        context=context,
-        shape=(len(getattr(data.split, part)), *labeled.X_ohlc.shape[1:]),
-    )
-
-
 def _log_inputs(run: TrackedRun, data: DataContainer) -> None:
     parts = (("train", "train"), ("val", "validation"), ("test", "test"))
-    run.log_inputs([_dataset(data, part, context) for part, context in parts])
+    run.log_inputs([part_input(data, part, context) for part, context in parts])
 
 
 def _log_proof(run: TrackedRun, config: FinetuneConfig, result: FinetuneResult) -> None:

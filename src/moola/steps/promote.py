@@ -106,7 +106,7 @@ def promote(
             data_root=data_root,
             limits=limits,
             keys=trusted,
-            on_proof=run.proofs.log,
+            run=run,
         )
         try:
             decision = ask_registry(

@@ -21,7 +21,7 @@ from moola.hashing import sha256_json
 from moola.steps.calibrate import overlap_of
 from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.progress import Progress, silent
-from moola.steps.training_log import TrainingsLog
+from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
 from moola.training.crossval import (
@@ -143,6 +143,7 @@ def sweep(
         experiment=names.EXPERIMENT_FINETUNE,
         name=run_name("sweep", base.labeled, found.name, seeds[0], git_state()),
         params={**search.asked, "trials": trials, "device_used": device},
+        without=without_encoder(base),
         device=describe_device(device),
     )
     with opened as run, launcher.session(), TrainingsLog(run) as trainings:

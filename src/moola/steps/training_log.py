@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from moola.config import names
+from moola.config.training import FinetuneConfig
 from moola.tracking.mlflow_run import TrackedRun
 from moola.tracking.proofs import Pace
 from moola.training.crossval import Training
@@ -14,6 +15,13 @@ from moola.training.forensics import WeightEvolution
 from moola.training.witness import Witness
 
 FROM_SCRATCH = "no encoder to load: trained from scratch"
+
+
+def without_encoder(*configs: FinetuneConfig) -> dict[str, str]:
+    """Return why a run of these trainings has no load report; empty where one loads an encoder."""
+    if any(config.pretrained_encoder for config in configs):
+        return {}
+    return {"load_report": FROM_SCRATCH}
 
 
 class RunWitness(Witness):
@@ -98,7 +106,10 @@ class TrainingsLog:
         if training.proof is not None:
             self._proofs[path] = training.proof
             self._schedules[trainee] = training.schedule
-        self._pace.run(self.write)
+        if 1 in (len(self._reports), len(self._proofs)):
+            self.write()  # the first is logged at once
+        else:
+            self._pace.run(self.write)
 
     def write(self) -> None:
         """Write the table, and what the trainings so far prove together."""
@@ -106,7 +117,7 @@ class TrainingsLog:
             return
         self._run.log_table(names.ARTIFACT_TRAININGS_TABLE, list(self._rows.values()))
         if self._reports:
-            loaded = all(report.get("loaded", True) for report in self._reports.values())
+            loaded = all(report["loaded"] for report in self._reports.values())
             self._run.proofs.log("load_report", {"loaded": loaded, "trainings": self._reports})
         if self._proofs:
             proven = all(proof["proven"] for proof in self._proofs.values())
