@@ -3,11 +3,11 @@
     python benchmarks/bench_tracking.py --epochs 60 --preset compact --repeats 3
 
 A fine-tune is tracked into SQLite and into an ``mlflow server`` with its default four workers.
-"None" is the same training just before, which loads, predicts, calibrates and measures, and writes
-and draws nothing. "Tracked" is what `moola train` does, with proof and figures after every epoch,
-plots, model and registration. Two trainings differ by some per cent by themselves: repeat them. Beside them stands what the same history costs by
-``mlflow.log_metric`` in a loop. Exits with 1 if tracking costs more than 3 % on SQLite or 5 % on
-the server.
+"None" is the same training just before: it loads, trains, predicts, calibrates and measures, and
+writes and draws nothing. "Tracked" is what `moola train` does, with figures and proof after every
+epoch, plots, model and registration. Two trainings differ by some per cent by themselves, so
+repeat them. Beside them stands what the same history costs by ``mlflow.log_metric`` in a loop.
+Exits with 1 if tracking costs more than 3 % on SQLite or 5 % on the server.
 """
 
 from __future__ import annotations
