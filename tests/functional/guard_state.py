@@ -16,7 +16,8 @@ _QUESTIONS = {
     "FROM model_versions WHERE name = :name AND version = 1",
     "the model": "SELECT name FROM registered_models WHERE name = :name",
     "aliases of Production": "SELECT name, lower(alias), version FROM registered_model_aliases "
-    "WHERE lower(trim(alias)) IN ('production', 'live')",
+    "AS a WHERE lower(trim(alias)) = 'production' OR lower(trim(alias)) = 'live' AND version <> "
+    "(SELECT version FROM registered_model_aliases WHERE name = a.name AND alias = 'production')",
     "tags of the model that MLflow reads": "SELECT key, value FROM registered_model_tags "
     "WHERE name = :name AND substr(lower(key), 1, 7) IN ('mlflow.', '_mlflow')",
     "tags of the version that MLflow reads": "SELECT key, value FROM model_version_tags "

@@ -161,7 +161,7 @@ def start(entry: str, stop: Stop, data_root: Path = Path("data"), **changes: Any
     else:
         _empty_production()
         ledger = f"sqlite:///ledger-{stop.__name__}.db"
-        with _stopping("moola.steps.examine.span_of_test", stop):
+        with _stopping("moola.steps.examine.bars_seen", stop):
             promote(version=changes.get("version", "1"), ledger_url=ledger, data_root=data_root)
 
 

@@ -28,9 +28,10 @@ from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
 from moola.errors import ConfigError, DataError
 from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.steps.evaluate import EvaluationSummary, _signing_key, evaluate, resolve_versions
+from moola.steps.evaluate import EvaluationSummary, evaluate, resolve_versions
 from moola.steps.finetune import finetune
 from moola.steps.pretrain import pretrain
+from moola.steps.registry import runner_key
 from moola.steps.runs import list_runs
 
 KNOWS_NOTHING = FinetuneConfig(
@@ -165,7 +166,7 @@ def test_where_the_environment_holds_the_key_no_other_is_made(
     """The folder of trusted keys may be mounted read-only there."""
     monkeypatch.setenv("MOOLA_SIGNING_KEY", ensure_signing_key(tmp_path / "other").read_text())
     key = load_signing_key(tmp_path / "other", env={})
-    found = _signing_key(tmp_path)
+    found = runner_key(tmp_path)
     assert found.private_bytes_raw() == key.private_bytes_raw()
     assert not (tmp_path / ".moola").exists()
 

@@ -168,6 +168,26 @@ def test_the_page_shows_history_evidence_and_refusals(world: World) -> None:
     assert "<script>" not in world.server.send("GET", "/moola")[1]
 
 
+@pytest.mark.parametrize("route", ["/moola", "/moola/api/ledger"])
+@pytest.mark.parametrize("name", ["%00", f"{NAME}%0A", "%1b[31m", "n" * 5000, "%ED%A0%80%0d"])
+def test_a_name_that_is_none_is_one_sentence(world: World, route: str, name: str) -> None:
+    status, said = world.server.send("GET", f"{route}?name={name}")
+    assert status == 400
+    assert json.loads(said)["message"].startswith("name ")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_nul_in_what_the_registry_is_asked_is_one_sentence(world: World, method: str) -> None:
+    """PostgreSQL keeps none, SQLite does: the guard's questions and MLflow's differ otherwise."""
+    path = {"GET": "get", "POST": "set-tag", "DELETE": "delete"}[method]
+    route = f"/api/2.0/mlflow/registered-models/{path}"
+    body = {"name": f"{NAME}\0", "key": "k", "value": "v"}
+    asked = (f"{route}?name={NAME}%00", None) if method == "GET" else (route, body)
+    status, said = world.server.send(method, *asked)
+    assert (status, json.loads(said)["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    assert "'name' holds a NUL character" in json.loads(said)["message"]
+
+
 def test_an_artifact_may_be_named_like_a_closed_route(world: World) -> None:
     run = world.client.create_run(world.experiment_id)
     place = f"{world.experiment_id}/{run.info.run_id}/artifacts/mlflow/assistant/config"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
-from data_kit import SPLIT, small_registry
+from data_kit import RECIPE, SPLIT, bars_of, small_registry, walk, write_bars
 from mlflow import MlflowClient
 from promotion_kit import NAME, evaluate, make_packaged_version, make_version
 
@@ -20,6 +21,7 @@ from moola.config.evaluation import Thresholds
 from moola.config.names import ARTIFACT_GATE_REPORT, ARTIFACT_MANIFEST, TAG_GATES_RUN
 from moola.config.promotion import POLICY_FILE
 from moola.config.training import FinetuneConfig
+from moola.data.bars import Bars
 from moola.data.registry import DataRegistry
 from moola.errors import DataError, MoolaError, PromotionRefused
 from moola.hashing import pretty_json
@@ -51,8 +53,8 @@ class Project:
         ensure_signing_key(folder)
         self.key = load_signing_key(folder, env={})
 
-    def train(self, config: FinetuneConfig = CONFIG) -> str:
-        version = finetune(config).version
+    def train(self, config: FinetuneConfig = CONFIG, data_root: Path = Path("data")) -> str:
+        version = finetune(config, data_root=data_root).version
         assert version is not None
         return version
 
@@ -118,10 +120,10 @@ def ask(ledger: Ledger, version: str = "1", **changes: Any) -> PromotionSummary:
     return promote(version=version, ledger_url=str(ledger._engine.url), **changes)
 
 
-def outcome(ledger: Ledger, version: str = "1") -> Decision:
+def outcome(ledger: Ledger, version: str = "1", **changes: Any) -> Decision:
     """Ask for Production; return the decision, whatever it is."""
     try:
-        return ask(ledger, version).decision
+        return ask(ledger, version, **changes).decision
     except PromotionDenied as refusal:
         return refusal.decision
 
@@ -222,6 +224,46 @@ def test_the_same_windows_under_another_split_are_looked_at_again(
     first, second = (e.payload for e in ledger.entries(NAME, events=("test_look",)))
     assert first["split_sha256"] != second["split_sha256"]
     assert first["source"] == second["source"] == "walk"
+
+
+def registry_of(root: Path, bars: Bars) -> DataRegistry:
+    """A registry with the project's set and split, built from other bars under another name."""
+    write_bars(root, replace(bars, name="renamed"))
+    registry = DataRegistry(root)
+    registry.build_set(LABELED, replace(RECIPE, source="renamed"))
+    registry.build_split("fwd", SPLIT)
+    return registry
+
+
+def test_bars_are_looked_at_again_under_any_name_and_fresh_ones_can_be_asked_for(
+    project: Project, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.sign("1")
+    assert outcome(ledger).test_looks == 1
+    bars = project.registry.load_bars("walk")
+    more = walk(60, seed=5, price=float(bars.ohlc[-1, 3]), swing=2.0)
+    longer = bars_of(np.concatenate([bars.ohlc, more]) * 3.0)
+
+    def again(root: str, bars: Bars, *, fresh: bool) -> Decision:
+        monkeypatch.setattr(project, "registry", registry_of(tmp_path / root, bars))
+        version = project.train(replace(CONFIG, epochs=1), data_root=tmp_path / root)
+        project.hold_production(None)
+        project.sign(version)
+        return outcome(ledger, version, data_root=tmp_path / root, fresh_windows_only=fresh)
+
+    def looks() -> list[dict[str, Any]]:
+        return [dict(entry.payload) for entry in ledger.entries(NAME, events=("test_look",))]
+
+    assert again("longer", longer, fresh=False).test_looks == 2
+    assert looks()[-1]["source"] == "renamed"
+    newer = np.concatenate([longer.ohlc, walk(200, seed=6, price=longer.ohlc[-1, 3], swing=2.0)])
+    fresh = again("newer", bars_of(newer), fresh=True)
+    assert fresh.test_looks == fresh.promotion_gate["figures"]["num_looks"] == 1
+    assert looks()[-2]["last_bar"] < looks()[-1]["first_bar"]
+
+    refused = outcome(ledger, fresh.version, data_root=tmp_path / "newer", fresh_windows_only=True)
+    assert any("were not looked at before" in reason for reason in refused.reasons)
+    assert len(looks()) == 3
 
 
 def test_the_gate_report_is_the_signed_one_or_no_look_is_taken(

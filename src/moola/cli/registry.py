@@ -21,6 +21,9 @@ def promote(
     version: str = typer.Option("newest", help="Version to promote."),
     name: str = Name,
     dry_run: bool = typer.Option(False, help="Check all but the locked test windows."),
+    fresh_windows_only: bool = typer.Option(
+        False, help="Judge by test windows alone that nobody has looked at, under any name."
+    ),
     ledger: str = LedgerUrl,
     thresholds: Path | None = typer.Option(
         None, help="YAML file over Moola's own thresholds, as `moola evaluate` was given it."
@@ -42,6 +45,7 @@ def promote(
         version=None if version == "newest" else version,
         name=name,
         dry_run=dry_run,
+        fresh_windows_only=fresh_windows_only,
         ledger_url=ledger or None,
         data_root=data_root,
         thresholds=Thresholds.load(thresholds) if thresholds else None,

@@ -44,6 +44,7 @@ TAG_GATES_RUN = "moola.gates.run_id"
 TAG_CHARS = 5000  # MLflow's limit
 
 # MLflow's own
+TAG_SEARCHED = "moola.searched"
 TAG_NOTE = "mlflow.note.content"
 TAG_PARENT = "mlflow.parentRunId"
 TAG_GIT_COMMIT = "mlflow.source.git.commit"

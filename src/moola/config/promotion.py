@@ -62,6 +62,8 @@ class PromotionPolicy(Config):
         A promotion whose evaluation is older than this is refused; None sets no limit. What is in
         Production stays there, and a rollback is not held to it. 30 days by default: markets move
         on, and whoever holds older evidence can evaluate again in minutes.
+    fresh_windows_only
+        A promotion counts only if nobody looked at its test windows before, under whatever name.
     max_body_mib
         Largest request body the guarded server accepts outside artifact uploads.
     webhooks
@@ -84,6 +86,7 @@ class PromotionPolicy(Config):
     models: tuple[str, ...] = ()
     promoters: tuple[str, ...] = ()
     max_evidence_age_days: float | None = 30.0
+    fresh_windows_only: bool = False
     max_body_mib: int = 64
     webhooks: tuple[str, ...] = ()
     referee_data: str | None = None
@@ -114,6 +117,10 @@ class PromotionPolicy(Config):
             check_range("max_evidence_age_days", self.max_evidence_age_days, low=0, open_low=True)
         for field in ("max_body_mib", "referee_seconds", "referee_memory_mib"):
             check_count(field, getattr(self, field))
+        if not isinstance(self.fresh_windows_only, bool):
+            raise ConfigError(
+                f"fresh_windows_only is {self.fresh_windows_only!r}", limit="true or false"
+            )
         check_range("referee_tolerance", self.referee_tolerance, low=0)
         for address in self.webhooks:
             if not address.startswith(("http://", "https://")):

@@ -89,6 +89,30 @@ def holm_over_candidates(
     return tuple(found)
 
 
+def with_tries(report: GateReport, judgement: int, searched: int, confidence: float) -> GateReport:
+    """Return a claim's report with the number of tries on its windows, and what they cost.
+
+    Parameters
+    ----------
+    report
+        Of a gate that claims superiority.
+    judgement
+        Number of this judgement among the different ones on these windows, from 1.
+    searched
+        Configurations that searches tried on them before.
+    confidence
+        Two-sided confidence of the intervals it was judged by.
+    """
+    if not report.figures:
+        return report
+    before = f" after {searched} configurations searched on them" if searched else ""
+    words = (
+        f"judgement {judgement} on these validation windows{before}: intervals of {confidence:.4%}"
+    )
+    figures = report.figures | {"num_judgements": judgement, "num_searched": searched}
+    return replace(report, figures=figures, reasons=(*report.reasons, words))
+
+
 def _held(report: GateReport, adjusted: float, family: int, limits: Thresholds) -> GateReport:
     figures = report.figures | {"holm_p": adjusted, "num_candidates": family}
     if report.verdict != "passed" or adjusted <= 1.0 - limits.confidence:

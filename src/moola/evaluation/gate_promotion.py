@@ -119,7 +119,8 @@ def gate_promotion(
     )
     if missing:
         return report("promotion", "blocked", missing)
-    confidence = look_confidence(limits.confidence, num_looks)
+    doors = 1 if champion_name == CLASS_PRIOR else 2  # better, or as good and better calibrated
+    confidence = look_confidence(limits.confidence, num_looks, num_doors=doors)
     comparison = compare(
         y_test,
         proba_candidate,
@@ -164,12 +165,13 @@ def gate_promotion(
     return report("promotion", verdict, reasons, figures=figures, thresholds=used)
 
 
-def look_confidence(confidence: float, num_looks: int) -> float:
+def look_confidence(confidence: float, num_looks: int, *, num_doors: int = 1) -> float:
     """Return the two-sided confidence of one look at test windows that were looked at before.
 
     A false "better" lies on one side of an interval. Look k may err there with probability
     ``alpha / (k (k + 1))``, alpha being ``1 - confidence``; these add up to at most alpha over any
-    number of looks (union bound, "alpha spending"). The first look keeps `confidence` itself.
+    number of looks (union bound, "alpha spending"). The ways in which a look may pass share what
+    it may err. The first look with one way keeps `confidence` itself.
 
     Parameters
     ----------
@@ -177,13 +179,16 @@ def look_confidence(confidence: float, num_looks: int) -> float:
         Two-sided, of the first look, in (0, 1).
     num_looks
         k, this look included, at least 1.
+    num_doors
+        d, in how many ways a look may pass: two against a champion (better; or not worse and better
+        calibrated), one against the class prior.
 
     Returns
     -------
     float
-        ``1 - 2 alpha / (k (k + 1))``.
+        ``1 - 2 alpha / (d k (k + 1))``.
     """
-    return 1.0 - 2.0 * (1.0 - confidence) / (num_looks * (num_looks + 1))
+    return 1.0 - 2.0 * (1.0 - confidence) / (num_doors * num_looks * (num_looks + 1))
 
 
 def _decide(comparison: PairedComparison, champion: str) -> tuple[str, str]:
@@ -239,7 +244,7 @@ def _prior_refusal(loss: float | None, prior_loss: float) -> list[str]:
 
 def _looks(num_looks: int, confidence: float) -> str:
     if num_looks == 1:
-        return "first look at these test windows"
+        return f"first look at these test windows: intervals of {confidence:.2%}"
     return (
         f"look number {num_looks} at these test windows, hence intervals of {confidence:.2%} "
         "(alpha spending)"

@@ -225,7 +225,10 @@ def _notes(every: list[Entry], belief: Belief) -> Iterator[str]:
     looks = [entry for entry in every if entry.event == "test_look"]
     if ignored := len(looks) - len(belief.counting(looks)):
         yield f"{ignored} of {len(looks)} looks at locked test windows do not count"
-    others = [e for e in every if e.event not in (*MOVES, "test_look")]
+    tried = [entry for entry in every if entry.event == "tried"]
+    if ignored := len(tried) - len(belief.counting(tried)):
+        yield f"{ignored} of {len(tried)} judgements on validation windows do not count"
+    others = [e for e in every if e.event not in (*MOVES, "test_look", "tried")]
     odd = [
         e for e in others if e.entry_hash == e.computed_hash() and isinstance(e.content, Unreadable)
     ]

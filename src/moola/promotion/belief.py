@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from moola.hashing import canonical_json
-from moola.promotion.content import Boundary, LookLine, Unreadable
+from moola.promotion.content import SPAN, TRIED, Boundary, LookLine, Unreadable
 from moola.promotion.entry import MOVES, Entry
 from moola.promotion.keys import TrustedKeys, key_id
 
@@ -56,22 +56,22 @@ def signed_look(
     windows: Mapping[str, Any],
     *,
     name: str,
-    version: str,
-    evidence_digest: str,
+    version: str | None,
+    evidence_digest: str | None,
     ledger_id: str,
     key: Ed25519PrivateKey,
 ) -> dict[str, Any]:
-    """Return the payload of a look at the locked test windows, signed by the gate runner.
+    """Return the payload of a look at windows, signed by the gate runner.
 
     Parameters
     ----------
     windows
-        ``split_sha256`` and, where known, ``source``, ``first_bar``, ``last_bar``; further fields
-        are kept and not signed.
+        ``split_sha256`` and, where known, ``source``, ``market`` (its sketch), ``first_bar``,
+        ``last_bar``; further fields are kept and not signed.
     name, version
-        The registered model and the version that is looked at.
+        The registered model and the version that is looked at; None at validation windows.
     evidence_digest
-        Digest of the evaluation it follows.
+        Digest of the evaluation it follows; None at validation windows.
     ledger_id
         Hash of the ledger's first line, so that the look counts in no other ledger.
     key
@@ -96,7 +96,7 @@ def signed_look(
     return {**payload, "key_id": identity, "signature": signature}
 
 
-_SIGNED = ("split_sha256", "source", "first_bar", "last_bar", "ledger", "nonce")
+_SIGNED = (*SPAN, *TRIED, "ledger", "nonce")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +176,12 @@ class Belief:
             return "it is not signed by a gate runner"
         if look.statement.get("ledger") != (GENESIS if is_first else self.ledger_id):
             return "it was signed for another ledger"
-        text = _statement(look, name, look.version, str(evidence_digest))
+        text = _statement(look, name, look.version, evidence_digest)
         runners = TrustedKeys(keys=self.keys.keys, revoked=self.keys.revoked)
         return _why_not_signed(_LOOK, text, f"{look.key_id}:{look.signature}", runners)
 
 
-def _statement(look: LookLine, name: str, version: str, evidence_digest: str) -> str:
+def _statement(look: LookLine, name: str, version: str | None, evidence_digest: str | None) -> str:
     about = {"name": name, "version": version, "evidence_digest": evidence_digest}
     return canonical_json({**look.statement, **about})
 

@@ -41,6 +41,11 @@ def check_evidence(
             f"in force are {', '.join(digest[:12] for digest in accepted)}"
         )
     reasons += _failed_gates(evidence, policy)
+    if policy.fresh_windows_only and evidence.purpose == "promotion" and evidence.test_looks != 1:
+        reasons.append(
+            f"its test windows were looked at before (look {evidence.test_looks}), and the policy "
+            "asks for windows that nobody has looked at"
+        )
     return reasons + ([] if now is None else _too_old(evidence, policy, now))
 
 

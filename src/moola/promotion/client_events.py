@@ -1,4 +1,4 @@
-"""What clients may write into a guarded server's ledger: three typed events, and nothing else."""
+"""What clients may write into a guarded server's ledger: four typed events, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from moola.config.names import ALIAS_CHALLENGER
 from moola.config.promotion import TAG_EVIDENCE
+from moola.data.market import MAX_CHARS
 from moola.errors import BadInput, PromotionRefused
 from moola.promotion.belief import Belief
 from moola.promotion.bounded_json import read_json
-from moola.promotion.content import HEX_64, LookLine, content_of
+from moola.promotion.content import HEX_64, TRIED, LookLine, content_of
 from moola.promotion.entry import Draft, Entry, plain_name, plain_text, plain_version, printable
 from moola.promotion.evidence import SignedEvidence, verify
 
@@ -34,8 +35,8 @@ _TOP = {
     "payload",
 }
 _LOOK_FIELDS = {
-    "split": 200, "split_sha256": 64, "source": 200, "first_bar": 40, "last_bar": 40,
-    "ledger": 64, "nonce": 32, "key_id": 32, "signature": 88,
+    "split": 200, "split_sha256": 64, "source": 200, "market": MAX_CHARS,
+    "first_bar": 40, "last_bar": 40, "ledger": 64, "nonce": 32, "key_id": 32, "signature": 88,
 }  # fmt: skip
 
 FindVersion = Callable[[str, str], "ModelVersion"]
@@ -70,7 +71,7 @@ def read_event(body: bytes) -> Draft:
     if not isinstance(payload, dict):
         raise BadInput("payload must be an object")
     versions = {k: _version(k, values.get(k)) for k in ("version_from", "version_to")}
-    if event != "refusal" and versions["version_to"] is None:
+    if event not in ("refusal", "tried") and versions["version_to"] is None:
         raise BadInput(f"version_to of a {event} must be given")
     digest = values.get("evidence_digest")
     if digest is not None and not (isinstance(digest, str) and HEX_64.fullmatch(digest)):
@@ -119,16 +120,16 @@ def require_known(draft: Draft, find: FindVersion, find_model: FindModel) -> Non
 def require_signed_look(
     draft: Draft, belief: Belief, looks: list[Entry], find: FindVersion
 ) -> None:
-    """Raise BadInput unless a gate runner signed a look, over the windows its evidence names.
+    """Raise BadInput unless a gate runner signed a look; a test look as its evidence names it.
 
     Parameters
     ----------
     draft
-        The line, an event ``test_look``.
+        The line, an event ``test_look`` or ``tried``.
     belief
         What counts in the ledger.
     looks
-        The looks in the ledger so far.
+        The lines of this event in the ledger so far.
     find
         Returns a version of the registry.
     """
@@ -140,6 +141,8 @@ def require_signed_look(
     nonce = draft.payload["nonce"]
     if any(nonce == entry.payload.get("nonce") for entry in looks):
         raise BadInput("the look was sent before; each counts once")
+    if draft.event == "tried":
+        return
     text = find(draft.name, str(draft.version_to)).tags.get(TAG_EVIDENCE)
     try:
         evidence = verify(SignedEvidence.from_json(text or ""), belief.keys)
@@ -233,6 +236,13 @@ def _look(payload: Mapping[str, Any]) -> dict[str, Any]:
     return dict(payload)
 
 
+def _tried(payload: Mapping[str, Any]) -> dict[str, Any]:
+    more = {k: plain_text(k, payload[k], limit=8000) for k in TRIED if k in payload}
+    if len(more) != 1:
+        raise BadInput(f"the payload of a tried holds one of {', '.join(TRIED)}")
+    return {**_look({k: v for k, v in payload.items() if k not in TRIED}), **more}
+
+
 def _refusal(payload: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := set(payload) - {"reasons", "alias"}:
         raise BadInput(f"{sorted(unknown)[0][:40]!a} is no field of a refusal")
@@ -254,6 +264,7 @@ def _challenger(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 _PAYLOADS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "test_look": _look,
+    "tried": _tried,
     "refusal": _refusal,
     "challenger": _challenger,
 }

@@ -17,7 +17,8 @@ from moola.promotion.bounded_json import read_json
 
 VERSION = re.compile(r"[1-9][0-9]{0,8}")  # MLflow keeps it in 32 bits
 HEX_64 = re.compile(r"[0-9a-f]{64}")
-SPAN = ("split_sha256", "source", "first_bar", "last_bar")
+TRIED = ("judged", "searched")  # what was done with validation windows
+SPAN = ("split_sha256", "source", "market", "first_bar", "last_bar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +62,12 @@ class Abandoned:
 
 @dataclass(frozen=True, kw_only=True)
 class LookLine:
-    """A look at locked test windows: which ones, and the gate runner's signature over it."""
+    """A look at windows: which ones, and the gate runner's signature over it.
 
-    version: str
+    At locked test windows for a version, or at validation windows for whatever is tried there.
+    """
+
+    version: str | None
     windows: Mapping[str, str]
     statement: Mapping[str, str]
     key_id: str | None
@@ -181,10 +185,18 @@ def _abandoned(version_to: str | None, payload: Mapping[str, Any]) -> Abandoned:
 
 
 def _look(version_to: str | None, payload: Mapping[str, Any]) -> LookLine:
-    texts = {k: _get(payload, k, str, needed=False) for k in (*SPAN, "ledger", "nonce")}
+    return _seen(_version(version_to), payload, ())
+
+
+def _tried(_version_to: str | None, payload: Mapping[str, Any]) -> LookLine:
+    return _seen(None, payload, TRIED)
+
+
+def _seen(version: str | None, payload: Mapping[str, Any], more: tuple[str, ...]) -> LookLine:
+    texts = {k: _get(payload, k, str, needed=False) for k in (*SPAN, *more, "ledger", "nonce")}
     given = {k: v for k, v in texts.items() if v is not None}
     return LookLine(
-        version=_version(version_to),
+        version=version,
         windows={k: v for k, v in given.items() if k in SPAN},
         statement=given,
         key_id=_get(payload, "key_id", str, needed=False),
@@ -211,6 +223,7 @@ _READERS: Mapping[str, Callable[[str | None, Mapping[str, Any]], Content]] = {
     "challenger": _remark,
     "key_change": _key_change,
     "test_look": _look,
+    "tried": _tried,
     "intent": _intent,
     "abandoned": _abandoned,
     "boundary": _boundary,

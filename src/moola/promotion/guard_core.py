@@ -21,7 +21,7 @@ from moola.promotion.guard_uploads import Uploads
 from moola.promotion.key_changes import note_key_changes
 from moola.promotion.keys import TrustedKeys, key_id, load_trusted_keys
 from moola.promotion.ledger import Ledger
-from moola.promotion.lines import count_looks
+from moola.promotion.lines import looks_at
 from moola.promotion.webhooks import Webhooks
 
 _LONGEST_WAIT_SECONDS = 20.0
@@ -200,11 +200,11 @@ def _test_set_reasons(evidence: Evidence, seen: list[Entry], num_lines: int) -> 
         ignored = num_lines - len(seen)
         aloud = f" ({ignored} that no gate runner signed do not count)" if ignored else ""
         return [*reasons, f"no look at the test set stands in this server's ledger{aloud}"]
-    first, windows = looks[0]
-    least = count_looks([e for e in seen if e.seq <= first.seq], windows)
+    last, windows = looks[-1]
+    least = len(looks_at([e for e in seen if e.seq <= last.seq], windows))
     if (evidence.test_looks or 0) < least:
         reasons.append(
-            f"it was judged as look {evidence.test_looks} at the test windows, its first stands as "
-            f"number {least} in this server's ledger"
+            f"it was judged as look {evidence.test_looks} at the test windows, its last is number "
+            f"{least} in this server's ledger"
         )
     return reasons

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from flask import Flask
 
+_REGISTRY = re.compile(r"/(registered-models|model-versions)/")
 _LOG = logging.getLogger(__name__)
 _ARTIFACT_ROUTES = "/mlflow-artifacts/artifacts/"
 _JSON = {"Content-Type": "application/json"}
@@ -57,6 +59,9 @@ def close_flask_routes(app: Flask) -> list[str]:
         body = flask.request.get_json(silent=True) if flask.request.is_json else None
         if isinstance(body, int | float):  # MLflow's handlers end in 500 over them
             return _body("BAD_REQUEST", "the body is JSON but no object"), 400, _JSON
+        if _REGISTRY.search(rule.rule) and (field := _field_with_nul(flask.request)):
+            said = f"{field[:40]!a} holds a NUL character, which not every database keeps"
+            return _body("INVALID_PARAMETER_VALUE", said), 400, _JSON
         return None
 
     def in_a_sentence(error: HTTPException) -> Any:
@@ -210,6 +215,13 @@ def _native(path: str, route: Any) -> NativeRoute:
 
 async def _never(request: Any) -> None:
     raise AssertionError("a route that only matches is never called")
+
+
+def _field_with_nul(request: Any) -> str | None:
+    """Return a field of a request, in its address or its body, whose text holds a NUL."""
+    body = request.get_json(force=True, silent=True)  # MLflow reads it whatever its type is said
+    fields = [*request.args.items(), *(body.items() if isinstance(body, dict) else ())]
+    return next((str(k) for k, v in fields if isinstance(v, str) and "\0" in v), None)
 
 
 def _answers_options_itself(rule: Any, method: str) -> bool:

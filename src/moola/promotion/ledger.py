@@ -30,7 +30,7 @@ from moola.promotion.ledger_schema import (
     repair_schema,
     schema_findings,
 )
-from moola.promotion.lines import broken, chain_findings, count_looks
+from moola.promotion.lines import broken, chain_findings, looks_at
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -268,12 +268,13 @@ class Ledger:
             return self.belief(keys).moves(moves)
         return [entry for entry in moves if isinstance(entry.content, Move)]
 
-    def count_test_looks(self, windows: Mapping[str, Any], keys: TrustedKeys) -> int:
-        """Return how often test windows have been looked at, whatever the model and the split.
+    def looks_at(self, windows: Mapping[str, Any], keys: TrustedKeys) -> list[Mapping[str, Any]]:
+        """Return the looks that saw a bar of some test windows, whatever model, split and names.
 
         Looks that no trusted gate runner signed do not count.
         """
-        return count_looks(self.belief(keys).counting(self.entries(events=("test_look",))), windows)
+        looks = self.belief(keys).counting(self.entries(events=("test_look",)))
+        return looks_at(looks, windows)
 
     def _whole(self, entries: list[Entry]) -> str:
         if not entries:

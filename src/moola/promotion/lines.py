@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from moola.data.market import same_market
 from moola.errors import PromotionRefused
 from moola.promotion.belief import GENESIS, Belief
 from moola.promotion.content import Abandoned, Intent, LookLine, Move
@@ -40,28 +41,40 @@ def _shown(entry: Entry) -> str:
     return f"{entry.event[:20]!a} of {entry.at[:40]!a}".replace("'", "")
 
 
-def count_looks(looks: list[Entry], windows: Mapping[str, Any]) -> int:
-    """Return how many of some looks saw a bar of these test windows."""
+def looks_at(looks: list[Entry], windows: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return which windows the looks saw that saw a bar of these test windows."""
     seen = [look.content.windows for look in looks if isinstance(look.content, LookLine)]
-    return sum(same_windows(one, windows) for one in seen)
+    return [one for one in seen if same_windows(one, windows)]
 
 
 def same_windows(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two looks saw a bar in common.
 
-    Either their ``split_sha256`` is the same, which is all that old entries hold, or they are of
-    one bar set (``source``) and their spans (``first_bar`` to ``last_bar``, ISO 8601) overlap. A
-    span that cannot be compared counts as overlapping.
+    They did if they are of one market and their spans (``first_bar`` to ``last_bar``, ISO 8601)
+    overlap. Of one market are looks under one split (``split_sha256``), which is all that the
+    oldest entries hold, bar sets of one name (``source``), and those whose sketches agree
+    (``market``, see `moola.data.market`) whatever their names. A span or a sketch that cannot be
+    compared counts as the same; a look without a sketch was taken before there were any, and goes
+    by its name.
     """
-    split, source = one.get("split_sha256"), one.get("source")
-    if split is not None and split == other.get("split_sha256"):
-        return True
-    if source is None or source != other.get("source"):
+    split = one.get("split_sha256")
+    one_split = split is not None and split == other.get("split_sha256")
+    if not (one_split or _one_market(one, other)):
         return False
     try:
         return bool(one["first_bar"] <= other["last_bar"] and other["first_bar"] <= one["last_bar"])
     except (KeyError, TypeError):
         return True
+
+
+def _one_market(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    source = one.get("source")
+    if source is not None and source == other.get("source"):
+        return True
+    first, second = one.get("market"), other.get("market")
+    if first is None or second is None:
+        return False
+    return same_market(first, second) is not False
 
 
 def open_intent(entries: list[Entry], belief: Belief | None = None) -> Entry | None:

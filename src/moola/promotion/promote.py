@@ -269,7 +269,7 @@ def _take_look(attempt: _Attempt, look: Look, key: Ed25519PrivateKey) -> list[st
     windows = {**look.windows, **split}
     notes = _looks_left_out(attempt)
     attempt.ledger.append_made(lambda ledger_id: _look(attempt, windows, ledger_id, key))
-    attempt.looks = attempt.ledger.count_test_looks(windows, attempt.keys)
+    attempt.looks = len(attempt.ledger.looks_at(windows, attempt.keys))
     gate = dict(look.take(attempt.looks))
     try:
         canonical_json(gate)

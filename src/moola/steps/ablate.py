@@ -17,10 +17,12 @@ from moola.data.registry import DataRegistry
 from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_array, forest_figure
+from moola.hashing import sha256_json
 from moola.steps.calibrate import overlap_of
 from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.predictions import predictions_table
 from moola.steps.progress import Progress, silent
+from moola.steps.seen import searched_on
 from moola.steps.training_log import FROM_SCRATCH, TrainingsLog
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
@@ -60,6 +62,7 @@ def ablate(
     launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     data_root: Path | str = "data",
     cache: Path = Path(names.EVALUATION_FOLDER),
+    project: Path = Path(),
     progress: Progress = silent,
 ) -> AblationSummary:
     """Train every arm on every fold and seed, compare with the baseline, log one parent run.
@@ -82,6 +85,8 @@ def ablate(
         Root of the data registry.
     cache
         Folder of finished fold x seed results, shared with ``moola evaluate``.
+    project
+        Folder whose ``.moola/keys`` hold the gate runner's key, by which the arms are counted.
     progress
         Told how far it is.
 
@@ -113,6 +118,11 @@ def ablate(
         require_folds(registry, labeled, found_folds, base, on_proof=run.proofs.log)
         num_windows = sum(len(fold.val) for fold in found_folds.folds)
         run.log_inputs([folds_dataset(labeled, found_folds, num_windows)])
+        counted = searched_on(
+            labeled, found_folds, search=sha256_json({**params, "folds": found_folds.digest()}),
+            tried=len(arms), data_root=data_root, project=project,
+        )  # fmt: skip
+        run.set_tags({names.TAG_SEARCHED: counted})
         titles = {arm.letter: f"{arm.letter} {arm.title}" for arm in arms}
         with TrainingsLog(run) as trainings:
             predictions = walk_forward_predictions(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,7 +26,6 @@ from moola.errors import (
 from moola.evaluation.family import CLAIMS, holm_over_candidates
 from moola.evaluation.gates import GateReport
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
-from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.steps.candidate import (
     Candidate,
     find_candidate,
@@ -38,7 +36,8 @@ from moola.steps.candidate import (
 from moola.steps.judge import Judge, asked_gates, gates_about
 from moola.steps.log_gates import log_data, log_evaluation
 from moola.steps.progress import Progress, silent
-from moola.steps.registry import signing_key
+from moola.steps.registry import runner_key
+from moola.steps.seen import judged_on
 from moola.steps.started_from import with_encoder
 from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
@@ -132,7 +131,7 @@ def evaluate(
     )
     policy = PromotionPolicy.in_force(project)
     not_run = _required_but_not_run(candidate, config, policy)
-    key = None if not_run else _signing_key(project)  # what cannot be signed is not trained
+    key = runner_key(project)  # what cannot be signed is not trained
     if folds is not None:
         registry.load_folds(folds)  # a name that is not there is refused before a run is opened
     title = run_name(
@@ -166,11 +165,21 @@ def evaluate(
         with TrainingsLog(run) as trainings:
             judge = judge_of(candidate=candidate, config=config, on_training=trainings)
             log_data(run, judge)
+            if any(gate in CLAIMS for gate in judge.gates):
+                judge.tries = judged_on(
+                    judge.labeled,
+                    judge.folds,
+                    [judge.digest_of(one) for one in (candidate, *others)],
+                    name=name,
+                    data_root=data_root,
+                    project=project,
+                    key=key,
+                )
             rivals = _claims_of(others, judge, partial(_peer, judge_of, trainings))
-            reports = holm_over_candidates(_reports(judge), rivals, thresholds=limits)
+            reports = holm_over_candidates(_reports(judge), rivals, thresholds=judge.claims)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
-        if key is not None:
+        if not not_run:
             _sign(run, document, key, policy)
     return EvaluationSummary(
         run_id=run.run_id,
@@ -218,7 +227,9 @@ def _claims_of(
         gates = tuple(g for g in judge.gates if g in CLAIMS and g in gates_about(peer))
         if gates:
             config = replace(judge.config, gates=gates)
-            found[peer.version] = _reports(judge_of(candidate=peer, config=config))
+            other = judge_of(candidate=peer, config=config)
+            other.tries = judge.tries
+            found[peer.version] = _reports(other)
     return found
 
 
@@ -253,14 +264,6 @@ def _required_but_not_run(
     )
     asked = asked_gates(candidate, config.gates)
     return tuple(gate for gate in required if gate not in asked)
-
-
-def _signing_key(project: Path) -> Ed25519PrivateKey:
-    key = signing_key(project)
-    if key is None:
-        ensure_signing_key(project)
-        key = load_signing_key(project, env=os.environ)
-    return key
 
 
 def _sign(

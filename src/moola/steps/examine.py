@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
+from numpy.typing import NDArray
 
 from moola.config import names
 from moola.config.evaluation import Thresholds
@@ -33,10 +34,12 @@ from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
 from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate, require_answers
+from moola.steps.seen import bars_seen, sketch_of
 from moola.tracking.lineage import part_input
 from moola.tracking.mlflow_run import TrackedRun
 from moola.training.crossval import class_frequencies
 
+MIN_FRESH = 20  # fewer windows that lie apart give no verdict; overlapping ones need more still
 _EVALUATE = "Run `moola evaluate` on this version again"
 
 
@@ -57,6 +60,7 @@ class Examiner:
         limits: Thresholds,
         keys: TrustedKeys,
         run: TrackedRun,
+        fresh_only: bool = False,
     ):
         self.client = client
         self.ledger = ledger
@@ -65,6 +69,7 @@ class Examiner:
         self.data_root = data_root
         self.limits = limits
         self.run = run
+        self.fresh_only = fresh_only
 
     def __call__(self, evidence: Evidence, champion: str | None) -> Look:
         """Check gates, thresholds, data and the files of both versions; return the look."""
@@ -86,12 +91,20 @@ class Examiner:
             promoted = promoted_digest(self.ledger, evidence.name, champion, self.keys)
             opponent = load_checked(self.client, evidence.name, champion, promoted, beside=data)
 
+        rows = np.arange(len(data.y_test))
+        market = sketch_of(data.labeled, self.data_root)
+        windows = bars_seen(data.labeled, data.split.test, market)
+        if self.fresh_only:
+            rows = fresh_rows(data, self.ledger.looks_at(windows, self.keys))
+            windows = bars_seen(data.labeled, data.split.test[rows], market)
+
         def take(num_looks: int) -> GateDict:
             return self._verdict(
-                data, candidate, opponent, champion, verdicts, num_looks=num_looks, **uses
-            )
+                data, candidate, opponent, champion, verdicts,
+                rows=rows, num_looks=num_looks, **uses,
+            )  # fmt: skip
 
-        return Look(windows=span_of_test(data), take=take)
+        return Look(windows=windows, take=take)
 
     def _verdict(
         self,
@@ -101,29 +114,31 @@ class Examiner:
         champion: str | None,
         verdicts: Mapping[int, str],
         *,
+        rows: NDArray[np.int64],
         num_looks: int,
         **uses: bool,
     ) -> GateDict:
         """Score both on the locked test windows; a look that is spent ends in a verdict."""
-        shape = (len(data.y_test), data.labeled.num_classes)
+        X, y = data.X_test[rows], data.y_test[rows]
+        shape = (len(y), data.labeled.num_classes)
         prior = np.tile(class_frequencies(data.y_train, shape[1]), (shape[0], 1))
         try:
-            answers = candidate.probabilities(data.X_test)
-            others = prior if opponent is None else opponent.probabilities(data.X_test)
+            answers = candidate.probabilities(X)
+            others = prior if opponent is None else opponent.probabilities(X)
             for proba in (answers, others):
                 require_distribution(proba, shape)
         except Exception as error:  # the weights are a stranger's, and the look is written down
             why = f"the locked test windows cannot be scored: {one_line(error)}"
             return report("promotion", "failed", [why], figures={}, thresholds={}).to_dict()
-        self.run.proofs.log("calibration", calibration_bins(data.y_test, answers).to_dict())
+        self.run.proofs.log("calibration", calibration_bins(y, answers).to_dict())
         return gate_promotion(
-            data.y_test,
+            y,
             answers,
             others,
             champion_name=CLASS_PRIOR if champion is None else f"version {champion}",
             gate_verdicts=verdicts,
             **uses,
-            **overlap_of(data.labeled.times, data.split.test),
+            **overlap_of(data.labeled.times, data.split.test[rows]),
             prior=prior,
             num_looks=num_looks,
             thresholds=self.limits,
@@ -289,11 +304,30 @@ def evaluated_data(
     return data
 
 
-def span_of_test(data: DataContainer) -> dict[str, str]:
-    """Return bar set, first and last bar (label horizon included, UTC) of the test windows."""
+def fresh_rows(data: DataContainer, looks: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+    """Return which test windows share no bar with what earlier looks saw.
+
+    Raises
+    ------
+    PromotionRefused
+        If fewer than `MIN_FRESH` are left, with which no gate can judge.
+    """
     clock = data.labeled.clock[data.split.test]
-    first, last = str(clock[:, 0].min()), str(clock[:, 2].max())
-    return {"source": data.labeled.source, "first_bar": first, "last_bar": last}
+    fresh = np.ones(len(clock), dtype=bool)
+    for look in looks:
+        try:
+            first, last = (np.datetime64(str(look[k])) for k in ("first_bar", "last_bar"))
+        except (KeyError, ValueError):
+            fresh[:] = False  # what it saw is not known
+            break
+        fresh &= (clock[:, 2] < first) | (clock[:, 0] > last)
+    if fresh.sum() < MIN_FRESH:
+        raise PromotionRefused(
+            f"{fresh.sum()} of {len(fresh)} test windows were not looked at before",
+            limit=f"at least {MIN_FRESH} with --fresh-windows-only",
+            remedy="Ingest newer bars, build a set and a split of them, and evaluate on these",
+        )
+    return np.flatnonzero(fresh)
 
 
 def _require_same_candidate(evidence: Evidence, candidate: Candidate) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +20,17 @@ from moola.data.splits import Split, WalkForward
 from moola.data.synthetic import make_synthetic
 from moola.errors import ConfigError
 from moola.evaluation import gates as rules
+from moola.evaluation.family import CLAIMS, with_tries
+from moola.evaluation.gate_promotion import look_confidence
 from moola.evaluation.gates import GateReport
+from moola.hashing import sha256_json
 from moola.models.augmentation import Augmentation, augment_windows
 from moola.models.checkpoint import read_config
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.evidence import encoder_evidence
+from moola.pretraining.stored_encoder import encoder_digest
 from moola.promotion.classes import CLASSES
+from moola.promotion.tries import Tries
 from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate
 from moola.steps.folds import find_folds
@@ -62,6 +68,7 @@ class Judge:
         self.limits = limits
         self.device_asked, self.device = device_asked, device
         self.progress = progress
+        self.tries = Tries()  # as if nobody had judged on these windows before
         self.labeled: WindowSet = registry.load_set(candidate.config.labeled)
         self.split: Split = registry.load_split(candidate.config.split)
         self.folds: WalkForward = find_folds(registry, self.labeled.name, folds)
@@ -87,6 +94,28 @@ class Judge:
         """The audit that gate 0 judges."""
         return self.audit()
 
+    @property
+    def claims(self) -> Thresholds:
+        """Limits of the gates that claim superiority: stricter with every judgement and search."""
+        confidence = look_confidence(
+            self.limits.confidence, self.tries.judgement, num_doors=1 + self.tries.searched
+        )
+        return replace(self.limits, confidence=confidence)
+
+    def digest_of(self, candidate: Candidate) -> str:
+        """Return a digest of what is judged: configuration, encoder, data, seeds, thresholds."""
+        encoder = candidate.training.pretrained_encoder
+        return sha256_json(
+            {
+                "config": candidate.config.to_dict() | {"device": None},
+                "encoder": encoder_digest(Path(encoder)) if encoder else None,
+                "labeled": self.labeled.sha256,
+                "folds": self.folds.digest(),
+                "seeds": list(self.config.seeds),
+                "thresholds": self.limits.digest(),
+            }
+        )
+
     def reports(self) -> tuple[GateReport, ...]:
         """Run the gates in order; what a verdict blocks is not run."""
         found: list[GateReport] = []
@@ -94,6 +123,10 @@ class Judge:
             reason = rules.blocking_reason(gate, {r.gate: r.verdict for r in found})
             run = getattr(self, f"_gate_{gate}")
             found.append(rules.blocked(gate, reason) if reason else run())
+            if gate in CLAIMS:
+                found[-1] = with_tries(
+                    found[-1], self.tries.judgement, self.tries.searched, self.claims.confidence
+                )
             self.progress("gates", len(found), len(self.gates), f"gate {gate} {found[-1].verdict}")
         return rules.run_order(
             found,
@@ -140,7 +173,7 @@ class Judge:
             scratch.proba,
             scratch.prior,
             **self.overlap,
-            thresholds=self.limits,
+            thresholds=self.claims,
         )
 
     def _gate_2(self) -> GateReport:
@@ -181,7 +214,7 @@ class Judge:
             load_report=transfer.load_report or {},
             schedule_proof=transfer.proof or {},
             **self.overlap,
-            thresholds=self.limits,
+            thresholds=self.claims,
         )
 
     def _gate_5(self) -> GateReport:
@@ -204,7 +237,7 @@ class Judge:
             own.proba,
             self.rivals.predictions(SIMPLE).proba,
             **self.overlap,
-            thresholds=self.limits,
+            thresholds=self.claims,
         )
 
     def _gate_7(self) -> GateReport:

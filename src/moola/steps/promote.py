@@ -50,6 +50,7 @@ def promote(
     thresholds: Thresholds | None = None,
     who: str | None = None,
     dry_run: bool = False,
+    fresh_windows_only: bool = False,
 ) -> PromotionSummary:
     """Move Production to a version if its signed evidence and the locked test windows allow it.
 
@@ -74,6 +75,9 @@ def promote(
         Who asks; None: the user of this process.
     dry_run
         Check everything but the locked test windows; change nothing.
+    fresh_windows_only
+        Judge by those test windows alone that nobody has looked at, under whatever name; the
+        policy may ask for it as well.
 
     Returns
     -------
@@ -99,15 +103,11 @@ def promote(
         ledger = ledger_of(ledger_url, project)
         trusted = load_trusted_keys(project / TRUSTED_FOLDER)
         limits = thresholds or Thresholds.load()
+        policy = PromotionPolicy.in_force(project)
         examiner = Examiner(
-            client,
-            ledger,
-            candidate,
-            data_root=data_root,
-            limits=limits,
-            keys=trusted,
-            run=run,
-        )
+            client, ledger, candidate, data_root=data_root, limits=limits, keys=trusted, run=run,
+            fresh_only=fresh_windows_only or policy.fresh_windows_only,
+        )  # fmt: skip
         try:
             decision = ask_registry(
                 client=client,
@@ -115,7 +115,7 @@ def promote(
                 name=name,
                 version=candidate.version,
                 trusted_keys=trusted,
-                policy=PromotionPolicy.in_force(project),
+                policy=policy,
                 promotion_gate=examiner,
                 who=who or getpass.getuser(),
                 signing_key=signing_key(project),

@@ -66,6 +66,15 @@ def signing_key(project: Path) -> Ed25519PrivateKey | None:
     return load_signing_key(project, env=os.environ)
 
 
+def runner_key(project: Path) -> Ed25519PrivateKey:
+    """Return the gate runner's key; where this project has none, one is made and trusted."""
+    key = signing_key(project)
+    if key is None:
+        ensure_signing_key(project)
+        key = load_signing_key(project, env=os.environ)
+    return key
+
+
 def rollback(
     *,
     name: str,

@@ -21,6 +21,7 @@ from moola.hashing import sha256_json
 from moola.steps.calibrate import overlap_of
 from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.progress import Progress, silent
+from moola.steps.seen import searched_on
 from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
@@ -68,8 +69,8 @@ class SweepSummary:
         """What the choice of the best of many does to its figures."""
         return (
             f"{len(self.rows)} configurations were tried on these windows, so the best of them "
-            "looks better here than it is. The gates on the same folds inherit that; the locked "
-            "test windows do not"
+            "looks better here than it is. The gates count them all on the same windows: search on "
+            "earlier ones where you can"
         )
 
 
@@ -83,6 +84,7 @@ def sweep(
     launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     data_root: Path | str = "data",
     cache: Path = Path(names.EVALUATION_FOLDER),
+    project: Path = Path(),
     studies: Path = STUDIES,
     progress: Progress = silent,
 ) -> SweepSummary:
@@ -110,6 +112,8 @@ def sweep(
         Root of the data registry.
     cache
         Folder of finished fold x seed results.
+    project
+        Folder whose ``.moola/keys`` hold the gate runner's key, by which the search is counted.
     studies
         Folder of the studies, by which a search goes on.
     progress
@@ -150,6 +154,11 @@ def sweep(
         require_folds(registry, labeled, found, base, on_proof=run.proofs.log)
         num_windows = sum(len(fold.val) for fold in found.folds)
         run.log_inputs([folds_dataset(labeled, found, num_windows)])
+        counted = searched_on(
+            labeled, found, search=search.key, tried=trials, data_root=data_root,
+            project=project,
+        )  # fmt: skip
+        run.set_tags({names.TAG_SEARCHED: counted})
         study = search.open_study(studies)
         logged = 0
         while (done := len(_finished(study))) < trials:
