@@ -20,7 +20,6 @@ import pandas as pd
 from data_kit import bars_of, reseal, small_registry, walk, write_bars
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from promotion_kit import NAME
 from promotion_kit import evaluate as sign
 
 from moola.config import names
@@ -29,6 +28,7 @@ from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConfig
 from moola.config.sweep import parse_space
 from moola.config.training import FinetuneConfig
+from moola.data.registry import DataRegistry
 from moola.promotion.keys import ensure_signing_key, load_signing_key
 from moola.serving.kept import Answered, PredictionLog
 from moola.steps.ablate import ablate
@@ -58,6 +58,7 @@ PRETRAIN = {
 ENTRIES = (
     *PRETRAIN, "train scratch", "train encoder", "evaluate", "ablate", "sweep", "drift", "promote",
 )  # fmt: skip
+NAME = "Judged"
 ENCODER = Path("encoder")
 KEPT = Path("kept")
 _IMPORTED_ONCE = [f"moola.steps.{name}" for name in (*names.STEPS, "predict")]
@@ -81,7 +82,7 @@ def kill() -> None:
 
 
 def make_world(folder: Path, template_db: Path) -> None:
-    """Make a project in the working directory: sets, corpus, encoder, a signed version, answers."""
+    """Make a project in the working directory: sets, corpus and an encoder."""
     shutil.copy(template_db, folder / "mlflow.db")
     registry = small_registry(folder / "data", num_bars=1200, swing=2.0)
     folds = SplitRecipe(labeled="labeled_windows/v1", strategy="walk_forward", num_folds=2)
@@ -90,10 +91,15 @@ def make_world(folder: Path, template_db: Path) -> None:
     corpus = WindowRecipe(source="early", window_bars=12, step_bars=3, horizon_bars=3, label="none")
     registry.build_set("unlabeled_windows/v1", corpus)
     start("pretrain masked", never)
-    start("train encoder", never)
-    start("train scratch", never)
+
+
+def make_versions(folder: Path) -> None:
+    """Add two versions, the first one signed, and what it answered when it was served."""
+    for entry in ("train encoder", "train scratch"):
+        start(entry, never, register_as=NAME)
     ensure_signing_key(folder)
     client = MlflowClient()
+    registry = DataRegistry(folder / "data")
     client.create_experiment("work", artifact_location=(folder / "work").as_uri())
     windows, split = registry.load_set("labeled_windows/v1"), registry.load_split("fwd")
     data = {
@@ -106,7 +112,7 @@ def make_world(folder: Path, template_db: Path) -> None:
     verdicts = ("passed",) * 8
     document = {"data": data, "thresholds_sha256": Thresholds.load().digest()}
     key = load_signing_key(folder, env={})
-    sign(client, key, "1", document=document, verdicts=verdicts, uses_encoder=True)
+    sign(client, key, "1", name=NAME, document=document, verdicts=verdicts, uses_encoder=True)
     scorer = load_scorer(f"models:/{NAME}/1")
     log = PredictionLog(KEPT)
     X = np.asarray(windows.X_ohlc[-200:])
@@ -139,12 +145,13 @@ def start(entry: str, stop: Stop, data_root: Path = Path("data"), **changes: Any
         pretrain(PRETRAIN[entry], data_root=data_root, output=output, progress=told)
     elif entry.startswith("train"):
         encoder = str(ENCODER) if entry == "train encoder" else None
+        name = changes.pop("register_as", None)
         config = replace(TRAIN, **{"pretrained_encoder": encoder, **changes})
-        finetune(config, data_root=data_root, progress=told)
+        finetune(config, register_as=name, data_root=data_root, progress=told)
     elif entry == "evaluate":
         config = EvaluateConfig(seeds=(1,), gates=(0, 4))
         options = {"device": "cpu", "data_root": data_root, "cache": cache, "progress": told}
-        evaluate(config=config, **{"version": "1", **options, **changes})
+        evaluate(name=NAME, config=config, **{"version": "1", **options, **changes})
     elif entry == "ablate":
         base = replace(TRAIN, pretrained_encoder=str(ENCODER))
         ablate(base, seeds=(1,), only="AD", data_root=data_root, cache=cache, progress=told)
@@ -157,12 +164,14 @@ def start(entry: str, stop: Stop, data_root: Path = Path("data"), **changes: Any
         )  # fmt: skip
     elif entry == "drift":
         with _stopping("moola.steps.drift.drift_report", stop):
-            drift(KEPT, labels=Path("labels.csv"), data_root=data_root, num_permutations=499)
+            labels = Path("labels.csv")
+            drift(KEPT, name=NAME, labels=labels, data_root=data_root, num_permutations=499)
     else:
         _empty_production()
         ledger = f"sqlite:///ledger-{stop.__name__}.db"
         with _stopping("moola.steps.examine.bars_seen", stop):
-            promote(version=changes.get("version", "1"), ledger_url=ledger, data_root=data_root)
+            version = changes.get("version", "1")
+            promote(name=NAME, version=version, ledger_url=ledger, data_root=data_root)
 
 
 def refuse(entry: str, folder: Path) -> None:

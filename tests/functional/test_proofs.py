@@ -20,10 +20,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from proof_kit import (
     ENTRIES,
+    NAME,
     Stop,
     fail,
     killed,
     logged,
+    make_versions,
     make_world,
     never,
     newest_run,
@@ -72,8 +74,17 @@ def world(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Iterat
         os.chdir(before)
 
 
+@pytest.fixture(scope="module")
+def versions(world: Path) -> None:
+    make_versions(world)
+
+
 @pytest.fixture
-def client(world: Path) -> MlflowClient:
+def client(world: Path, request: pytest.FixtureRequest) -> MlflowClient:
+    """A client of the store, which holds the versions that the entry point is about."""
+    parameters = getattr(request.node, "callspec", None)
+    if parameters is None or parameters.params["entry"] in ("evaluate", "drift", "promote"):
+        request.getfixturevalue("versions")
     return MlflowClient(f"sqlite:///{world}/mlflow.db")
 
 
@@ -133,7 +144,7 @@ def test_a_run_that_is_stopped_in_the_middle_has_what_it_knew(
 
 @pytest.mark.parametrize("entry", cells(()))
 def test_a_run_that_is_killed_outright_has_what_it_knew(
-    client: MlflowClient, entry: str, world: Path
+    world: Path, client: MlflowClient, entry: str
 ) -> None:
     assert killed(entry, f"sqlite:///{world}/mlflow.db") == -signal.SIGKILL
     assert all(report.trouble is None for report in sync())
@@ -188,9 +199,9 @@ def assert_so_far(client: MlflowClient, run: Run, entry: str) -> None:
 def test_every_training_of_an_evaluation_names_its_rows_load_schedule_and_proof(
     client: MlflowClient,
 ) -> None:
-    start("train encoder", never, patience=2)  # which takes rows for early stopping
-    version = client.get_registered_model(names.REGISTERED_MODEL).latest_versions[-1].version
-    start("evaluate", never, version=version)
+    start("train encoder", never, register_as=NAME, patience=2)  # takes rows for early stopping
+    version = max(int(v.version) for v in client.search_model_versions(f"name='{NAME}'"))
+    start("evaluate", never, version=str(version))
     run = newest_run(client)
     found = stated(client, run)
     folds = {fold["name"].rpartition("/")[2]: fold for fold in found[SPLIT]["folds"]}
@@ -218,8 +229,9 @@ def test_every_training_of_an_evaluation_names_its_rows_load_schedule_and_proof(
             assert training["load_report"] is None
 
 
-def test_a_pretraining_names_its_rows_and_derives_its_corpus_again(client: MlflowClient) -> None:
+def test_a_pretraining_names_its_rows_and_derives_its_corpus_again(world: Path) -> None:
     start("pretrain multitask", never)
+    client = MlflowClient()
     found = stated(client, newest_run(client))
     split, corpus = found[SPLIT], np.load("data/unlabeled_windows/v1/X_ohlc.npy")
     rows = [i for part in ("train", "purged", "val") for i in split[f"{part}_indices"]]
