@@ -109,7 +109,8 @@ def pretrain(
 
         def on_epoch(row: dict[str, float], total: int) -> None:
             assert run is not None
-            run.log_history([row])
+            with run.unhurried():
+                run.log_history([row])
             logged.append(int(row["epoch"]))
             note = f"{kind.monitor.removeprefix('val_')} {row[kind.monitor]:.4f}"
             progress("pretraining", int(row["epoch"]) + 1, total, note)

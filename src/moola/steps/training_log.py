@@ -55,9 +55,6 @@ class RunWitness(Witness):
         last: bool,
     ) -> None:
         """Log the figures of new epochs; proof and weights when it is time, or at the last."""
-        if new := history[self._num_logged :]:
-            self._run.log_history(new)
-            self._num_logged = len(history)
 
         def write() -> None:
             proof = evolution.proof()
@@ -67,10 +64,14 @@ class RunWitness(Witness):
             if evolution.rows:
                 self._run.log_parquet(names.ARTIFACT_WEIGHT_EVOLUTION, evolution.to_table())
 
-        if last:
-            write()
-        else:
-            self._pace.run(write)
+        with self._run.unhurried():
+            if new := history[self._num_logged :]:
+                self._run.log_history(new)
+                self._num_logged = len(history)
+            if last:
+                write()
+            else:
+                self._pace.run(write)
 
     def _log_proof(self, proof: Mapping[str, Any]) -> None:
         self._run.proofs.log("schedule", {"schedule": self._schedule, "proof": proof})

@@ -65,12 +65,17 @@ def deliver(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> Non
 
 
 def next_load(waiting: Sequence[Entry]) -> list[Entry]:
-    """Return the first entry with those behind it that fit into the same request."""
+    """Return the first entry with those behind it that fit into the same request.
+
+    Files between them are passed over: it does not matter which of the two comes first.
+    """
     first = waiting[0]
     load, content = [first], _Batch(first)
     if first.kind != "batch":
         return load
     for entry in waiting[1:]:
+        if entry.run == first.run and entry.kind == "files":
+            continue
         if (entry.kind, entry.run) != ("batch", first.run) or not content.takes(entry):
             break
         load.append(entry)

@@ -50,6 +50,7 @@ class TrackedRun:
         self.joined = False
         self.proofs = Proofs(self.log_json, self.set_tags)
         self._tables: list[str] = []
+        self._linger = False
 
     @property
     def run_id(self) -> str:
@@ -155,6 +156,18 @@ class TrackedRun:
             )
 
     @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Let what is logged in the block reach the store seconds later, in fewer requests.
+
+        It is in the spool at once, so the end of the process costs nothing of it.
+        """
+        self._linger = True
+        try:
+            yield
+        finally:
+            self._linger = False
+
+    @contextmanager
     def active(self) -> Iterator[None]:
         """Make this run MLflow's active run, for calls of MLflow that take no run.
 
@@ -175,7 +188,7 @@ class TrackedRun:
     def _append(
         self, kind: str, body: Mapping[str, Any], files: Mapping[str, bytes] | None = None
     ) -> None:
-        self.sender.append(self.key, kind, body, files)
+        self.sender.append(self.key, kind, body, files, linger=self._linger)
 
     def _log(
         self, rows: Sequence[tuple[int, Mapping[str, Any]]], links: Mapping[str, str] | None = None

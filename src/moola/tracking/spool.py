@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -164,6 +164,11 @@ class Spool:
             self.ids[entry.run] = dict(facts)
         if self._ack({"n": entry.number, "run": entry.run, "facts": facts}):
             shutil.rmtree(self.files(entry), ignore_errors=True)
+
+    def drop(self, sent: Collection[Entry]) -> None:
+        """Take entries that were confirmed or refused from those that wait."""
+        numbers = {entry.number for entry in sent}
+        self.waiting[:] = [entry for entry in self.waiting if entry.number not in numbers]
 
     def refuse(self, entry: Entry, reason: str) -> None:
         """Write down that the store will never take an entry; its files are kept."""
