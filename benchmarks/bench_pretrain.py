@@ -40,7 +40,7 @@ from moola.pretraining import masked_lstm_pretrain as masked
 from moola.pretraining.corpus import Corpus
 from moola.pretraining.distributed import ALONE
 from moola.pretraining.masking import draw_mask
-from moola.training.device import keep_freed_memory, use_bf16
+from moola.models.device import keep_freed_memory, use_bf16
 
 BARS = Path(__file__).resolve().parents[1] / "data" / "bars" / "btcusd_1h.parquet"
 WINDOW_BARS, NUM_WINDOWS = 105, 4096

@@ -40,7 +40,7 @@ from moola.pretraining.distributed import ALONE
 from moola.pretraining.loop import rate_at
 from moola.pretraining.masking import draw_mask
 from moola.pretraining.quality import error_table, reconstruct
-from moola.training.device import keep_freed_memory, use_bf16
+from moola.models.device import keep_freed_memory, use_bf16
 
 MIN_GAIN = 5.0
 RECIPE, SAME, BRIDGE = "usual recipe", "Moola, same decoder", "Moola, decoder over the bridge"

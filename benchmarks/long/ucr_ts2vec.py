@@ -33,7 +33,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from moola.models.ts2vec import TS2VecEncoder
 from moola.pretraining.contrast import hierarchical_loss, two_views
-from moola.training.device import keep_freed_memory
+from moola.models.device import keep_freed_memory
 
 SETS = {
     "ArrowHead": (load_arrow_head, (0.79, 0.86)),

@@ -65,6 +65,15 @@ def one_line(error: BaseException, *, limit: int = 400) -> str:
     return line if len(line) <= limit else line[:limit] + " [...]"
 
 
+def _open_ended(text: str) -> str:
+    """Return a text without its full stop; the three dots of a list that goes on stay."""
+    return text if text.endswith("...") else text.rstrip(".")
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("...") else f"{text.rstrip('.')}."
+
+
 class MoolaError(Exception):
     """Base of all deliberate errors.
 
@@ -84,12 +93,12 @@ class MoolaError(Exception):
 
     def __init__(self, problem: str, *, limit: str | None = None, remedy: str | None = None):
         self.problem, self.limit, self.remedy = problem, limit, remedy
-        parts = [problem.rstrip(".")]
+        parts = [_open_ended(problem)]
         if limit:
-            parts.append(f"expected {limit}".rstrip("."))
-        line = "; ".join(parts) + "."
+            parts.append(_open_ended(f"expected {limit}"))
+        line = _ended("; ".join(parts))
         if remedy:
-            line += f" {remedy.rstrip('.')}."
+            line += f" {_ended(remedy)}"
         super().__init__(printable(line))
 
 

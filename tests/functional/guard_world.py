@@ -228,7 +228,9 @@ def objects(bucket: str, place: str, env: Mapping[str, str]) -> dict[str, str]:
         region_name=env["AWS_DEFAULT_REGION"],
     )
     name, _, prefix = bucket.removeprefix("s3://").partition("/")
-    pages = store.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}/{place}")
+    pages = store.get_paginator("list_objects_v2").paginate(
+        Bucket=name, Prefix=f"{prefix}/{place}/"
+    )
     return {o["Key"]: f"{o['ETag']} {o['Size']}" for p in pages for o in p.get("Contents", ())}
 
 

@@ -186,6 +186,9 @@ def test_a_nul_in_what_the_registry_is_asked_is_one_sentence(world: World, metho
     status, said = world.server.send(method, *asked)
     assert (status, json.loads(said)["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
     assert "'name' holds a NUL character" in json.loads(said)["message"]
+    for name in ({}, [NAME], {"name": NAME}):
+        status, said = world.server.send("POST", f"{route}", {"name": name})
+        assert (status, "no text" in said) in ((400, True), (405, False))
 
 
 def test_an_artifact_may_be_named_like_a_closed_route(world: World) -> None:

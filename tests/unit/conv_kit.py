@@ -14,8 +14,8 @@ from moola.models.callbacks import Callback
 from moola.models.checkpoint import save_checkpoint
 from moola.models.estimator import TorchWindowClassifier
 from moola.models.fit_resume import StateFile
+from moola.models.freeze import FreezeCallback, FreezeSchedule, Phase
 from moola.training.forensics import WeightEvolution
-from moola.training.freeze import FreezeCallback, FreezeSchedule, Phase
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 

@@ -15,9 +15,9 @@ from moola.config.training import FinetuneConfig
 from moola.models.callbacks import Callback
 from moola.models.checkpoint import read_checkpoint, save_checkpoint
 from moola.models.enhanced_simple_lstm import EnhancedSimpleLSTM, EnhancedSimpleLSTMModel
+from moola.models.freeze import FreezeSchedule
 from moola.training.finetune import FinetuneResult, finetune
 from moola.training.forensics import WeightEvolution
-from moola.training.freeze import FreezeSchedule
 
 HIDDEN = 4
 TWO_PHASE = {"unfreeze_after": 2, "num_layers": 2}

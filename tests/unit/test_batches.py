@@ -12,7 +12,7 @@ from finetune_kit import estimator, net, windows
 from moola.models.batches import EncoderCache, encoder_is_frozen
 from moola.models.callbacks import Callback, FitState
 from moola.models.enhanced_simple_lstm import EnhancedSimpleLSTMModel
-from moola.training.freeze import FreezeCallback, make_schedule
+from moola.models.freeze import FreezeCallback, make_schedule
 
 pytestmark = pytest.mark.medium  # trains networks
 

@@ -9,8 +9,8 @@ import torch
 from finetune_kit import encoder_tensors, fit, prefixed
 
 from moola.models.checkpoint import Checkpoint
+from moola.models.freeze import FreezeCallback, make_schedule
 from moola.training.compare_checkpoints import compare_checkpoints, init_signal
-from moola.training.freeze import FreezeCallback, make_schedule
 
 
 def checkpoint(tensors: dict[str, torch.Tensor], form: str = "folder") -> Checkpoint:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moola.errors import ConfigError, DeviceError
-from moola.training.device import describe_device, resolve_device, use_bf16
+from moola.models.device import describe_device, resolve_device, use_bf16
 
 
 @pytest.fixture

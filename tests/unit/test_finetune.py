@@ -9,9 +9,9 @@ from finetune_kit import config, encoder_change, run, windows, write_encoder
 
 from moola.errors import AuditError, CheckpointError, ProofError
 from moola.models.callbacks import FitState
+from moola.models.freeze import FreezeCallback
 from moola.training import finetune as module
 from moola.training.finetune import epoch_line
-from moola.training.freeze import FreezeCallback
 
 pytestmark = pytest.mark.medium  # trains networks
 
@@ -70,7 +70,15 @@ def test_early_stopping_uses_validation_only_with_patience(tmp_path: Path) -> No
 def test_an_encoder_of_another_depth_is_refused_with_the_number_of_layers(tmp_path: Path) -> None:
     encoder = write_encoder(tmp_path / "e", num_layers=2)
     with pytest.raises(CheckpointError, match=r"takes 8 of the 16 .*50.0%.*use num_layers=2"):
-        run(config(encoder))
+        run(config(encoder, num_layers=1))
+
+
+def test_a_net_takes_its_size_from_its_encoder(tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "e", num_layers=2)
+    result = run(config(encoder))
+    assert (result.model.hidden_size, result.model.num_layers) == (32, 2)
+    assert result.load_report is not None
+    assert result.load_report["match_ratio_encoder"] == 1.0
 
 
 def test_an_encoder_that_does_not_state_its_corpus_is_refused(tmp_path: Path) -> None:
@@ -80,11 +88,10 @@ def test_an_encoder_that_does_not_state_its_corpus_is_refused(tmp_path: Path) ->
 
 
 def test_a_layer_the_encoder_does_not_bring_trains_from_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(module.PRESETS, "compact", {"hidden_size": 32, "num_layers": 2})
     encoder = write_encoder(tmp_path / "e", num_layers=1)
-    result = run(config(encoder, freeze="frozen", min_match_ratio=0.5))
+    result = run(config(encoder, freeze="frozen", min_match_ratio=0.5, num_layers=2))
     assert result.proof is not None
     assert result.evolution is not None
     assert result.proof["proven"]

@@ -17,9 +17,9 @@ from moola.config.training import FinetuneConfig
 from moola.errors import CheckpointError, ConfigError, ProofError
 from moola.models.callbacks import FitState
 from moola.models.fit_resume import StateFile, find_state
+from moola.models.freeze import FreezeCallback
 from moola.training import finetune as module
 from moola.training.finetune import FinetuneResult, finetune, resume_path
-from moola.training.freeze import FreezeCallback
 
 pytestmark = pytest.mark.medium  # trains networks
 

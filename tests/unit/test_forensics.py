@@ -9,8 +9,8 @@ from finetune_kit import TWO_PHASE, estimator, fit, windows
 
 from moola.errors import ProofError
 from moola.models.callbacks import Callback, FitState
+from moola.models.freeze import FreezeCallback, make_schedule
 from moola.training.forensics import WeightEvolution
-from moola.training.freeze import FreezeCallback, make_schedule
 
 pytestmark = pytest.mark.medium  # trains networks
 

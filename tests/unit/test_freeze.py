@@ -11,7 +11,7 @@ from torch import nn
 
 from moola.errors import ConfigError
 from moola.models.callbacks import Callback, FitState
-from moola.training.freeze import FreezeCallback, FreezeSchedule, Phase, make_schedule
+from moola.models.freeze import FreezeCallback, FreezeSchedule, Phase, make_schedule
 
 pytestmark = pytest.mark.medium  # trains networks
 

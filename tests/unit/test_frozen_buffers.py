@@ -17,11 +17,11 @@ from moola.errors import ConfigError, ProofError
 from moola.evaluation.plots import figure_to_png
 from moola.models.callbacks import Callback, FitState
 from moola.models.fit_resume import StateFile
+from moola.models.freeze import FreezeCallback, make_schedule
 from moola.models.frozen import plain_name
 from moola.models.net_tensors import net_tensors, same_bits
 from moola.models.registry import REGISTRY, ModelEntry
 from moola.training.finetune import FinetuneResult, finetune
-from moola.training.freeze import FreezeCallback, make_schedule
 from moola.training.heatmap import evolution_figure
 
 pytestmark = pytest.mark.medium  # trains networks

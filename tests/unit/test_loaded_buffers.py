@@ -19,12 +19,12 @@ from moola.errors import CheckpointError, ProofError
 from moola.models.callbacks import Callback, FitState
 from moola.models.checkpoint import Checkpoint, read_checkpoint
 from moola.models.fit_resume import StateFile
+from moola.models.freeze import FreezeCallback, make_schedule
 from moola.models.load_report import format_load_report
 from moola.models.net_tensors import net_state, restore_net
 from moola.models.pretrained_utils import load_pretrained_strict
 from moola.training.compare_checkpoints import compare_checkpoints, tensor_kind
 from moola.training.forensics import WeightEvolution
-from moola.training.freeze import FreezeCallback, make_schedule
 from moola.training.heatmap import evolution_figure
 
 pytestmark = pytest.mark.medium  # trains networks, draws

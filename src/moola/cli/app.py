@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     show = "--traceback" in arguments  # wherever it stands
-    arguments = [word for word in arguments if word != "--traceback"]
+    arguments = _with_plain_flags([word for word in arguments if word != "--traceback"])
     try:
         with sigterm_raises():
             code = app(arguments, prog_name="moola", standalone_mode=False)
@@ -145,6 +145,38 @@ def _run(arguments: list[str]) -> int:
         return _report(line, code) if line else code
     # Some releases of typer return the code of an exit, and that of Ctrl-C, instead of raising.
     return _report("stopped by Ctrl-C", _CTRL_C) if code == _CTRL_C else int(code or 0)
+
+
+def _with_plain_flags(arguments: list[str]) -> list[str]:
+    """Write ``--flag true`` and ``--flag false`` as ``--flag`` and ``--no-flag``.
+
+    Launchers that pass every parameter as name and value (`mlflow run` among them) know no flags.
+    """
+    values = {"true": 0, "false": 1}
+    if not any(word.lower() in values for word in arguments):
+        return arguments
+    flags = _flags_of(arguments)
+    plain: list[str] = []
+    for word in arguments:
+        pair = flags.get(plain[-1]) if plain and word.lower() in values else None
+        if pair is None:
+            plain.append(word)
+        else:
+            plain[-1] = pair[values[word.lower()]]
+    return plain
+
+
+def _flags_of(arguments: list[str]) -> dict[str, tuple[str, str]]:
+    """Return the flags of the command asked for, each with what turns it on and off."""
+    command: Any = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    return {
+        name: (parameter.opts[0], parameter.secondary_opts[0])
+        for parameter in command.params
+        if getattr(parameter, "secondary_opts", None)
+        for name in parameter.opts
+    }
 
 
 def _told(error: Exception, arguments: list[str]) -> tuple[str, int]:

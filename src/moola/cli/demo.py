@@ -42,7 +42,7 @@ def run_demo(*, device: str, data_root: str, jobs: int) -> None:
     """Build, pretrain, train, judge, promote what may be promoted, serve, predict."""
     import torch
 
-    from moola.training.device import resolve_device
+    from moola.models.device import resolve_device
 
     resolve_device(device)
     torch.set_num_threads(1)  # the nets are small: waking a second thread costs more than it does

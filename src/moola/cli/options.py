@@ -76,9 +76,22 @@ Folds = typer.Option(
 Preset = typer.Option(
     "matched",
     "--preset",
-    help="matched (128 x 2, takes the pretrained encoder whole) or compact (32 x 1).",
+    help="matched (128 units x 2 layers) or compact (32 x 1); an encoder brings its own size.",
     autocompletion=one_of(*PRESETS),
 )
+HiddenSize = typer.Option(
+    0,
+    "--hidden-size",
+    help="LSTM units per direction; 0: those of the encoder, else of the preset.",
+    rich_help_panel=MODEL,
+)
+NumLayers = typer.Option(
+    0,
+    "--num-layers",
+    help="LSTM layers; 0: those of the encoder, else of the preset.",
+    rich_help_panel=MODEL,
+)
+NumHeads = typer.Option(0, "--num-heads", help="Attention heads; 0: 2.", rich_help_panel=MODEL)
 Seed = typer.Option(17, "--seed", help="Of every random choice; the same seed, the same result.")
 Resume = typer.Option(False, "--resume", help="Go on where a killed run stopped.")
 

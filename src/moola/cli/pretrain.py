@@ -251,8 +251,8 @@ def pretrain_multitask(
 
 def _run(kind: type[CorpusConfig], options: Mapping[str, Any]) -> None:
     """Pretrain with a command's options."""
+    from moola.models.device import keep_freed_memory
     from moola.steps.pretrain import pretrain
-    from moola.training.device import keep_freed_memory
 
     config = config_of(kind, options, windows_per_epoch=options["windows_per_epoch"] or None)
     keep_freed_memory()

@@ -20,11 +20,14 @@ from moola.cli.options import (
     Epochs,
     Folds,
     GpusPerTask,
+    HiddenSize,
     Jobs,
     Labeled,
     LauncherName,
     LearningRate,
     Name,
+    NumHeads,
+    NumLayers,
     Patience,
     Preset,
     Resume,
@@ -62,6 +65,9 @@ def train(
         rich_help_panel=MODEL,
     ),
     preset: str = Preset,
+    hidden_size: int = HiddenSize,
+    num_layers: int = NumLayers,
+    num_heads: int = NumHeads,
     dropout: float = Dropout(_DEFAULTS.dropout),
     freeze_encoder: bool = typer.Option(
         True,
@@ -106,7 +112,11 @@ def train(
         rich_help_panel=AUGMENTATION,
     ),
     use_temporal_aug: bool = typer.Option(
-        False, help="Warp and jitter training windows.", rich_help_panel=AUGMENTATION
+        False,
+        "--use-temporal-aug/--no-use-temporal-aug",
+        "--augment/--no-augment",
+        help="Warp and jitter training windows.",
+        rich_help_panel=AUGMENTATION,
     ),
     mixup_alpha: float = typer.Option(
         _DEFAULTS.mixup_alpha, help="Mix training windows; 0: off.", rich_help_panel=AUGMENTATION
@@ -130,6 +140,9 @@ def train(
         freeze=freeze if freeze_encoder else "none",
         phases=whole_numbers("phases", phases),
         class_weight=class_weight or None,
+        hidden_size=hidden_size or None,
+        num_layers=num_layers or None,
+        num_heads=num_heads or None,
     )
     with progress_bars(quiet=as_json) as progress:
         summary = finetune(
@@ -154,6 +167,11 @@ def train(
 def evaluate(
     version: str = typer.Option(
         "newest", help="Version to judge; several (1,2,3) compete, and Holm's correction holds."
+    ),
+    model: str = typer.Option(
+        "",
+        help="The newest version of this kind of model; empty: whichever --version says.",
+        autocompletion=one_of(*ENCODER_MODELS),
     ),
     name: str = Name,
     folds: str = Folds,
@@ -185,7 +203,7 @@ def evaluate(
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     config = EvaluateConfig(seeds=whole_numbers("seeds", seeds), gates=tuple(gate))
     limits = Thresholds.load(thresholds) if thresholds else None
-    versions = resolve_versions(version or "newest", name)
+    versions = resolve_versions(version or "newest", name, model=model or None)
     found = []
     try:
         for one in versions:

@@ -17,6 +17,13 @@ FREEZE_SCHEDULES = ("none", "frozen", "two_phase", "gradual", "phases")
 # those that take a pretrained encoder
 ENCODER_MODELS = ("enhanced_simple_lstm", "simple_lstm", "adapter_lstm")
 
+LARGEST_SIZES = {"hidden_size": 1024, "num_layers": 8, "num_heads": 64}
+SIZED_BY = {  # which models a size means something to
+    "hidden_size": ("enhanced_simple_lstm", "simple_lstm"),
+    "num_layers": ("enhanced_simple_lstm", "simple_lstm"),
+    "num_heads": ("enhanced_simple_lstm",),
+}
+
 MASKED_LSTM_FREEZE_EPOCHS = 10
 MASKED_LSTM_UNFREEZE_LR_REDUCTION = 0.5  # 0.1 and 0.3 are the other usual choices
 
@@ -25,6 +32,10 @@ MASKED_LSTM_UNFREEZE_LR_REDUCTION = 0.5  # 0.1 and 0.3 are the other usual choic
 class FinetuneConfig(Config):
     """How one classifier is trained on a labelled set, `labeled`: ``v1`` is ``labeled_windows/v1``.
 
+    `preset` sizes enhanced_simple_lstm; `hidden_size` (LSTM units per direction), `num_layers` and
+    `num_heads` (attention) go before it, and where they are None and there is an encoder, the net
+    takes hidden size and layers from that. simple_lstm has 32 units in one layer, or the encoder's
+    units; adapter_lstm takes its sizes from its encoder.
     `freeze` applies only with a `pretrained_encoder`. `unfreeze_after` is the number of epochs the
     encoder stays frozen under ``two_phase`` (0: it starts unfrozen); ``gradual`` unfreezes one
     more layer, from the top, every `unfreeze_after` epochs; ``phases`` takes the epochs of each
@@ -36,6 +47,9 @@ class FinetuneConfig(Config):
 
     model: str = "enhanced_simple_lstm"
     preset: str = "matched"
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
     labeled: str = names.DEFAULT_LABELED
     split: str = names.DEFAULT_SPLIT
     pretrained_encoder: str | None = None
@@ -64,6 +78,7 @@ class FinetuneConfig(Config):
             check_count(name, getattr(self, name))
         for name in ("unfreeze_after", "patience", "seed"):
             check_count(name, getattr(self, name), low=0)
+        _check_sizes(self)
         check_range("unfreeze_lr_factor", self.unfreeze_lr_factor, low=0, high=1, open_low=True)
         check_range("min_match_ratio", self.min_match_ratio, low=0, high=1)
         check_range("learning_rate", self.learning_rate, low=0, high=1, open_low=True)
@@ -96,6 +111,27 @@ class FinetuneConfig(Config):
     def augments(self) -> bool:
         """Whether training windows are augmented."""
         return bool(self.use_temporal_aug or self.mixup_alpha or self.cutmix_alpha)
+
+
+def _check_sizes(config: FinetuneConfig) -> None:
+    for name, most in LARGEST_SIZES.items():
+        value = getattr(config, name)
+        if value is None:
+            continue
+        check_count(name, value, high=most)
+        if config.model not in SIZED_BY.get(name, ()):
+            raise ConfigError(
+                f"model {config.model} takes no {name}",
+                limit=f"one of {', '.join(SIZED_BY[name])}",
+                remedy="adapter_lstm takes its sizes from its encoder"
+                if config.model == "adapter_lstm"
+                else None,
+            )
+    if config.hidden_size and config.num_heads and 2 * config.hidden_size % config.num_heads:
+        raise ConfigError(
+            f"num_heads is {config.num_heads}",
+            limit=f"a divisor of {2 * config.hidden_size}, twice the hidden size",
+        )
 
 
 def _check_class_weight(spec: str | None) -> None:

@@ -9,7 +9,9 @@ How a net is trained
     `estimator` (fit, predict, save, load), `training_params` (its arguments), `fit_loop` (epochs),
     `batches` (the training set on the device), `augmentation` (its random changes, epoch by epoch),
     `losses`, `callbacks` (what may look in), `early_stopping`, `fit_resume` (state on disk),
-    `net_tensors` (parameters and buffers alike), `frozen` (what a frozen tensor takes along).
+    `net_tensors` (parameters and buffers alike), `freeze` (schedules: which of them may move),
+    `frozen` (what a frozen tensor takes along), `transfer` (fit from a pretrained encoder),
+    `device` (what it is computed on).
 Models that are not nets
     `classical` (their base, and logistic regression), `trees`, `stacking`, `minirocket`;
     `linear_head` and `folds` serve them; `benchmark_ucr` checks MiniRocket against the paper.
@@ -19,6 +21,21 @@ What all share
     `load_report` (what it found), `sktime` (the same models for sktime).
 """
 
+from typing import Any
+
 from moola.models.registry import REGISTRY, ModelRegistry, get_model
 
+_CLASSES = {entry.path.rpartition(".")[2]: entry for entry in REGISTRY.values()}
+
 __all__ = ["REGISTRY", "ModelRegistry", "get_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import an estimator's class when it is asked for by its name."""
+    if name in _CLASSES:
+        return _CLASSES[name].load()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_CLASSES])

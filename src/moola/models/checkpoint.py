@@ -174,7 +174,8 @@ def _read_torch(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} holds {type(loaded).__name__}", limit="a dict of tensors")
     form = next((f for f in _WRAPPED_FORMS if isinstance(loaded.get(f), Mapping)), "direct")
     tensors = loaded if form == "direct" else loaded[form]
-    config = {} if form == "direct" else {k: v for k, v in loaded.items() if k != form}
+    about = {k: v for k, v in loaded.items() if k not in _WRAPPED_FORMS}
+    config = {} if form == "direct" else about
     return _checked(path, tensors, config, form)
 
 

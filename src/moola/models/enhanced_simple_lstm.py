@@ -11,6 +11,7 @@ from torch.nn import functional
 from moola.errors import ConfigError
 from moola.models.encoder import lstm_encoder
 from moola.models.estimator import TorchWindowClassifier
+from moola.models.transfer import FromEncoder
 
 PRESETS: dict[str, dict[str, int]] = {
     "matched": {"hidden_size": 128, "num_layers": 2},  # takes the default encoder whole
@@ -110,7 +111,7 @@ class EnhancedSimpleLSTM(nn.Module):
         return attention.out_proj(values.reshape(-1, width))
 
 
-class EnhancedSimpleLSTMModel(TorchWindowClassifier):
+class EnhancedSimpleLSTMModel(FromEncoder, TorchWindowClassifier):
     """Scikit-learn estimator around :class:`EnhancedSimpleLSTM`.
 
     See :class:`~moola.models.estimator.TorchWindowClassifier` for the training parameters.

@@ -24,6 +24,7 @@ from moola.models.batches import TrainSet, TrainSource
 from moola.models.callbacks import Callback
 from moola.models.checkpoint import save_checkpoint
 from moola.models.class_labels import checked_labels, held_back, known_labels
+from moola.models.device import resolve_device
 from moola.models.fit_loop import FitLoop, LoopOptions
 from moola.models.fit_resume import StateFile
 from moola.models.inputs import MAX_FEATURES, Inputs, check_input
@@ -100,6 +101,8 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
         ------
         BadInput
             If shapes, prices, labels or parameters cannot be used.
+        DeviceError
+            If the device asked for is not there.
         ProofError
             If the loss becomes NaN, or a callback finds that the run breaks its word. Whatever is
             raised, the estimator is what it was before.
@@ -139,7 +142,7 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
         self.n_features_in_ = self.inputs_.num_channels
         held = self._validation_set(validation)
         weight = class_weights(self.class_weight, target)
-        weight = weight if weight is None else weight.to(self.device)
+        weight = weight if weight is None else weight.to(self._place)
         source = TrainSource(
             X,
             target,
@@ -149,7 +152,7 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
         )
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(self.seed)
-            self.net_ = self.build_net(len(classes)).to(self.device)
+            self.net_ = self.build_net(len(classes)).to(self._place)
             loss = ClassificationLoss(weight, self.focal_gamma)
             self._train(source, held, loss, callbacks, state_file)
         return self
@@ -202,7 +205,7 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
             model.inputs_ = Inputs.from_dict(config, kind=model.input_kind)
             model.window_bars_ = model.inputs_.window_bars
             model.n_features_in_ = model.inputs_.num_channels
-            model.net_ = model.build_net(len(model.classes_)).to(device)
+            model.net_ = model.build_net(len(model.classes_)).to(model._place)
             model.net_.load_state_dict(dict(checkpoint.tensors))
         return model
 
@@ -223,8 +226,8 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
         self, X: NDArray[np.float32], features: NDArray[np.float32]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return (
-            torch.from_numpy(self.inputs_.windows(X)).to(self.device),
-            torch.from_numpy(self.inputs_.scaled_features(features)).to(self.device),
+            torch.from_numpy(self.inputs_.windows(X)).to(self._place),
+            torch.from_numpy(self.inputs_.scaled_features(features)).to(self._place),
         )
 
     def _train(
@@ -268,7 +271,14 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
             return None
         x, f = self._inputs(validation[0], validation[2] if len(validation) > 2 else None)
         target = known_labels(validation[1], self.classes_, len(x))
-        return TrainSet(x=x, features=f, target=torch.from_numpy(target).to(self.device))
+        return TrainSet(x=x, features=f, target=torch.from_numpy(target).to(self._place))
 
     def _cuda_devices(self) -> list[int]:
-        return [torch.cuda.current_device()] if self.device.startswith("cuda") else []
+        return [torch.cuda.current_device()] if self._place.startswith("cuda") else []
+
+    @property
+    def _place(self) -> str:
+        """The device to compute on; raises DeviceError if it is not there."""
+        if self.device.startswith("cuda:") and torch.cuda.is_available():
+            return self.device
+        return resolve_device(self.device.partition(":")[0])

@@ -22,11 +22,12 @@ class LoadReport:
     are matched over the model's own tensors (or parameters), within the encoder and over the whole
     model; `match_ratio_checkpoint` is `encoder_taken` over `encoder_given`, the encoder tensors the
     model takes and those the checkpoint holds, 0 where it holds none. `ignored` are tensors that
-    are not the encoder's, and reverse directions the model does not have. `cast` are tensors stored
-    in another float type. Tensors are parameters and buffers; `buffers` names those of the model
-    that are buffers, under ``matched``, ``missing`` and ``mismatched`` once more, and under
-    ``not_saved`` those that no checkpoint holds (``persistent=False``).
-    `match_ratio_without_buffers` is within `scope`, 1 where there are only buffers.
+    are not the encoder's, and for a one-way model the reverse directions and the layers above its
+    own. `cast` are tensors stored in another float type. Tensors are parameters and buffers;
+    `buffers` names those of the model that are buffers, under ``matched``, ``missing`` and
+    ``mismatched`` once more, and under ``not_saved`` those that no checkpoint holds
+    (``persistent=False``). `match_ratio_without_buffers` is within `scope`, 1 where there are only
+    buffers.
     """
 
     checkpoint: str
@@ -93,8 +94,8 @@ def refusal(report: LoadReport, *, allow_shape_mismatch: bool) -> CheckpointErro
             f"pretrained load refused: {len(report.mismatched)} tensors of {report.checkpoint} "
             f"have another shape, first {first['name']}: checkpoint {first['checkpoint']}",
             limit=f"{first['model']}, as the model has",
-            remedy="Give the model the encoder's hidden size and layers (--preset), or pretrain "
-            "one of the model's size (--hidden-dim, --num-layers)",
+            remedy="Leave out --hidden-size and --num-layers, so that the model takes those of the "
+            "encoder, or pretrain one of the model's size (--hidden-dim, --num-layers)",
         )
     if half := _half_loaded(report):
         return half

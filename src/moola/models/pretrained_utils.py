@@ -15,11 +15,12 @@ from moola.config.base import check_choice, check_range
 from moola.errors import CheckpointError
 from moola.models.checkpoint import Checkpoint, read_checkpoint
 from moola.models.frozen import all_frozen, still_modules
-from moola.models.load_report import LoadReport, refusal
+from moola.models.load_report import LoadReport, num_layers, refusal
 from moola.models.net_tensors import BUFFER, PARAMETER, NetTensor, net_tensors, same_bits
 
 ENCODER_PREFIXES = ("encoder_lstm.", "encoder.", "lstm.")
 _WRAPPERS = ("module.", "_orig_mod.")
+_RECURRENT = re.compile(r"weight_hh_l(\d+)")
 LSTM_TENSOR = re.compile(r"(weight|bias)_(ih|hh)_l\d+(_reverse)?")
 
 
@@ -84,6 +85,30 @@ def load_pretrained_strict(
     return LoadReport(**{**report.__dict__, **frozen}).to_dict()
 
 
+def report_state_dict_load(
+    model: nn.Module, checkpoint_path: str | Path, freeze_encoder: bool = False
+) -> dict[str, Any]:
+    """Load an encoder strictly and return the load report.
+
+    The name it had in the notes that Moola grew out of: `load_pretrained_strict`, which refuses
+    where too little matches instead of going on. `format_load_report` makes the printed report.
+    """
+    return load_pretrained_strict(model, checkpoint_path, freeze_encoder=freeze_encoder)
+
+
+def lstm_sizes(tensors: Mapping[str, torch.Tensor]) -> tuple[int, int] | None:
+    """Return units per direction and layers of the LSTM among a checkpoint's tensors.
+
+    None where it holds no LSTM.
+    """
+    units: dict[int, int] = {}
+    for key, tensor in tensors.items():
+        name, _ = _canonical(key)
+        if (match := _RECURRENT.fullmatch(name)) and tensor.ndim == 2:
+            units[int(match[1])] = int(tensor.shape[1])
+    return (units[0], len(units)) if 0 in units else None
+
+
 def is_encoder_tensor(name: str) -> bool:
     """Whether a tensor of a model, by its name, belongs to the encoder."""
     return _canonical(name)[1]
@@ -104,6 +129,14 @@ def _canonical(name: str) -> tuple[str, bool]:
     if bare != name:
         return bare, True
     return name, LSTM_TENSOR.fullmatch(name) is not None
+
+
+def _is_beyond(key: str, layers: int) -> bool:
+    """Whether a one-way net of some layers has no place for a tensor by its nature.
+
+    A reverse direction, or a layer above the net's, which reads both directions of the one below.
+    """
+    return key.endswith("_reverse") or num_layers([key]) > layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +174,11 @@ def _match(
     plan = _plan(own, wanted, given, path)
     left = [entry for entry in given.values() if entry.key not in plan.used]
     forward_only = bool(encoder) and not any(n.endswith("_reverse") for n in encoder)
+    layers = num_layers(encoder)
     unexpected = [
         entry.key
         for entry in left
-        if entry.is_encoder and not (forward_only and entry.key.endswith("_reverse"))
+        if entry.is_encoder and not (forward_only and _is_beyond(entry.key, layers))
     ]
     taken = sum(n in plan.tensors for n in encoder)
     of_file = taken + len(unexpected) + sum(is_encoder_tensor(m["name"]) for m in plan.mismatched)

@@ -9,6 +9,7 @@ from torch import nn
 
 from moola.models.encoder import lstm_encoder
 from moola.models.estimator import TorchWindowClassifier
+from moola.models.transfer import FromEncoder
 
 
 class SimpleLSTM(nn.Module):
@@ -51,11 +52,11 @@ class SimpleLSTM(nn.Module):
         return self.classifier(states_NTH[:, -1])
 
 
-class SimpleLSTMModel(TorchWindowClassifier):
+class SimpleLSTMModel(FromEncoder, TorchWindowClassifier):
     """Scikit-learn estimator around :class:`SimpleLSTM`.
 
-    Takes the forward half of a bidirectional encoder of its hidden size and layers; the strict
-    loader reports the reverse direction's tensors as ignored. See
+    Takes the forward half of the first layer of any BiLSTM of its hidden size; the strict loader
+    reports the reverse direction and the layers above as ignored. See
     :class:`~moola.models.estimator.TorchWindowClassifier` for the training parameters.
     """
 

@@ -12,3 +12,18 @@ What they share
 What was learned
     `quality` (masked error, probe, collapse), `plots`.
 """
+
+from importlib import import_module
+from typing import Any
+
+_LAZY = {"MaskedLSTMPretrainer": "masked_lstm_pretrain", "TimeSeriesAugmenter": "data_augmentation"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

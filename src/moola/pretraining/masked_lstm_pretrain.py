@@ -23,6 +23,7 @@ from moola.pretraining.objective import CorpusObjective
 from moola.pretraining.session import (
     PretrainResult,
     Session,
+    about_pretrained,
     export_pt,
     run_session,
 )
@@ -83,7 +84,9 @@ class MaskedLSTMPretrainer:
         n_epochs
             In place of the configuration's.
         save_path
-            File that gets the encoder in the older ``.pt`` form.
+            File that gets the model as a ``.pt``. It names no corpus, which only
+            `moola pretrain-bilstm` knows, so that `moola train` refuses it; an estimator's
+            ``fit(pretrained_encoder_path=...)`` takes it.
         on_epoch
             Called with each epoch's history row and the number of epochs.
         state_path, resume
@@ -100,7 +103,7 @@ class MaskedLSTMPretrainer:
         )
         result = pretrain_masked(X, config, session)
         if save_path is not None:
-            export_pt(save_path, result.model, config)
+            export_pt(save_path, result.model, about_pretrained(ENCODER_KIND, result, config))
         return result
 
 

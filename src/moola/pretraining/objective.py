@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from moola.config.pretraining import CorpusConfig
+from moola.models.device import use_bf16
 from moola.pretraining.corpus import Batch, Corpus, epoch_length, epoch_order
 from moola.pretraining.distributed import Share
-from moola.training.device import use_bf16
 
 Model = TypeVar("Model", bound=nn.Module)
 Settings = TypeVar("Settings", bound=CorpusConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,19 +171,40 @@ def save_pretrained(
     -------
     SHA-256 of the weights file.
     """
-    values: dict[str, Any] = {
+    about = {**about_pretrained(kind, result, config), "corpus": corpus.to_dict()}
+    return save_checkpoint(folder, result.model.state_dict(), about)
+
+
+def about_pretrained(kind: str, result: PretrainResult[Any], config: Any) -> dict[str, Any]:
+    """Return what a checkpoint says of a pretraining, but for its corpus."""
+    return {
         "kind": kind,
         "shape": config.encoder_shape(),
         "pretraining": config.to_dict(),
-        "corpus": corpus.to_dict(),
         "kept_epoch": result.kept_epoch,
     }
-    return save_checkpoint(folder, result.model.state_dict(), values)
 
 
-def export_pt(path: Path, model: Any, config: Any) -> None:
-    """Write the encoder as ``{"encoder_state_dict", "hyperparams"}`` with ``torch.save``."""
+def export_pt(path: Path, model: Any, about: Mapping[str, Any]) -> None:
+    """Write a model as one plain dict with ``torch.save``, its encoder by itself too.
+
+    Parameters
+    ----------
+    path
+        The file; ``torch.load(path, weights_only=True)`` reads it.
+    model
+        The pretrained model.
+    about
+        What its checkpoint folder's configuration says. Where that names the corpus, `moola train`
+        takes the file as it takes the folder.
+    """
+    tensors = {k: v.detach().cpu() for k, v in model.state_dict().items()}
     encoder = {k: v.detach().cpu() for k, v in model.encoder.state_dict().items()}
-    content = {"encoder_state_dict": encoder, "hyperparams": config.encoder_shape()}
+    content = {
+        "model_state_dict": tensors,
+        "encoder_state_dict": encoder,
+        "hyperparams": about["shape"],
+        **about,
+    }
     with atomic_file(path) as temporary:
         torch.save(content, temporary)

@@ -11,6 +11,7 @@ from moola.config.pretraining import CorpusConfig
 from moola.data.audit_trail import CorpusClaim
 from moola.errors import CheckpointError, ConfigError
 from moola.hashing import sha256_file, sha256_files, sha256_json
+from moola.models.checkpoint import read_checkpoint, save_checkpoint
 from moola.pretraining.kinds import KINDS, build_pretrained
 from moola.training import stored_fields as fields
 from moola.training.stored_fields import MOST_EPOCHS
@@ -18,7 +19,8 @@ from moola.training.stored_tensors import check_header, layout_of_net
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ENCODER_FILES = {CONFIG: 64 << 10, WEIGHTS: 256 << 20}
-_KEYS = {"kind", "shape", "pretraining", "corpus", "kept_epoch", "weights_sha256"}
+_ORDER = ("kind", "shape", "pretraining", "corpus", "kept_epoch")
+_KEYS = {*_ORDER, "weights_sha256"}
 _MOST = {"hidden_dim": 1024, "num_layers": 8, "output_dim": 4096, "depth": 14,
          "horizon_bars": 4096, "patch_size": 4096}  # fmt: skip
 
@@ -26,6 +28,38 @@ _MOST = {"hidden_dim": 1024, "num_layers": 8, "output_dim": 4096, "depth": 14,
 def encoder_digest(folder: Path) -> str:
     """Return the SHA-256 over both files of an encoder's checkpoint."""
     return sha256_json(sha256_files(folder, list(ENCODER_FILES)))
+
+
+def encoder_folder(path: Path, cache: Path) -> Path:
+    """Return the checkpoint folder of an encoder; a ``.pt`` file of Moola's is unpacked into one.
+
+    Parameters
+    ----------
+    path
+        A folder, or a ``.pt`` file that ``moola pretrain-bilstm --output x.pt`` and its kin wrote.
+    cache
+        Folder for what is unpacked, each under its digest.
+
+    Returns
+    -------
+    Path
+        The folder; `path` itself where it is no ``.pt`` file that says what it is.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no checkpoint.
+    """
+    if path.is_dir() or path.suffix != ".pt":
+        return path
+    checkpoint = read_checkpoint(path)
+    if not set(checkpoint.config) >= _KEYS - {"weights_sha256"}:
+        return path
+    folder = cache / checkpoint.sha256[:32] / path.stem
+    if not folder.is_dir():
+        values = {k: checkpoint.config[k] for k in _ORDER}
+        save_checkpoint(folder, checkpoint.tensors, values)
+    return folder
 
 
 def check_stored_encoder(folder: Path) -> None:

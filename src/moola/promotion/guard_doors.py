@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
 _REGISTRY = re.compile(r"/(registered-models|model-versions)/")
+_NAMES = ("name", "new_name")
 _LOG = logging.getLogger(__name__)
 _ARTIFACT_ROUTES = "/mlflow-artifacts/artifacts/"
 _JSON = {"Content-Type": "application/json"}
@@ -59,8 +60,7 @@ def close_flask_routes(app: Flask) -> list[str]:
         body = flask.request.get_json(silent=True) if flask.request.is_json else None
         if isinstance(body, int | float):  # MLflow's handlers end in 500 over them
             return _body("BAD_REQUEST", "the body is JSON but no object"), 400, _JSON
-        if _REGISTRY.search(rule.rule) and (field := _field_with_nul(flask.request)):
-            said = f"{field[:40]!a} holds a NUL character, which not every database keeps"
+        if _REGISTRY.search(rule.rule) and (said := _why_no_text(flask.request)):
             return _body("INVALID_PARAMETER_VALUE", said), 400, _JSON
         return None
 
@@ -217,11 +217,16 @@ async def _never(request: Any) -> None:
     raise AssertionError("a route that only matches is never called")
 
 
-def _field_with_nul(request: Any) -> str | None:
-    """Return a field of a request, in its address or its body, whose text holds a NUL."""
+def _why_no_text(request: Any) -> str | None:
+    """Return why a field of a request, in its address or its body, cannot be a text as it must."""
     body = request.get_json(force=True, silent=True)  # MLflow reads it whatever its type is said
     fields = [*request.args.items(), *(body.items() if isinstance(body, dict) else ())]
-    return next((str(k) for k, v in fields if isinstance(v, str) and "\0" in v), None)
+    for name, value in fields:
+        if isinstance(value, str) and "\0" in value:
+            return f"{name[:40]!a} holds a NUL character, which not every database keeps"
+        if name in _NAMES and isinstance(value, dict | list):
+            return f"{name!a} is no text"
+    return None
 
 
 def _answers_options_itself(rule: Any, method: str) -> bool:

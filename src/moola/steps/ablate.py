@@ -18,11 +18,13 @@ from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_array, forest_figure
 from moola.hashing import sha256_json
+from moola.models.device import describe_device, resolve_device
 from moola.steps.calibrate import overlap_of
 from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.predictions import predictions_table
 from moola.steps.progress import Progress, silent
 from moola.steps.seen import searched_on
+from moola.steps.started_from import ready_to_start
 from moola.steps.training_log import FROM_SCRATCH, TrainingsLog
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
@@ -35,7 +37,6 @@ from moola.training.ablation import (
     table_row,
 )
 from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
-from moola.training.device import describe_device, resolve_device
 from moola.training.launchers import Launcher, LocalLauncher
 
 _SPREAD = ("log_loss", "brier", "accuracy")
@@ -101,8 +102,9 @@ def ablate(
         If the encoder's corpus is not stated or reaches into a fold's validation windows.
     """
     check_seeds(seeds)
-    arms = experiments(base, gradual_after=gradual_after, only=only)
     device = resolve_device(base.device)
+    base = ready_to_start(base, cache)
+    arms = experiments(base, gradual_after=gradual_after, only=only)
     registry = DataRegistry(data_root)
     labeled = registry.load_set(base.labeled)
     found_folds = find_folds(registry, labeled.name, folds)

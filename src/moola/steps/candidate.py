@@ -110,6 +110,30 @@ def find_version(client: MlflowClient, name: str, version: str | None) -> str:
     return str(max(int(v.version) for v in found))
 
 
+def model_of(client: MlflowClient, name: str, version: str) -> str | None:
+    """Return which kind of model a version's run says it trained; its files are asked later."""
+    run_id = client.get_model_version(name, version).run_id
+    try:
+        return client.get_run(run_id).data.params.get("model") if run_id else None
+    except MlflowException:
+        return None
+
+
+def newest_of(client: MlflowClient, name: str, model: str) -> str:
+    """Return the number of the newest version of one kind of model.
+
+    Raises ConfigError if there is none.
+    """
+    numbers = sorted((int(v.version) for v in all_versions(client, name)), reverse=True)
+    for number in numbers:
+        if model_of(client, name, str(number)) == model:
+            return str(number)
+    raise ConfigError(
+        f"registered model {name!r} has no version of model {model!r}",
+        remedy=f"Train a candidate first: `moola train --model {model}`",
+    )
+
+
 def find_candidate(client: MlflowClient, name: str, version: str | None) -> Candidate:
     """Return a registered version with the configuration that its own files state.
 

@@ -25,11 +25,14 @@ from moola.errors import (
 )
 from moola.evaluation.family import CLAIMS, holm_over_candidates
 from moola.evaluation.gates import GateReport
+from moola.models.device import describe_device, resolve_device
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
 from moola.steps.candidate import (
     Candidate,
     find_candidate,
     find_version,
+    model_of,
+    newest_of,
     refusals_noted,
     require_answers,
 )
@@ -44,7 +47,6 @@ from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 from moola.training.crossval import Training
-from moola.training.device import describe_device, resolve_device
 from moola.training.launchers import Launcher, LocalLauncher
 
 if TYPE_CHECKING:
@@ -233,16 +235,27 @@ def _claims_of(
     return found
 
 
-def resolve_versions(text: str, name: str = names.REGISTERED_MODEL) -> tuple[str, ...]:
+def resolve_versions(
+    text: str, name: str = names.REGISTERED_MODEL, *, model: str | None = None
+) -> tuple[str, ...]:
     """Return the numbers of versions written as ``1,2,newest``, each once.
 
-    Raises ConfigError if one is empty or is not there.
+    Given a `model` such as ``simple_lstm``, ``newest`` is the newest version of that kind, and a
+    version of another kind is refused. Raises ConfigError if one is empty or is not there.
     """
     words = [word.strip() for word in text.split(",")]
     if "" in words:
         raise ConfigError(f"version is {text!r}", limit="versions such as 1,2,3, or newest")
     client = connect()
-    found = [find_version(client, name, None if w == "newest" else w) for w in words]
+    found = [
+        newest_of(client, name, model)
+        if w == "newest" and model
+        else find_version(client, name, None if w == "newest" else w)
+        for w in words
+    ]
+    for number in dict.fromkeys(found):
+        if model and (own := model_of(client, name, number)) != model:
+            raise ConfigError(f"version {number} of {name} is a {own}", limit=model)
     return tuple(dict.fromkeys(found))
 
 

@@ -29,17 +29,17 @@ from moola.evaluation.plots import (
 )
 from moola.evaluation.temperature import apply_temperature
 from moola.models import REGISTRY
+from moola.models.device import describe_device, resolve_device
 from moola.models.fit_resume import find_state
 from moola.serving.pyfunc import log_model
 from moola.steps.calibrate import Calibration, calibrate
 from moola.steps.candidate import register
 from moola.steps.predictions import log_diagrams, predictions_table
 from moola.steps.progress import NO_STATE, Progress, silent
-from moola.steps.started_from import keep_encoder
+from moola.steps.started_from import keep_encoder, ready_to_start
 from moola.steps.training_log import FROM_SCRATCH, RunWitness, without_encoder
 from moola.tracking.lineage import git_state, part_input, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
-from moola.training.device import describe_device, resolve_device
 from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
 from moola.training.finetune import finetune as train_model
 from moola.training.heatmap import evolution_figure
@@ -115,6 +115,7 @@ def finetune(
         served = ", ".join(n for n, e in REGISTRY.items() if e.takes_encoder)
         raise ConfigError(f"model {config.model!r} cannot be registered", limit=f"one of {served}")
     device = resolve_device(config.device)
+    config = ready_to_start(config)
     state_path = resume_path(config, Path(names.RESUME_FOLDER))
     if resume and not find_state(state_path):
         progress(*NO_STATE)

@@ -18,6 +18,7 @@ from moola.config.promotion import TRUSTED_FOLDER
 from moola.data.windows import check_windows
 from moola.errors import BadInput, DataError, PromotionRefused, one_line
 from moola.hashing import atomic_file
+from moola.models.device import resolve_device
 from moola.promotion.classes import require_judged_classes
 from moola.promotion.evidence import Evidence, load_evidence, verify
 from moola.promotion.fetched import fetched, fetched_from
@@ -28,7 +29,6 @@ from moola.serving.scoring import UNREGISTERED, WindowScorer
 from moola.steps.progress import Progress, silent
 from moola.steps.window_files import Chunk, read_windows
 from moola.tracking.store import connect
-from moola.training.device import resolve_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from moola.config.pretraining import CorpusConfig
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import Split
 from moola.evaluation.plots import figure_to_array
+from moola.models.checkpoint import read_config
+from moola.models.device import describe_device, resolve_device, use_bf16
 from moola.models.fit_resume import find_state, path_of_state
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
@@ -25,7 +27,6 @@ from moola.pretraining.session import PretrainResult, Session, export_pt, save_p
 from moola.steps.progress import NO_STATE, Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
-from moola.training.device import describe_device, resolve_device, use_bf16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def pretrain(
         if run is not None:
             sha256 = save_pretrained(folder, kind.name, result, config, corpus["claim"])
             if output.suffix == ".pt":
-                export_pt(output, result.model, config)
+                export_pt(output, result.model, read_config(folder))
             block = -(-X.shape[1] // max(1, int(corpus["metadata"]["step_bars"])))
             quality = kind.measure(result.model, np.asarray(X[result.val_rows]), config, block)
             run.log_history([row for row in result.history if row["epoch"] not in logged])

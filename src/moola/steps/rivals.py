@@ -53,7 +53,11 @@ def rival_config(candidate: FinetuneConfig, rival: str) -> FinetuneConfig:
     if rival == "transfer":
         return plain
     scratch = replace(plain, pretrained_encoder=None)
-    return replace(scratch, model=SIMPLE, preset="compact") if rival == SIMPLE else scratch
+    if rival != SIMPLE:
+        return scratch
+    return replace(
+        scratch, model=SIMPLE, preset="compact", hidden_size=None, num_layers=None, num_heads=None
+    )
 
 
 class Rivals:

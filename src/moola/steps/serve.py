@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
 from moola.errors import MoolaError, PromotionRefused, Unsettled
+from moola.models.device import resolve_device
 from moola.promotion.classes import require_judged_classes
 from moola.promotion.digest import model_files_digest
 from moola.promotion.entry import MOVES
@@ -28,7 +29,6 @@ from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
 from moola.steps.registry import ledger_of
 from moola.tracking.store import connect
-from moola.training.device import resolve_device
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

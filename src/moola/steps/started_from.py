@@ -8,19 +8,36 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from moola.config import names
+from moola.config.training import FinetuneConfig
 from moola.errors import CheckpointError, MoolaError, PromotionRefused, one_line, shown
 from moola.hashing import atomic_folder
 from moola.pretraining.stored_encoder import (
     ENCODER_FILES,
     check_stored_encoder,
     encoder_digest,
+    encoder_folder,
 )
 from moola.promotion.calls import mlflow_call
 from moola.promotion.fetched import copy_known
 from moola.steps.candidate import Candidate
 from moola.tracking.mlflow_run import TrackedRun
+from moola.training.finetune import with_sizes
 
 _AGAIN = "Train the model again with `moola train`, which keeps the encoder in the run"
+
+
+def ready_to_start(
+    config: FinetuneConfig, cache: Path = Path(names.EVALUATION_FOLDER)
+) -> FinetuneConfig:
+    """Return a configuration whose encoder is a checkpoint folder and whose sizes are stated.
+
+    Raises CheckpointError if there is no such encoder, or it is of another kind than the model
+    takes.
+    """
+    if config.pretrained_encoder is None:
+        return config
+    folder = encoder_folder(Path(config.pretrained_encoder), cache / "encoders")
+    return with_sizes(replace(config, pretrained_encoder=str(folder)))
 
 
 def keep_encoder(run: TrackedRun, encoder: Path) -> str:

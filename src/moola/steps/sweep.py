@@ -18,10 +18,12 @@ from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.compare import paired_comparison
 from moola.evaluation.metrics import compute_metrics
 from moola.hashing import sha256_json
+from moola.models.device import describe_device, resolve_device
 from moola.steps.calibrate import overlap_of
 from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.progress import Progress, silent
 from moola.steps.seen import searched_on
+from moola.steps.started_from import ready_to_start
 from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
@@ -31,7 +33,6 @@ from moola.training.crossval import (
     WalkForwardPredictions,
     walk_forward_predictions,
 )
-from moola.training.device import describe_device, resolve_device
 from moola.training.launchers import Launcher, LocalLauncher
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def sweep(
     check_seeds(seeds)
     _optuna()
     device = resolve_device(base.device)
+    base = ready_to_start(base, cache)
     registry = DataRegistry(data_root)
     labeled = registry.load_set(base.labeled)
     found = find_folds(registry, labeled.name, folds)

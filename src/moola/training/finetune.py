@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 import moola
-from moola.config.training import FinetuneConfig
+from moola.config.training import LARGEST_SIZES, SIZED_BY, FinetuneConfig
 from moola.data.audit_trail import CorpusClaim
-from moola.errors import AuditError
+from moola.errors import AuditError, CheckpointError
 from moola.hashing import sha256_array, sha256_json
 from moola.models import REGISTRY, get_model
 from moola.models.adapter_lstm import AdapterLSTMModel
@@ -23,9 +23,9 @@ from moola.models.callbacks import Callback, FitState
 from moola.models.checkpoint import read_checkpoint
 from moola.models.enhanced_simple_lstm import PRESETS
 from moola.models.fit_resume import StateFile, path_of_state
-from moola.models.pretrained_utils import load_pretrained_strict
+from moola.models.freeze import FreezeCallback, FreezeSchedule, make_schedule
+from moola.models.pretrained_utils import load_pretrained_strict, lstm_sizes
 from moola.training.forensics import WeightEvolution
-from moola.training.freeze import FreezeCallback, FreezeSchedule, make_schedule
 from moola.training.witness import Watched, Witness, refusal_reported
 
 
@@ -192,7 +192,7 @@ def epoch_line(row: Mapping[str, Any], num_epochs: int) -> str:
 
 def build_model(config: FinetuneConfig, device: str) -> Any:
     """Return the unfitted torch estimator a configuration describes."""
-    params = model_params(config, _shape(config), use_amp=device == "cuda")
+    params = model_params(config, net_sizes(config), use_amp=device == "cuda")
     return get_model(config.model, **params, device=device)
 
 
@@ -233,14 +233,51 @@ def model_params(
     }
 
 
-def _shape(config: FinetuneConfig) -> dict[str, int]:
-    """Return the net's sizes: the preset's, or for adapter_lstm those of its encoder."""
-    if config.model != "adapter_lstm":
-        return PRESETS[config.preset]
+def stated_sizes(config: FinetuneConfig) -> dict[str, int]:
+    """Return the net's sizes that a configuration states by itself, whatever its encoder."""
+    own = config.model in ("simple_lstm", "adapter_lstm")  # they have one size of their own
+    preset = {} if own else PRESETS[config.preset]
+    asked = {name: getattr(config, name) for name in LARGEST_SIZES}
+    return {**preset, **{name: size for name, size in asked.items() if size is not None}}
+
+
+def net_sizes(config: FinetuneConfig) -> dict[str, int]:
+    """Return the net's sizes: those asked for, else those of its encoder, else the preset's.
+
+    Raises
+    ------
+    CheckpointError
+        If the encoder is of another kind than the model takes.
+    """
     if not config.pretrained_encoder:
-        return {}
+        return stated_sizes(config)
     tensors = read_checkpoint(Path(config.pretrained_encoder)).tensors
-    return AdapterLSTMModel.encoder_shape(tensors)
+    if config.model == "adapter_lstm":
+        return AdapterLSTMModel.encoder_shape(tensors)
+    if config.model not in SIZED_BY["hidden_size"]:
+        return stated_sizes(config)
+    return {**stated_sizes(config), **_sizes_of_encoder(config, lstm_sizes(tensors))}
+
+
+def with_sizes(config: FinetuneConfig) -> FinetuneConfig:
+    """Return a configuration that states the sizes its encoder gives it, as a version does."""
+    if not config.pretrained_encoder or config.model not in SIZED_BY["hidden_size"]:
+        return config
+    tensors = read_checkpoint(Path(config.pretrained_encoder)).tensors
+    sizes: dict[str, Any] = {**_sizes_of_encoder(config, lstm_sizes(tensors))}
+    return replace(config, **sizes)
+
+
+def _sizes_of_encoder(config: FinetuneConfig, found: tuple[int, int] | None) -> dict[str, int]:
+    if found is None:
+        raise CheckpointError(
+            f"encoder {config.pretrained_encoder} is no LSTM, and {config.model} has one",
+            limit="an encoder of `moola pretrain-bilstm` or `moola pretrain-multitask`",
+            remedy="Use --model adapter_lstm with an encoder of `moola pretrain-ts2vec`",
+        )
+    hidden, layers = found
+    sizes = {"hidden_size": hidden, "num_layers": 1 if config.model == "simple_lstm" else layers}
+    return {name: size for name, size in sizes.items() if getattr(config, name) is None}
 
 
 def encoder_claim(path: str | Path) -> CorpusClaim:

@@ -13,6 +13,7 @@ import torch
 
 from moola.errors import ProofError
 from moola.models.callbacks import Callback, FitState
+from moola.models.freeze import FreezeSchedule
 from moola.models.frozen import still_modules
 from moola.models.net_tensors import (
     BUFFER,
@@ -23,7 +24,6 @@ from moola.models.net_tensors import (
     same_bits,
 )
 from moola.models.pretrained_utils import is_encoder_tensor
-from moola.training.freeze import FreezeSchedule
 
 _EVOLUTION = pa.schema(
     [

@@ -10,13 +10,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from moola.config.training import FinetuneConfig
+from moola.config.training import LARGEST_SIZES, FinetuneConfig
 from moola.errors import CheckpointError, ConfigError
 from moola.models import REGISTRY, get_model
-from moola.models.enhanced_simple_lstm import PRESETS
 from moola.models.inputs import MAX_FEATURES
 from moola.training import stored_fields as fields
-from moola.training.finetune import model_params
+from moola.training.finetune import model_params, stated_sizes
 from moola.training.stored_fields import LARGEST_SEED, LONGEST_NAME, MOST_EPOCHS
 
 TRAINED_AS = "trained_as"
@@ -127,6 +126,8 @@ def require_statable(config: FinetuneConfig, class_names: tuple[str, ...]) -> No
 
 
 def _trained_as(values: object, num_classes: int) -> FinetuneConfig:
+    if isinstance(values, dict):  # versions from before there were sizes state none
+        values = {**dict.fromkeys(LARGEST_SIZES), **values}
     found = fields.exact(TRAINED_AS, values, set(FinetuneConfig.__dataclass_fields__))
     fields.check_types(TRAINED_AS, found, FinetuneConfig)
     for name in ("labeled", "split"):
@@ -154,7 +155,7 @@ def _params(model: object, values: object, config: FinetuneConfig) -> dict[str, 
     if model != config.model:
         raise fields.wrong("model", model, f"{config.model}, as {TRAINED_AS} states")
     found = values if isinstance(values, Mapping) else {}
-    shape = PRESETS[config.preset] if config.model != "adapter_lstm" else {}
+    shape = stated_sizes(config)
     if config.model == "adapter_lstm" and config.pretrained_encoder:
         shape = {
             k: fields.whole(f"params.{k}", found.get(k), 1, n) for k, n in _ENCODER_SHAPE.items()
