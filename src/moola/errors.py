@@ -21,6 +21,9 @@ remedy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 _SHOWN_CHARACTERS = 80
 
 
@@ -85,6 +88,8 @@ class MoolaError(Exception):
     """
 
     exit_code = 2
+    proof: tuple[str, Mapping[str, Any]] | None = None
+    """The proof of a run that the error is about, by its name, such as a load report."""
 
     def __init__(self, problem: str, *, limit: str | None = None, remedy: str | None = None):
         self.problem, self.limit, self.remedy = problem, limit, remedy

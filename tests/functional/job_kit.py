@@ -21,6 +21,7 @@ from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.pretraining import PretrainConfig
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry
+from moola.tracking.proofs import PROOFS
 
 TINY_ENCODER = PretrainConfig(
     hidden_dim=32, num_layers=1, epochs=2, windows_per_epoch=128, batch_size=64, device="cpu"
@@ -77,6 +78,16 @@ def server_process(
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=20)  # a server that does not end by itself fails the test
+
+
+def proofs_of(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """Return what a run's tags say of its five proofs; what is logged must be there."""
+    tags = client.get_run(run_id).data.tags
+    found = {proof: tags[names.TAG_PROOF.format(proof=proof)] for proof in PROOFS}
+    for said in found.values():
+        if said.startswith("logged: "):
+            json.loads(artifact(client, run_id, said.removeprefix("logged: ")).read_text())
+    return found
 
 
 def artifact(client: MlflowClient, run_id: str, path: str) -> Path:

@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from job_kit import TINY, TINY_ENCODER, artifact, rebuilt_from_the_store
+from job_kit import TINY, TINY_ENCODER, artifact, proofs_of, rebuilt_from_the_store
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -75,6 +75,25 @@ def test_every_run_finished_with_code_and_step(job: dict) -> None:
         assert run.info.status == "FINISHED"
         assert run.data.tags[names.TAG_STEP] == step
         assert run.data.tags[names.TAG_GIT_DIRTY] in ("true", "false")
+
+
+def test_every_run_logs_its_proofs_or_says_why_not(job: dict) -> None:
+    encoder, scratch, transfer = (job[k].run_id for k in ("encoder", "scratch", "transfer"))
+    missing = {
+        encoder: {
+            "load_report": "no encoder to load: pretraining begins with random weights",
+            "schedule": "nothing is frozen: pretraining trains every tensor in every epoch",
+            "calibration": "hidden bars are answered by prices, not by probabilities",
+        },
+        scratch: {"load_report": "no encoder to load: trained from scratch"},
+        transfer: {},
+        job["judged"][0].run_id: {"load_report": "no encoder to load: trained from scratch"},
+        job["judged"][1].run_id: {},
+    }
+    for run_id, reasons in missing.items():
+        found = proofs_of(job["client"], run_id)
+        said = {k: v for k, v in found.items() if not v.startswith("logged: ")}
+        assert said == {k: f"none: {v}" for k, v in reasons.items()}
 
 
 def test_pretraining_states_its_corpus(job: dict) -> None:

@@ -21,10 +21,12 @@ from moola.models import get_model
 from moola.training import crossval
 from moola.training.crossval import (
     Trainee,
+    Training,
     WalkForwardPredictions,
     class_frequencies,
     walk_forward_predictions,
 )
+from moola.training.finetune import early_stopping_rows
 
 pytestmark = pytest.mark.medium  # trains networks
 
@@ -115,8 +117,25 @@ def test_another_device_or_torch_is_another_training(
 def test_early_stopping_holds_the_latest_of_train_and_leaves_val_alone(
     data: tuple[WindowSet, WalkForward], tmp_path: Path
 ) -> None:
-    found = predict(data, tmp_path, seeds=(1,), config=replace(CONFIG, patience=1, epochs=4))
+    told: list[Training] = []
+    options: dict[str, Any] = {"seeds": (1,), "config": replace(CONFIG, patience=1, epochs=4)}
+    found = predict(data, tmp_path, **options, on_training=lambda _, one: told.append(one))
     assert found.proba.shape == (len(found.rows), 2)
+    labeled, folds = data
+    for fold, training in zip(folds.folds, found.trainings, strict=True):
+        rows = training.rows
+        fit, stop = early_stopping_rows(fold.train, labeled.times.label_end, labeled.times.first)
+        assert (rows["fit"].tolist(), rows["stop"].tolist()) == (fit.tolist(), stop.tolist())
+        together = [*rows["fit"], *rows["purged"], *rows["stop"]]
+        assert together == fold.train.tolist()
+        assert rows["val"].tolist() == fold.val.tolist()
+        assert (training.fold, training.seed) == (fold.name, 1)
+        assert training.schedule["name"] == training.row()["schedule"]
+        assert training.proof["proven"]
+    again: list[Training] = []  # those of the cache are told too
+    predict(data, tmp_path, **options, on_training=lambda _, one: again.append(one))
+    told.sort(key=lambda training: training.fold)
+    assert [t.to_dict() for t in again] == [t.to_dict() for t in told]
 
 
 def test_a_set_without_labels_is_refused(

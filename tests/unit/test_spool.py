@@ -140,7 +140,10 @@ def test_batches_of_a_run_travel_together_within_the_limits() -> None:
     assert numbers(batch(0, **thousand), batch(1, tags={"a": "1"})) == [0]
     assert numbers(batch(0), batch(1, run="other")) == [0]
     assert numbers(batch(0, params={"a": "1"}), batch(1, params={"a": "2"})) == [0]
-    assert numbers(batch(0), Entry(number=1, run="r", kind="files", body={}), batch(2)) == [0]
+    files, inputs = (Entry(number=1, run="r", kind=k, body={}) for k in ("files", "inputs"))
+    assert numbers(batch(0), files, batch(2)) == [0, 2]
+    assert numbers(batch(0), inputs, batch(2)) == [0]
+    assert numbers(files, batch(2)) == [1]
     assert numbers(batch(0, tags={f"t{i}": "" for i in range(60)}),
                    batch(1, tags={f"u{i}": "" for i in range(60)})) == [0]  # fmt: skip
 
@@ -161,3 +164,15 @@ def test_a_lost_race_of_two_clients_is_tried_again(
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     error = RestException({"error_code": "BAD_REQUEST", "message": message})
     assert isinstance(_judged(client, error), outcome)
+
+
+def test_what_was_sent_out_of_turn_no_longer_waits(root: Path) -> None:
+    spool = Spool.create(STORE, root=root)
+    spool.waiting = [spool.append("r", kind, {}) for kind in ("batch", "files", "batch")]
+    load = next_load(spool.waiting)
+    for entry in load:
+        spool.confirm(entry)
+    spool.drop(load)
+    assert [entry.kind for entry in spool.waiting] == ["files"]
+    spool.close()
+    assert [entry.number for entry in Spool.take(spool.folder).waiting] == [1]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moola.data.audit_trail import NAMED, AuditTrail, Check, CorpusClaim, name_windows
 from moola.data.duplicates import bar_pair_keys, same_windows, shifted_copies
+from moola.data.sets import WindowSet
 from moola.data.splits import Split
 from moola.data.windows import WindowTimes
 
@@ -79,6 +80,52 @@ def audit_split(
     if all(c.passed for c in checks):
         facts |= _spans(split, clock)
     return AuditTrail(checks=tuple(checks), facts=facts)
+
+
+def audit_corpus(
+    corpus: WindowSet,
+    train: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+    *,
+    extra: Sequence[Check] = (),
+) -> AuditTrail:
+    """Check what an encoder is going to be pretrained on.
+
+    Parameters
+    ----------
+    corpus
+        An unlabelled set.
+    train, held_out
+        Rows to train on and rows to measure on, in time order.
+    extra
+        Further checks to report with these, for example those of `moola.data.audit_lineage`.
+
+    Returns
+    -------
+    AuditTrail
+        Every check with its answer, and the facts a run logs; it raises nothing by itself.
+    """
+    times = corpus.times
+    shared = train[times.last[train] >= times.first[held_out].min()]
+    purged = len(corpus) - len(train) - len(held_out)
+    checks = (
+        Check(
+            name="no bar shared between train and held-out",
+            passed=not len(shared),
+            detail=name_windows(shared, f"{len(held_out)} windows held out, {purged} purged"),
+        ),
+        *extra,
+    )
+    return AuditTrail(
+        checks=checks,
+        facts={
+            "split": corpus.name,
+            "source": corpus.source,
+            "corpus": corpus.claim().to_dict(),
+            "counts": {"train": len(train), "val": len(held_out), "purged": purged},
+            "recipe": corpus.manifest["recipe"],
+        },
+    )
 
 
 def _split_facts(split: Split) -> dict[str, Any]:

@@ -79,7 +79,9 @@ class AuditTrail:
         """Raise AuditError with the first failed check."""
         for check in self.checks:
             if not check.passed:
-                raise AuditError(f"audit of {self.facts['split']}: {check.name}: {check.detail}")
+                error = AuditError(f"audit of {self.facts['split']}: {check.name}: {check.detail}")
+                error.proof = ("audit", self.to_dict())
+                raise error
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values."""

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moola.config.data import SplitRecipe, WindowRecipe, load_recipes, qualified
-from moola.data.audit import audit_split
+from moola.data.audit import audit_corpus, audit_split
 from moola.data.audit_lineage import lineage_checks
 from moola.data.audit_synthetic import synthetic_checks
 from moola.data.audit_trail import AuditTrail, Check, CorpusClaim
@@ -41,6 +42,7 @@ from moola.errors import AuditError, DataError
 from moola.hashing import atomic_folder
 
 __all__ = ["DataContainer", "DataRegistry", "WindowSet"]
+OnProof = Callable[[str, Mapping[str, Any]], None]
 
 
 class DataRegistry(Layout):
@@ -62,6 +64,7 @@ class DataRegistry(Layout):
         synthetic_version: str | None = None,
         *,
         corpus: CorpusClaim | None = None,
+        on_proof: OnProof = lambda proof, content: None,
     ) -> DataContainer:
         """Load a labelled set under a split, audited.
 
@@ -75,6 +78,8 @@ class DataRegistry(Layout):
         corpus
             What an encoder that will be used was trained on; the audit checks it against val and
             test.
+        on_proof
+            Told the ``split`` and the ``audit`` as soon as each is known, also one that is refused.
 
         Returns
         -------
@@ -90,11 +95,12 @@ class DataRegistry(Layout):
         """
         labeled = self.load_set(qualified(version, "labeled_windows"))
         split = self.load_split(split_name)
+        on_proof("split", split.to_dict())
         audit = self.audit(labeled, split, corpus=corpus)
         made = self._synthetic(include_synthetic, synthetic_version)
-        if made is not None:
-            audit.require()
+        if made is not None and audit.passed:
             audit = with_synthetic(audit, made, labeled, split)
+        on_proof("audit", audit.to_dict())
         audit.require()
         assert labeled.y is not None
         arrays: dict[str, Any] = {
@@ -121,13 +127,14 @@ class DataRegistry(Layout):
         )
 
     def load_unlabeled(self, version: str = "v1") -> dict[str, Any]:
-        """Load an unlabelled set as ``{"X_ohlc", "metadata", "manifest", "claim"}``."""
+        """Load an unlabelled set: ``{"X_ohlc", "metadata", "manifest", "claim", "windows"}``."""
         loaded = self.load_set(qualified(version, "unlabeled_windows"))
         return {
             "X_ohlc": loaded.X_ohlc,
             "metadata": dict(loaded.meta),
             "manifest": dict(loaded.manifest),
             "claim": loaded.claim(),
+            "windows": loaded,
         }
 
     def audit(
@@ -173,6 +180,15 @@ class DataRegistry(Layout):
         bars = self.load_bars(windows.source)
         self._root.fetch(f"labels/{windows.recipe.label_file}", required=False)
         return lineage_checks(windows, bars, self.data_root / "labels", with_features=with_features)
+
+    def audit_corpus(
+        self, corpus: WindowSet, train: NDArray[np.int64], held_out: NDArray[np.int64]
+    ) -> AuditTrail:
+        """Derive a corpus again from its bars; `held_out` windows must share no bar with `train`.
+
+        Rows are those of the corpus, in time order; windows between the two are purged.
+        """
+        return audit_corpus(corpus, train, held_out, extra=self.lineage(corpus))
 
     def build(
         self,

@@ -78,6 +78,7 @@ def load_pretrained_strict(
     plan, report = _match(own, tensors, checkpoint, path=path, scope=scope, minimum=min_match_ratio)
     problem = refusal(report, allow_shape_mismatch=allow_shape_mismatch)
     if problem is not None:
+        problem.proof = ("load_report", report.to_dict())
         raise problem
     _copy(model, own, plan)
     frozen = _freeze(model, tensors, plan) if freeze_encoder else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConfig
 from moola.data.windows import normalise
 from moola.errors import CheckpointError
+from moola.evaluation.calibration import calibration_bins
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
 from moola.models.checkpoint import read_checkpoint
 from moola.pretraining import masked_lstm_pretrain as masked
@@ -36,13 +37,15 @@ class Quality:
     """What an encoder shows on windows it was not trained on.
 
     `variance_shares` are those of the embedding's principal directions. `reconstruction` and
-    `error_rows` (see ``quality.error_table``) belong to the masked autoencoder alone.
+    `error_rows` (see ``quality.error_table``) belong to the masked autoencoder alone. `calibration`
+    holds the bins of each task that is answered by probabilities.
     """
 
     figures: Mapping[str, float]
     variance_shares: NDArray[np.float64]
     reconstruction: Reconstruction | None = None
     error_rows: tuple[dict[str, Any], ...] = ()
+    calibration: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,8 @@ class Kind:
     `name` is the ``kind`` of its checkpoints, `build` makes the model of the ``shape`` that stands
     there. `pretrain` takes windows, a configuration and a session; `measure` the model, held-out
     windows in price units, the configuration and the number of neighbouring windows that share
-    bars. `monitor` is the figure the best epoch is kept by, `curves` those drawn beside the
+    bars. `uncalibrated` says why its answers have no calibration, empty where `measure` gives it.
+    `monitor` is the figure the best epoch is kept by, `curves` those drawn beside the
     training loss.
     """
 
@@ -64,6 +68,7 @@ class Kind:
     curves: tuple[str, ...]
     pretrain: Callable[[NDArray, Any, Session], PretrainResult[Any]]
     measure: Callable[[Any, NDArray, Any, int], Quality]
+    uncalibrated: str = ""
 
 
 def _measure_masked(model: Any, X: NDArray, config: PretrainConfig, block: int) -> Quality:
@@ -78,7 +83,10 @@ def _measure_multitask(model: Any, X: NDArray, config: MultitaskConfig, block: i
     model = model.cpu()
     constant = multitask.majority_accuracy(torch.from_numpy(normalise(X)), config.horizon_bars)
     figures = {f"constant_{task}_accuracy": share for task, share in constant.items()}
-    return _with_spread(encode(model, X), figures)
+    # of windows that share no bar: neighbours would make the bands too narrow
+    answers = multitask.held_out_answers(model, X[::block], config.horizon_bars)
+    bins = {task: calibration_bins(y, p).to_dict() for task, (y, p) in answers.items() if len(y)}
+    return replace(_with_spread(encode(model, X), figures), calibration=bins)
 
 
 def _measure_ts2vec(model: Any, X: NDArray, config: TS2VecConfig, block: int) -> Quality:
@@ -109,6 +117,7 @@ KINDS: Mapping[type, Kind] = {
         curves=("train_recon", "val_recon"),
         pretrain=masked.pretrain_masked,
         measure=_measure_masked,
+        uncalibrated="hidden bars are answered by prices, not by probabilities",
     ),
     TS2VecConfig: Kind(
         name=ts2vec.ENCODER_KIND,
@@ -119,6 +128,7 @@ KINDS: Mapping[type, Kind] = {
         curves=("val_loss",),
         pretrain=ts2vec.pretrain_ts2vec,
         measure=_measure_ts2vec,
+        uncalibrated="contrastive training answers no question with probabilities",
     ),
     MultitaskConfig: Kind(
         name=multitask.ENCODER_KIND,

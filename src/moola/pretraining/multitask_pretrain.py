@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from moola.config.pretraining import MultitaskConfig
+from moola.data.windows import normalise
 from moola.errors import ConfigError
 from moola.models.multitask_bilstm import MultiTaskBiLSTM
 from moola.pretraining.corpus import Corpus
@@ -96,6 +97,25 @@ def _summed(logits_NTK: torch.Tensor, target_NT: torch.Tensor) -> torch.Tensor:
         logits_NTK.flatten(0, 1), target_NT.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     return torch.stack([loss, (target_NT != IGNORED).sum().to(loss.dtype)])
+
+
+@torch.inference_mode()
+def held_out_answers(
+    model: MultiTaskBiLSTM, X_NTC: NDArray, horizon_bars: int
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Return, by task, targets (n,) and probabilities (n, K) of all bars that have a target.
+
+    `X_NTC` are windows in price units; the model is on the CPU and in evaluation mode.
+    """
+    targets: dict[str, list[torch.Tensor]] = {task: [] for task in TASKS}
+    answers: dict[str, list[torch.Tensor]] = {task: [] for task in TASKS}
+    for x in torch.from_numpy(normalise(np.asarray(X_NTC))).split(_EVALUATE_BATCH):
+        logits, wanted = model(x), bar_targets(x, horizon_bars)
+        for task in TASKS:
+            known = wanted[task] != IGNORED
+            targets[task].append(wanted[task][known])
+            answers[task].append(logits[task][known].double().softmax(dim=1))
+    return {t: (torch.cat(targets[t]).numpy(), torch.cat(answers[t]).numpy()) for t in TASKS}
 
 
 def majority_accuracy(x_NTC: torch.Tensor, horizon_bars: int) -> Mapping[str, float]:

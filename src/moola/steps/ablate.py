@@ -14,6 +14,7 @@ from moola.config.base import check_seeds
 from moola.config.training import FinetuneConfig
 from moola.data.labels import class_names
 from moola.data.registry import DataRegistry
+from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_array, forest_figure
 from moola.hashing import sha256_json
@@ -24,6 +25,7 @@ from moola.steps.predictions import predictions_table
 from moola.steps.progress import Progress, silent
 from moola.steps.seen import searched_on
 from moola.steps.started_from import ready_to_start
+from moola.steps.training_log import FROM_SCRATCH, TrainingsLog
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
 from moola.training.ablation import (
@@ -115,26 +117,28 @@ def ablate(
         params={**params, "device_used": device},
         device=describe_device(device),
     ) as run:
-        audit = require_folds(registry, labeled, found_folds, base)
-        run.log_json(names.ARTIFACT_AUDIT, audit)
-        run.log_json(names.ARTIFACT_SPLIT, found_folds.to_dict())
+        require_folds(registry, labeled, found_folds, base, on_proof=run.proofs.log)
+        num_windows = sum(len(fold.val) for fold in found_folds.folds)
+        run.log_inputs([folds_dataset(labeled, found_folds, num_windows)])
         counted = searched_on(
             labeled, found_folds, search=sha256_json({**params, "folds": found_folds.digest()}),
             tried=len(arms), data_root=data_root, project=project,
         )  # fmt: skip
         run.set_tags({names.TAG_SEARCHED: counted})
         titles = {arm.letter: f"{arm.letter} {arm.title}" for arm in arms}
-        predictions = walk_forward_predictions(
-            {arm.letter: Trainee(config=arm.config, seeds=seeds) for arm in arms},
-            labeled,
-            found_folds,
-            device=device,
-            cache=cache,
-            launcher=launcher,
-            on_done=lambda letter, done, total: progress(titles[letter], done, total),
-        )
-        num_windows = len(predictions[BASELINE].y)
-        run.log_inputs([folds_dataset(labeled, found_folds, num_windows)])
+        with TrainingsLog(run) as trainings:
+            predictions = walk_forward_predictions(
+                {arm.letter: Trainee(config=arm.config, seeds=seeds) for arm in arms},
+                labeled,
+                found_folds,
+                device=device,
+                cache=cache,
+                launcher=launcher,
+                on_done=lambda letter, done, total: progress(titles[letter], done, total),
+                on_training=trainings,
+            )
+        bins = {k: calibration_bins(p.y, p.proba).to_dict() for k, p in predictions.items()}
+        run.proofs.log("calibration", {"arms": bins})
         judged = overlap_of(labeled.times, predictions[BASELINE].rows)
         finding = judge_ablation(predictions, **judged)
         rows = _rows(arms, predictions, finding)
@@ -222,12 +226,18 @@ def _log_arm(
         names.TAG_REASON: row["against_a"],
         names.TAG_EXPERIMENT: row["experiment"],
     }
-    with child_run(run, f"{arm.letter}-{arm.config.schedule}", tags=tags, metrics=numbers) as child:
+    own = predictions
+    proofs = ("load_report", "schedule", "calibration")
+    title = f"{arm.letter}-{arm.config.schedule}"
+    with child_run(run, title, tags=tags, metrics=numbers, proofs=proofs) as child:
         child.log_params(arm.config.to_dict())
-        if predictions.load_report is not None:
-            child.log_json(names.ARTIFACT_LOAD_REPORT, predictions.load_report)
-        child.log_json(names.ARTIFACT_FREEZE_SCHEDULE, {"proof": predictions.proof})
-        own = predictions
+        if own.load_report is None:
+            child.proofs.none("load_report", FROM_SCRATCH)
+        else:
+            child.proofs.log("load_report", own.load_report)
+        schedule = own.trainings[0].schedule if own.trainings else None
+        child.proofs.log("schedule", {"schedule": schedule, "proof": own.proof})
+        child.proofs.log("calibration", calibration_bins(own.y, own.proba).to_dict())
         table = predictions_table(own.rows, own.y, labels, probability=own.proba)
         child.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="walk_forward"), table)
 

@@ -10,16 +10,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pa_dataset
+from numpy.typing import NDArray
 
 from moola.config import names
 from moola.data.features import FEATURE_NAMES, features20
 from moola.data.registry import DataRegistry
 from moola.data.user_labels import class_numbers
 from moola.errors import DataError, one_line
+from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.drift import DriftReport, drift_report
 from moola.evaluation.metrics import compute_metrics
 from moola.steps.candidate import find_candidate
 from moola.steps.predict import load_scorer
+from moola.tracking.lineage import part_input
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 
@@ -86,24 +89,33 @@ def drift(
     if kept.empty:
         raise DataError(f"{folder} holds no answer of version {version}")
     candidate = find_candidate(client, name, version)
-    data = DataRegistry(data_root).load_labeled(candidate.config.labeled, candidate.config.split)
     scorer = load_scorer(f"models:/{name}/{version}")
     scores = [f"probability_{label}" for label in scorer.class_names]  # others': other versions'
-    trained = np.column_stack([features20(data.X_train), scorer.probabilities(data.X_train)])
-    report = drift_report(
-        trained,
-        kept[[*FEATURE_NAMES, *scores]].to_numpy(dtype=np.float64),
-        names=(*FEATURE_NAMES, *scores),
-        block_length=data.labeled.times.gap_windows(data.split.train),
-        num_permutations=num_permutations,
-    )
-    labelled, num_labelled = _labelled(kept, labels, scores) if labels else (None, 0)
+    served = _labelled(kept, labels, scores) if labels else None
+    num_labelled = 0 if served is None else len(served[0])
     with tracked_run(
         step="drift",
         experiment=names.EXPERIMENT_MONITORING,
         name=f"drift-{name}-v{version}",
         params={"model": f"{name}/{version}", "windows": len(kept), "labels": num_labelled},
+        without=_without(candidate.run_id, labelled=served is not None),
     ) as run:
+        data = DataRegistry(data_root).load_labeled(
+            candidate.config.labeled, candidate.config.split, on_proof=run.proofs.log
+        )
+        run.log_inputs([part_input(data, "train", "train")])
+        labelled = None
+        if served is not None:
+            labelled = dict(compute_metrics(*served))
+            run.proofs.log("calibration", calibration_bins(*served).to_dict())
+        trained = np.column_stack([features20(data.X_train), scorer.probabilities(data.X_train)])
+        report = drift_report(
+            trained,
+            kept[[*FEATURE_NAMES, *scores]].to_numpy(dtype=np.float64),
+            names=(*FEATURE_NAMES, *scores),
+            block_length=data.labeled.times.gap_windows(data.split.train),
+            num_permutations=num_permutations,
+        )
         _log(run, f"{name}/{version}", report, labelled)
     return DriftSummary(
         run_id=run.run_id,
@@ -113,6 +125,17 @@ def drift(
         labelled=labelled,
         num_labelled=num_labelled,
     )
+
+
+def _without(trained_by: str, *, labelled: bool) -> dict[str, str]:
+    """Return which proofs a comparison does not have, and why; `trained_by` is a run."""
+    reasons = dict.fromkeys(
+        ("load_report", "schedule"),
+        f"nothing is trained here; the version was trained by run {trained_by}",
+    )
+    if not labelled:
+        reasons["calibration"] = "served windows have no labels: give them with --labels"
+    return reasons
 
 
 def _log(
@@ -147,8 +170,8 @@ def read_kept(folder: Path) -> pd.DataFrame:
 
 def _labelled(
     kept: pd.DataFrame, path: Path, scores: list[str]
-) -> tuple[dict[str, float | None], int]:
-    """Return the metrics of the served windows that a file has labels for, and their number."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return labels (n,) and probabilities (n, K) of the served windows that a file labels."""
     labels = _read_labels(path, scores)
     _refuse_twice(labels, f"labels file {path}", remedy="Keep one line of each")
     served = kept[kept.set_index(_KEY).index.isin(labels.set_index(_KEY).index)]
@@ -165,7 +188,7 @@ def _labelled(
             limit=f"at least one, each from 0 to {len(scores) - 1}",
         )
     y = joined["label"].to_numpy(dtype=np.int64)
-    return dict(compute_metrics(y, joined[scores].to_numpy(dtype=np.float64))), len(joined)
+    return y, joined[scores].to_numpy(dtype=np.float64)
 
 
 def _read_labels(path: Path, scores: list[str]) -> pd.DataFrame:

@@ -37,14 +37,16 @@ from moola.steps.candidate import (
     require_answers,
 )
 from moola.steps.judge import Judge, asked_gates, gates_about
-from moola.steps.log_gates import log_evaluation
+from moola.steps.log_gates import log_data, log_evaluation
 from moola.steps.progress import Progress, silent
 from moola.steps.registry import runner_key
 from moola.steps.seen import judged_on
 from moola.steps.started_from import with_encoder
+from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
+from moola.training.crossval import Training
 from moola.training.launchers import Launcher, LocalLauncher
 
 if TYPE_CHECKING:
@@ -147,6 +149,7 @@ def evaluate(
         experiment=names.EXPERIMENT_GATES,
         name=title,
         params=params,
+        without=without_encoder(*(c.config for c in (candidate, *others))),
         device=describe_device(used),
     )
     with refusals_noted(name, candidate.version), opened as run, launcher.session():
@@ -161,19 +164,21 @@ def evaluate(
             launcher=launcher,
             progress=progress,
         )
-        judge = judge_of(candidate=candidate, config=config)
-        if any(gate in CLAIMS for gate in judge.gates):
-            judge.tries = judged_on(
-                judge.labeled,
-                judge.folds,
-                [judge.digest_of(one) for one in (candidate, *others)],
-                name=name,
-                data_root=data_root,
-                project=project,
-                key=key,
-            )
-        rivals = _claims_of(others, judge, judge_of)
-        reports = holm_over_candidates(_reports(judge), rivals, thresholds=judge.claims)
+        with TrainingsLog(run) as trainings:
+            judge = judge_of(candidate=candidate, config=config, on_training=trainings)
+            log_data(run, judge)
+            if any(gate in CLAIMS for gate in judge.gates):
+                judge.tries = judged_on(
+                    judge.labeled,
+                    judge.folds,
+                    [judge.digest_of(one) for one in (candidate, *others)],
+                    name=name,
+                    data_root=data_root,
+                    project=project,
+                    key=key,
+                )
+            rivals = _claims_of(others, judge, partial(_peer, judge_of, trainings))
+            reports = holm_over_candidates(_reports(judge), rivals, thresholds=judge.claims)
         document = judge.gate_report(reports)
         metrics = log_evaluation(run, judge, reports, document)
         if not not_run:
@@ -252,6 +257,16 @@ def resolve_versions(
         if model and (own := model_of(client, name, number)) != model:
             raise ConfigError(f"version {number} of {name} is a {own}", limit=model)
     return tuple(dict.fromkeys(found))
+
+
+def _peer(judge_of: Callable[..., Judge], trainings: TrainingsLog, **options: Any) -> Judge:
+    """Return the judge of a peer, whose trainings are logged under its version."""
+    version = options["candidate"].version
+
+    def log(rival: str, training: Training) -> None:
+        trainings(f"{rival}-of-version-{version}", training)
+
+    return judge_of(**options, on_training=log)
 
 
 def _required_but_not_run(

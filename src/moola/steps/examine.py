@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from moola.config import names
 from moola.config.evaluation import Thresholds
 from moola.data.labels import class_names
-from moola.data.registry import DataContainer, DataRegistry
+from moola.data.registry import DataContainer, DataRegistry, OnProof
 from moola.errors import MoolaError, PromotionRefused, one_line
+from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.gate_report import report
 from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
 from moola.hashing import sha256_json
@@ -34,6 +35,8 @@ from moola.serving.scoring import WindowScorer
 from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate, require_answers
 from moola.steps.seen import bars_seen, sketch_of
+from moola.tracking.lineage import part_input
+from moola.tracking.mlflow_run import TrackedRun
 from moola.training.crossval import class_frequencies
 
 MIN_FRESH = 20  # fewer windows that lie apart give no verdict; overlapping ones need more still
@@ -44,7 +47,7 @@ class Examiner:
     """Makes the look ready that `moola.promotion.promote` asks for.
 
     Whatever could refuse it is checked first, against the signed evidence, because a look that is
-    taken counts.
+    taken counts. Data, audit and calibration are logged into the run.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Examiner:
         data_root: Path | str,
         limits: Thresholds,
         keys: TrustedKeys,
+        run: TrackedRun,
         fresh_only: bool = False,
     ):
         self.client = client
@@ -64,6 +68,7 @@ class Examiner:
         self.candidate = candidate
         self.data_root = data_root
         self.limits = limits
+        self.run = run
         self.fresh_only = fresh_only
 
     def __call__(self, evidence: Evidence, champion: str | None) -> Look:
@@ -75,7 +80,8 @@ class Examiner:
             raise PromotionRefused("; ".join(missing), remedy=_EVALUATE)
         _require_thresholds(evidence, self.limits)
         signed_report(self.client, evidence)  # the decision is going to be written down with it
-        data = evaluated_data(evidence, self.data_root)
+        data = evaluated_data(evidence, self.data_root, on_proof=self.run.proofs.log)
+        self.run.log_inputs([part_input(data, "test", "test")])
         require_answers(self.client, self.candidate, data.labeled, data.split)
         candidate = load_checked(
             self.client, evidence.name, evidence.version, evidence.model_sha256
@@ -124,6 +130,7 @@ class Examiner:
         except Exception as error:  # the weights are a stranger's, and the look is written down
             why = f"the locked test windows cannot be scored: {one_line(error)}"
             return report("promotion", "failed", [why], figures={}, thresholds={}).to_dict()
+        self.run.proofs.log("calibration", calibration_bins(y, answers).to_dict())
         return gate_promotion(
             y,
             answers,
@@ -252,7 +259,12 @@ def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]
     return found
 
 
-def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:
+def evaluated_data(
+    evidence: Evidence,
+    data_root: Path | str,
+    *,
+    on_proof: OnProof = lambda proof, content: None,
+) -> DataContainer:
     """Load the labelled set and split that an evaluation was made on.
 
     Parameters
@@ -261,6 +273,8 @@ def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:
         Verified evidence of the evaluation.
     data_root
         Root of the data registry.
+    on_proof
+        Told the split and the audit, also where it is refused.
 
     Returns
     -------
@@ -278,7 +292,7 @@ def evaluated_data(evidence: Evidence, data_root: Path | str) -> DataContainer:
     for key, name in named.items():
         if not name:
             raise PromotionRefused(f"the evidence names no {key}", remedy=_EVALUATE)
-    data = DataRegistry(data_root).load_labeled(named["labeled"], named["split"])
+    data = DataRegistry(data_root).load_labeled(named["labeled"], named["split"], on_proof=on_proof)
     for key, found in (("labeled", data.labeled.sha256), ("split", data.split.digest())):
         stated = str(evidence.data.get(f"{key}_sha256"))
         if found != stated:

@@ -15,6 +15,7 @@ import numpy as np
 from moola.config import names
 from moola.config.packaging import CHECKPOINT
 from moola.config.training import FinetuneConfig
+from moola.data.audit_trail import CorpusClaim
 from moola.data.labels import class_names
 from moola.data.registry import DataContainer, DataRegistry
 from moola.errors import ConfigError
@@ -36,7 +37,8 @@ from moola.steps.candidate import register
 from moola.steps.predictions import log_diagrams, predictions_table
 from moola.steps.progress import NO_STATE, Progress, silent
 from moola.steps.started_from import keep_encoder, ready_to_start
-from moola.tracking.lineage import dataset_input, git_state, run_name
+from moola.steps.training_log import FROM_SCRATCH, RunWitness, without_encoder
+from moola.tracking.lineage import git_state, part_input, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
 from moola.training.finetune import finetune as train_model
@@ -47,6 +49,7 @@ from moola.training.stored_config import (
     encoder_name,
     require_statable,
 )
+from moola.training.witness import refusal_reported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +125,14 @@ def finetune(
         experiment=names.EXPERIMENT_FINETUNE,
         name=name,
         params={**config.to_dict(), "device_used": device},
+        without=without_encoder(config),
         device=describe_device(device),
     ) as run:
-        corpus = encoder_claim(config.pretrained_encoder) if config.pretrained_encoder else None
-        data = DataRegistry(data_root).load_labeled(config.labeled, config.split, corpus=corpus)
+        corpus = _claimed(config)
+        data = DataRegistry(data_root).load_labeled(
+            config.labeled, config.split, corpus=corpus, on_proof=run.proofs.log
+        )
+        _log_inputs(run, data)
         require_statable(config, class_names(data.labeled.recipe))
         encoder = _started_from(run, config)
         started = time.perf_counter()
@@ -136,6 +143,7 @@ def finetune(
             validation=(data.X_val, data.y_val),
             device=device,
             on_epoch=partial(_tell, progress),
+            witness=RunWitness(run),
             state_path=state_path,
             resume=resume,
         )
@@ -144,13 +152,13 @@ def finetune(
         calibration = calibrate(data, raw)
         proba = apply_temperature(raw, calibration.temperature)
         metrics = compute_metrics(data.y_val, proba)
-        _log_proof(run, config, data, result)
+        _log_proof(run, config, result)
         _log_results(run, config, data, result, raw=raw, proba=proba, calibration=calibration)
         run.require_store("registering the model")
         with run.active():
             stated = _stated(config, data, calibration.temperature, proba) | encoder
             model_info = _log_model(data, result, stated)
-        val_input = _dataset(data, "val", "validation")
+        val_input = part_input(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
         version = register(run, config, register_as, model_info.model_id) if register_as else None
@@ -173,11 +181,21 @@ def finetune(
     )
 
 
+def _claimed(config: FinetuneConfig) -> CorpusClaim | None:
+    """Return what the encoder says it was trained on; a refusal is a load report too."""
+    if config.pretrained_encoder is None:
+        return None
+    with refusal_reported(config.pretrained_encoder):
+        return encoder_claim(config.pretrained_encoder)
+
+
 def _started_from(run: TrackedRun, config: FinetuneConfig) -> dict[str, str]:
     """Keep the encoder in the run, where the gates find it; return its digest for the version."""
     if config.pretrained_encoder is None:
+        run.log_json(names.ARTIFACT_LOAD_REPORT, {"loaded": False, "reason": FROM_SCRATCH})
         return {}
-    return {ENCODER_SHA256: keep_encoder(run, Path(config.pretrained_encoder))}
+    with refusal_reported(config.pretrained_encoder):
+        return {ENCODER_SHA256: keep_encoder(run, Path(config.pretrained_encoder))}
 
 
 def _tell(progress: Progress, row: dict[str, Any], total: int) -> None:
@@ -185,38 +203,20 @@ def _tell(progress: Progress, row: dict[str, Any], total: int) -> None:
     progress("training", int(row["epoch"]) + 1, total, line)
 
 
-def _dataset(data: DataContainer, part: str, context: str) -> Any:
-    labeled = data.labeled
-    return dataset_input(
-        name=f"{labeled.name}@{data.split.name}/{part}",
-        sha256=labeled.sha256,
-        source=f"bars/{labeled.source}",
-        context=context,
-        shape=(len(getattr(data.split, part)), *labeled.X_ohlc.shape[1:]),
-    )
+def _log_inputs(run: TrackedRun, data: DataContainer) -> None:
+    parts = (("train", "train"), ("val", "validation"), ("test", "test"))
+    run.log_inputs([part_input(data, part, context) for part, context in parts])
 
 
-def _log_proof(
-    run: TrackedRun, config: FinetuneConfig, data: DataContainer, result: FinetuneResult
-) -> None:
-    """Log what the run stands on: data, split, audit, load report, schedule and its proof."""
-    run.log_inputs(
-        [
-            _dataset(data, part, context)
-            for part, context in (("train", "train"), ("val", "validation"), ("test", "test"))
-        ]
-    )
-    run.log_json(names.ARTIFACT_AUDIT, data.audit_trail)
-    run.log_json(names.ARTIFACT_SPLIT, data.split.to_dict())
-    run.log_json(names.ARTIFACT_LOAD_REPORT, result.load_report or {"loaded": False})
+def _log_proof(run: TrackedRun, config: FinetuneConfig, result: FinetuneResult) -> None:
+    """Log the proof of the whole schedule; what was known before, `RunWitness` has logged."""
     schedule = {"schedule": result.schedule, "proof": result.proof}
-    run.log_json(names.ARTIFACT_FREEZE_SCHEDULE, schedule)
+    run.proofs.log("schedule", schedule)
     if result.evolution is not None:
         run.log_parquet(names.ARTIFACT_WEIGHT_EVOLUTION, result.evolution)
         heat_map = evolution_figure(result.evolution, f"{config.model}, {config.schedule}")
         pixels = figure_to_array(heat_map)
         run.log_picture(names.ARTIFACT_WEIGHT_PICTURE, names.IMAGE_WEIGHTS, pixels)
-    run.log_history(result.history)
 
 
 def _log_results(
@@ -234,8 +234,8 @@ def _log_results(
     table = predictions_table(data.split.val, y, labels, probability=proba, uncalibrated=raw)
     run.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="val"), table)
     bins = {"before": calibration_bins(y, raw), "after": calibration_bins(y, proba)}
-    run.log_json(
-        names.ARTIFACT_BINS,
+    run.proofs.log(
+        "calibration",
         {"calibration": asdict(calibration), **{k: v.to_dict() for k, v in bins.items()}},
     )
     log_diagrams(run, y, proba, labels, title=f"{config.model}, validation windows")

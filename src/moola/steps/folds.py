@@ -9,7 +9,7 @@ from mlflow.entities import DatasetInput
 
 from moola.config import names
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry, WindowSet
+from moola.data.registry import DataRegistry, OnProof, WindowSet
 from moola.data.registry_review import audit_folds
 from moola.data.splits import WalkForward
 from moola.errors import DataError
@@ -63,7 +63,12 @@ def find_folds(registry: DataRegistry, labeled: str, name: str | None) -> WalkFo
 
 
 def require_folds(
-    registry: DataRegistry, labeled: WindowSet, folds: WalkForward, config: FinetuneConfig
+    registry: DataRegistry,
+    labeled: WindowSet,
+    folds: WalkForward,
+    config: FinetuneConfig,
+    *,
+    on_proof: OnProof = lambda proof, content: None,
 ) -> dict[str, Any]:
     """Audit every fold, the test part of the configuration's split and the encoder's corpus too.
 
@@ -78,6 +83,8 @@ def require_folds(
     config
         What is trained on them: no fold may reach into the locked test part of its split, if that
         is one of this set, nor the corpus of its pretrained encoder into a fold.
+    on_proof
+        Told the ``split`` and then the ``audit``, also where it is refused.
 
     Returns
     -------
@@ -89,6 +96,7 @@ def require_folds(
     AuditError
         On the first fold that fails.
     """
+    on_proof("split", folds.to_dict())
     encoder = config.pretrained_encoder
     split = None  # the default one is of the default set: a user's own set may have another
     stands = f"splits/{registry.split_path(config.split).stem}" in registry.names()
@@ -101,9 +109,11 @@ def require_folds(
         split=split if split and split.labeled == labeled.name else None,
         corpus=encoder_claim(encoder) if encoder else None,
     )
+    by_fold = {fold.name: t.to_dict() for fold, t in zip(folds.folds, trails, strict=True)}
+    on_proof("audit", by_fold)
     for trail in trails:
         trail.require()
-    return {fold.name: trail.to_dict() for fold, trail in zip(folds.folds, trails, strict=True)}
+    return by_fold
 
 
 def folds_dataset(labeled: WindowSet, folds: WalkForward, num_windows: int) -> DatasetInput:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from moola.steps.folds import find_folds
 from moola.steps.null import label_arithmetic, repaired_share
 from moola.steps.progress import Progress
 from moola.steps.rivals import CONTROLS, SIMPLE, Rivals
+from moola.training.crossval import Training
 from moola.training.finetune import encoder_claim
 from moola.training.launchers import Launcher
 
@@ -58,6 +61,7 @@ class Judge:
         cache: Path,
         launcher: Launcher,
         progress: Progress,
+        on_training: Callable[[str, Training], None] = lambda rival, training: None,
     ):
         self.candidate = candidate
         self.registry = registry
@@ -83,7 +87,13 @@ class Judge:
             cache=cache,
             launcher=launcher,
             progress=progress,
+            on_training=on_training,
         )
+
+    @cached_property
+    def data_audit(self) -> dict[str, Any]:
+        """The audit that gate 0 judges."""
+        return self.audit()
 
     @property
     def claims(self) -> Thresholds:
@@ -149,7 +159,7 @@ class Judge:
 
     def _gate_0(self) -> GateReport:
         return rules.gate_0_data(
-            audit=self.audit(),
+            audit=self.data_audit,
             device_asked=self.device_asked,
             device_used=self.device,
             thresholds=self.limits,

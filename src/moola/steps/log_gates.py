@@ -19,6 +19,13 @@ from moola.tracking.mlflow_run import TrackedRun, child_run
 from moola.training.crossval import WalkForwardPredictions
 
 
+def log_data(run: TrackedRun, judge: Judge) -> None:
+    """Log the folds, the windows that are judged, and the audit of split and every fold."""
+    run.proofs.log("split", judge.folds.to_dict())
+    run.log_inputs([folds_dataset(judge.labeled, judge.folds, judge.num_windows)])
+    run.proofs.log("audit", judge.data_audit)
+
+
 def log_evaluation(
     run: TrackedRun, judge: Judge, reports: tuple[GateReport, ...], document: Mapping[str, Any]
 ) -> Mapping[str, float | None]:
@@ -28,9 +35,10 @@ def log_evaluation(
     predictions, and a failed Gate 0 forbids them.
     """
     run.log_json(names.ARTIFACT_GATE_REPORT, document)
-    run.log_json(names.ARTIFACT_SPLIT, judge.folds.to_dict())
     own = judge.rivals.made.get(judge.rivals.own)
     metrics = _log_predictions(run, judge, own) if own else {}
+    if own is None:
+        run.proofs.none("calibration", "no gate that was run asked for the candidate's predictions")
     examples = disagreements(judge)
     _log_pages(run, judge, reports, examples)
     label = f"{judge.candidate.name}/{judge.candidate.version}"
@@ -59,13 +67,12 @@ def _log_predictions(
     metrics = {name: found.estimate for name, found in intervals.items()}
     ends = {k: v for name, found in intervals.items() for k, v in _ends(name, found).items()}
     data = folds_dataset(judge.labeled, judge.folds, len(own.y))
-    run.log_inputs([data])
     # Not linked to the version's model: these are figures of its configuration, trained again.
     run.log_metrics({**metrics, **ends}, dataset=data)
     labels = class_names(judge.labeled.recipe)
     title = f"{judge.candidate.name} v{judge.candidate.version}, {judge.folds.name}"
     log_diagrams(run, own.y, own.proba, labels, title=title)
-    run.log_json(names.ARTIFACT_BINS, calibration_bins(own.y, own.proba).to_dict())
+    run.proofs.log("calibration", calibration_bins(own.y, own.proba).to_dict())
     table = predictions_table(own.rows, own.y, labels, probability=own.proba, prior=own.prior)
     run.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="walk_forward"), table)
     return metrics

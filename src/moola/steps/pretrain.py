@@ -12,11 +12,13 @@ import numpy as np
 
 from moola.config import names
 from moola.config.pretraining import CorpusConfig
-from moola.data.registry import DataRegistry
+from moola.data.registry import DataRegistry, WindowSet
+from moola.data.splits import Split
 from moola.evaluation.plots import figure_to_array
 from moola.models.checkpoint import read_config
 from moola.models.device import describe_device, resolve_device, use_bf16
 from moola.models.fit_resume import find_state, path_of_state
+from moola.pretraining.corpus import split_by_time
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 from moola.pretraining.distributed import Share, join_processes
 from moola.pretraining.kinds import KINDS, Kind, Quality
@@ -80,6 +82,8 @@ def pretrain(
     ------
     ConfigError
         If only states of other configurations of this kind lie there.
+    AuditError
+        If the corpus is not what its recipe makes of its bars.
     """
     kind = KINDS[type(config)]
     device = resolve_device(config.device)
@@ -96,11 +100,19 @@ def pretrain(
             run = stack.enter_context(_run(kind, config, params, device))
             if begins_anew:
                 progress(*NO_STATE)
-        corpus = DataRegistry(data_root).load_unlabeled(config.unlabeled)
+        registry = DataRegistry(data_root)
+        corpus = registry.load_unlabeled(config.unlabeled)
         X = corpus["X_ohlc"]
+        if run is not None:
+            _log_data(run, config, registry, corpus["windows"])
         started = time.perf_counter()
+        logged: list[int] = []
 
         def on_epoch(row: dict[str, float], total: int) -> None:
+            assert run is not None
+            with run.unhurried():
+                run.log_history([row])
+            logged.append(int(row["epoch"]))
             note = f"{kind.monitor.removeprefix('val_')} {row[kind.monitor]:.4f}"
             progress("pretraining", int(row["epoch"]) + 1, total, note)
 
@@ -119,6 +131,7 @@ def pretrain(
                 export_pt(output, result.model, read_config(folder))
             block = -(-X.shape[1] // max(1, int(corpus["metadata"]["step_bars"])))
             quality = kind.measure(result.model, np.asarray(X[result.val_rows]), config, block)
+            run.log_history([row for row in result.history if row["epoch"] not in logged])
             _log(run, kind, config, result, corpus=corpus, folder=folder, seconds=seconds)
             _log_quality(run, kind, result, quality)
     if share.leads:
@@ -144,8 +157,43 @@ def _run(kind: Kind, config: CorpusConfig, params: dict[str, Any], device: str) 
         experiment=names.EXPERIMENT_PRETRAIN,
         name=run_name(kind.run_name, config.unlabeled, what, config.seed, git_state()),
         params=params,
+        without={
+            "load_report": "no encoder to load: pretraining begins with random weights",
+            "schedule": "nothing is frozen: pretraining trains every tensor in every epoch",
+        }
+        | ({"calibration": kind.uncalibrated} if kind.uncalibrated else {}),
         device=describe_device(device),
     )
+
+
+def _log_data(
+    run: TrackedRun, config: CorpusConfig, registry: DataRegistry, corpus: WindowSet
+) -> None:
+    """Log the corpus and its split, derive it again from its bars, and refuse it if it differs."""
+    claim = corpus.claim()
+    train, held_out = split_by_time(len(corpus), corpus.X_ohlc.shape[1], config.val_split)
+    split = Split(
+        name=f"{claim.name.rpartition('/')[2]}/latest-{config.val_split:g}",
+        labeled=claim.name,
+        labeled_sha256=claim.sha256,
+        strategy="forward_chaining",
+        train=train,
+        val=held_out,
+        test=train[:0],
+        purged=np.arange(len(train), len(corpus) - len(held_out), dtype=np.int64),
+    )
+    run.proofs.log("split", split.to_dict())
+    corpus_input = dataset_input(
+        name=claim.name,
+        sha256=claim.sha256,
+        source=f"bars/{claim.source}",
+        context="train",
+        shape=corpus.X_ohlc.shape,
+    )
+    run.log_inputs([corpus_input])
+    audit = registry.audit_corpus(corpus, train, held_out)
+    run.proofs.log("audit", audit.to_dict())
+    audit.require()
 
 
 def _device_words(device: str, share: Share) -> str:
@@ -165,15 +213,6 @@ def _log(
 ) -> None:
     claim = corpus["claim"]
     best = result.history[result.kept_epoch]
-    corpus_input = dataset_input(
-        name=claim.name,
-        sha256=claim.sha256,
-        source=f"bars/{claim.source}",
-        context="train",
-        shape=corpus["X_ohlc"].shape,
-    )
-    run.log_inputs([corpus_input])
-    run.log_history(result.history)
     run.log_metrics({f"best_{kind.monitor}": best[kind.monitor], "seconds": seconds})
     audit = {
         "corpus": claim.to_dict(),
@@ -192,7 +231,6 @@ def _log(
     }
     if getattr(config, "augment", False):
         facts["augmentation"] = TimeSeriesAugmenter().settings
-    run.log_json(names.ARTIFACT_AUDIT, audit)
     run.log_json(names.ARTIFACT_MANIFEST, facts)
     for file in sorted(folder.iterdir()):
         run.log_bytes(names.ARTIFACT_ENCODER.format(file=file.name), file.read_bytes())
@@ -220,6 +258,8 @@ def _log_quality(
             quality.reconstruction, sorted({0, num // 2, num - 1})
         )
         run.log_json(names.ARTIFACT_MASKED_ERROR, {"rows": quality.error_rows})
+    if quality.calibration is not None:
+        run.proofs.log("calibration", quality.calibration)
     for name, figure in figures.items():
         run.log_picture(names.ARTIFACT_PLOT.format(plot=name), name, figure_to_array(figure))
     run.log_metrics(quality.figures)

@@ -98,13 +98,14 @@ def promote(
         experiment=names.EXPERIMENT_PROMOTION,
         name=f"promote-{name}-v{candidate.version}",
         params={"candidate": f"{name}/{candidate.version}", "dry_run": dry_run},
+        without=_without(candidate.run_id, dry_run=dry_run),
     ) as run:
         ledger = ledger_of(ledger_url, project)
         trusted = load_trusted_keys(project / TRUSTED_FOLDER)
         limits = thresholds or Thresholds.load()
         policy = PromotionPolicy.in_force(project)
         examiner = Examiner(
-            client, ledger, candidate, data_root=data_root, limits=limits, keys=trusted,
+            client, ledger, candidate, data_root=data_root, limits=limits, keys=trusted, run=run,
             fresh_only=fresh_windows_only or policy.fresh_windows_only,
         )  # fmt: skip
         try:
@@ -128,6 +129,17 @@ def promote(
         report = _vouched_report(client, candidate, trusted)
         record = _record(run, decision, report, decisions)
     return PromotionSummary(run_id=run.run_id, decision=decision, record=record)
+
+
+def _without(trained_by: str, *, dry_run: bool) -> dict[str, str]:
+    """Return which proofs a promotion does not have, and why; `trained_by` is a run."""
+    reasons = dict.fromkeys(
+        ("load_report", "schedule"),
+        f"nothing is trained here; the version was trained by run {trained_by}",
+    )
+    if dry_run:
+        reasons["calibration"] = "a dry run does not look at the locked test windows"
+    return reasons
 
 
 def _vouched_report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from moola.data.registry import WindowSet
 from moola.data.splits import WalkForward
 from moola.evaluation.ensemble import Ensemble, calibrated_ensemble
 from moola.steps.progress import Progress
-from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
+from moola.training.crossval import (
+    Trainee,
+    Training,
+    WalkForwardPredictions,
+    walk_forward_predictions,
+)
 from moola.training.launchers import Launcher
 
 CONTROLS = ("minirocket", "logreg")
@@ -68,6 +74,7 @@ class Rivals:
         cache: Path,
         launcher: Launcher,
         progress: Progress,
+        on_training: Callable[[str, Training], None],
     ):
         self.candidate = candidate
         self.labeled = labeled
@@ -77,6 +84,7 @@ class Rivals:
         self.cache = cache
         self.launcher = launcher
         self.progress = progress
+        self.on_training = on_training
         self.made: dict[str, WalkForwardPredictions] = {}
         self._ensemble: Ensemble | None = None
 
@@ -111,6 +119,7 @@ class Rivals:
                 cache=self.cache,
                 launcher=self.launcher,
                 on_done=lambda rival, *done: self.progress(f"walk-forward: {rival}", *done),
+                on_training=self.on_training,
             )
 
     def probabilities(self) -> dict[str, NDArray[np.float64]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import WalkForward
 from moola.errors import ConfigError
+from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.compare import paired_comparison
 from moola.evaluation.metrics import compute_metrics
 from moola.hashing import sha256_json
@@ -23,9 +24,15 @@ from moola.steps.folds import find_folds, folds_dataset, require_folds
 from moola.steps.progress import Progress, silent
 from moola.steps.seen import searched_on
 from moola.steps.started_from import ready_to_start
+from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
-from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
+from moola.training.crossval import (
+    Trainee,
+    Training,
+    WalkForwardPredictions,
+    walk_forward_predictions,
+)
 from moola.training.launchers import Launcher, LocalLauncher
 
 if TYPE_CHECKING:
@@ -142,26 +149,30 @@ def sweep(
         experiment=names.EXPERIMENT_FINETUNE,
         name=run_name("sweep", base.labeled, found.name, seeds[0], git_state()),
         params={**search.asked, "trials": trials, "device_used": device},
+        without=without_encoder(base),
         device=describe_device(device),
     )
-    with opened as run, launcher.session():
-        audit = require_folds(registry, labeled, found, base)
-        run.log_json(names.ARTIFACT_AUDIT, audit)
-        run.log_json(names.ARTIFACT_SPLIT, found.to_dict())
+    with opened as run, launcher.session(), TrainingsLog(run) as trainings:
+        require_folds(registry, labeled, found, base, on_proof=run.proofs.log)
+        num_windows = sum(len(fold.val) for fold in found.folds)
+        run.log_inputs([folds_dataset(labeled, found, num_windows)])
         counted = searched_on(
             labeled, found, search=search.key, tried=trials, data_root=data_root,
             project=project,
         )  # fmt: skip
         run.set_tags({names.TAG_SEARCHED: counted})
         study = search.open_study(studies)
+        logged = 0
         while (done := len(_finished(study))) < trials:
             progress("configurations", done, trials)
-            search.judge_one(study)
+            search.judge_one(study, trainings)
+            logged = _log_so_far(run, _rows(study), logged)
         progress("configurations", done, trials)
         rows = _rows(study)
+        _log_so_far(run, rows, logged)
         best = search.configured(rows[0])
-        num_windows = sum(len(fold.val) for fold in found.folds)
-        run.log_inputs([folds_dataset(labeled, found, num_windows)])
+        bins = search.calibration(rows[0], trainings)
+        run.proofs.log("calibration", {"trial": rows[0]["trial"], **bins})
         summary = SweepSummary(
             run_id=run.run_id,
             study=studies / f"{search.key}.db",
@@ -219,15 +230,23 @@ class _Search:
             study.enqueue_trial(trial.params)
         return study
 
-    def judge_one(self, study: optuna.Study) -> None:
+    def judge_one(self, study: optuna.Study, log: TrainingsLog) -> None:
         """Train and judge the next configuration the study proposes."""
         trial = study.ask()
+        values = {d.name: _suggest(trial, d) for d in self.space}
         predictions = self._predict(
-            self.configured({d.name: _suggest(trial, d) for d in self.space})
+            self.configured(values), lambda _, training: log(f"trial-{trial.number}", training)
         )
         figures = compute_metrics(predictions.y, predictions.proba)
         trial.set_user_attr("figures", {name: figures[name] for name in _FIGURES})
         study.tell(trial, figures["log_loss"])
+
+    def calibration(self, row: Mapping[str, Any], log: TrainingsLog) -> dict[str, Any]:
+        """Return a trial's calibration, and log its trainings if an earlier call has made them."""
+        predictions = self._predict(
+            self.configured(row), lambda _, training: log(f"trial-{row['trial']}", training)
+        )
+        return calibration_bins(predictions.y, predictions.proba).to_dict()
 
     def against_start(self, best: FinetuneConfig) -> Mapping[str, float | None] | None:
         """Return log-loss of the best less that of the start, where that was judged too."""
@@ -241,7 +260,11 @@ class _Search:
     def _starts_inside(self) -> bool:
         return all(d.holds(getattr(self.base, d.name)) for d in self.space)
 
-    def _predict(self, config: FinetuneConfig) -> WalkForwardPredictions:
+    def _predict(
+        self,
+        config: FinetuneConfig,
+        on_training: Callable[[str, Training], None] = lambda name, training: None,
+    ) -> WalkForwardPredictions:
         return walk_forward_predictions(
             {"trial": Trainee(config=config, seeds=self.seeds)},
             self.labeled,
@@ -249,6 +272,7 @@ class _Search:
             device=self.device,
             cache=self.cache,
             launcher=self.launcher,
+            on_training=on_training,
         )["trial"]
 
 
@@ -281,15 +305,22 @@ def _rows(study: optuna.Study) -> tuple[Mapping[str, Any], ...]:
     return tuple({"trial": t.number, **t.params, **t.user_attrs["figures"]} for t in trials)
 
 
-def _log(run: TrackedRun, summary: SweepSummary) -> None:
-    """Log table, course and warning on the parent run, and a child run a configuration."""
-    run.log_table(names.ARTIFACT_SWEEP_TABLE, summary.rows)
+def _log_so_far(run: TrackedRun, rows: tuple[Mapping[str, Any], ...], num_logged: int) -> int:
+    """Log the table, and the course from where it was logged; return how far it is logged now."""
+    if len(rows) == num_logged:
+        return num_logged
+    run.log_table(names.ARTIFACT_SWEEP_TABLE, rows)
     lowest = float("inf")
     course = []
-    for step, row in enumerate(sorted(summary.rows, key=lambda row: row["trial"])):
+    for step, row in enumerate(sorted(rows, key=lambda row: row["trial"])):
         lowest = min(lowest, row["log_loss"])
         course.append({"epoch": step, "trial_log_loss": row["log_loss"], "best_so_far": lowest})
-    run.log_history(course)
+    run.log_history(course[num_logged:])
+    return len(rows)
+
+
+def _log(run: TrackedRun, summary: SweepSummary) -> None:
+    """Log figures and warning on the parent run, and a child run a configuration."""
     run.log_metrics({name: summary.rows[0][name] for name in _FIGURES})
     run.set_tags({names.TAG_REASON: summary.warning, names.TAG_NOTE: summary.warning})
     for row in summary.rows:

@@ -65,12 +65,17 @@ def deliver(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> Non
 
 
 def next_load(waiting: Sequence[Entry]) -> list[Entry]:
-    """Return the first entry with those behind it that fit into the same request."""
+    """Return the first entry with those behind it that fit into the same request.
+
+    Files between them are passed over: it does not matter which of the two comes first.
+    """
     first = waiting[0]
     load, content = [first], _Batch(first)
     if first.kind != "batch":
         return load
     for entry in waiting[1:]:
+        if entry.run == first.run and entry.kind == "files":
+            continue
         if (entry.kind, entry.run) != ("batch", first.run) or not content.takes(entry):
             break
         load.append(entry)
@@ -206,14 +211,19 @@ def _send_inputs(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -
 
 def _send_files(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:
     folder = spool.files(entries[0])
-    for path in folder.rglob("*.json"):
-        text = path.read_text()
-        if (known := _with_ids(text, spool)) != text:
-            path.write_text(known)
     run_id = spool.ids[entries[0].run]["run_id"]
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         parent = path.relative_to(folder).parent
-        client.log_artifact(run_id, str(path), None if parent == Path() else parent.as_posix())
+        try:
+            if path.suffix == ".json":
+                text = path.read_text()
+                if (known := _with_ids(text, spool)) != text:
+                    path.write_text(known)
+            client.log_artifact(run_id, str(path), None if parent == Path() else parent.as_posix())
+        except FileNotFoundError:
+            if path.exists():
+                raise
+            # logged again meanwhile: a later entry brings it
 
 
 def _send_end(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from moola.config import names
+from moola.data.container import DataContainer
 
 _GIT_SECONDS = 10
 _UNKNOWN = "git status or git diff failed: what was changed is not known\n"
@@ -99,6 +100,18 @@ def dataset_input(
         InputTag(key=names.TAG_SHA256, value=sha256),
     ]
     return DatasetInput(dataset=dataset, tags=tags)
+
+
+def part_input(data: DataContainer, part: str, context: str) -> DatasetInput:
+    """Describe a part of a set under its split: ``train``, ``val`` or ``test``."""
+    labeled = data.labeled
+    return dataset_input(
+        name=f"{labeled.name}@{data.split.name}/{part}",
+        sha256=labeled.sha256,
+        source=f"bars/{labeled.source}",
+        context=context,
+        shape=(len(getattr(data.split, part)), *labeled.X_ohlc.shape[1:]),
+    )
 
 
 def run_name(model: str, labeled: str, split: str, seed: int, git: GitState) -> str:

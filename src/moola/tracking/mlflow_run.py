@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from moola.config import names
 from moola.errors import MoolaError, TrackingError, one_line
 from moola.interrupt import Terminated, sigterm_raises
 from moola.tracking.lineage import environment, git_state, git_tags
+from moola.tracking.proofs import IN_PARENT, PROOFS, none_of_them
 from moola.tracking.run import TrackedRun, tag_texts
 from moola.tracking.sender import Sender
 from moola.tracking.spool import Spool, left_spools
@@ -38,10 +39,14 @@ def tracked_run(
     experiment: str,
     name: str,
     params: Mapping[str, Any],
+    without: Mapping[str, str] | None = None,
     device: str | None = None,
     tracking_uri: str | None = None,
 ) -> Iterator[TrackedRun]:
     """Open a run, or join the one that ``mlflow run`` opened, and end it whatever happens.
+
+    `without` names proofs that a run of this kind does not have, each with the reason (see
+    `moola.tracking.proofs`). What is not logged when the run ends gets its reason then.
 
     FINISHED when the block ends; KILLED on SIGTERM or Ctrl-C; FAILED on any other exception, with
     the reason in the tag ``moola.reason`` and the traceback as an artifact.
@@ -53,6 +58,7 @@ def tracked_run(
         run = _opened(sender, experiment, name)
         try:
             run.set_tags({names.TAG_STEP: step, **git_tags(run.git)})
+            run.proofs.open(without)
             run.log_params(params)
             run.log_json(names.ARTIFACT_ENVIRONMENT, environment(device, params.get("seed")))
             if run.git.diff:
@@ -61,6 +67,7 @@ def tracked_run(
             sender.wait(sender.drained)
             if sender.spool.refused:
                 raise TrackingError(f"the tracking store refused {'; '.join(sender.spool.refused)}")
+            run.proofs.close()
         except BaseException as error:
             _end_badly(run, error)
             raise
@@ -69,20 +76,31 @@ def tracked_run(
 
 @contextmanager
 def child_run(
-    parent: TrackedRun, name: str, *, tags: Mapping[str, Any], metrics: Mapping[str, float | None]
+    parent: TrackedRun,
+    name: str,
+    *,
+    tags: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
+    proofs: Sequence[str] = (),
 ) -> Iterator[TrackedRun]:
-    """Open a run below `parent`, in the parent's experiment."""
+    """Open a run below `parent`, in the parent's experiment.
+
+    `proofs` names those that the child logs itself; for the others it points to its parent.
+    """
     run = TrackedRun(parent.client, parent.sender, uuid.uuid4().hex, name, parent.git)
-    own = {**git_tags(parent.git), **tags}
+    elsewhere = {name: IN_PARENT for name in PROOFS if name not in proofs}
+    own = {**git_tags(parent.git), **tags, **run.proofs.begin(elsewhere)}
     body = {"name": name, "tags": tag_texts(own), "start_time": int(time.time() * 1000)}
     parent.sender.append(run.key, "open", {**body, "parent": parent.key})
-    status = "FAILED"
     try:
         run.log_metrics(metrics)
         yield run
-        status = "FINISHED"
-    finally:
-        run.end(status)
+    except BaseException as error:
+        run.proofs.close(error)
+        run.end("FAILED")
+        raise
+    run.proofs.close()
+    run.end("FINISHED")
 
 
 def fail_joined_run(reason: str) -> None:
@@ -94,8 +112,10 @@ def fail_joined_run(reason: str) -> None:
     if not run_id:
         return
     try:
-        client = connect(makes=True)
-        client.set_tag(run_id, names.TAG_REASON, reason[: names.TAG_CHARS])
+        client = connect()
+        proofs = none_of_them(f"refused before the step began: {reason}")
+        for key, text in tag_texts({names.TAG_REASON: reason, **proofs}).items():
+            client.set_tag(run_id, key, text)
         client.set_terminated(run_id, "FAILED")
     except (MoolaError, MlflowException, OSError):
         return  # the store is the trouble; the reason is on the terminal
@@ -167,6 +187,8 @@ def _end_badly(run: TrackedRun, error: BaseException) -> None:
     reason = f"stopped by {type(error).__name__}" if killed else one_line(error, limit=2000)
     with suppress(OSError):  # the first error is the one to report
         run.set_tags({names.TAG_REASON: reason})
+        with suppress(ValueError):  # of a proof that is no JSON
+            run.proofs.close(error)
         if not isinstance(error, MoolaError) and not killed:
             run.log_bytes(names.ARTIFACT_TRACEBACK, traceback.format_exc().encode())
         run.end("KILLED" if killed else "FAILED")

@@ -22,6 +22,7 @@ from moola.hashing import pretty_json
 from moola.tracking.delivery import BATCH_METRICS, BATCH_PARAMS
 from moola.tracking.lineage import GitState
 from moola.tracking.pictures import IMAGE_TAGS, image_files, png, table_file, table_tags
+from moola.tracking.proofs import Proofs
 from moola.tracking.sender import Sender
 
 
@@ -36,6 +37,8 @@ class TrackedRun:
         Identity of the run where the store has none for it yet.
     git
         State of the code.
+    proofs
+        The run's five proofs.
     """
 
     def __init__(self, client: MlflowClient, sender: Sender, key: str, name: str, git: GitState):
@@ -45,7 +48,9 @@ class TrackedRun:
         self.name = name
         self.git = git
         self.joined = False
+        self.proofs = Proofs(self.log_json, self.set_tags)
         self._tables: list[str] = []
+        self._linger = False
 
     @property
     def run_id(self) -> str:
@@ -124,7 +129,8 @@ class TrackedRun:
     def log_table(self, path: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log a table that the web page's table view groups and compares."""
         self.log_bytes(path, table_file(rows))
-        self._tables.append(path)
+        if path not in self._tables:
+            self._tables.append(path)
         self.set_tags(table_tags(self._tables))
 
     def require_store(self, purpose: str) -> None:
@@ -150,6 +156,18 @@ class TrackedRun:
             )
 
     @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Let what is logged in the block reach the store seconds later, in fewer requests.
+
+        It is in the spool at once, so the end of the process costs nothing of it.
+        """
+        self._linger = True
+        try:
+            yield
+        finally:
+            self._linger = False
+
+    @contextmanager
     def active(self) -> Iterator[None]:
         """Make this run MLflow's active run, for calls of MLflow that take no run.
 
@@ -170,7 +188,7 @@ class TrackedRun:
     def _append(
         self, kind: str, body: Mapping[str, Any], files: Mapping[str, bytes] | None = None
     ) -> None:
-        self.sender.append(self.key, kind, body, files)
+        self.sender.append(self.key, kind, body, files, linger=self._linger)
 
     def _log(
         self, rows: Sequence[tuple[int, Mapping[str, Any]]], links: Mapping[str, str] | None = None

@@ -8,9 +8,11 @@ needs an answer, and for a store that gives no sign of life `PATIENCE_SECONDS` i
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from mlflow import MlflowClient
@@ -26,6 +28,7 @@ PATIENCE_SECONDS = 1.5
 _SLOW_SECONDS = 60.0  # longest wait for a store that is alive and busy
 _TICK_SECONDS = 0.25
 _RETRY_SECONDS = (0.25, 30.0)
+LINGER_SECONDS = 5.0  # a request takes processor time from the training, so epochs share them
 
 
 class Sender(threading.Thread):
@@ -51,15 +54,28 @@ class Sender(threading.Thread):
         self._stopped = False
         self._waited = 0.0
         self._waited_for_busy = 0.0
+        self._send_at = math.inf  # when what waits has to be sent; a clock that never goes back
+        self._hurried = False
         self.trouble: str | None = None  # why the breaker is open
 
     def append(
-        self, run: str, kind: str, body: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+        self,
+        run: str,
+        kind: str,
+        body: Mapping[str, Any],
+        files: Mapping[str, bytes] | None = None,
+        *,
+        linger: bool = False,
     ) -> Entry:
-        """Write an entry into the spool and hand it to the thread; never waits for the store."""
+        """Write an entry into the spool and hand it to the thread; never waits for the store.
+
+        With `linger` it may be sent `LINGER_SECONDS` later, together with what follows.
+        """
         with self._change:
             entry = self.spool.append(run, kind, body, files)
             self.spool.waiting.append(entry)
+            due = time.monotonic() + (LINGER_SECONDS if linger else 0.0)
+            self._send_at = min(self._send_at, due)
             self._change.notify_all()
         return entry
 
@@ -69,10 +85,14 @@ class Sender(threading.Thread):
         pause = first
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._stopped or self._source() is not None)
+                self._change.wait_for(
+                    lambda: self._stopped or self._source() is not None, timeout=self._idle()
+                )
                 source = self._source()
-                if self._stopped or source is None:
+                if self._stopped:
                     return
+                if source is None:
+                    continue
                 load = next_load(source.waiting)
             try:
                 deliver(self.client, source, load)
@@ -87,7 +107,9 @@ class Sender(threading.Thread):
             with self._change:
                 self.trouble = None
                 self._answers += 1
-                del source.waiting[: len(load)]
+                source.drop(load)
+                if not self.spool.waiting:
+                    self._send_at = math.inf
                 if source is not self.spool and not source.waiting:
                     self._left.remove(source)
                     if source.refused:
@@ -116,7 +138,7 @@ class Sender(threading.Thread):
         bool
             Whether it is done.
         """
-        with self._change:
+        with self._change, self._without_lingering():
             answers = self._answers
             while not done():
                 if self.trouble and (not while_away or self._waited >= PATIENCE_SECONDS):
@@ -149,9 +171,22 @@ class Sender(threading.Thread):
             spool.close()
 
     def _source(self) -> Spool | None:
-        if self.spool.waiting:
+        if self.spool.waiting and (self._hurried or self._idle() == 0.0):
             return self.spool
         return self._left[0] if self._left else None
+
+    def _idle(self) -> float | None:
+        """Return how long nothing has to be sent; None: until something is logged."""
+        return None if self._send_at == math.inf else max(self._send_at - time.monotonic(), 0.0)
+
+    @contextmanager
+    def _without_lingering(self) -> Iterator[None]:
+        self._hurried = True
+        self._change.notify_all()
+        try:
+            yield
+        finally:
+            self._hurried = False
 
     def _busy(self, began: float, left: float) -> bool:
         """Return whether a store that has not answered lately is alive all the same."""

@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +30,7 @@ from typing import IO, Any
 from moola.config import names
 from moola.errors import TrackingError
 from moola.hashing import write_json
+from moola.tracking.proofs import killed_before
 
 _LOG = logging.getLogger(__name__)
 SPOOL_VARIABLE = "MOOLA_SPOOL"
@@ -65,6 +66,7 @@ class Spool:
         self.refused: list[str] = []
         self.waiting: list[Entry] = []
         self._next = 0
+        self._newest: dict[tuple[str, str], Path] = {}  # (run, artifact path) -> its newest file
         for name in ("journal.jsonl", "acks.jsonl"):
             _cut_torn_line(folder / name)
         self._load()
@@ -140,6 +142,11 @@ class Spool:
             target.write_bytes(content)
         self._next += 1
         self._write(self._journal, {"n": entry.number, "run": run, "kind": kind, "body": body})
+        for path in files or {}:
+            # A file that is logged again and again must not pile up while the store is away.
+            if (older := self._newest.get((run, path))) is not None:
+                older.unlink(missing_ok=True)
+            self._newest[run, path] = self.files(entry) / path
         return entry
 
     def files(self, entry: Entry) -> Path:
@@ -158,6 +165,11 @@ class Spool:
         if self._ack({"n": entry.number, "run": entry.run, "facts": facts}):
             shutil.rmtree(self.files(entry), ignore_errors=True)
 
+    def drop(self, sent: Collection[Entry]) -> None:
+        """Take entries that were confirmed or refused from those that wait."""
+        numbers = {entry.number for entry in sent}
+        self.waiting[:] = [entry for entry in self.waiting if entry.number not in numbers]
+
     def refuse(self, entry: Entry, reason: str) -> None:
         """Write down that the store will never take an entry; its files are kept."""
         self.refused.append(reason)
@@ -166,11 +178,14 @@ class Spool:
     def add_missing_ends(self) -> None:
         """End the runs whose process ended without a word: FAILED, at its last entry's time."""
         runs: dict[str, bool] = {}
+        tags: dict[str, dict[str, str]] = {}
         for record in _lines(self.folder / "journal.jsonl"):
             runs[record["run"]] = record["kind"] == "end"
+            tags.setdefault(record["run"], {}).update(record["body"].get("tags", {}))
         last = int((self.folder / "journal.jsonl").stat().st_mtime * 1000)
         for run in [run for run, ended in runs.items() if not ended]:
             reason = {names.TAG_REASON: "the process ended without a word"}
+            reason |= killed_before(tags[run])
             self.waiting.append(self.append(run, "batch", {"tags": reason}))
             self.waiting.append(self.append(run, "end", {"status": "FAILED", "end_time": last}))
 

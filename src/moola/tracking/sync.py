@@ -76,4 +76,4 @@ def _send(spool: Spool) -> None:
     while spool.waiting:
         load = next_load(spool.waiting)
         deliver(client, spool, load)
-        del spool.waiting[: len(load)]
+        spool.drop(load)

@@ -33,6 +33,51 @@ from moola.training.finetune import early_stopping_rows, finetune
 from moola.training.launchers import Done, Launcher, LocalLauncher
 
 TASK_LOG = "tasks.jsonl"
+_HOLDS = "rows, schedule"  # beside the predictions; a result without them is made again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What one training on one fold with one seed did.
+
+    Attributes
+    ----------
+    fold, seed, config
+        Name of the fold, the seed, and the configuration as it was trained.
+    rows
+        Window ids: ``fit`` it was fitted on, ``stop`` it was stopped early by, ``purged`` of the
+        fold's training windows because they reach into those, and ``val`` it predicted.
+    load_report, schedule, proof
+        None where the model has none.
+    """
+
+    fold: str
+    seed: int
+    config: Mapping[str, Any]
+    rows: Mapping[str, NDArray[np.int64]]
+    load_report: Mapping[str, Any] | None
+    schedule: Mapping[str, Any] | None
+    proof: Mapping[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values; rows as ``<part>_indices``, as split files name them."""
+        rows = {f"{part}_indices": ids.tolist() for part, ids in self.rows.items()}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["rows"]
+        return {**values, "counts": {part: len(ids) for part, ids in self.rows.items()}, **rows}
+
+    def row(self) -> dict[str, Any]:
+        """Return the line of a table; None where the model has no such figure."""
+        report, proof = self.load_report or {}, self.proof or {}
+        return {
+            "fold": self.fold,
+            "seed": self.seed,
+            "model": self.config["model"],
+            **{f"num_{part}": len(ids) for part, ids in self.rows.items()},
+            "match_ratio_encoder": report.get("match_ratio_encoder"),
+            "schedule": (self.schedule or {}).get("name"),
+            "proven": proof.get("proven"),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +97,8 @@ class WalkForwardPredictions:
     load_report, proof
         The first fold's load report and the conjunction of all folds' freeze proofs; None where
         the model has none.
+    trainings
+        One a fold and seed, in the order of folds.
     """
 
     rows: NDArray[np.int64]
@@ -61,6 +108,7 @@ class WalkForwardPredictions:
     prior: NDArray[np.float64]
     load_report: dict[str, Any] | None
     proof: dict[str, Any] | None
+    trainings: tuple[Training, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +128,7 @@ def walk_forward_predictions(
     cache: Path,
     launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     on_done: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_training: Callable[[str, Training], None] = lambda name, training: None,
 ) -> dict[str, WalkForwardPredictions]:
     """Train configurations on every fold x seed and predict each fold's validation windows.
 
@@ -94,6 +143,8 @@ def walk_forward_predictions(
         Where the trainings run; the results do not depend on it.
     on_done
         Called with (name, finished, total) for progress.
+    on_training
+        Called with a trainee's name and a training as soon as it is done, or found in the cache.
     labeled, folds
         The set, and its folds.
     device
@@ -117,7 +168,9 @@ def walk_forward_predictions(
         name: list(_tasks(t, labeled, folds, cache=cache, device=device))
         for name, t in trainees.items()
     }
-    _train(tasks, labeled, device=device, launcher=launcher, on_done=on_done)
+    _train(
+        tasks, labeled, device=device, launcher=launcher, on_done=on_done, on_training=on_training
+    )
     return {
         name: _collect(tasks[name], labeled, folds, trainee.seeds)
         for name, trainee in trainees.items()
@@ -162,6 +215,7 @@ def _tasks(
                 },
                 "labeled_sha256": labeled.sha256,
                 "fold_sha256": fold.digest(),
+                "holds": _HOLDS,
                 "moola": moola.__version__,
                 "torch": torch.__version__,
             }
@@ -175,10 +229,14 @@ def _train(
     device: str,
     launcher: Launcher,
     on_done: Callable[[str, int, int], None],
+    on_training: Callable[[str, Training], None],
 ) -> None:
     """Run the tasks whose result does not stand yet, those with most windows first."""
     missing = {n: {t.path for t in own if not t.path.exists()} for n, own in tasks.items()}
     for name, own in tasks.items():
+        for task in own:
+            if task.path not in missing[name]:
+                on_training(name, _training_of(task))
         on_done(name, len(own) - len(missing[name]), len(own))
     left = {t.path: t for own in tasks.values() for t in own if not t.path.exists()}
     ordered = sorted(left.values(), key=lambda task: -len(task.fold.train))
@@ -197,6 +255,7 @@ def _train(
         _log_task(task, done)
         for name in (n for n, paths in missing.items() if task.path in paths):
             missing[name].discard(task.path)
+            on_training(name, _training_of(task))
             on_done(name, len(tasks[name]) - len(missing[name]), len(tasks[name]))
 
 
@@ -227,7 +286,7 @@ def _encoder_files(tasks: Iterable[_Task]) -> dict[str, dict[str, bytes]]:
 def _run_task(shared: _Shared, task: _Task) -> bytes:
     """Train one fold with one seed; return the file its result is kept in."""
     X, y, times = shared.X, shared.y, shared.times
-    fit, held = task.fold.train, None
+    fit, stop, held = task.fold.train, task.fold.train[:0], None
     if task.config.patience:
         fit, stop = early_stopping_rows(fit, times.label_end, times.first)
         held = (X[stop], y[stop])
@@ -243,15 +302,34 @@ def _run_task(shared: _Shared, task: _Task) -> bytes:
     report = result.load_report
     if report is not None:
         report = {**report, "checkpoint": str(task.config.pretrained_encoder)}
-    extra = {"load_report": report, "proof": result.proof}
+    extra = {"load_report": report, "proof": result.proof, "schedule": result.schedule}
     buffer = io.BytesIO()
     np.savez(
         buffer,
         rows=task.fold.val,
+        fit=fit,
+        stop=stop,
         proba=result.model.predict_proba(X[task.fold.val]),
         extra=np.frombuffer(json.dumps(extra).encode(), dtype=np.uint8),
     )
     return buffer.getvalue()
+
+
+def _training_of(task: _Task) -> Training:
+    """Read back what a finished task's result says of its training."""
+    with np.load(task.path, allow_pickle=False) as stored:
+        extra = json.loads(bytes(stored["extra"]))
+        rows = {part: np.asarray(stored[part]) for part in ("fit", "stop")}
+    unused = np.setdiff1d(task.fold.train, np.concatenate([rows["fit"], rows["stop"]]))
+    return Training(
+        fold=task.fold.name,
+        seed=task.config.seed,
+        config=task.config.to_dict(),
+        rows={**rows, "purged": unused, "val": task.fold.val},
+        load_report=extra["load_report"],
+        schedule=extra["schedule"],
+        proof=extra["proof"],
+    )
 
 
 @contextmanager
@@ -306,6 +384,7 @@ def _collect(
         prior=prior,
         load_report=extras[0]["load_report"],
         proof=proof if proofs else None,
+        trainings=tuple(_training_of(task) for task in tasks),
     )
 
 

@@ -26,6 +26,7 @@ from moola.models.fit_resume import StateFile, path_of_state
 from moola.models.freeze import FreezeCallback, FreezeSchedule, make_schedule
 from moola.models.pretrained_utils import load_pretrained_strict, lstm_sizes
 from moola.training.forensics import WeightEvolution
+from moola.training.witness import Watched, Witness, refusal_reported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ def finetune(
     gap_windows: int | None = None,
     device: str,
     on_epoch: Callable[[dict[str, Any], int], None] | None = None,
+    witness: Witness | None = None,
     state_path: Path | None = None,
     resume: bool = False,
 ) -> FinetuneResult:
@@ -75,6 +77,9 @@ def finetune(
         ``cpu`` or ``cuda``, resolved.
     on_epoch
         Called with each epoch's history row and the number of epochs, for progress.
+    witness
+        Told schedule, load report and epochs as soon as each is known, also when the training fails
+        or is stopped.
     state_path
         File that holds the training's state after every epoch; it stays when training is done, for
         the caller to remove when the model is safe.
@@ -111,15 +116,19 @@ def finetune(
     model = build_model(config, device)
     schedule = schedule_of(config, model)
     evolution = WeightEvolution(schedule)
-    loader = _LoadEncoder(config)
-    callbacks: list[Callback] = [loader, FreezeCallback(schedule), evolution]
+    witness = witness or Witness()
+    witness.schedule(schedule.to_dict())
+    loader = _LoadEncoder(config, witness)
+    watched = Watched(witness, evolution)
+    callbacks: list[Callback] = [loader, FreezeCallback(schedule), evolution, watched]
     if on_epoch is not None:
         callbacks.append(_OnEpoch(on_epoch))
     state_file = None
     if state_path is not None:
         identity = training_identity(config, X, y, early_stopping, device)
         state_file = StateFile(path=state_path, identity=identity, resume=resume)
-    model.fit(X, y, validation=early_stopping, callbacks=callbacks, state_file=state_file)
+    with watched:
+        model.fit(X, y, validation=early_stopping, callbacks=callbacks, state_file=state_file)
     return FinetuneResult(
         model=model,
         history=model.history_,
@@ -328,21 +337,27 @@ def early_stopping_rows(
 class _LoadEncoder(Callback):
     """Load the pretrained encoder into the freshly built net, before anything else looks at it."""
 
-    def __init__(self, config: FinetuneConfig):
+    def __init__(self, config: FinetuneConfig, witness: Witness):
         self.config = config
+        self.witness = witness
         self.report: dict[str, Any] | None = None
 
     def on_fit_begin(self, state: FitState) -> None:
         """Load strictly; freezing is the schedule's business."""
-        if self.config.pretrained_encoder:
-            self.report = load_pretrained_strict(
+        encoder = self.config.pretrained_encoder
+        if not encoder:
+            return
+        with refusal_reported(encoder):
+            report = load_pretrained_strict(
                 state.net,
-                self.config.pretrained_encoder,
+                encoder,
                 freeze_encoder=self.config.schedule != "none",
                 min_match_ratio=self.config.min_match_ratio,
             )
-            other = (tensor["name"] for tensor in self.report["mismatched"])
-            state.never_frozen = frozenset((*self.report["missing"], *other))
+        self.report = {"loaded": True, **report}
+        self.witness.load(self.report)
+        other = (tensor["name"] for tensor in report["mismatched"])
+        state.never_frozen = frozenset((*report["missing"], *other))
 
 
 class _OnEpoch(Callback):
