@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from serve_kit import CLASSES, NAME, Stand, expected_proba
 
+from moola.config.data import WindowRecipe
+from moola.data.registry import DataRegistry
 from moola.errors import ConfigError, DataError
 from moola.steps.predict import predict
 from moola.steps.window_files import read_windows
@@ -41,6 +43,27 @@ def windows_by_hand(bars: pd.DataFrame, step: int, *, cross_gaps: bool) -> tuple
             ends.append(time[begin + 104])
             windows.append(ohlc[begin : begin + 105])
     return ends, np.array(windows)
+
+
+@pytest.mark.parametrize("crosses", [False, True])
+def test_gaps_are_crossed_as_the_version_s_own_set_says(
+    at_stand: Stand, tmp_path: Path, bars: pd.DataFrame, crosses: bool
+) -> None:
+    (tmp_path / "data" / "bars").mkdir(parents=True)
+    bars.to_parquet(tmp_path / "data" / "bars" / "own.parquet")
+    recipe = WindowRecipe(source="own", horizon_bars=6, step_bars=20, cross_gaps=crosses)
+    DataRegistry(tmp_path / "data").build_set("labeled_windows/v1", recipe)
+    whole, within = (windows_by_hand(bars, 20, cross_gaps=c)[1] for c in (True, False))
+    scored = {
+        "data_root": tmp_path / "data", "output": tmp_path / "out.parquet", "step": 20,
+        "model_uri": f"models:/{NAME}/1", "device": "cpu",
+    }  # fmt: skip
+    done = predict(tmp_path / "data" / "bars" / "own.parquet", **scored)
+    assert done.num_windows == len(whole if crosses else within)
+    assert done.left_out == (0 if crosses else len(whole) - len(within))
+    assert done.why == "as the recipe of labeled_windows/v1 says"
+    asked = predict(tmp_path / "data" / "bars" / "own.parquet", cross_gaps=not crosses, **scored)
+    assert (asked.num_windows, asked.why) == (len(within if crosses else whole), "as asked")
 
 
 @pytest.mark.parametrize("cross_gaps", [False, True])

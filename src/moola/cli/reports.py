@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _POOLED = {"Log-loss": "log_loss", "ROC-AUC": "roc_auc", "Balanced accuracy": "balanced_accuracy"}
 
 
+FEW_WINDOWS = 20  # with fewer no gate can give a verdict
+
+
 def print_pretrain(summary: PretrainSummary) -> None:
     """Print what a pretraining run made."""
     result = summary.result
@@ -115,7 +118,7 @@ def print_finetune(summary: FinetuneSummary) -> None:
                 "Labeled": f"{audit['labeled_version']} ({audit['labeled_sha256'][:12]})",
                 "Split": f"{audit['split']} ({counts['purged']} windows purged)",
                 "Train": f"{counts['train']} windows, augmentation {_augmentation(config)}",
-                "Val": f"{counts['val']} windows",
+                "Val": f"{counts['val']} windows{_few(counts['val'])}",
                 "Test": f"{counts['test']} windows, locked",
                 "Audit": f"{len(audit['checks'])} checks passed",
             },
@@ -132,6 +135,11 @@ def print_finetune(summary: FinetuneSummary) -> None:
             "REGISTERED": {"Version": version, "Seconds": f"{summary.seconds:.1f}"},
         },
     )
+
+
+def _few(num_windows: int) -> str:
+    """Return a warning where figures of so few windows are mostly luck."""
+    return "" if num_windows >= FEW_WINDOWS else ": too few to tell a model from luck"
 
 
 def _augmentation(config: FinetuneConfig) -> str:

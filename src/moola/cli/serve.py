@@ -85,7 +85,12 @@ def predict(
         f"models:/{names.REGISTERED_MODEL}@{names.ALIAS_PRODUCTION}", help="Model URI."
     ),
     step: int = typer.Option(1, help="Bars between the starts of two windows."),
-    cross_gaps: bool = typer.Option(False, help="Windows may span gaps in the time line."),
+    cross_gaps: bool | None = typer.Option(
+        None,
+        "--cross-gaps/--no-cross-gaps",
+        help="Whether windows may span gaps in the time line; default: as the version's set.",
+    ),
+    data_root: str = DataRoot,
     device: str = Device,
     as_json: bool = AsJson,
 ) -> None:
@@ -102,6 +107,7 @@ def predict(
             model_uri=model,
             step=step,
             cross_gaps=cross_gaps,
+            data_root=data_root,
             device=device,
             progress=progress,
         )
@@ -111,6 +117,11 @@ def predict(
     console().print(
         f"{done.num_windows:,} windows scored by {model} (version {done.version}) -> {done.path}"
     )
+    why = f" ({done.why})" if done.why else ""
+    if done.left_out:
+        console().print(f"{done.left_out:,} windows span a gap and were left out{why}")
+    elif done.cross_gaps:
+        console().print(f"windows may span gaps{why}")
 
 
 def drift(

@@ -76,7 +76,12 @@ def read_bars(path: Path) -> Bars:
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
         raise DataError(
-            f"bar file {path} does not exist", remedy=f"Bar sets in {path.parent}: {known}"
+            f"bar file {path} does not exist",
+            limit=f"one of: {known}",
+            remedy=None
+            if known != "none"
+            else "`moola data init` brings those that ship with Moola, `moola data ingest FILE` "
+            "your own",
         ) from None
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(

@@ -115,9 +115,17 @@ class Layout:
             raise DataError(
                 f"set {name} does not exist in {self.data_root}",
                 limit=f"one of: {', '.join(known) or 'none built yet'}",
-                remedy="Make the default sets with `moola data build`",
+                remedy=self._how_to_build(),
             )
         return folder
+
+    def _how_to_build(self) -> str:
+        if any((self.data_root / "bars").glob("*.parquet")):
+            return "Make the default sets with `moola data build`"
+        return (
+            "There are no bars here: `moola data init` brings those that ship with Moola, "
+            "`moola data ingest FILE` your own; then `moola data build`"
+        )
 
     def split_path(self, name: str) -> Path:
         """Return a split's file; raises DataError for a bad or refused name."""

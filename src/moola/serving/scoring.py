@@ -47,6 +47,7 @@ class WindowScorer:
 
     `conformal_threshold` is the least calibrated probability with which a class enters a window's
     set (split conformal prediction, see `moola.evaluation.conformal`); None if none is stored.
+    `labeled` names the set it was trained on.
     """
 
     model: Any
@@ -54,6 +55,7 @@ class WindowScorer:
     class_names: tuple[str, ...]
     version: str
     conformal_threshold: float | None = None
+    labeled: str | None = None
 
     @classmethod
     def load(
@@ -87,6 +89,7 @@ class WindowScorer:
             class_names=stored.class_names,
             version=version or _registered_version(checkpoint),
             conformal_threshold=stored.conformal["threshold"],
+            labeled=stored.config.labeled,
         )
 
     @property

@@ -40,6 +40,7 @@ from moola.steps.started_from import keep_encoder, ready_to_start
 from moola.steps.training_log import FROM_SCRATCH, RunWitness, without_encoder
 from moola.tracking.lineage import git_state, part_input, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
+from moola.training.crossval import class_frequencies
 from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
 from moola.training.finetune import finetune as train_model
 from moola.training.heatmap import evolution_figure
@@ -115,6 +116,9 @@ def finetune(
         served = ", ".join(n for n, e in REGISTRY.items() if e.takes_encoder)
         raise ConfigError(f"model {config.model!r} cannot be registered", limit=f"one of {served}")
     device = resolve_device(config.device)
+    registry = DataRegistry(data_root)
+    registry.folder(config.labeled)  # a name that is not there leaves no run behind
+    registry.load_split(config.split)
     config = ready_to_start(config)
     state_path = resume_path(config, Path(names.RESUME_FOLDER))
     if resume and not find_state(state_path):
@@ -129,7 +133,7 @@ def finetune(
         device=describe_device(device),
     ) as run:
         corpus = _claimed(config)
-        data = DataRegistry(data_root).load_labeled(
+        data = registry.load_labeled(
             config.labeled, config.split, corpus=corpus, on_proof=run.proofs.log
         )
         _log_inputs(run, data)
@@ -161,6 +165,8 @@ def finetune(
         val_input = part_input(data, "val", "validation")
         run.log_metrics(metrics, model_id=model_info.model_id, dataset=val_input)
         run.log_metrics({"training_seconds": seconds, "temperature": calibration.temperature})
+        yardsticks = _yardsticks(data)
+        run.log_metrics(yardsticks)
         version = register(run, config, register_as, model_info.model_id) if register_as else None
         run.set_tags({names.TAG_NOTE: _note(config, data, result, metrics)})
     state_path.unlink(missing_ok=True)
@@ -174,7 +180,7 @@ def finetune(
         audit=data.audit_trail,
         result=result,
         calibration=calibration,
-        metrics=metrics,
+        metrics={**metrics, **yardsticks},
         registered_as=register_as,
         version=version,
         seconds=seconds,
@@ -187,6 +193,14 @@ def _claimed(config: FinetuneConfig) -> CorpusClaim | None:
         return None
     with refusal_reported(config.pretrained_encoder):
         return encoder_claim(config.pretrained_encoder)
+
+
+def _yardsticks(data: DataContainer) -> dict[str, float | None]:
+    """Return what answers on val without any model are worth: the class prior, and one class."""
+    num_classes = data.labeled.num_classes
+    prior = np.tile(class_frequencies(data.y_train, num_classes), (len(data.y_val), 1))
+    worth = compute_metrics(data.y_val, prior)
+    return {"log_loss_prior": worth["log_loss"], "accuracy_constant": worth["accuracy"]}
 
 
 def _started_from(run: TrackedRun, config: FinetuneConfig) -> dict[str, str]:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from moola.config.base import check_count
 from moola.config.promotion import TRUSTED_FOLDER
+from moola.data.registry import DataRegistry
 from moola.data.windows import check_windows
-from moola.errors import BadInput, DataError, PromotionRefused, one_line
+from moola.errors import BadInput, DataError, MoolaError, PromotionRefused, one_line
 from moola.hashing import atomic_file
 from moola.models.device import resolve_device
 from moola.promotion.classes import require_judged_classes
@@ -27,17 +28,24 @@ from moola.promotion.keys import load_trusted_keys
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import UNREGISTERED, WindowScorer
 from moola.steps.progress import Progress, silent
-from moola.steps.window_files import Chunk, read_windows
+from moola.steps.window_files import Chunk, holds_bars, read_windows
 from moola.tracking.store import connect
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """What was written: number of windows, version and file."""
+    """What was written: number of windows, version and file, and what was left out.
+
+    `left_out` counts windows that span a gap; `cross_gaps` is what was done about these, and `why`
+    says who decided it.
+    """
 
     num_windows: int
     version: str
     path: Path
+    left_out: int = 0
+    cross_gaps: bool = False
+    why: str = ""
 
 
 def predict(
@@ -46,7 +54,8 @@ def predict(
     output: Path,
     model_uri: str,
     step: int = 1,
-    cross_gaps: bool = False,
+    cross_gaps: bool | None = None,
+    data_root: Path | str = "data",
     device: str = "auto",
     progress: Progress = silent,
 ) -> Predicted:
@@ -63,7 +72,10 @@ def predict(
     step
         Bars between the starts of two windows; bars only.
     cross_gaps
-        Whether a window may span a gap in the time line; bars only.
+        Whether a window may span a gap in the time line; bars only. None: as the recipe of the set
+        says that the version was trained on, where that is in the registry, else not.
+    data_root
+        Root of the data registry.
     device
         ``auto``, ``cpu`` or ``cuda``.
     progress
@@ -72,7 +84,7 @@ def predict(
     Returns
     -------
     Predicted
-        How many windows were scored, by which version, and where they stand.
+        How many windows were scored, by which version, how many were left out, and the file.
 
     Raises
     ------
@@ -81,13 +93,17 @@ def predict(
     """
     check_count("step", step)
     scorer = load_scorer(model_uri, device=resolve_device(device))
-    num_windows = 0
+    crosses, why = _crosses_gaps(file, cross_gaps, scorer, data_root)
+    num_windows = left_out = 0
     writer: pq.ParquetWriter | None = None
     with atomic_file(output) as temporary:
         try:
             for chunk in read_windows(
-                file, window_bars=scorer.window_bars, step=step, cross_gaps=cross_gaps
+                file, window_bars=scorer.window_bars, step=step, cross_gaps=crosses
             ):
+                left_out += chunk.left_out
+                if len(chunk.X) == 0:
+                    continue
                 logits = scorer.logits(_checked(file, chunk, scorer.window_bars))
                 table = pa.table({**chunk.where, **scorer.columns(scorer.scores(logits))})
                 writer = writer or pq.ParquetWriter(temporary, table.schema, compression="zstd")
@@ -102,7 +118,25 @@ def predict(
                 f"{file} holds no window of {scorer.window_bars} bars",
                 remedy="Give more bars, or allow windows across gaps with --cross-gaps",
             )
-    return Predicted(num_windows=num_windows, version=scorer.version, path=output)
+    return Predicted(
+        num_windows=num_windows, version=scorer.version, path=output,
+        left_out=left_out, cross_gaps=crosses, why=why,
+    )  # fmt: skip
+
+
+def _crosses_gaps(
+    file: Path, asked: bool | None, scorer: WindowScorer, data_root: Path | str
+) -> tuple[bool, str]:
+    """Return whether windows of bars may span gaps, and who says so."""
+    if asked is not None:
+        return asked, "as asked"
+    if scorer.labeled is None or not holds_bars(file):
+        return False, ""
+    try:
+        recipe = DataRegistry(data_root).load_set(scorer.labeled).recipe
+    except MoolaError:
+        return False, f"{scorer.labeled} is not in {data_root}, so its recipe is not known"
+    return recipe.cross_gaps, f"as the recipe of {scorer.labeled} says"
 
 
 def _checked(file: Path, chunk: Chunk, window_bars: int) -> NDArray[np.float32]:

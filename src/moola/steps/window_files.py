@@ -44,6 +44,7 @@ class Chunk:
     where: dict[str, Any]
     done: int
     total: int
+    left_out: int = 0
 
 
 def read_windows(
@@ -78,7 +79,7 @@ def read_windows(
     if not path.is_file():
         raise DataError(f"file {path} does not exist")
     is_array = path.suffix == ".npy"
-    if not (is_array or _holds_windows(path)):
+    if holds_bars(path):
         yield from _bar_windows(path, window_bars, step, cross_gaps)
         return
     if step != 1 or cross_gaps:
@@ -88,6 +89,11 @@ def read_windows(
             remedy="Leave out --step and --cross-gaps, or give the bars",
         )
     yield from _array_windows(path) if is_array else _table_windows(path)
+
+
+def holds_bars(path: Path) -> bool:
+    """Return whether a file is of bars, and not of windows."""
+    return path.suffix != ".npy" and not _holds_windows(path)
 
 
 def _array_windows(path: Path) -> Iterator[Chunk]:
@@ -169,9 +175,18 @@ def _bar_windows(path: Path, window_bars: int, step: int, cross_gaps: bool) -> I
             usual = usual_step(distance)
             longest = gap_limit(usual, int(is_step(distance, usual).sum()), len(distance))
         starts = np.arange(-first_row % step, len(time) - window_bars + 1, step)
+        possible = len(starts)
         if not cross_gaps and len(starts):
             gaps = np.r_[0, 0, np.cumsum(distance > longest)]  # gaps before each bar
             starts = starts[gaps[starts + window_bars] == gaps[starts + 1]]
+        if possible > len(starts):
+            yield Chunk(
+                X=np.empty((0, window_bars, len(PRICE_COLUMNS)), dtype=np.float32),
+                where={},
+                done=tally.rows,
+                total=_total_rows(path, tally.rows),
+                left_out=possible - len(starts),
+            )
         every = view_windows(ohlc, window_bars) if len(starts) else ohlc
         for begin in range(0, len(starts), CHUNK_WINDOWS):
             rows = starts[begin : begin + CHUNK_WINDOWS]
