@@ -165,7 +165,7 @@ def test_what_was_judged_is_told_though_a_later_version_cannot_be(
         return evaluate(**{**options, "peers": ()})
 
     monkeypatch.setattr("moola.steps.evaluate.evaluate", until_a_set_is_gone)
-    monkeypatch.setattr("moola.steps.evaluate.resolve_versions", lambda *_: (version, "2"))
+    monkeypatch.setattr("moola.steps.evaluate.resolve_versions", lambda *_, **__: (version, "2"))
     assert _run(["evaluate", "--gate", "0", "--device", "cpu", "--json"]) == 2
     told = capsys.readouterr()
     assert [found["version"] for found in json.loads(told.out)] == [version]

@@ -92,7 +92,8 @@ class World:
             **data,
         }
         document = {"data": stated, "thresholds_sha256": Thresholds.load().digest()}
-        signed = evaluate(self.client, self.key, version, document=document)
+        judged = "enhanced_simple_lstm"  # a model of Moola's: its files are read again
+        signed = evaluate(self.client, self.key, version, document=document, model=judged)
         return verify(signed, trusting(self.key))
 
     def public_words(self, version: str) -> str:

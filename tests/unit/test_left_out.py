@@ -148,7 +148,7 @@ def test_only_what_nothing_needs_is_removed(tmp_path):
 
 @pytest.mark.medium
 def test_what_a_run_was_given_is_not_removed(tmp_path, monkeypatch):
-    import mlflow
+    from mlflow import MlflowClient
 
     from moola.errors import Refused
     from moola.steps.data import remove
@@ -160,14 +160,15 @@ def test_what_a_run_was_given_is_not_removed(tmp_path, monkeypatch):
     registry = DataRegistry(root)
     registry.build_set(SET, RECIPE)
     registry.build_split("s", SPLIT)
-    mlflow.set_tracking_uri(uri)
-    with mlflow.start_run() as run:
-        mlflow.log_params({"labeled": SET, "split": "splits/s.json"})
+    client = MlflowClient(uri)
+    run = client.create_run("0")
+    for key, value in {"labeled": SET, "split": "splits/s.json"}.items():
+        client.log_param(run.info.run_id, key, value)
     for name in ("splits/s", SET):
         with pytest.raises(Refused, match=f"{name} is referred to by run {run.info.run_id}"):
             remove(name, data_root=str(root), tracking_uri=uri)
     assert registry.names() == [SET, "splits/s"]
-    mlflow.delete_run(run.info.run_id)  # it can be brought back: still a reference
+    client.delete_run(run.info.run_id)  # it can be brought back: still a reference
     with pytest.raises(Refused, match="referred to by run"):
         remove("splits/s", data_root=str(root), tracking_uri=uri)
     registry.build_split("other", split_recipe(embargo_bars=2))

@@ -89,6 +89,7 @@ def finetune_facts(summary: FinetuneSummary) -> dict[str, Any]:
         "freeze_proof": summary.result.proof,
         "temperature": summary.calibration.temperature,
         "metrics": summary.metrics,
+        "yardsticks": summary.yardsticks,
         "seconds": summary.seconds,
     }
 
@@ -99,7 +100,8 @@ def print_finetune(summary: FinetuneSummary) -> None:
     counts = audit["counts"]
     proof = summary.result.proof or {}
     version = f"{summary.registered_as} version {summary.version}" if summary.version else "no"
-    metrics = {k: figure(v) for k, v in summary.metrics.items() if not k.startswith("f1_class")}
+    figures = {**summary.metrics, **summary.yardsticks}
+    metrics = {k: figure(v) for k, v in figures.items() if not k.startswith("f1_class")}
     print_report(
         "MOOLA TRAINING RUN",
         {

@@ -97,6 +97,9 @@ IMAGE_ABLATION = "ablation"
 IMAGE_WEIGHTS = "weight_evolution"
 MODEL_NAME = "model"
 
+# What answering val without a model is worth: the class prior, and one class for all.
+YARDSTICKS = ("log_loss_prior", "accuracy_constant")
+
 DEFAULT_ENCODER = "artifacts/pretrained/bilstm_encoder"
 DEFAULT_TS2VEC = "artifacts/ts2vec/encoder_v1"
 DEFAULT_MULTITASK = "artifacts/pretrained/multitask_encoder"

@@ -67,6 +67,7 @@ class FinetuneSummary:
     result: FinetuneResult
     calibration: Calibration
     metrics: Mapping[str, float | None]
+    yardsticks: Mapping[str, float | None]
     registered_as: str | None
     version: str | None
     seconds: float
@@ -180,7 +181,8 @@ def finetune(
         audit=data.audit_trail,
         result=result,
         calibration=calibration,
-        metrics={**metrics, **yardsticks},
+        metrics=metrics,
+        yardsticks=yardsticks,
         registered_as=register_as,
         version=version,
         seconds=seconds,
@@ -200,7 +202,7 @@ def _yardsticks(data: DataContainer) -> dict[str, float | None]:
     num_classes = data.labeled.num_classes
     prior = np.tile(class_frequencies(data.y_train, num_classes), (len(data.y_val), 1))
     worth = compute_metrics(data.y_val, prior)
-    return {"log_loss_prior": worth["log_loss"], "accuracy_constant": worth["accuracy"]}
+    return dict(zip(names.YARDSTICKS, (worth["log_loss"], worth["accuracy"]), strict=True))
 
 
 def _started_from(run: TrackedRun, config: FinetuneConfig) -> dict[str, str]:

@@ -201,6 +201,7 @@ def finetune_view(run: StoredRun) -> Any | None:
         ),
         calibration=SimpleNamespace(**manifest["calibration"]),
         metrics=calibrated,
+        yardsticks={k: run.metrics[k] for k in names.YARDSTICKS if k in run.metrics},
         registered_as=model or None,
         version=version or None,
         seconds=run.metrics.get("training_seconds", run.seconds or 0.0),

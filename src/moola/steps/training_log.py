@@ -116,7 +116,7 @@ class TrainingsLog:
         """Write the table, and what the trainings so far prove together."""
         if not self._rows:
             return
-        self._run.log_table(names.ARTIFACT_TRAININGS_TABLE, list(self._rows.values()))
+        self._run.log_table(names.ARTIFACT_TRAININGS_TABLE, list(self._rows.values()), listed=False)
         if self._reports:
             loaded = all(report["loaded"] for report in self._reports.values())
             self._run.proofs.log("load_report", {"loaded": loaded, "trainings": self._reports})

@@ -126,10 +126,16 @@ class TrackedRun:
         self.log_bytes(path, png(pixels))
         self.log_image(key, pixels)
 
-    def log_table(self, path: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Log a table that the web page's table view groups and compares."""
+    def log_table(
+        self, path: str, rows: Sequence[Mapping[str, Any]], *, listed: bool = True
+    ) -> None:
+        """Log a table that the web page's table view groups and compares.
+
+        The view opens with a table only if the run lists one; of two it shows neither until
+        somebody chooses, so a run lists its chief table and leaves others unlisted.
+        """
         self.log_bytes(path, table_file(rows))
-        if path not in self._tables:
+        if listed and path not in self._tables:
             self._tables.append(path)
         self.set_tags(table_tags(self._tables))
 
