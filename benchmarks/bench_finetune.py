@@ -29,8 +29,8 @@ from torch import nn
 
 from moola.models.callbacks import Callback, FitState
 from moola.models.enhanced_simple_lstm import PRESETS, EnhancedSimpleLSTMModel
-from moola.training.forensics import WeightEvolution
 from moola.models.freeze import FreezeCallback, make_schedule
+from moola.training.forensics import WeightEvolution
 
 BARS = Path(__file__).resolve().parents[1] / "data" / "bars" / "btcusd_1h.parquet"
 MAX_FROZEN_SHARE, MAX_RECIPE_SECONDS = 0.10, 1.3

@@ -36,11 +36,11 @@ import torch
 from moola.config.pretraining import PretrainConfig
 from moola.data.windows import normalise
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
+from moola.models.device import keep_freed_memory, use_bf16
 from moola.pretraining import masked_lstm_pretrain as masked
 from moola.pretraining.corpus import Corpus
 from moola.pretraining.distributed import ALONE
 from moola.pretraining.masking import draw_mask
-from moola.models.device import keep_freed_memory, use_bf16
 
 BARS = Path(__file__).resolve().parents[1] / "data" / "bars" / "btcusd_1h.parquet"
 WINDOW_BARS, NUM_WINDOWS = 105, 4096

@@ -34,13 +34,13 @@ from moola.config.pretraining import PretrainConfig
 from moola.data.registry import DataRegistry
 from moola.data.windows import normalise
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
+from moola.models.device import keep_freed_memory, use_bf16
 from moola.pretraining import masked_lstm_pretrain as masked
 from moola.pretraining.corpus import Corpus, split_by_time
 from moola.pretraining.distributed import ALONE
 from moola.pretraining.loop import rate_at
 from moola.pretraining.masking import draw_mask
 from moola.pretraining.quality import error_table, reconstruct
-from moola.models.device import keep_freed_memory, use_bf16
 
 MIN_GAIN = 5.0
 RECIPE, SAME, BRIDGE = "usual recipe", "Moola, same decoder", "Moola, decoder over the bridge"

@@ -31,9 +31,9 @@ from sklearn.svm import SVC
 from sktime.datasets import load_arrow_head, load_gunpoint, load_italy_power_demand
 from torch.optim.swa_utils import AveragedModel
 
+from moola.models.device import keep_freed_memory
 from moola.models.ts2vec import TS2VecEncoder
 from moola.pretraining.contrast import hierarchical_loss, two_views
-from moola.models.device import keep_freed_memory
 
 SETS = {
     "ArrowHead": (load_arrow_head, (0.79, 0.86)),
