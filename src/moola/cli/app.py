@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -31,6 +33,10 @@ from moola.interrupt import Terminated, sigterm_raises
 
 _BUG = 70  # EX_SOFTWARE of sysexits.h
 _CTRL_C = 130  # 128 + SIGINT, as shells have it
+_FULL_DISK = re.compile(  # Rust, SQLite, torch's C++ streams, numpy: none of them keeps the errno
+    r"no space left on device|disk quota exceeded|database or disk is full|iostream error"
+    r"|\d+ requested and \d+ written"
+)
 _EXTRA_OF = {
     "boto3": "s3",
     "fastapi": "serve",
@@ -185,6 +191,12 @@ def _flags_of(arguments: list[str]) -> dict[str, tuple[str, str]]:
 
 def _told(error: Exception, arguments: list[str]) -> tuple[str, int]:
     """Return the line and the exit code that an error turns into."""
+    if _is_of_full_disk(error):
+        return (
+            f"the disk is full: {one_line(error)}. What was stored before is whole; free some "
+            "space, then run the command again.",
+            2,
+        )
     if isinstance(error, MoolaError):
         return str(error), error.exit_code
     if hasattr(error, "format_message"):  # a usage error of the parser
@@ -204,6 +216,17 @@ def _told(error: Exception, arguments: list[str]) -> tuple[str, int]:
         what = f"{error.filename} cannot be used: {error.strerror}"
         return f"{what}. Give a path that can be read or written.", 2
     return f"a bug of Moola's own: {type(error).__name__}: {one_line(error)}", _BUG
+
+
+def _is_of_full_disk(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error; libraries hide the errno in words of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if _FULL_DISK.search(str(error).lower()):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _tell_script(error: Exception, line: str, code: int) -> None:
