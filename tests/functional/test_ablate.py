@@ -25,7 +25,7 @@ from moola.steps.ablate import AblationSummary, ablate, spread
 from moola.steps.finetune import finetune
 from moola.steps.forensics import compare_answers, forensics
 from moola.steps.pretrain import pretrain
-from moola.training.ablation import experiments, judge_ablation
+from moola.training.ablation import experiments, judge_ablation, same_schedules
 from moola.training.crossval import WalkForwardPredictions
 
 TRAIN = {"batch_size": 64, "epochs": 3, "unfreeze_after": 2, "patience": 0, "learning_rate": 3e-3}
@@ -155,6 +155,23 @@ def test_identical_predictions_are_a_red_flag() -> None:
     assert found.flags()[0] == "A and B give identical predictions: no effect"
     assert found.conclusion("B").startswith("no effect: predictions identical")
     assert "log-loss" in found.conclusion("D")
+
+
+def test_arms_of_one_schedule_are_no_red_flag(encoder: Path) -> None:
+    """An encoder of one layer, thawed layer by layer, is thawed at once."""
+    arms = experiments(base(encoder), gradual_after=base(encoder).unfreeze_after)
+    alike = same_schedules(arms)
+    assert alike == (("D", "E"),)
+    assert same_schedules(arms[:4]) == ()
+    p = np.random.default_rng(0).uniform(0.2, 0.8, 60)
+    proba, other = np.column_stack([p, 1 - p]), np.column_stack([1 - p, p])
+    of = {k: predictions(proba if k in "DE" else other) for k in "ADE"}
+    assert judge_ablation(of, block_length=2).identical == (("D", "E"),)
+    found = judge_ablation(of, block_length=2, same_schedule=alike)
+    assert (found.identical, found.flags()) == ((), [])
+    assert found.notes() == [
+        "D and E freeze the same tensors at the same epochs: one arm under two names"
+    ]
 
 
 def test_what_cannot_be_ablated_is_refused(place: Path, encoder: Path) -> None:

@@ -95,6 +95,7 @@ def ablate(
                 "seeds": summary.seeds,
                 "experiments": summary.rows,
                 "flags": summary.finding.flags(),
+                "notes": summary.finding.notes(),
             }
         )
         return
@@ -142,6 +143,8 @@ def print_ablation(summary: AblationSummary) -> None:
     out.print(rows)
     for flag in summary.finding.flags():
         out.print(f"RED FLAG: {flag}", style="red")
+    for note in summary.finding.notes():
+        out.print(f"Note: {note}")
 
 
 def print_forensics(summary: ForensicsSummary, *, tensors: bool) -> None:

@@ -34,6 +34,7 @@ from moola.training.ablation import (
     Experiment,
     experiments,
     judge_ablation,
+    same_schedules,
     table_row,
 )
 from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
@@ -140,7 +141,7 @@ def ablate(
         bins = {k: calibration_bins(p.y, p.proba).to_dict() for k, p in predictions.items()}
         run.proofs.log("calibration", {"arms": bins})
         judged = overlap_of(labeled.times, predictions[BASELINE].rows)
-        finding = judge_ablation(predictions, **judged)
+        finding = judge_ablation(predictions, **judged, same_schedule=same_schedules(arms))
         rows = _rows(arms, predictions, finding)
         _log(run, rows, finding, seeds)
         for arm, row in zip(arms, rows, strict=True):
@@ -182,6 +183,7 @@ def _log(
         {
             "rows": [dict(row) for row in rows],
             "flags": finding.flags(),
+            "notes": finding.notes(),
             "comparisons": {k: c.to_dict() for k, c in finding.comparisons.items()},
             "seeds": list(seeds),
         },
@@ -209,7 +211,7 @@ def spread(predictions: WalkForwardPredictions) -> dict[str, float | None]:
 def note(rows: tuple[Mapping[str, Any], ...], finding: AblationFinding) -> str:
     """Return the finding as Markdown."""
     lines = [f"- **{row['experiment']}**: {row['against_a']}" for row in rows]
-    flags = [f"- 🔴 {flag}" for flag in finding.flags()]
+    flags = [f"- 🔴 {flag}" for flag in finding.flags()] + [f"- {n}" for n in finding.notes()]
     return "\n".join(["Each arm less A; negative log-loss is better.", "", *flags, *lines])
 
 

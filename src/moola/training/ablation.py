@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,16 @@ class AblationFinding:
         Pairs of letters whose probabilities do not differ by more than 1e-6 anywhere.
     same_answers
         Pairs whose most probable classes are the same in every window, less the identical ones.
+    same_schedule
+        Pairs of arms whose schedules freeze the same tensors at the same epochs, so that the same
+        answers are what they should give: no red flag.
     """
 
     comparisons: Mapping[str, PairedComparison]
     p_adjusted: Mapping[str, float | None]
     identical: tuple[tuple[str, str], ...]
     same_answers: tuple[tuple[str, str], ...]
+    same_schedule: tuple[tuple[str, str], ...] = ()
 
     def flags(self) -> list[str]:
         """Return the red flags in words."""
@@ -55,6 +60,13 @@ class AblationFinding:
         return found + [
             f"{a} and {b} answer every window alike, though with other probabilities"
             for a, b in self.same_answers
+        ]
+
+    def notes(self) -> list[str]:
+        """Return in words which arms could not differ."""
+        return [
+            f"{a} and {b} freeze the same tensors at the same epochs: one arm under two names"
+            for a, b in self.same_schedule
         ]
 
     def conclusion(self, letter: str) -> str:
@@ -138,6 +150,19 @@ def experiments(
     return found
 
 
+def same_schedules(arms: Sequence[Experiment]) -> tuple[tuple[str, str], ...]:
+    """Return pairs of letters of arms with an encoder whose freeze schedules do the same.
+
+    A gradual schedule over an encoder of one layer is the two-phase one, for instance.
+    """
+    phases = {
+        arm.letter: schedule_of(arm.config, build_model(arm.config, "cpu")).phases
+        for arm in arms
+        if arm.letter != BASELINE
+    }
+    return tuple(pair for pair in combinations(phases, 2) if phases[pair[0]] == phases[pair[1]])
+
+
 def _check_reached(experiment: Experiment) -> None:
     config = experiment.config
     last = schedule_of(config, build_model(config, "cpu")).phases[-1].first_epoch
@@ -156,6 +181,7 @@ def judge_ablation(
     *,
     block_length: int,
     horizons_apart: bool = False,
+    same_schedule: Sequence[tuple[str, str]] = (),
 ) -> AblationFinding:
     """Compare every arm with the baseline on the same windows, seeds averaged.
 
@@ -165,6 +191,8 @@ def judge_ablation(
         By letter; the baseline's under ``A``. All on the same folds and seeds.
     block_length, horizons_apart
         As `moola.evaluation.compare.paired_comparison`.
+    same_schedule
+        Pairs of arms, as `same_schedules` finds them, that could not differ.
 
     Returns
     -------
@@ -186,19 +214,20 @@ def judge_ablation(
     p_values = {k: c.deltas["log_loss"].p_value for k, c in comparisons.items()}
     known = holm({k: p for k, p in p_values.items() if p is not None})
     identical, same = [], []
-    letters = sorted(predictions)
-    for i, first in enumerate(letters):
-        for second in letters[i + 1 :]:
-            a, b = predictions[first].proba, predictions[second].proba
-            if float(np.abs(a - b).max()) <= 1e-6:
-                identical.append((first, second))
-            elif bool((a.argmax(axis=1) == b.argmax(axis=1)).all()):
-                same.append((first, second))
+    for pair in combinations(sorted(predictions), 2):
+        a, b = (predictions[letter].proba for letter in pair)
+        if pair in same_schedule:
+            continue
+        if float(np.abs(a - b).max()) <= 1e-6:
+            identical.append(pair)
+        elif bool((a.argmax(axis=1) == b.argmax(axis=1)).all()):
+            same.append(pair)
     return AblationFinding(
         comparisons=comparisons,
         p_adjusted={k: known.get(k) for k in p_values},
         identical=tuple(identical),
         same_answers=tuple(same),
+        same_schedule=tuple(same_schedule),
     )
 
 
