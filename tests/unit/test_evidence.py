@@ -112,6 +112,22 @@ def test_a_figure_that_is_not_finite_is_never_signed(figure: float) -> None:
         sign(dataclasses.replace(evidence(), promotion_figures={"x": figure}), KEY)
 
 
+@pytest.mark.parametrize("field", ["candidate", "data", "gates", "thresholds_sha256"])
+def test_a_report_that_lacks_a_field_is_never_signed(field: str) -> None:
+    source = report()
+    del source[field]
+    with pytest.raises(PromotionRefused, match=f"KeyError: '{field}'"):
+        evidence(source)
+
+
+@pytest.mark.parametrize("number", [None, "many"])
+def test_a_report_that_states_no_number_of_windows_is_never_signed(number: str | None) -> None:
+    source = report()
+    source["data"] = {"num_windows": number} if number else {"split": "s"}
+    with pytest.raises(PromotionRefused, match="cannot be signed"):
+        evidence(source)
+
+
 def check(item: Evidence, *, policy: PromotionPolicy | None = None, **changes) -> list[str]:
     subject = {"name": "M", "version": "3", "run_id": "r" * 32, "model_sha256": "d" * 64}
     now = changes.pop("now", NOW)

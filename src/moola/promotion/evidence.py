@@ -192,7 +192,7 @@ def evidence_from_report(
             model=str(candidate["model"]),
             uses_encoder=candidate["uses_encoder"] is not False,
             uses_synthetic=candidate["uses_synthetic"] is not False,
-            data=dict(report["data"]),
+            data={**report["data"], "num_windows": int(report["data"]["num_windows"])},
             thresholds_sha256=str(report["thresholds_sha256"]),
             verdicts={str(gate["gate"]): str(gate["verdict"]) for gate in report["gates"]},
             figures={str(gate["gate"]): dict(gate["figures"]) for gate in report["gates"]},

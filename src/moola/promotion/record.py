@@ -133,7 +133,7 @@ def _rationale(decision: Decision, report: Mapping[str, Any]) -> str:
 
 
 def _risks(decision: Decision, report: Mapping[str, Any]) -> list[str]:
-    num_windows = report["data"]["num_windows"]
+    num_windows = report["data"].get("num_windows", "an unstated number of")
     risks = [f"The figures rest on {num_windows} labelled windows of one market and period."]
     for gate in report["gates"]:
         if gate["verdict"] != "passed":
