@@ -28,7 +28,7 @@ _SHOWN_CHARACTERS = 80
 
 
 def printable(text: str) -> str:
-    """Return a text in which every character that does not print stands as its escape.
+    """Return a text in which every character that does not print is escaped.
 
     Control characters, terminal escapes, line ends, characters that turn the direction of writing
     and lone surrogates would let foreign words change what a reader sees.
@@ -45,9 +45,9 @@ def printable_lines(text: str) -> str:
 
 
 def shown(value: object, *, limit: int = _SHOWN_CHARACTERS) -> str:
-    """Return a stranger's value as it may stand in a message: escaped, cut at `limit`.
+    """Return a stranger's value as a message may show it: escaped, cut at `limit`.
 
-    A text stands in quotes; a list or an object stands as its type, because it may be of any size.
+    A text is quoted; a list or an object is shown as its type, because it may be of any size.
     """
     if isinstance(value, str):
         cut = value[:limit]

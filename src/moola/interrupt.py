@@ -16,7 +16,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Raise `Terminated` where the process stands when SIGTERM arrives inside the block.
+    """Raise `Terminated` where the process is when SIGTERM arrives inside the block.
 
     Only a main thread can set a handler; in any other thread this changes nothing.
     """

@@ -30,7 +30,7 @@ SAYS = {
     "other files": "files were changed after the evaluation",
     "files changed after signing": "files were changed after the evaluation",
     "a file added after signing": "files were changed after the evaluation",
-    "look not in the ledger": "no look at the test set stands in this server's ledger",
+    "look not in the ledger": "this server's ledger holds no look at the test set",
     "rollback to what never held Production": "only to a version that held Production",
     "evidence of the champion replayed on another version": "the evidence is about version 1",
     "evaluation evidence in the place of promotion evidence": "windows is absent",

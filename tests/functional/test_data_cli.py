@@ -155,7 +155,7 @@ def test_own_indices_are_taken_if_they_run_forward(moola, work):
         (["show", "labeled_windows/v9"], 2, "does not exist in data"),
         (["show", "labeled_windows/v1", "--picture", "x.png"], 2, "expected a split"),
         (["verify", "labeled_windows/v9"], 1, "1 of 1 must not be believed"),
-        (["verify", "--data-root", "empty"], 2, "nothing stands in empty"),
+        (["verify", "--data-root", "empty"], 2, "empty holds no set"),
         (["verify", "--data-root", "gopher://x"], 2, "cannot be opened"),
         ([*SYNTH, "my_augmenters:Wider"], 1, "smallest Holm"),
         ([*SYNTH, "no_such:x"], 2, "No module named"),

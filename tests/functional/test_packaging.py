@@ -84,7 +84,7 @@ def test_wheel_brings_its_bars_and_works_in_an_empty_folder(
         ).stdout
 
     assert moola("data", "init").count("copied") == 2
-    assert moola("data", "init").count("stands already") == 2
+    assert moola("data", "init").count("exists already") == 2
     facts = json.loads(moola("data", "show", "bars/btcusd_1h", "--json"))
     assert facts["bars"] == 20_111, facts
     where = subprocess.run(

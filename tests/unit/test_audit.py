@@ -119,11 +119,11 @@ def test_copies_are_found_exact_rescaled_and_shifted():
     exact = X.copy()
     exact[25] = X[3]
     assert failed(X_NTC=exact) == {
-        "no window stands in two parts under two ids": "windows 3 (train) = 25 (test)"
+        "no window is in two parts under two ids": "windows 3 (train) = 25 (test)"
     }
     scaled = X.copy()
     scaled[25] = X[3] * np.float32(1.7)
-    assert failed(X_NTC=scaled)["no window stands in two parts at another price level"] == (
+    assert failed(X_NTC=scaled)["no window is in two parts at another price level"] == (
         "windows 3 (train) = 25 (test)"
     )
     shifted = X.copy()

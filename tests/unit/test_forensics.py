@@ -147,7 +147,7 @@ class RateZero(FreezeCallback):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (StepsFrozen, r"frozen tensor stands in the optimiser: encoder\.weight_ih_l0 in epoch 1"),
+        (StepsFrozen, r"the optimiser holds a frozen tensor: encoder\.weight_ih_l0 in epoch 1"),
         (NeverUnfreezes, r"tensor stayed frozen: encoder\.weight_ih_l0 in epoch 3"),
         (ForgetsOptimiser, r"unfrozen tensor is not in the optimiser: encoder\.\S+ in epoch 3"),
         (ZeroGradient, r"no gradient in a whole epoch: encoder\.weight_ih_l0 in epoch 3"),

@@ -136,7 +136,7 @@ def test_a_shifted_close_needs_a_word_and_is_held_and_named(tmp_path):
     assert set(report.figures["leaks"]["suspicions"]) >= {"repairs"}
     named, found = leaks(*world)
     assert {"repairs", "continuity"} <= named
-    assert "the closes stand 1 bars early beside the opens" in found["continuity"].detail
+    assert "beside the opens the closes come 1 bars early" in found["continuity"].detail
 
 
 @pytest.mark.medium

@@ -34,7 +34,7 @@ TAMPERED = {
     "swapped index": (edit_split(swap_at_border), "random or stratified indices: window"),
     "shuffled train": (
         edit_split(lambda v: v["train_indices"].reverse()),
-        "train is shuffled, window 71 stands after window 72",
+        "train is shuffled, window 71 comes after window 72",
     ),
     "index of no window": (
         edit_split(lambda v: v["test_indices"].append(129)),
@@ -139,7 +139,7 @@ TAMPERED = {
     "truncated times": (truncate("times.parquet", 300), "times.parquet cannot be read"),
     "duplicate under another id": (
         edit_array("X_ohlc.npy", duplicate),
-        r"stands in two parts under two ids: windows 5 \(train\) = 120 \(test\)",
+        r"is in two parts under two ids: windows 5 \(train\) = 120 \(test\)",
     ),
     "duplicate at another price": (
         edit_array("X_ohlc.npy", rescaled),

@@ -152,7 +152,7 @@ def make(gate, verdict, reason):
 @pytest.mark.parametrize(
     ("reports", "start"),
     [
-        ([make(1, "passed", "a")], "No gate stands in the way (gates run: 1)."),
+        ([make(1, "passed", "a")], "No gate forbids promotion (gates run: 1)."),
         (
             [make(0, "passed", "a"), make(1, "failed", "collapsed: always answers class 0")],
             "Gate 1 n: failed. Collapsed: always answers class 0.",
@@ -166,7 +166,7 @@ def make(gate, verdict, reason):
             [make(1, "failed", "a"), make("promotion", "blocked", "gate 1 must have passed")],
             "Production stays: promotion blocked. Gate 1 must have passed.",
         ),
-        ([make(6, "failed", "warning")], "No gate stands in the way"),
+        ([make(6, "failed", "warning")], "No gate forbids promotion"),
     ],
 )
 def test_markdown_leads_with_the_verdict(reports, start):

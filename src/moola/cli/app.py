@@ -117,7 +117,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _options(
     show_traceback: bool = typer.Option(
-        False, "--traceback", help="Show the traceback of an error; may stand anywhere."
+        False, "--traceback", help="Show the traceback of an error; accepted anywhere."
     ),
     version: bool = typer.Option(
         False, "--version", is_eager=True, callback=_print_version, help="Print the version."
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    show = "--traceback" in arguments  # wherever it stands
+    show = "--traceback" in arguments  # wherever it is
     arguments = _with_plain_flags([word for word in arguments if word != "--traceback"])
     try:
         with sigterm_raises():

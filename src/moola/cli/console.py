@@ -145,7 +145,7 @@ def print_gates(reports: Sequence[Any]) -> None:
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows of the same keys as a table."""
-    names = list(rows[0]) if rows else ["nothing stands here yet"]
+    names = list(rows[0]) if rows else ["nothing is here yet"]
     made = table(*(str(name).replace("_", " ") for name in names))
     for row in rows:
         made.add_row(*(words(v) for v in row.values()))

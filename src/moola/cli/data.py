@@ -46,7 +46,7 @@ def init(data_root: str = DataRoot, as_json: bool = AsJson) -> None:
 
     copied = copy_shipped_bars(data_root)
     states = {
-        path.name: "copied" if path.name in copied else "stands already" for path in shipped_bars()
+        path.name: "copied" if path.name in copied else "exists already" for path in shipped_bars()
     }
     if as_json:
         print_json(states)
@@ -61,7 +61,7 @@ def build(
     data_root: str = DataRoot,
     as_json: bool = AsJson,
 ) -> None:
-    """Build every set and split that does not stand yet.
+    """Build every set and split that does not exist yet.
 
     Example: `moola data build`
     """
@@ -232,7 +232,7 @@ def verify(
     registry = _registry(data_root)
     wanted = list(names or registry.names())
     if not wanted:
-        raise DataError(f"nothing stands in {data_root}", remedy="Build it: moola data build")
+        raise DataError(f"{data_root} holds no set", remedy="Build it: moola data build")
     refusals: dict[str, str | None] = {}
     unproven: dict[str, str] = {}
     with progress_bars(quiet=as_json) as report:

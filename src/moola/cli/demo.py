@@ -219,7 +219,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> No
     said = log.read().decode(errors="replace").strip().rpartition("\n")[2] or "nothing"
     raise TrackingError(
         f"mlflow models serve {ended}; the last it said: {said}",
-        remedy="The versions stand; serve one by hand to see more",
+        remedy="The versions are registered; serve one by hand to see more",
     )
 
 

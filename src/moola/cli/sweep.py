@@ -131,6 +131,6 @@ def print_sweep(summary: SweepSummary, command: str) -> None:
         rows.add_row(*cells)
     out.print(rows)
     if len(summary.rows) > _SHOWN:
-        out.print(f"(all {len(summary.rows)} stand in the run's {names.ARTIFACT_SWEEP_TABLE})")
+        out.print(f"(all {len(summary.rows)} are in the run's {names.ARTIFACT_SWEEP_TABLE})")
     out.print(f"{summary.warning}.")
     out.print(command)

@@ -20,5 +20,5 @@ The audit
 The registry
     `registry` (`DataRegistry`: build, load, audit by name), `registry_layout` (names and places),
     `registry_storage` (a folder or an object store), `registry_review` (verify and describe what
-    stands), `container` (what a run gets to train on).
+    is stored), `container` (what a run gets to train on).
 """

@@ -234,15 +234,15 @@ def _duplicate_checks(split: Split, X_NTC: NDArray[np.float32], times: WindowTim
     exact = same_windows(X_NTC, parts)
     near = same_windows(X_NTC, parts, step=_STEP) if not exact else []
     checks = [
-        _same_check("no window stands in two parts under two ids", exact),
-        _same_check("no window stands in two parts at another price level", near),
+        _same_check("no window is in two parts under two ids", exact),
+        _same_check("no window is in two parts at another price level", near),
     ]
     cover = {part: _cover(rows, times) for part, rows in parts.items()}
     held_out = np.concatenate([cover.get(p, np.empty(0, dtype=np.int64)) for p in ("val", "test")])
     copies = [] if exact else shifted_copies(X_NTC, cover["train"], held_out)
     checks.append(
         Check(
-            name="no stretch of train stands again in val or test",
+            name="no stretch of train reappears in val or test",
             passed=not copies,
             detail="windows "
             + "; ".join(

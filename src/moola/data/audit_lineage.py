@@ -34,7 +34,7 @@ def lineage_checks(
     bars
         The source it names.
     labels_folder
-        Where label files stand.
+        The folder of label files.
     with_features
         Also compute every feature again.
 

@@ -160,6 +160,6 @@ def _block_finding(path: Path, block: RepeatedBlock) -> Finding:
         row=block.again,
         time=when[block.again],
         num_bars=block.num_bars,
-        detail=f"{block.num_bars} bars from {when[block.first]} (row {block.first}) stand again",
+        detail=f"{block.num_bars} bars from {when[block.first]} (row {block.first}) reappear",
         size=float(block.num_bars),
     )

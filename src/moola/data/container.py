@@ -21,7 +21,7 @@ class DataContainer:
     """The parts of one labelled set under one split, with the proof of where they come from.
 
     `synthetic_train` is True, shape (n_train,), for every row of train that is synthetic; they
-    stand behind the real ones.
+    come after the real ones.
     """
 
     labeled: WindowSet

@@ -16,7 +16,7 @@ _MAX_COPIES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ShiftedCopy:
-    """Bars ``a_bar ..`` of window `a` stand again as bars ``b_bar ..`` of window `b`.
+    """Bars ``a_bar ..`` of window `a` reappear as bars ``b_bar ..`` of window `b`.
 
     `num_bars` bars agree in shape; `correlation` is that of their close-to-close changes.
     """
@@ -48,7 +48,7 @@ def bar_pair_keys(X_NTC: NDArray[np.float32]) -> NDArray[np.uint64]:
 def same_windows(
     X_NTC: NDArray[np.float32], parts: dict[str, NDArray[np.int64]], *, step: float | None = None
 ) -> list[tuple[str, int, str, int]]:
-    """Return windows that stand in two parts, as (part, window, other part, window).
+    """Return windows that are in two parts, as (part, window, other part, window).
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def same_windows(
     Returns
     -------
     list of tuple
-        Empty where no window stands in two parts.
+        Empty where no window is in two parts.
     """
     seen: dict[bytes, tuple[str, int]] = {}
     clashes: list[tuple[str, int, str, int]] = []
@@ -90,7 +90,7 @@ def shifted_copies(
     min_bars: int = 12,
     min_correlation: float = 0.999,
 ) -> list[ShiftedCopy]:
-    """Return stretches of windows `a` that stand again, shifted or rescaled, in windows `b`.
+    """Return stretches of windows `a` that reappear, shifted or rescaled, in windows `b`.
 
     Two neighbouring bars are described by six ratios free of price level and scale, rounded to
     hundredths; alignments on which enough pairs agree are confirmed by the correlation of their

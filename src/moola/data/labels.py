@@ -80,7 +80,7 @@ def label_windows(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -
 def triple_barrier(bars: Bars, starts: NDArray[np.int64], recipe: WindowRecipe) -> Labels:
     """Label windows by which barrier the next H bars touch first.
 
-    The barriers stand at ``C * (1 - w)`` and ``C * (1 + w)``, where C is the window's last close
+    The barriers are ``C * (1 - w)`` and ``C * (1 + w)``, where C is the window's last close
     and w is ``barrier_width`` times the standard deviation of the window's relative
     close-to-close changes times sqrt(H). The class is 1 if a low reaches the lower one first, 2
     if a high reaches the upper one first, 0 if neither does in H bars. One bar that reaches both

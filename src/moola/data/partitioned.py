@@ -38,7 +38,7 @@ class PartitionedBars:
     name
         Of the source, for messages.
     filesystem, path
-        Where the folder of parquet files stands.
+        The folder of parquet files.
     chunk_bars
         Bars held at a time.
 
@@ -193,7 +193,7 @@ def write_partitioned_set(
     recipe
         Its label is made by a rule.
     filesystem, path
-        Where the folder of parquet files stands.
+        The folder of parquet files.
     chunk_bars
         Bars held at a time.
     report

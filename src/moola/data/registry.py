@@ -142,7 +142,7 @@ class DataRegistry(Layout):
     ) -> AuditTrail:
         """Audit a set under a split, and against the corpus an encoder was trained on.
 
-        Where the source's bars stand in the registry, the set is derived from them again.
+        Where the registry holds the source's bars, the set is derived from them again.
         """
         pairs = None
         if corpus is not None and self.has_set(corpus.name):
@@ -151,7 +151,7 @@ class DataRegistry(Layout):
                 raise AuditError(
                     f"corpus {corpus.name} has digest {candidate.sha256[:12]}, but the encoder was "
                     f"trained on {corpus.sha256[:12]}",
-                    remedy="Pretrain again on the set that stands here",
+                    remedy="Pretrain again on the set that is stored here",
                 )
             pairs = candidate.X_ohlc
         return audit_split(
@@ -196,7 +196,7 @@ class DataRegistry(Layout):
         *,
         report: Callable[[str, str], None] = lambda name, what: None,
     ) -> dict[str, str]:
-        """Build every set and split of a recipe file that does not stand yet.
+        """Build every set and split of a recipe file that does not exist yet.
 
         Parameters
         ----------
@@ -265,7 +265,7 @@ class DataRegistry(Layout):
     def build_set(
         self, name: str, recipe: WindowRecipe, *, report: Progress = lambda done, total: None
     ) -> WindowSet:
-        """Build one set; if it stands already, check that its recipe is the same and load it.
+        """Build one set; if it exists already, check that its recipe is the same and load it.
 
         `report` is called with the windows done and their number.
         """
@@ -320,7 +320,7 @@ class DataRegistry(Layout):
             write_set(temporary, name, recipe, bars, self.data_root / "labels", report=report)
 
     def build_split(self, name: str, recipe: SplitRecipe) -> Split | WalkForward:
-        """Build one split file; if it stands already, check that its content is the same."""
+        """Build one split file; if it exists already, check that its content is the same."""
         labeled = self.load_set(recipe.labeled)
         make = forward_chain if recipe.strategy == "forward_chaining" else walk_forward
         split: Split | WalkForward = make(name, recipe, labeled.times, labeled.sha256)
@@ -330,8 +330,8 @@ class DataRegistry(Layout):
     def save_split(self, split: Split | WalkForward) -> None:
         """Write a split file under its name, if it passes its audit.
 
-        Raises DataError if another content stands there, and AuditError, with nothing stored, for a
-        split that `verify` would refuse.
+        Raises DataError if other content is stored there, and AuditError, with nothing stored, for
+        a split that `verify` would refuse.
         """
         path = self.split_path(split.name)
         self._root.fetch(f"splits/{path.name}", required=False)
@@ -387,9 +387,9 @@ class DataRegistry(Layout):
         return self.load_synthetic(version)
 
 
-def _differences(stands: WindowRecipe, asked: WindowRecipe) -> str:
+def _differences(stored: WindowRecipe, asked: WindowRecipe) -> str:
     """Say which fields of two recipes differ."""
     names = [
-        f.name for f in fields(WindowRecipe) if getattr(stands, f.name) != getattr(asked, f.name)
+        f.name for f in fields(WindowRecipe) if getattr(stored, f.name) != getattr(asked, f.name)
     ]
-    return "; ".join(f"{n} {getattr(stands, n)!r}, asked {getattr(asked, n)!r}" for n in names)
+    return "; ".join(f"{n} {getattr(stored, n)!r}, asked {getattr(asked, n)!r}" for n in names)

@@ -1,4 +1,4 @@
-"""Where things stand below a registry's root, which names lead there, and reading them."""
+"""Where things are stored below a registry's root, which names lead there, and reading them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Layout:
         return read_bars(self.data_root / "bars" / f"{source}.parquet")
 
     def fetch_bars(self, source: str, *, required: bool = True) -> None:
-        """Bring a bar set into the folder as it stands; raises DataError if required and absent."""
+        """Bring a bar set into the folder unchanged; raises DataError if required and absent."""
         try:
             check_name("bar set", source, "a bar set")
         except ConfigError as error:
@@ -91,7 +91,7 @@ class Layout:
         return self._root.names(KINDS)
 
     def has_set(self, name: str) -> bool:
-        """Return whether a set of that name stands; raises DataError for a name that cannot be."""
+        """Return whether a set of that name exists; raises DataError for a name that cannot be."""
         self.folder(name, must_exist=False)
         return self._root.fetch_set(name)
 
@@ -105,12 +105,12 @@ class Layout:
         if kind not in KINDS or not version:
             raise DataError(f"set name is {name!r}", limit="for example labeled_windows/v1")
         folder = self.data_root / kind / version
-        stands = must_exist and self._root.fetch_set(name)
+        exists = must_exist and self._root.fetch_set(name)
         if folder.is_symlink() or not folder.resolve().is_relative_to(self.data_root.resolve()):
             raise AuditError(
                 f"set {name} is a link out of its place", limit=f"a folder in {self.data_root}"
             )
-        if must_exist and not (stands and folder.is_dir()):
+        if must_exist and not (exists and folder.is_dir()):
             known = [n.partition("/")[2] for n in self.names() if n.startswith(f"{kind}/")]
             raise DataError(
                 f"set {name} does not exist in {self.data_root}",
@@ -148,9 +148,9 @@ class Layout:
         return path
 
     def publish(self, path: str, *, replace: bool = False) -> None:
-        """Store a file that was written into the folder where the registry stands.
+        """Store a file that was written into the folder of the registry.
 
-        Raises DataError if another content stands there and `replace` is false.
+        Raises DataError if other content is stored there and `replace` is false.
         """
         self._root.publish(path, replace=replace)
 

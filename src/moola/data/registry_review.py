@@ -1,4 +1,4 @@
-"""Review: what stands in a registry, and whether it may still be believed."""
+"""Review: what a registry holds, and whether it may still be believed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def verify(registry: DataRegistry, name: str) -> list[AuditTrail]:
     Parameters
     ----------
     registry
-        Where it stands.
+        Where it is stored.
     name
         ``labeled_windows/v1``, ``synthetic_cache/x`` or ``splits/fwd_chain_v3``.
 
@@ -67,7 +67,7 @@ def audit_folds(
     Parameters
     ----------
     registry
-        Where set and bars stand.
+        Where set and bars are stored.
     labeled
         The labelled set.
     walk

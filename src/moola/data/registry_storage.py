@@ -1,7 +1,7 @@
-"""Where a registry stands: a folder, or any file system that pyarrow or fsspec knows.
+"""Where a registry is stored: a folder, or any file system that pyarrow or fsspec knows.
 
 Object stores cannot rename, so a set is uploaded file by file with its manifest last: a set
-without a manifest does not exist. No set, split or bar set that stands is overwritten.
+without a manifest does not exist. No set, split or bar set that exists is overwritten.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RENAMING = ("local", "hdfs")  # on these a file is written to a temporary name 
 class Root:
     """A registry on the local disk: nothing to fetch, nothing to publish.
 
-    `is_cache` says whether the folder is a copy, so that a set in it may not stand.
+    `is_cache` says whether the folder is a copy, so that a set in it may be gone from the store.
     """
 
     is_cache = False
@@ -40,11 +40,11 @@ class Root:
         """Bring one file into the folder."""
 
     def fetch_set(self, name: str) -> bool:
-        """Bring one set into the folder; return whether it stands."""
+        """Bring one set into the folder; return whether it exists."""
         return (self.folder / name).exists()
 
-    def stands(self, path: str) -> bool:
-        """Return whether a file of that path is where the registry stands."""
+    def holds(self, path: str) -> bool:
+        """Return whether a file of that path is stored in the registry."""
         return (self.folder / path).exists()
 
     def partitions(self, path: str) -> tuple[Any, str] | None:
@@ -53,7 +53,7 @@ class Root:
         return (fs.LocalFileSystem(), str(local.resolve())) if local.is_dir() else None
 
     def publish(self, path: str, *, replace: bool = False) -> None:
-        """Store one file or one set where the registry stands."""
+        """Store one file or one set in the registry."""
 
     def remove(self, path: str) -> None:
         """Remove one file or one set; a set loses its name first, so that none is half there."""
@@ -82,7 +82,7 @@ class RemoteRoot(Root):
 
     A cached file is used only if its digest is the one the remote manifest states (files of a
     set) or the one it had when it was fetched and the remote file has not changed since. What is
-    gone there, or was never uploaded whole, does not stand, whatever the cache holds.
+    gone there, or was never uploaded whole, does not exist, whatever the cache holds.
     """
 
     is_cache = True
@@ -118,7 +118,7 @@ class RemoteRoot(Root):
     def fetch_set(self, name: str) -> bool:
         """Bring one set into the cache, file by file, each checked by the remote manifest.
 
-        Returns whether the set stands in the store.
+        Returns whether the store holds the set.
         """
         if self._info(f"{name}/manifest.json").type != fs.FileType.File:
             return False
@@ -135,7 +135,7 @@ class RemoteRoot(Root):
         self._download(f"{name}/manifest.json", folder / "manifest.json")
         return True
 
-    def stands(self, path: str) -> bool:
+    def holds(self, path: str) -> bool:
         """Return whether a file of that path is on the other file system."""
         return bool(self._info(path).type == fs.FileType.File)
 
@@ -145,9 +145,9 @@ class RemoteRoot(Root):
         return (self._fs, f"{self._base}/{path}") if found else None
 
     def publish(self, path: str, *, replace: bool = False) -> None:
-        """Upload one file or one set; raises DataError if another content stands there.
+        """Upload one file or one set; raises DataError if other content is stored there.
 
-        With `replace` a file takes the place of what stands.
+        With `replace` a file takes the place of what is stored.
         """
         local = self.folder / path
         if local.is_file():
@@ -172,7 +172,7 @@ class RemoteRoot(Root):
         super().remove(path)
 
     def names(self, kinds: tuple[str, ...]) -> list[str]:
-        """Return the names of sets and splits that stand remotely, sorted."""
+        """Return the names of sets and splits that are stored remotely, sorted."""
         found: list[str] = []
         for kind in (*kinds, "splits"):
             selector = fs.FileSelector(f"{self._base}/{kind}", recursive=True, allow_not_found=True)
@@ -213,14 +213,14 @@ class RemoteRoot(Root):
                 )
 
     def _stands(self, path: str, local: Path) -> bool:
-        """Return whether a file stands with this content; raises DataError if with another."""
+        """Return whether a file has this content; raises DataError if with another."""
         info = self._info(path)
         if info.type == fs.FileType.NotFound:
             return False
         if info.size != local.stat().st_size or self._sha256(path) != sha256_file(local):
             raise DataError(
                 f"{self._base}/{path} exists with another content",
-                remedy="What stands is never overwritten: use a new name",
+                remedy="What is stored is never overwritten: use a new name",
             )
         return True
 

@@ -1,4 +1,4 @@
-"""Blocks of bars that stand twice, and whether chance alone would make them.
+"""Blocks of bars that appear twice, and whether chance alone would make them.
 
 At a coarse tick bars repeat honestly: a future that moves by one or two ticks a minute has few
 different bars to choose from. So a block counts only if the series itself says that it could not
@@ -22,7 +22,7 @@ _MAX_DECIMALS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class RepeatedBlock:
-    """Bars ``[first, first + num_bars)`` stand again, price for price, at ``[again, ...)``."""
+    """Bars ``[first, first + num_bars)`` reappear, price for price, at ``[again, ...)``."""
 
     first: int
     again: int
@@ -62,7 +62,7 @@ class Tick:
 
 
 def find_repeated_blocks(ohlc: NDArray[np.float64], *, min_bars: int = 2) -> list[RepeatedBlock]:
-    """Return stretches of bars that stand again later, price for price, and not by chance.
+    """Return stretches of bars that reappear later, price for price, and not by chance.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def find_repeated_blocks(ohlc: NDArray[np.float64], *, min_bars: int = 2) -> lis
     -------
     list of RepeatedBlock
         By first bar. A stretch in which every bar is flat (high = low) does not count: a market
-        that stands still repeats itself honestly. Nor does one of which more than 0.01 are expected
-        by chance in a series of this length and these bars.
+        that does not move repeats itself honestly. Nor does one of which more than 0.01 are
+        expected by chance in a series of this length and these bars.
     """
     if len(ohlc) < 2:
         return []
@@ -123,7 +123,7 @@ def _runs(bar: NDArray[np.uint64], flat: NDArray[np.bool_]) -> NDArray[np.int64]
         key, still = _mix(key[:-half], key[half:]), still[:-half] & still[half:]
         position = _twice(key, np.flatnonzero(~still))
         if not len(position):
-            break  # what is longer does not stand twice either
+            break  # what is longer does not appear twice either
         order = position[np.argsort(key[position], kind="stable")]
         same = key[order][1:] == key[order][:-1]
         first, lag = order[:-1][same], (order[1:] - order[:-1])[same]
@@ -134,7 +134,7 @@ def _runs(bar: NDArray[np.uint64], flat: NDArray[np.bool_]) -> NDArray[np.int64]
 
 
 def _twice(key: NDArray[np.uint64], position: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return those positions whose key stands at another of them too, ascending."""
+    """Return those positions whose key is at another of them too, ascending."""
     ordered = np.sort(key[position])
     again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if not len(again):
@@ -204,7 +204,7 @@ def _share_after(shapes: NDArray[np.int64], bar: NDArray[np.uint64], n: int) -> 
 
     The largest of three shares: among all bars, after the shape before, and after the two before.
     The latter count where they have been seen at several prices: else what is seen may be the very
-    block that stands twice. A flat bar after a flat one is certain.
+    block that appears twice. A flat bar after a flat one is certain.
     """
     share, before = _share(shapes, n), _joint(shapes)
     history, count = before, _occurrences(before)

@@ -104,7 +104,7 @@ def read_set(name: str, folder: Path) -> WindowSet:
     name
         What the set is called, for messages and to be compared with its manifest.
     folder
-        Where it stands.
+        Where it is stored.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def check_digests(name: str, folder: Path, manifest: Mapping[str, Any], needed: 
     if manifest.get("name") != name:
         raise AuditError(
             f"set {name} holds the manifest of {manifest.get('name')!r}",
-            remedy="One set stands under one name: remove the copy",
+            remedy="One set has one name: remove the copy",
         )
     stated = manifest.get("files")
     if not isinstance(stated, dict) or manifest.get("sha256") != sha256_json(stated):

@@ -50,14 +50,14 @@ def copy_shipped_bars(data_root: Path | str) -> tuple[str, ...]:
     Raises
     ------
     DataError
-        If a file of the same name but other content stands there; nothing is copied then. Also if
+        If a file of the same name but other content is there; nothing is copied then. Also if
         the URL cannot be used.
     """
     root = open_root(data_root)
     missing = []
     for source in shipped_bars():
         path = f"bars/{source.name}"
-        if not root.stands(path):
+        if not root.holds(path):
             missing.append((source, path))
             continue
         root.fetch(path)

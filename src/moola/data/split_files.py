@@ -185,7 +185,7 @@ class WalkForward:
 def write_split(path: Path, split: Split | WalkForward, created_by: str) -> None:
     """Write a split file with its digest, maker and time.
 
-    Raises DataError if another content stands there: split files are never overwritten.
+    Raises DataError if other content is stored there: split files are never overwritten.
     """
     if path.exists():
         existing = read_split_file(path)
@@ -263,13 +263,13 @@ def read_indices(path: Path) -> dict[str, NDArray[np.int64]]:
 
 
 def refuse_shuffled(split: Split) -> None:
-    """Raise AuditError unless each part ascends and stands whole before the next one."""
+    """Raise AuditError unless each part ascends and ends before the next one begins."""
     previous, highest = "", -1
     for part, rows in split.parts.items():
         falls = np.flatnonzero(np.diff(rows) <= 0)
         if len(falls):
             raise AuditError(
-                f"split {split.name!r}: {part} is shuffled, window {rows[falls[0] + 1]} stands "
+                f"split {split.name!r}: {part} is shuffled, window {rows[falls[0] + 1]} comes "
                 f"after window {rows[falls[0]]}",
                 limit="ascending windows",
                 remedy=LEAK,

@@ -91,7 +91,7 @@ class SyntheticSet:
     parent
         Window of the labelled set that each was made from, shape (n,), int64.
     labeled, labeled_sha256, split
-        The set and the split whose train part the parents stand in.
+        The set and the split whose train part holds the parents.
     config
         How they were made.
     sha256
@@ -235,7 +235,7 @@ def read_synthetic(name: str, folder: Path) -> SyntheticSet:
     name
         What the set is called, for messages and to be compared with its manifest.
     folder
-        Where it stands.
+        Where it is stored.
 
     Returns
     -------

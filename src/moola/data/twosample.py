@@ -215,7 +215,7 @@ def classifier_auc(
 
 
 def _exchanges(first: int, units: int, num: int, random_state: int) -> NDArray[np.float64]:
-    """Which units stand in the first sample, shape (1 + num, units); row 0 is what was observed."""
+    """Which units are in the first sample, shape (1 + num, units); row 0 is what was observed."""
     rng = np.random.default_rng(random_state)
     chosen = np.zeros((1 + num, units))
     chosen[0, :first] = 1.0

@@ -1,4 +1,4 @@
-"""Windows: which stretches of bars may be used, where they stand, and how a model sees one."""
+"""Windows: which stretches of bars may be used, where they begin, and how a model sees one."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def holm_over_candidates(
     -------
     tuple
         The reports, in the order given. One that passed with an adjusted p-value above
-        1 - confidence is ``inconclusive``; the adjusted value stands in its figures.
+        1 - confidence is ``inconclusive``; the adjusted value is among its figures.
 
     Raises
     ------

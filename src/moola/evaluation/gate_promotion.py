@@ -31,7 +31,7 @@ SYNTHETIC_GATES = (5,)
 def promotion_prerequisites(
     gate_verdicts: Mapping[int, str], *, uses_encoder: bool, uses_synthetic: bool
 ) -> tuple[str, ...]:
-    """Return what stands in the way before the test windows may be looked at at all.
+    """Return what forbids a look at the test windows.
 
     Parameters
     ----------

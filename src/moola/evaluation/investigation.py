@@ -191,5 +191,5 @@ def _questions(balance: Sequence[Period], audit: Mapping[str, Any]) -> str:
         "Is the network trained long enough, and stopped on windows like those it is judged on?",
     ]
     if not audit["passed"]:
-        lines.insert(0, "Mend the failed audit checks first: no figure stands until then.")
+        lines.insert(0, "Mend the failed audit checks first: no figure counts until then.")
     return "\n".join(f"{n}. {line}" for n, line in enumerate(lines, 1))

@@ -262,7 +262,7 @@ def continuity_check(ohlc: NDArray[np.floating]) -> LeakCheck:
     best = min(apart, key=lambda k: apart[k])
     leak = best != 1 and apart[best] < apart[1] / 2
     off = f"{abs(best - 1)} bars {'early' if best > 1 else 'late'}"
-    told = f": the closes stand {off} beside the opens" if leak else ""
+    told = f": beside the opens the closes come {off}" if leak else ""
     return LeakCheck(
         question="continuity: does a bar open where the one before closed?",
         leak=leak,

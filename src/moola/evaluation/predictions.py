@@ -117,7 +117,7 @@ def _check_shapes(labels: NDArray[Any], matrix: NDArray[Any]) -> None:
         )
     if labels.shape[0] != matrix.shape[0]:
         raise BadInput(
-            f"{labels.shape[0]} labels stand against {matrix.shape[0]} rows of probabilities",
+            f"{labels.shape[0]} labels were given with {matrix.shape[0]} rows of probabilities",
             limit="as many of one as of the other",
         )
     if labels.size == 0:

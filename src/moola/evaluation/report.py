@@ -169,7 +169,7 @@ def _lead(reports: Sequence[GateReport]) -> str:
     stopper = next((r for r in reports if r.verdict in _STOPPERS and not r.advisory), None)
     if stopper is None:
         names = ", ".join(str(r.gate) for r in reports)
-        return f"No gate stands in the way (gates run: {names}). Promotion was not asked for."
+        return f"No gate forbids promotion (gates run: {names}). Promotion was not asked for."
     return f"Gate {_gate(stopper)}: {stopper.verdict}. {sentence(stopper.reasons[0])}"
 
 

@@ -16,7 +16,7 @@ from moola.models.checkpoint import Checkpoint, read_checkpoint
 
 
 class WindowClassifier(ClassifierMixin):
-    """Base of all estimators of windows; scikit-learn's ``BaseEstimator`` stands beside it.
+    """Base of all estimators of windows; scikit-learn's ``BaseEstimator`` is its sibling.
 
     Attributes
     ----------

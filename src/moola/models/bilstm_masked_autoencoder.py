@@ -17,7 +17,7 @@ from moola.models.encoder import lstm_encoder
 
 
 class BiLSTMMaskedAutoencoder(nn.Module):
-    """BiLSTM encoder, MLP decoder and a learnable token that stands where a bar is masked.
+    """BiLSTM encoder, MLP decoder and a learnable token that takes the place of a masked bar.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def _spread(
 def interpolate(x_NTC: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
     """Return the windows with masked bars filled linearly, channel by channel.
 
-    Beyond the first and the last visible bar of a window, that bar stands.
+    Beyond the first and the last visible bar of a window, that bar is repeated.
     """
     T = x_NTC.shape[1]
     bar = torch.arange(T, device=x_NTC.device).expand(mask_NT.shape)

@@ -39,7 +39,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]
 ) -> str:
-    """Write a checkpoint folder, whole or not at all, replacing what stood there.
+    """Write a checkpoint folder, whole or not at all, replacing what was there.
 
     Parameters
     ----------

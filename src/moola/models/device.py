@@ -24,7 +24,7 @@ def resolve_device(asked: str, environ: Mapping[str, str] = os.environ) -> str:
     asked
         ``auto``, ``cpu`` or ``cuda``.
     environ
-        Where ``RUNPOD_POD_ID`` would stand.
+        Environment variables; ``RUNPOD_POD_ID`` is looked for.
 
     Returns
     -------

@@ -13,7 +13,7 @@ def lstm_encoder(
     dropout: float,
     bidirectional: bool = True,
 ) -> nn.LSTM:
-    """Return an LSTM over (n, T, input_dim); dropout stands between layers, so one has none."""
+    """Return an LSTM over (n, T, input_dim); dropout acts between layers, so one has none."""
     return nn.LSTM(
         input_dim,
         hidden_size,

@@ -1,4 +1,4 @@
-"""Freeze schedules as data: which encoder tensors stand still from which epoch on."""
+"""Freeze schedules as data: which encoder tensors stay fixed until which epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENCODER = "encoder.*"
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """From `first_epoch` (0-based) on: what matches `frozen` stands still, rate x `lr_factor`."""
+    """From `first_epoch` (0-based) on: what matches `frozen` stays fixed, rate x `lr_factor`."""
 
     first_epoch: int
     frozen: tuple[str, ...]
@@ -49,7 +49,7 @@ class FreezeSchedule:
     def still_at(
         self, epoch: int, tensors: Mapping[str, NetTensor], never: Collection[str] = frozenset()
     ) -> set[str]:
-        """Return all that stands still in an epoch: what is named, and the buffers beside it."""
+        """Return all that stays fixed in an epoch: what is named, and the buffers beside it."""
         return all_frozen(tensors, self.frozen_at(epoch, tensors, never), never)
 
     def to_dict(self) -> dict[str, Any]:

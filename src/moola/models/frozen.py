@@ -48,7 +48,7 @@ def owner(name: str) -> str:
 def all_frozen(
     tensors: Mapping[str, NetTensor], chosen: Collection[str], never: Collection[str] = ()
 ) -> set[str]:
-    """Return the tensors that stand still when the chosen ones do.
+    """Return the tensors that stay fixed when the chosen ones do.
 
     Statistics that go on moving change what a frozen module answers. So buffers are frozen with
     any tensor of their own module, and with a submodule all of whose parameters are frozen. The

@@ -43,7 +43,7 @@ def load_pretrained_strict(
         A checkpoint folder, a ``.safetensors`` or a ``.pt`` file.
     freeze_encoder
         Set ``requires_grad`` of the encoder's loaded parameters to False after the copy, and put
-        its frozen modules into evaluation mode, so that their buffers stand still too (until
+        its frozen modules into evaluation mode, so that their buffers stay fixed too (until
         ``model.train()``: a freeze schedule sees to it in every batch); a parameter that was not
         loaded keeps its own.
     min_match_ratio
@@ -63,7 +63,7 @@ def load_pretrained_strict(
     ------
     CheckpointError
         If the file is absent or no checkpoint, too few tensors match, a shape or a kind of number
-        differs, a module's buffer is missing while its weights are there, a name stands twice, a
+        differs, a module's buffer is missing while its weights are there, a name is there twice, a
         value does not fit the model's type, or the model does not hold the values after the copy;
         the model then equals its former self bit for bit.
     ConfigError

@@ -42,7 +42,7 @@ class LoadEncoder(Callback):
 
 
 class FromEncoder:
-    """Lets an LSTM estimator start from a pretrained encoder; stands before the estimator's base.
+    """Lets an LSTM estimator start from a pretrained encoder; list it before the base estimator.
 
     `moola train` does the same and proves it; here nothing is audited and nothing logged.
 

@@ -81,7 +81,7 @@ def join_processes(device: str, environ: Mapping[str, str] = os.environ) -> Iter
     device
         ``cpu`` meets over gloo; ``cuda`` over nccl, process i on GPU i.
     environ
-        Where ``WORLD_SIZE`` and ``LOCAL_RANK`` stand.
+        Environment variables; ``WORLD_SIZE`` and ``LOCAL_RANK`` are looked for.
     """
     size = int(environ.get("WORLD_SIZE", "1"))
     if size == 1:

@@ -46,7 +46,7 @@ def encoder_evidence(
     Returns
     -------
     JSON-ready figures, as ``gate_3_encoder`` of :mod:`moola.evaluation` reads them. A model without
-    a decoder has no masked error; the reason stands in its place.
+    a decoder has no masked error; the reason is given in its place.
     """
     model, config = load_pretrained(folder), read_config(folder)
     with torch.random.fork_rng(devices=[]):

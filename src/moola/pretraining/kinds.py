@@ -52,7 +52,7 @@ class Quality:
 class Kind:
     """One kind of pretraining.
 
-    `name` is the ``kind`` of its checkpoints, `build` makes the model of the ``shape`` that stands
+    `name` is the ``kind`` of its checkpoints, `build` makes the model of the ``shape`` stored
     there. `pretrain` takes windows, a configuration and a session; `measure` the model, held-out
     windows in price units, the configuration and the number of neighbouring windows that share
     bars. `uncalibrated` says why its answers have no calibration, empty where `measure` gives it.

@@ -18,7 +18,7 @@ def mlflow_call(what: str, *, reads: bool = False) -> Iterator[None]:
     Parameters
     ----------
     what
-        The thing asked for, as it should stand in the message.
+        The thing asked for, as the message should name it.
     reads
         Whether nothing is changed: who may not read has no answer from the gates.
 

@@ -14,7 +14,7 @@ GateDict = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A look at the locked test windows that stands ready and is not taken yet.
+    """A look at the locked test windows that is prepared and not taken yet.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Decision:
     action
         ``promotion``, ``rollback`` or ``challenger``.
     allowed
-        Whether it was done (for a dry run: whether nothing stands against it so far).
+        Whether it was done (for a dry run: whether nothing is against it so far).
     name, version
         The registered model and the version asked for.
     champion_before

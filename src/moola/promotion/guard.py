@@ -1,7 +1,7 @@
 """The guarded server: `mlflow server` with Moola's rules in its stores, and Moola's own page.
 
 ``mlflow server --app-name moola`` finds `create_app` by its entry point in group ``mlflow.app``.
-The rules stand in the registry store, the tracking store and the artifact repositories, below every
+The rules are in the registry store, the tracking store and the artifact repositories, below every
 HTTP route, so that no spelling of a request goes round them.
 """
 

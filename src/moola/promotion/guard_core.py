@@ -199,7 +199,7 @@ def _test_set_reasons(evidence: Evidence, seen: list[Entry], num_lines: int) -> 
     if not looks:
         ignored = num_lines - len(seen)
         aloud = f" ({ignored} that no gate runner signed do not count)" if ignored else ""
-        return [*reasons, f"no look at the test set stands in this server's ledger{aloud}"]
+        return [*reasons, f"this server's ledger holds no look at the test set{aloud}"]
     last, windows = looks[-1]
     least = len(looks_at([e for e in seen if e.seq <= last.seq], windows))
     if (evidence.test_looks or 0) < least:

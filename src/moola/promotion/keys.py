@@ -77,7 +77,7 @@ def ensure_signing_key(folder: Path) -> Path:
     Parameters
     ----------
     folder
-        The project directory; keys stand in its ``.moola/keys`` and ``.moola/trusted``.
+        The project directory; keys are in its ``.moola/keys`` and ``.moola/trusted``.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def ensure_server_key(folder: Path, *, env: Mapping[str, str]) -> Ed25519Private
     Parameters
     ----------
     folder
-        The server's ``.moola``; keys stand in its ``keys`` and ``trusted/servers``.
+        The server's ``.moola``; keys are in its ``keys`` and ``trusted/servers``.
     env
         The environment: ``MOOLA_SERVER_KEY`` holds the key as PEM text and wins, for servers whose
         disk does not last.

@@ -294,7 +294,7 @@ def _require_moved(
                 f"version {state.alias_version}",
                 remedy="Find out who writes to the registry, then run `moola rollback`",
             )
-        return  # somebody else's move came after, and stands in the ledger
+        return  # somebody else's move came after, and is in the ledger
     _require_same(files, version)
     if files.look is None:
         seen.check()  # nothing tells cheaply whether files elsewhere were changed in between

@@ -148,12 +148,12 @@ def promote(
     Returns
     -------
     Decision
-        The promotion, or for a dry run that nothing stands against it so far.
+        The promotion, or for a dry run that nothing is against it so far.
 
     Raises
     ------
     PromotionDenied
-        (a `PromotionRefused`) with every reason found; it stands in the ledger as a refusal.
+        (a `PromotionRefused`) with every reason found; the ledger holds it as a refusal.
     PromotionRefused
         If the ledger's chain is broken.
     TrackingError

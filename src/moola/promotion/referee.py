@@ -36,7 +36,7 @@ def referee(folder: Path, evidence: Evidence, policy: PromotionPolicy) -> Mappin
     Raises
     ------
     PromotionRefused
-        If it cannot score the version within the limits, stands before other data, or finds other
+        If it cannot score the version within the limits, has other data, or finds other
         figures.
     """
     found = _score(folder, evidence, policy)

@@ -74,7 +74,7 @@ def ablate(
     base
         Training options and the encoder; its `freeze` and `seed` are replaced.
     seeds
-        Averaged per window before the comparison; their spread stands in the table.
+        Averaged per window before the comparison; the table gives their spread.
     gradual_after
         Epochs a layer, of arm E.
     only

@@ -186,7 +186,7 @@ def require_answers(
     candidate
         The version.
     labeled, split
-        The set and split it is judged on, as they stand here.
+        The set and split it is judged on, as they are stored here.
 
     Raises
     ------

@@ -288,7 +288,7 @@ def _log_results(
 def _stated(
     config: FinetuneConfig, data: DataContainer, temperature: float, proba: np.ndarray
 ) -> dict[str, Any]:
-    """Return what stands in the version's configuration beside the estimator's own."""
+    """Return what the version's configuration holds beside the estimator's own."""
     name = encoder_name(config.pretrained_encoder) if config.pretrained_encoder else None
     return {
         "temperature": temperature,

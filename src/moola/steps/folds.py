@@ -23,7 +23,7 @@ def find_folds(registry: DataRegistry, labeled: str, name: str | None) -> WalkFo
     Parameters
     ----------
     registry
-        Where they stand.
+        Where they are stored.
     labeled
         The labelled set.
     name
@@ -75,7 +75,7 @@ def require_folds(
     Parameters
     ----------
     registry
-        Where set and bars stand.
+        Where set and bars are stored.
     labeled
         The labelled set.
     folds
@@ -99,8 +99,8 @@ def require_folds(
     on_proof("split", folds.to_dict())
     encoder = config.pretrained_encoder
     split = None  # the default one is of the default set: a user's own set may have another
-    stands = f"splits/{registry.split_path(config.split).stem}" in registry.names()
-    if stands or config.split != names.DEFAULT_SPLIT:
+    exists = f"splits/{registry.split_path(config.split).stem}" in registry.names()
+    if exists or config.split != names.DEFAULT_SPLIT:
         split = registry.load_split(config.split)
     trails = audit_folds(
         registry,

@@ -19,7 +19,7 @@ _MODE = "workflowType=machine_learning"
 
 
 def gate_pages(*, num_evaluations: int = 2) -> list[tuple[str, str]]:
-    """Return titles and addresses for the newest evaluations, whatever experiment they stand in.
+    """Return titles and addresses for the newest evaluations, whatever experiment they are in.
 
     A parent's chart view shows its pooled figures and reliability diagrams beside the others';
     the compare view puts the gates of one evaluation side by side.

@@ -82,12 +82,12 @@ def promote(
     Returns
     -------
     PromotionSummary
-        The decision and where its record stands.
+        The decision and where its record is.
 
     Raises
     ------
     PromotionRefused
-        With every reason; the refusal stands in the ledger.
+        With every reason; the ledger holds the refusal.
     """
     client = connect()
     number = find_version(client, name, version)
@@ -149,7 +149,7 @@ def _vouched_report(
     try:
         signed = load_evidence(client, candidate.name, candidate.version)
         return signed_report(client, verify(signed, trusted))
-    except MoolaError:  # the decision stands in the ledger either way
+    except MoolaError:  # the ledger holds the decision either way
         return None
 
 

@@ -64,7 +64,7 @@ class TextForm:
 
     @property
     def words(self) -> str | None:
-        """Words that stand in every text beside the directives, such as ``EST``; None: none."""
+        """Words that every text holds beside the directives, such as ``EST``; None: none."""
         found = re.findall(r"[A-Za-z][A-Za-z/_]+|Z$", re.sub(r"%[A-Za-z%]", " ", self.written))
         return found[-1] if found else None
 

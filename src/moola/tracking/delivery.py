@@ -48,7 +48,7 @@ def deliver(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> Non
     client
         Client of the store.
     spool
-        Where the entries stand, and where it is written down that they were taken.
+        Where the entries are kept, and where it is written down that they were taken.
     entries
         Entries of one run and kind.
 

@@ -1,4 +1,4 @@
-"""The spool: what a run logs stands on the local disk before anything goes to a server.
+"""The spool: what a run logs is on the local disk before anything goes to a server.
 
 One folder a run and its children, below ``.moola/spool`` or ``MOOLA_SPOOL``::
 

@@ -231,7 +231,7 @@ def _train(
     on_done: Callable[[str, int, int], None],
     on_training: Callable[[str, Training], None],
 ) -> None:
-    """Run the tasks whose result does not stand yet, those with most windows first."""
+    """Run the tasks that have no result yet, those with most windows first."""
     missing = {n: {t.path for t in own if not t.path.exists()} for n, own in tasks.items()}
     for name, own in tasks.items():
         for task in own:

@@ -72,7 +72,7 @@ def finetune(
         For early stopping; not used with ``config.patience`` 0.
     gap_windows
         Windows to leave out inside the folds that a control chooses its penalty on, so that no bar
-        stands on both sides (`WindowTimes.gap_windows`); None: the control's own default.
+        is left on both sides (`WindowTimes.gap_windows`); None: the control's own default.
     device
         ``cpu`` or ``cuda``, resolved.
     on_epoch
@@ -291,7 +291,7 @@ def encoder_claim(path: str | Path) -> CorpusClaim:
     Returns
     -------
     CorpusClaim
-        As it stands there.
+        As it is stored there.
 
     Raises
     ------

@@ -58,7 +58,7 @@ class WeightEvolution(Callback):
     Raises
     ------
     ProofError
-        At the end of the epoch in which a frozen tensor moved, appeared, vanished or stood in the
+        At the end of the epoch in which a frozen tensor moved, appeared, vanished or was in the
         optimiser, a frozen module ran in training mode, an unfrozen tensor or running statistic
         did not move, or a trainable tensor had no gradient at all; and at the end, when the kept
         weights are not what was frozen, or the head never trained.
@@ -75,7 +75,7 @@ class WeightEvolution(Callback):
         self._before: dict[str, torch.Tensor] = {}
 
     def on_epoch_begin(self, state: FitState) -> None:
-        """Note what is to stand still, and what a resumed run must have kept as loaded."""
+        """Note what is to stay fixed, and what a resumed run must have kept as loaded."""
         tensors = net_tensors(state.net)
         frozen = self.schedule.still_at(state.epoch, tensors, state.never_frozen)
         self._still = still_modules(state.net, tensors, frozen)
@@ -262,7 +262,7 @@ def _faults(row: dict[str, Any], frozen: bool, stepped: bool) -> list[str]:
     if frozen and row["requires_grad"]:
         return [f"frozen tensor has requires_grad set: {where}"]
     if frozen and stepped:
-        return [f"frozen tensor stands in the optimiser: {where}"]
+        return [f"the optimiser holds a frozen tensor: {where}"]
     if not frozen and not row["requires_grad"]:
         return [f"tensor stayed frozen: {where}"]
     if not frozen and not stepped:

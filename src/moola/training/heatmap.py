@@ -19,7 +19,7 @@ def evolution_figure(evolution: pa.Table, title: str) -> Figure:
     """Draw one row a tensor and one column an epoch, coloured by the change since the load.
 
     Frozen cells are grey; a cell that should have trained and has not moved at all is red (a buffer
-    need not move). The encoder's tensors stand above the line, the head's below.
+    need not move). The encoder's tensors are above the line, the head's below.
 
     Parameters
     ----------

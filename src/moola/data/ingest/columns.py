@@ -132,7 +132,7 @@ def assign(
     Raises
     ------
     DataError
-        If a column is missing, stands twice, or cannot be told from another.
+        If a column is missing, is there twice, or cannot be told from another.
     """
     mine = _of_ticker(path, names, ticker)
     prices = _prices(path, names, mine)

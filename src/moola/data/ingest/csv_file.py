@@ -31,7 +31,7 @@ _HEADERLESS = {12: ("Binance klines", BINANCE), 7: ("MetaTrader 4", METATRADER_4
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """What stands above the data of a CSV.
+    """What precedes the data of a CSV.
 
     Attributes
     ----------
@@ -275,7 +275,7 @@ def csv_batches(
     Parameters
     ----------
     path, head
-        The file and what stands above its data.
+        The file and what precedes its data.
     columns
         Those to read; as texts.
     numbers
@@ -322,7 +322,7 @@ def as_number(texts: pa.Array, *, decimal: str = ".", thousands: str | None = No
     texts
         Numbers, or nulls.
     decimal
-        What stands before the fraction.
+        What precedes the fraction.
     thousands
         What parts groups of three digits; None: nothing does.
     """

@@ -144,7 +144,7 @@ class _Typed:
         if rows is None:
             raise DataError(f"file {self._path} holds no bars")
         parts = {n: rows.column(k).slice(0, _SAMPLE_ROWS) for k, n in enumerate(once)}
-        for name in self.names:  # one that stands twice is refused once it is used
+        for name in self.names:  # one that is there twice is refused once it is used
             parts.setdefault(name, pa.nulls(1))
         return parts
 

@@ -92,7 +92,7 @@ def ingest(
     ------
     DataError
         If the format is not known, a row cannot be read, OHLC or the order of time is broken and
-        no repair was asked for, or a bar set of that name with another content stands already.
+        no repair was asked for, or a bar set of that name with other content exists already.
     """
     options = options or IngestOptions()
     check_name("bar set", name, "a bar set")
