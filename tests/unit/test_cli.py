@@ -321,7 +321,8 @@ def test_every_project_parameter_is_an_option_of_its_command(repository: Path) -
 
 # Each command waits in the place of its work, and says so.
 _WAITING_COMMAND = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit it ignored
 from moola.cli.app import app, main
 def wait() -> None:
     print("waits", flush=True)
