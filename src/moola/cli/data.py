@@ -101,9 +101,9 @@ def remove(
 
     Example: `moola data remove splits/mine_fwd`
     """
-    from moola.steps.data import remove as remove_data
+    import moola.steps.data
 
-    remove_data(name, data_root=data_root)
+    moola.steps.data.remove(name, data_root=data_root)
     if as_json:
         print_json({"removed": name})
         return

@@ -71,13 +71,13 @@ def ablate(
 
     Example: `moola ablate --preset compact --epochs 20 --patience 0 --seeds 17,18,19,20,21`
     """
-    from moola.steps.ablate import ablate as run_ablation
+    import moola.steps.ablate
     from moola.training.launchers import open_launcher
 
     config = config_of(FinetuneConfig, locals())
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     with progress_bars(quiet=as_json) as progress:
-        summary = run_ablation(
+        summary = moola.steps.ablate.ablate(
             config,
             seeds=whole_numbers("seeds", seeds),
             gradual_after=gradual_after,
@@ -114,9 +114,9 @@ def forensics(
 
     Example: `moola forensics artifacts/pretrained/bilstm_encoder models:/EnhancedSimpleLSTM/2`
     """
-    from moola.steps.forensics import forensics as compare
+    import moola.steps.forensics
 
-    summary = compare(first, second)
+    summary = moola.steps.forensics.forensics(first, second)
     if as_json:
         print_json(summary.to_dict())
         return

@@ -59,8 +59,8 @@ def ingest(
 
     Example: `moola data ingest Coinbase_BTCUSD_1h.csv --as btcusd_1h --repair drop-duplicates`
     """
+    import moola.data.ingest
     from moola.data.ingest import IngestOptions
-    from moola.data.ingest import ingest as ingest_file
     from moola.data.registry import DataRegistry
 
     options = IngestOptions(
@@ -81,7 +81,7 @@ def ingest(
     registry.fetch_bars(name, required=False)
     total = max(1, file.stat().st_size // 64) if file.is_file() else 1
     with progress_bars(quiet=as_json) as report:
-        done = ingest_file(
+        done = moola.data.ingest.ingest(
             file,
             name,
             registry.data_root / "bars",

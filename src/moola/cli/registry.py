@@ -38,10 +38,10 @@ def promote(
 
     Example: `moola promote --version 2`
     """
+    import moola.steps.promote
     from moola.config.evaluation import Thresholds
-    from moola.steps.promote import promote as ask
 
-    summary = ask(
+    summary = moola.steps.promote.promote(
         version=None if version == "newest" else version,
         name=name,
         dry_run=dry_run,
@@ -65,9 +65,9 @@ def rollback(
 
     Example: `moola rollback --reason "drift since Monday"`
     """
-    from moola.steps.registry import rollback as go_back
+    import moola.steps.registry
 
-    decision = go_back(
+    decision = moola.steps.registry.rollback(
         name=name, to=to or None, reason=reason, ledger_url=ledger or None, dry_run=dry_run
     )
     _tell(decision, as_json=as_json)
@@ -137,10 +137,10 @@ def verify(name: str = Name, ledger: str = LedgerUrl, as_json: bool = AsJson) ->
 
     Example: `moola verify`
     """
+    import moola.steps.registry
     from moola.errors import AuditError
-    from moola.steps.registry import verify as check
 
-    found = check(name, ledger_url=ledger or None)
+    found = moola.steps.registry.verify(name, ledger_url=ledger or None)
     if as_json:
         print_json(dataclasses.asdict(found))
     else:

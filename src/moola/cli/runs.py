@@ -98,11 +98,11 @@ def sync(as_json: bool = AsJson) -> None:
 
     Example: `moola sync`
     """
+    import moola.tracking.sync
     from moola.errors import Refused
-    from moola.tracking.sync import sync as send
 
     reports, open_ends = [], []
-    for report in send():
+    for report in moola.tracking.sync.sync():
         reports.append(dataclasses.asdict(report))
         if not as_json:
             line = f"  {report.folder.name}"

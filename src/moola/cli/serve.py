@@ -54,7 +54,7 @@ def serve(
 
     Example: `moola serve --port 5001 --log-predictions served`
     """
-    from moola.steps.serve import serve as run
+    import moola.steps.serve
 
     config = ServeConfig(
         name=name,
@@ -73,7 +73,7 @@ def serve(
     )
     guarded = "with a bearer token" if os.environ.get(ENV_TOKEN) else "without a token"
     address = f"{name} on http://{host}:{port}, {guarded}"
-    run(config, on_verified=lambda: console().print(address))
+    moola.steps.serve.serve(config, on_verified=lambda: console().print(address))
 
 
 def predict(
@@ -98,10 +98,10 @@ def predict(
 
     Example: `moola predict data/bars/eurusd_1h.parquet --step 6 --output scores.parquet`
     """
-    from moola.steps.predict import predict as score
+    import moola.steps.predict
 
     with progress_bars(quiet=as_json) as progress:
-        done = score(
+        done = moola.steps.predict.predict(
             file,
             output=output,
             model_uri=model,
@@ -136,9 +136,11 @@ def drift(
 
     Example: `moola drift served --labels labels.csv`
     """
-    from moola.steps.drift import drift as compare
+    import moola.steps.drift
 
-    found = compare(folder, name=name, version=version or None, labels=labels, data_root=data_root)
+    found = moola.steps.drift.drift(
+        folder, name=name, version=version or None, labels=labels, data_root=data_root
+    )
     if as_json:
         print_json(drift_facts(found))
         return

@@ -62,9 +62,9 @@ def sweep(
     Example: `moola sweep --space learning_rate=1e-4:1e-2:log --space dropout=0:0.5 --set
     preset=compact --trials 20 --jobs 2`
     """
+    import moola.steps.sweep
     from moola.config.sweep import parse_space, set_options
     from moola.config.training import FinetuneConfig
-    from moola.steps.sweep import sweep as search
     from moola.training.launchers import open_launcher
 
     base = FinetuneConfig(
@@ -73,7 +73,7 @@ def sweep(
     base = set_options(base, fixed)
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     with progress_bars(quiet=as_json) as progress:
-        summary = search(
+        summary = moola.steps.sweep.sweep(
             base,
             parse_space(space, base),
             trials=trials,

@@ -196,8 +196,8 @@ def evaluate(
 
     Example: `moola evaluate --version 2 --seeds 17,18 --jobs 2`, `--launcher ray --address auto`
     """
+    import moola.steps.evaluate
     from moola.config.evaluation import EvaluateConfig, Thresholds
-    from moola.steps.evaluate import evaluate as run_gates
     from moola.steps.evaluate import resolve_versions
     from moola.training.launchers import open_launcher
 
@@ -209,7 +209,7 @@ def evaluate(
     try:
         for one in versions:
             with progress_bars(quiet=as_json) as progress:
-                summary = run_gates(
+                summary = moola.steps.evaluate.evaluate(
                     version=one,
                     peers=[v for v in versions if v != one],
                     name=name,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import moola.training.finetune
 from moola.config import names
 from moola.config.packaging import CHECKPOINT
 from moola.config.training import FinetuneConfig
@@ -42,7 +43,6 @@ from moola.tracking.lineage import git_state, part_input, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.crossval import class_frequencies
 from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
-from moola.training.finetune import finetune as train_model
 from moola.training.heatmap import evolution_figure
 from moola.training.stored_config import (
     ENCODER_SHA256,
@@ -141,7 +141,7 @@ def finetune(
         require_statable(config, class_names(data.labeled.recipe))
         encoder = _started_from(run, config)
         started = time.perf_counter()
-        result = train_model(
+        result = moola.training.finetune.finetune(
             config,
             data.X_train,
             data.y_train,

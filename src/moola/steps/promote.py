@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+import moola.promotion.promote
 from moola.config import names
 from moola.config.evaluation import Thresholds
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
@@ -19,7 +20,6 @@ from moola.hashing import atomic_file
 from moola.promotion.decision import Decision, PromotionDenied
 from moola.promotion.evidence import load_evidence, verify
 from moola.promotion.keys import TrustedKeys, load_trusted_keys
-from moola.promotion.promote import promote as ask_registry
 from moola.promotion.record import append_result, decision_record
 from moola.steps.candidate import Candidate, find_candidate, find_version, refusals_noted
 from moola.steps.examine import Examiner, signed_report
@@ -109,7 +109,7 @@ def promote(
             fresh_only=fresh_windows_only or policy.fresh_windows_only,
         )  # fmt: skip
         try:
-            decision = ask_registry(
+            decision = moola.promotion.promote.promote(
                 client=client,
                 ledger=ledger,
                 name=name,

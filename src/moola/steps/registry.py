@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import mlflow
 from mlflow.exceptions import MlflowException
 
+import moola.promotion.rollback
 from moola.config.promotion import (
     KEY_FILE,
     KEY_FOLDER,
@@ -39,7 +40,6 @@ from moola.promotion.ledger import Ledger
 from moola.promotion.proof import evidence_in, last_promotion, own_file_findings
 from moola.promotion.remote import open_ledger
 from moola.promotion.rollback import History, history, set_challenger
-from moola.promotion.rollback import rollback as go_back
 from moola.tracking.store import connect
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def rollback(
     """Put back a version that held Production before; see `moola.promotion.rollback`."""
     client = connect()
     require_model(client, name)
-    return go_back(
+    return moola.promotion.rollback.rollback(
         client=client,
         ledger=ledger_of(ledger_url, project),
         name=name,
