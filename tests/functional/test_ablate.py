@@ -158,7 +158,10 @@ def test_identical_predictions_are_a_red_flag() -> None:
 
 
 def test_arms_of_one_schedule_are_no_red_flag(encoder: Path) -> None:
-    """An encoder of one layer, thawed layer by layer, is thawed at once."""
+    """An encoder of one layer that is unfrozen layer by layer is unfrozen at once."""
+    assert same_schedules(experiments(base(encoder, unfreeze_after=0), gradual_after=1)) == (
+        ("C", "D"),
+    )
     arms = experiments(base(encoder), gradual_after=base(encoder).unfreeze_after)
     alike = same_schedules(arms)
     assert alike == (("D", "E"),)

@@ -120,12 +120,12 @@ def test_a_report_that_lacks_a_field_is_never_signed(field: str) -> None:
         evidence(source)
 
 
-@pytest.mark.parametrize("number", [None, "many"])
-def test_a_report_that_states_no_number_of_windows_is_never_signed(number: str | None) -> None:
-    source = report()
-    source["data"] = {"num_windows": number} if number else {"split": "s"}
-    with pytest.raises(PromotionRefused, match="cannot be signed"):
-        evidence(source)
+@pytest.mark.parametrize(
+    "data", [{"split": "s"}, *({"num_windows": n} for n in (None, "759", True, 3.7, float("nan")))]
+)
+def test_a_report_that_states_no_number_of_windows_is_never_signed(data: dict) -> None:
+    with pytest.raises(PromotionRefused, match=r"cannot be signed \(.*num_windows"):
+        evidence({**report(), "data": data})
 
 
 def check(item: Evidence, *, policy: PromotionPolicy | None = None, **changes) -> list[str]:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import pytest
 import sqlalchemy
+import typer
+from safetensors import SafetensorError
 
-from moola.errors import TrackingError
+from moola.errors import DataError, TrackingError
 
 APP = importlib.import_module("moola.cli.app")  # `moola.cli.app` names the typer object
 
@@ -49,7 +51,8 @@ def by_torch() -> None:  # as torch.save raises it on a full tmpfs
 
 
 def by_safetensors() -> None:  # as safetensors raises it there
-    raise ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
+    message = "Error while serializing: I/O error: No space left on device (os error 28)"
+    raise SafetensorError(message)
 
 
 def by_numpy() -> None:  # as np.save raises it there
@@ -78,12 +81,22 @@ def test_a_full_disk_is_one_line(
     assert line.endswith("free some space, then run the command again.")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EACCES, "Permission denied", "/data/x"),
+        DataError("set labeled_windows/iostream error does not exist"),
+        DataError("no column is named '3 requested and 2 written'"),
+        typer.BadParameter("'no space left on device' is no model"),
+    ],
+    ids=["another errno", "a set's name", "a column's name", "an option's value"],
+)
 def test_other_errors_are_not_taken_for_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise OSError(errno.EACCES, "Permission denied", "/data/x")
+        raise error
 
     monkeypatch.setattr(APP, "app", broken)
     assert APP._run(["history"]) == 2
-    assert "disk" not in capsys.readouterr().err
+    assert "the disk is full" not in capsys.readouterr().err

@@ -219,11 +219,16 @@ def _told(error: Exception, arguments: list[str]) -> tuple[str, int]:
 
 
 def _is_of_full_disk(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error; libraries hide the errno in words of their own."""
+    """Whether a full disk is behind an error, or behind one that it was raised from.
+
+    Libraries hide the errno in words of their own. Messages of Moola's and of the parser's are not
+    searched for such words: they quote names that users gave.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if _FULL_DISK.search(str(error).lower()):
+        ours = isinstance(error, MoolaError) or hasattr(error, "format_message")
+        if not ours and _FULL_DISK.search(str(error).lower()):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -140,27 +140,27 @@ def verify(name: str = Name, ledger: str = LedgerUrl, as_json: bool = AsJson) ->
     import moola.steps.registry
     from moola.errors import AuditError
 
-    found = moola.steps.registry.verify(name, ledger_url=ledger or None)
+    audit = moola.steps.registry.verify(name, ledger_url=ledger or None)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(audit))
     else:
-        _print_audit(found)
-    if found.findings:
-        raise AuditError(f"{len(found.findings)} findings about {name}")
+        _print_audit(audit)
+    if audit.findings:
+        raise AuditError(f"{len(audit.findings)} findings about {name}")
 
 
-def _print_audit(found: Audit) -> None:
+def _print_audit(audit: Audit) -> None:
     from moola.promotion.entry import printable
 
     out = console()
-    head = (found.head or "-")[:16]
-    out.print(f"{found.num_entries} ledger entries about {found.name}, head {head}")
-    out.print(f"In Production: {found.champion or 'nothing'}")
-    for finding in found.findings:
+    head = (audit.head or "-")[:16]
+    out.print(f"{audit.num_entries} ledger entries about {audit.name}, head {head}")
+    out.print(f"In Production: {audit.champion or 'nothing'}")
+    for finding in audit.findings:
         out.print(f"  - {printable(finding)}")
-    if not found.findings:
+    if not audit.findings:
         out.print("chain, signatures, files and stages agree")
-    for note in found.notes:
+    for note in audit.notes:
         out.print(f"note: {printable(note)}")
 
 

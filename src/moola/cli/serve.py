@@ -138,38 +138,39 @@ def drift(
     """
     import moola.steps.drift
 
-    found = moola.steps.drift.drift(
+    summary = moola.steps.drift.drift(
         folder, name=name, version=version or None, labels=labels, data_root=data_root
     )
     if as_json:
-        print_json(drift_facts(found))
+        print_json(drift_facts(summary))
         return
     rows = table("", "PSI", "noise", "KS", "p (Holm)", "effect", "")
-    for row in found.report.rows:
+    for row in summary.report.rows:
         figures = (row.psi, row.psi_noise, row.ks, row.p_holm, row.effect)
         mark = styled("drift", "red") if row.drifted else ""
         rows.add_row(row.name, *(f"{value:.3f}" for value in figures), mark)
     out = console()
     out.print(rows)
-    labelled = found.labelled or {}
+    labelled = summary.labelled or {}
     for metric in (m for m in ("log_loss", "brier", "ece", "accuracy") if m in labelled):
-        out.print(f"{metric} of {found.num_labelled} labelled: {figure(labelled[metric])}")
-    blocks = found.report.num_blocks
+        out.print(f"{metric} of {summary.num_labelled} labelled: {figure(labelled[metric])}")
+    report = summary.report
+    train_blocks, served_blocks = report.num_blocks
     out.print(
-        f"version {found.version}: {found.report.num_served:,} served windows ({blocks[1]} blocks) "
-        f"beside {found.report.num_train:,} ({blocks[0]} blocks); run {found.run_id}"
+        f"version {summary.version}: {report.num_served:,} served windows ({served_blocks} blocks) "
+        f"beside {report.num_train:,} ({train_blocks} blocks); run {summary.run_id}"
     )
-    out.print(f"drifted: {', '.join(found.report.drifted) or 'nothing'}")
+    out.print(f"drifted: {', '.join(report.drifted) or 'nothing'}")
 
 
-def drift_facts(found: DriftSummary) -> dict[str, Any]:
+def drift_facts(summary: DriftSummary) -> dict[str, Any]:
     """Return what drift was seen, JSON-ready."""
     return {
-        "run_id": found.run_id,
-        "name": found.name,
-        "version": found.version,
-        "drifted": found.report.drifted,
-        "num_labelled": found.num_labelled,
-        "labelled": found.labelled,
-        "report": found.report.to_dict(),
+        "run_id": summary.run_id,
+        "name": summary.name,
+        "version": summary.version,
+        "drifted": summary.report.drifted,
+        "num_labelled": summary.num_labelled,
+        "labelled": summary.labelled,
+        "report": summary.report.to_dict(),
     }

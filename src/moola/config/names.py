@@ -97,7 +97,7 @@ IMAGE_ABLATION = "ablation"
 IMAGE_WEIGHTS = "weight_evolution"
 MODEL_NAME = "model"
 
-# What answering val without a model is worth: the class prior, and one class for all.
+# Metrics on val of two answers without a model: the class prior, and one class for all windows.
 YARDSTICKS = ("log_loss_prior", "accuracy_constant")
 
 DEFAULT_ENCODER = "artifacts/pretrained/bilstm_encoder"

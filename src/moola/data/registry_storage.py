@@ -151,7 +151,7 @@ class RemoteRoot(Root):
         """
         local = self.folder / path
         if local.is_file():
-            if replace or not self._stands(path, local):
+            if replace or not self._is_stored(path, local):
                 self._upload(local, path)
             return
         if self._info(f"{path}/manifest.json").type == fs.FileType.File:
@@ -212,7 +212,7 @@ class RemoteRoot(Root):
                     remedy="Remove the set there and build it again",
                 )
 
-    def _stands(self, path: str, local: Path) -> bool:
+    def _is_stored(self, path: str, local: Path) -> bool:
         """Return whether a file has this content; raises DataError if with another."""
         info = self._info(path)
         if info.type == fs.FileType.NotFound:

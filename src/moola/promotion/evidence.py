@@ -181,7 +181,9 @@ def evidence_from_report(
         If the report lacks a field or holds a figure that is not finite.
     """
     try:
-        candidate = report["candidate"]
+        candidate, num_windows = report["candidate"], report["data"]["num_windows"]
+        if type(num_windows) is not int:  # the record of the decision states it
+            raise TypeError(f"num_windows is {num_windows!r}")
         evidence = Evidence(
             purpose="evaluation",
             name=str(candidate["name"]),
@@ -192,7 +194,7 @@ def evidence_from_report(
             model=str(candidate["model"]),
             uses_encoder=candidate["uses_encoder"] is not False,
             uses_synthetic=candidate["uses_synthetic"] is not False,
-            data={**report["data"], "num_windows": int(report["data"]["num_windows"])},
+            data=dict(report["data"]),
             thresholds_sha256=str(report["thresholds_sha256"]),
             verdicts={str(gate["gate"]): str(gate["verdict"]) for gate in report["gates"]},
             figures={str(gate["gate"]): dict(gate["figures"]) for gate in report["gates"]},

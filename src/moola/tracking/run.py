@@ -129,13 +129,14 @@ class TrackedRun:
     def log_table(
         self, path: str, rows: Sequence[Mapping[str, Any]], *, listed: bool = True
     ) -> None:
-        """Log a table that the web page's table view groups and compares.
+        """Log a table; if it is `listed`, the web page's table view groups and compares it.
 
-        The view opens with a table only if the run lists one; of two it shows neither until
-        somebody chooses, so a run lists its chief table and leaves others unlisted.
+        A run lists its chief table only: beside another one the view does not open with it.
         """
         self.log_bytes(path, table_file(rows))
-        if listed and path not in self._tables:
+        if not listed:
+            return
+        if path not in self._tables:
             self._tables.append(path)
         self.set_tags(table_tags(self._tables))
 
