@@ -211,15 +211,15 @@ def wider(X, rng, strength: float):
 
 def print_power(trials: int) -> None:
     """Print how often p < 0.1 for windows that are honest, and for spoilt ones."""
+    from moola.data.audit_synthetic import STATISTICS, window_statistics
     from moola.data.bars import read_bars
-    from moola.data.features import FEATURE_NAMES, features20
     from moola.data.twosample import compare_samples
     from moola.data.windows import cut_windows
 
     bars = read_bars(BTC)
     starts = np.arange(0, len(bars) - 111, 6)
     X = cut_windows(bars, starts, 105)
-    F, block = features20(X), starts // 111
+    F, block = window_statistics(X), starts // 111
     rng = np.random.default_rng(0)
 
     def rates(n: int, make) -> tuple[float, float]:
@@ -230,7 +230,7 @@ def print_power(trials: int) -> None:
             real, real_block, other, other_block = make(rows)
             report = compare_samples(
                 real, other, real_block=real_block, synthetic_block=other_block,
-                names=FEATURE_NAMES, num_permutations=399, with_classifier=False,
+                names=STATISTICS, num_permutations=399, with_classifier=False,
             )  # fmt: skip
             p.append(report.p_value)
             distance.append(np.median([f.detectable_ks for f in report.features]))
@@ -244,7 +244,7 @@ def print_power(trials: int) -> None:
 
     def spoilt(change, strength):
         return lambda rows: (
-            F[rows], block[rows], features20(change(X[rows], rng, strength)), block[rows],
+            F[rows], block[rows], window_statistics(change(X[rows], rng, strength)), block[rows],
         )  # fmt: skip
 
     cases = {"other real windows (size)": honest}

@@ -160,6 +160,27 @@ def test_sizes_without_an_encoder(project: Path) -> None:
     assert moola_(f"evaluate --model simple_lstm --version {version} --gate 0") == 2
 
 
+def test_a_synthetic_set_is_trained_on_and_judged(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert moola_(f"data synth half --split {SPLIT} --ratio 0.3") == 0
+    assert moola_(f"train {TRAIN} --augment --synthetic synthetic_cache/half --hidden-size 8") == 0
+    assert "temporal, synthetic_cache/half" in capsys.readouterr().out
+    version, _ = newest()
+    client = MlflowClient()
+    run_id = client.get_model_version("EnhancedSimpleLSTM", version).run_id
+    trail = mlflow.artifacts.load_dict(f"runs:/{run_id}/audit/audit_trail.json")
+    assert trail["synthetic_applied"] == "synthetic_cache/half"
+    assert trail["synthetic_ratio"] == pytest.approx(0.3, abs=0.01)
+    assert moola_(f"evaluate --version {version} --gate 5 --seeds 17") == 0
+    said = capsys.readouterr().out
+    assert "against the same without augmentation" in " ".join(said.split())
+    before = len(client.search_model_versions("name='EnhancedSimpleLSTM'"))
+    assert moola_(f"train {TRAIN} --synthetic absent") == 2
+    assert "synthetic_cache/absent does not exist" in capsys.readouterr().err
+    assert len(client.search_model_versions("name='EnhancedSimpleLSTM'")) == before
+
+
 class Seen(Callback):
     """Whether the encoder still is what was stored, at the end of each epoch."""
 

@@ -15,6 +15,7 @@ from moola.config.data import SplitRecipe
 from moola.config.training import FinetuneConfig
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import WalkForward
+from moola.data.synthetic import SyntheticSet
 from moola.errors import DataError
 from moola.evaluation.predictions import mean_proba
 from moola.models import get_model
@@ -165,3 +166,48 @@ def test_a_control_trains_on_every_training_window_though_candidates_stop_early(
     whole.fit(labeled.X_ohlc[fold.train], labeled.y[fold.train])
     expected = whole.predict_proba(labeled.X_ohlc[fold.val])
     assert np.allclose(found.proba[: len(fold.val)], expected, atol=1e-9)
+
+
+def test_a_synthetic_window_trains_where_its_parent_does(
+    data: tuple[WindowSet, WalkForward], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeled, folds = data
+    assert labeled.y is not None
+    parent = np.arange(0, len(labeled), 3)  # also of windows that no fold trains on
+    made = SyntheticSet(
+        name="synthetic_cache/third",
+        X_ohlc=np.array(labeled.X_ohlc[parent]) * 2,
+        X_feats20=np.zeros((len(parent), 20), dtype=np.float32),
+        y=labeled.y[parent],
+        parent=parent,
+        labeled=labeled.name,
+        labeled_sha256=labeled.sha256,
+        split="forward",
+        num_classes=2,
+        config={},
+        sha256="a" * 64,
+    )
+    given: list[np.ndarray] = []
+    real = crossval.finetune
+
+    def watched(config: FinetuneConfig, X: np.ndarray, y: np.ndarray, **options: Any) -> Any:
+        given.append(X)
+        return real(config, X, y, **options)
+
+    monkeypatch.setattr(crossval, "finetune", watched)
+    config = replace(CONFIG, synthetic="third", patience=1)
+    found = predict(data, tmp_path, config=config, seeds=(1,), synthetic=made)
+    assert len(given) == len(folds.folds)
+    for X, training in zip(sorted(given, key=len), found.trainings, strict=True):
+        fit = training.rows["fit"]
+        own = parent[np.isin(parent, fit)]
+        assert 0 < len(own) < len(parent)
+        assert np.array_equal(X, np.r_[labeled.X_ohlc[fit], labeled.X_ohlc[own] * 2])
+    other = replace(made, sha256="b" * 64)
+    predict(data, tmp_path, config=config, seeds=(1,), synthetic=other)
+    assert len(given) == 2 * len(folds.folds)  # another content is another training
+    predict(data, tmp_path, seeds=(1,), synthetic=made)
+    assert {len(X) for X in given[-2:]} == {len(fold.train) for fold in folds.folds}
+    for wrong in (None, replace(made, name="synthetic_cache/another")):
+        with pytest.raises(DataError, match="synthetic_cache/third is not at hand"):
+            predict(data, tmp_path, config=config, seeds=(1,), synthetic=wrong)

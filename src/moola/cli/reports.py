@@ -149,6 +149,7 @@ def _augmentation(config: FinetuneConfig) -> str:
         "temporal": config.use_temporal_aug,
         f"mixup {config.mixup_alpha:g}": config.mixup_alpha,
         f"cutmix {config.cutmix_alpha:g}": config.cutmix_alpha,
+        f"{config.synthetic}": config.synthetic,
     }
     return ", ".join(word for word, on in used.items() if on) or "off"
 

@@ -127,6 +127,11 @@ def train(
         help="Cut and mix training windows; 0: off.",
         rich_help_panel=AUGMENTATION,
     ),
+    synthetic: str = typer.Option(
+        "",
+        help="Also train on a set of `moola data synth`, such as synthetic_cache/v1_jitter_r0.5.",
+        rich_help_panel=AUGMENTATION,
+    ),
 ) -> None:
     """Train a classifier, from scratch or from an encoder, and register it as a version.
 
@@ -144,6 +149,7 @@ def train(
         hidden_size=hidden_size or None,
         num_layers=num_layers or None,
         num_heads=num_heads or None,
+        synthetic=synthetic or None,
     )
     with progress_bars(quiet=as_json) as progress:
         summary = finetune(

@@ -42,7 +42,8 @@ class FinetuneConfig(Config):
     phase from `phases`, which must add up to `epochs`. The learning rate is multiplied by
     `unfreeze_lr_factor` (0.5; 0.3 and 0.1 are usual too) at the first unfreezing. `patience` 0
     turns early stopping off. `class_weight` is ``balanced`` or a weight a class, such as ``1,2.5``.
-    Augmentation (`use_temporal_aug`, `mixup_alpha`, `cutmix_alpha`) touches training windows only.
+    Augmentation (`use_temporal_aug`, `mixup_alpha`, `cutmix_alpha`) touches training windows only;
+    `synthetic` names a stored synthetic set, each window of which trains where its parent does.
     """
 
     model: str = "enhanced_simple_lstm"
@@ -69,11 +70,14 @@ class FinetuneConfig(Config):
     use_temporal_aug: bool = False
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
+    synthetic: str | None = None
     seed: int = 17
     device: str = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labeled", qualified(self.labeled, "labeled_windows"))
+        if self.synthetic is not None:
+            object.__setattr__(self, "synthetic", qualified(self.synthetic, "synthetic_cache"))
         for name in ("epochs", "batch_size"):
             check_count(name, getattr(self, name))
         for name in ("unfreeze_after", "patience", "seed"):
@@ -109,8 +113,10 @@ class FinetuneConfig(Config):
 
     @property
     def augments(self) -> bool:
-        """Whether training windows are augmented."""
-        return bool(self.use_temporal_aug or self.mixup_alpha or self.cutmix_alpha)
+        """Whether training windows are augmented, as they are drawn or by a synthetic set."""
+        return bool(
+            self.use_temporal_aug or self.mixup_alpha or self.cutmix_alpha or self.synthetic
+        )
 
 
 def _check_sizes(config: FinetuneConfig) -> None:

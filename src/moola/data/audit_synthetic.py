@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from moola.data.audit_trail import Check, name_windows
 from moola.data.features import FEATURE_NAMES, features20
+from moola.data.moments import MOMENT_NAMES, window_moments
 from moola.data.sets import WindowSet
 from moola.data.splits import Split
 from moola.data.synthetic import SyntheticSet
@@ -15,6 +16,8 @@ from moola.data.windows import check_windows
 from moola.errors import BadInput
 
 MIN_P = 0.1
+MAX_AUC = 0.6  # of a classifier that tells synthetic windows from real ones
+STATISTICS = (*FEATURE_NAMES, *MOMENT_NAMES)
 
 
 def synthetic_quality(
@@ -25,23 +28,29 @@ def synthetic_quality(
     num_permutations: int = 999,
     random_state: int = 0,
 ) -> SampleComparison:
-    """Test synthetic windows against the real train windows, feature by feature.
+    """Test synthetic windows against the real train windows, statistic by statistic.
 
-    Features of both are computed from the windows, never read from a file. A block is a stretch of
+    The 20 features and the moments of both are computed from the windows, never read from a file. A
+    block is a stretch of
     the time line as long as a window with its label horizon; a synthetic window belongs to the
     block of its parent. Raises DataError where train holds too few blocks.
     """
     first = labeled.times.first
     span = int((labeled.times.label_end - first).max()) + 1
     return compare_samples(
-        features20(labeled.X_ohlc[train]),
-        features20(made.X_ohlc),
+        window_statistics(labeled.X_ohlc[train]),
+        window_statistics(made.X_ohlc),
         real_block=first[train] // span,
         synthetic_block=first[made.parent] // span,
-        names=FEATURE_NAMES,
+        names=STATISTICS,
         num_permutations=num_permutations,
         random_state=random_state,
     )
+
+
+def window_statistics(X_NTC: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return features and moments of windows, shape (n, 28), in the order of ``STATISTICS``."""
+    return np.column_stack([features20(X_NTC), window_moments(X_NTC)])
 
 
 def synthetic_checks(
@@ -49,7 +58,8 @@ def synthetic_checks(
 ) -> tuple[list[Check], SampleComparison | None]:
     """Check that a synthetic set may be appended to the train part of a split.
 
-    The quality is tested only if everything else holds; p below 0.1 fails.
+    The quality is tested only if everything else holds; a p below 0.1 fails, and so does a
+    classifier's ROC-AUC above 0.6.
     """
     outside = np.setdiff1d(made.parent, split.train)
     exists = made.parent[(made.parent >= 0) & (made.parent < len(labeled))]
@@ -79,8 +89,9 @@ def synthetic_checks(
     worst = min(report.features, key=lambda f: f.p_holm)
     checks.append(
         Check(
-            name=f"synthetic windows look like real ones (p of at least {MIN_P:g})",
-            passed=report.p_value >= MIN_P,
+            name=f"synthetic windows look like real ones (p of at least {MIN_P:g}, AUC of at most "
+            f"{MAX_AUC:g})",
+            passed=report.p_value >= MIN_P and report.auc is not None and report.auc <= MAX_AUC,
             detail=f"smallest Holm-corrected p is {report.p_value:.3f} ({worst.name}, KS "
             f"{worst.ks:.3f}, effect {worst.effect:+.2f}), classifier AUC {report.auc:.3f}; "
             f"{report.can_detect()}",

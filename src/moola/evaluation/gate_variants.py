@@ -33,14 +33,15 @@ def gate_5_augmentation(
     horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
-    """Gate 5: training with synthetic windows costs at most two points of accuracy.
+    """Gate 5: training with augmented windows costs at most two points of accuracy.
 
     Parameters
     ----------
     y, proba_augmented
         Labels, shape (n,), and the augmented model's probabilities, shape (n, K).
     baselines
-        Probabilities of the models of gates 1 and 4, by name; the most accurate one is the bar.
+        Probabilities of the same model trained without augmentation, by its name in the report; of
+        several models the most accurate one is the bar.
     quality
         ``passed`` and ``train_only`` (both bool), ``reasons`` where either is false or something
         was not tested.
@@ -61,7 +62,7 @@ def gate_5_augmentation(
         If there is no baseline, `quality` lacks a key, or as `paired_comparison`.
     """
     if not baselines:
-        raise BadInput("there is no baseline", limit="the predictions of gate 1 or gate 4")
+        raise BadInput("there is no baseline", limit="the same model's without augmentation")
     need(quality, ("passed", "train_only"), "the synthetic data's quality report")
     limits = thresholds or Thresholds.load()
     scores = {name: _score(y, proba) for name, proba in baselines.items()}

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from moola.config.base import check_range
+from moola.models.transforms import KNOTS, STEPS, WarpDraws, jitter, warp
 
 FROZEN_DRAWS = 4
-_KNOTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,10 @@ class Augmentation:
     temporal
         Warp and jitter windows.
     warp_sigma, warp_probability
-        Standard deviation of the local pace of time, and how often a window is warped.
+        Standard deviation of the logarithm of the pace, and how often a window is warped.
     jitter_sigma, jitter_probability
-        Standard deviation of a bar's shift in units of the window's mean bar range, and how often.
+        Standard deviation of a close's shift in units of the window's mean bar range, and how
+        often a window is jittered.
     mixup_alpha, cutmix_alpha
         Of Beta(alpha, alpha), from which the share of the first window is drawn; 0: off. With both,
         each window takes one of the two at random.
@@ -79,8 +80,7 @@ def augment_windows(
 ) -> NDArray[np.float32]:
     """Warp and jitter windows in price units; every bar stays a bar (low <= open, close <= high).
 
-    A warp reads the window at uneven times, between two bars by linear interpolation of both; its
-    first and last bar stay. A jitter multiplies all four prices of a bar by one number.
+    See `moola.models.transforms` for what a warp and a jitter keep.
 
     Parameters
     ----------
@@ -95,18 +95,16 @@ def augment_windows(
     -------
     ndarray of shape (n, T, 4), float32, positive.
     """
-    X = np.asarray(X_NTC, dtype=np.float64)
+    X = torch.from_numpy(np.array(X_NTC, dtype=np.float64))
     num, bars = X.shape[:2]
-    chosen = np.asarray(rng.random(num) < config.warp_probability)
+    chosen = rng.random(num) < config.warp_probability
     if chosen.any() and config.warp_sigma and bars > 2:
-        X = X.copy()
-        X[chosen] = _warp(X[chosen], config.warp_sigma, rng)
-    chosen = np.asarray(rng.random(num) < config.jitter_probability)
+        X[chosen] = warp(X[chosen], _draw_warp(int(chosen.sum()), bars, rng), config.warp_sigma)
+    chosen = rng.random(num) < config.jitter_probability
     if chosen.any() and config.jitter_sigma:
-        relative = ((X[..., 1] - X[..., 2]) / X[..., 3]).mean(axis=1)[:, None]
-        shift = rng.normal(0.0, config.jitter_sigma, (num, bars)) * relative * chosen[:, None]
-        X = X * np.exp(shift)[..., None]
-    return X.astype(np.float32)
+        shift = rng.normal(0.0, config.jitter_sigma, (int(chosen.sum()), bars))
+        X[chosen] = jitter(X[chosen], torch.from_numpy(shift))
+    return np.asarray(X.float().numpy())
 
 
 def mix_windows(
@@ -154,16 +152,9 @@ def _shares(alpha: float, num: int, rng: np.random.Generator) -> NDArray[np.floa
     return np.maximum(drawn, 1.0 - drawn)
 
 
-def _warp(
-    X_NTC: NDArray[np.float64], sigma: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    num, bars = X_NTC.shape[:2]
-    knots = np.linspace(0, bars - 2, _KNOTS)
-    log_pace = rng.normal(0.0, sigma, (num, _KNOTS))
-    steps = np.exp([np.interp(np.arange(bars - 1), knots, row) for row in log_pace])
-    time = np.c_[np.zeros(num), np.cumsum(steps, axis=1)]
-    time *= (bars - 1) / time[:, -1:]
-    left = np.clip(np.floor(time).astype(np.int64), 0, bars - 2)
-    weight = (time - left)[..., None]
-    rows = np.arange(num)[:, None]
-    return np.asarray((1.0 - weight) * X_NTC[rows, left] + weight * X_NTC[rows, left + 1])
+def _draw_warp(num: int, bars: int, rng: np.random.Generator) -> WarpDraws:
+    return WarpDraws(
+        pace=torch.from_numpy(rng.normal(size=(num, KNOTS))),
+        path=torch.from_numpy(rng.normal(size=(num, bars * STEPS))),
+        extremes=torch.from_numpy(rng.random((num, 2, bars * STEPS))),
+    )

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from moola.config.base import Config, check_count, check_range
 from moola.data.windows import check_windows
-
-_KNOTS = 4
+from moola.models.transforms import KNOTS, STEPS, WarpDraws, jitter, scale_wicks, warp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +26,9 @@ class TimeSeriesAugmenter(Config):
     Parameters
     ----------
     time_warp_prob, time_warp_sigma
-        How often a window is warped, and the standard deviation of the local pace of time.
+        How often a window is warped, and the standard deviation of the logarithm of the pace.
     jitter_prob, jitter_sigma
-        How often bars are shifted, and by how much, in units of the window's mean bar range.
+        How often closes are shifted, and by how much, in units of the window's mean bar range.
     volatility_scale_prob, volatility_low, volatility_high
         How often the wicks of a window are scaled, and the interval the factor is drawn from.
     """
@@ -105,57 +104,24 @@ class TimeSeriesAugmenter(Config):
             return torch.randn(num, columns, generator=draw, device=device)
 
         warped = take(uniform() < self.time_warp_prob)
-        log_pace = take(normal(_KNOTS)) * self.time_warp_sigma * warped[:, None]
+        draws = WarpDraws(
+            pace=take(normal(KNOTS)).double(),
+            path=take(normal(bars * STEPS)).double(),
+            extremes=take(uniform(2, bars * STEPS)).double(),
+        )
         jittered = take(uniform() < self.jitter_prob)
         shift = take(normal(bars)) * self.jitter_sigma * jittered[:, None]
         scaled = take(uniform() < self.volatility_scale_prob)
         spread = self.volatility_high - self.volatility_low
         factor = self.volatility_low + spread * take(uniform())
-        moved = warp(X_NTC.double(), log_pace.double()) if bars > 2 else X_NTC.double()
-        moved = jitter(torch.where(warped[:, None, None], moved, X_NTC.double()), shift.double())
+        moved = X_NTC.double()
+        if bars > 2 and self.time_warp_prob and self.time_warp_sigma:
+            moved = torch.where(
+                warped[:, None, None], warp(moved, draws, self.time_warp_sigma), moved
+            )
+        moved = jitter(moved, shift.double())
         ones = torch.ones_like(factor)
         return scale_wicks(moved, torch.where(scaled, factor, ones).double()).float()
-
-
-def warp(X_NTC: torch.Tensor, log_pace_NK: torch.Tensor) -> torch.Tensor:
-    """Read each window at uneven times, between two bars by linear interpolation of both.
-
-    The pace of time between bars is the exponential of `log_pace_NK`, given at K knots spread over
-    the window and linear between them. First and last bar stay.
-    """
-    num, bars = X_NTC.shape[:2]
-    place = torch.linspace(0, log_pace_NK.shape[1] - 1, bars - 1, device=X_NTC.device)
-    knot = place.long().clamp(max=log_pace_NK.shape[1] - 2)
-    weight = (place - knot).to(X_NTC.dtype)
-    steps = torch.exp((1 - weight) * log_pace_NK[:, knot] + weight * log_pace_NK[:, knot + 1])
-    time = torch.cat([torch.zeros_like(steps[:, :1]), steps.cumsum(dim=1)], dim=1)
-    time = time * ((bars - 1) / time[:, -1:])
-    left = time.long().clamp(0, bars - 2)
-    share = (time - left)[..., None]
-    row = torch.arange(num, device=X_NTC.device)[:, None]
-    return (1 - share) * X_NTC[row, left] + share * X_NTC[row, left + 1]
-
-
-def jitter(X_NTC: torch.Tensor, shift_NT: torch.Tensor) -> torch.Tensor:
-    """Multiply all four prices of each bar by one number.
-
-    Its logarithm is the shift times the window's mean relative bar range.
-    """
-    relative = ((X_NTC[..., 1] - X_NTC[..., 2]) / X_NTC[..., 3]).mean(dim=1, keepdim=True)
-    return X_NTC * torch.exp(shift_NT * relative)[..., None]
-
-
-def scale_wicks(X_NTC: torch.Tensor, factor_N: torch.Tensor) -> torch.Tensor:
-    """Multiply the wicks (what lies outside open and close) of each window by its factor.
-
-    The lower wick is kept short of the price 0.
-    """
-    open_, high, low, close = X_NTC.unbind(dim=2)
-    top, bottom = torch.maximum(open_, close), torch.minimum(open_, close)
-    factor = factor_N[:, None]
-    lower = bottom - (bottom - low) * factor
-    lower = torch.where(lower > 0, lower, low)
-    return torch.stack([open_, top + (high - top) * factor, lower, close], dim=2)
 
 
 def normalise_batch(X_NTC: torch.Tensor) -> torch.Tensor:

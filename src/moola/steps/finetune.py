@@ -120,6 +120,8 @@ def finetune(
     registry = DataRegistry(data_root)
     registry.folder(config.labeled)  # a name that is not there leaves no run behind
     registry.load_split(config.split)
+    if config.synthetic:
+        registry.folder(config.synthetic)
     config = ready_to_start(config)
     state_path = resume_path(config, Path(names.RESUME_FOLDER))
     if resume and not find_state(state_path):
@@ -135,7 +137,12 @@ def finetune(
     ) as run:
         corpus = _claimed(config)
         data = registry.load_labeled(
-            config.labeled, config.split, corpus=corpus, on_proof=run.proofs.log
+            config.labeled,
+            config.split,
+            bool(config.synthetic),
+            config.synthetic,
+            corpus=corpus,
+            on_proof=run.proofs.log,
         )
         _log_inputs(run, data)
         require_statable(config, class_names(data.labeled.recipe))

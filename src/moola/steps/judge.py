@@ -73,6 +73,8 @@ class Judge:
         self.labeled: WindowSet = registry.load_set(candidate.config.labeled)
         self.split: Split = registry.load_split(candidate.config.split)
         self.folds: WalkForward = find_folds(registry, self.labeled.name, folds)
+        synthetic = candidate.config.synthetic
+        self.synthetic = registry.load_synthetic(synthetic) if synthetic else None
         judged = np.concatenate([f.val for f in self.folds.folds])
         self.num_windows = len(judged)
         self.overlap = overlap_of(self.labeled.times, judged)
@@ -88,6 +90,7 @@ class Judge:
             launcher=launcher,
             progress=progress,
             on_training=on_training,
+            synthetic=self.synthetic,
         )
 
     @cached_property
@@ -113,6 +116,7 @@ class Judge:
                 "labeled": self.labeled.sha256,
                 "folds": self.folds.digest(),
                 "seeds": list(self.config.seeds),
+                **({"synthetic": self.synthetic.sha256} if self.synthetic else {}),
                 "thresholds": self.limits.digest(),
             }
         )
@@ -228,11 +232,11 @@ class Judge:
 
     def _gate_5(self) -> GateReport:
         augmented = self.rivals.predictions("augmented")
-        bars = ("scratch", "transfer") if self.candidate.uses_encoder else ("scratch",)
+        plain = "transfer" if self.candidate.uses_encoder else "scratch"
         return rules.gate_5_augmentation(
             augmented.y,
             augmented.proba,
-            {name: self.rivals.predictions(name).proba for name in bars},
+            {"the same without augmentation": self.rivals.predictions(plain).proba},
             quality=self._augmentation_quality(),
             trial=not self.candidate.config.augments,
             **self.overlap,
@@ -262,27 +266,28 @@ class Judge:
         )
 
     def _augmentation_quality(self) -> dict[str, Any]:
-        """Augment the train part once and test it as a stored synthetic set is tested.
+        """Test the stored synthetic set, and the train part augmented once as if it were one.
 
         Mixed windows (mixup, cutmix) lie between real ones by construction and are never windows
         in price units; that they are not tested is said.
         """
         config = self.candidate.config
         mixed = [_MIXED] if config.mixup_alpha or config.cutmix_alpha else []
-        if mixed and not config.use_temporal_aug:
-            return {"passed": True, "train_only": True, "reasons": mixed}
-        made = make_synthetic(
-            self.labeled,
-            self.split,
-            lambda X, rng: augment_windows(X, Augmentation(temporal=True), rng),
-            name="temporal augmentation",
-            config={"use_temporal_aug": True},
-            random_state=self.config.seeds[0],
-        )
-        checks, _ = synthetic_checks(made, self.labeled, self.split)
+        tested = [self.synthetic] if self.synthetic else []
+        if config.use_temporal_aug or not config.augments:
+            drawn = make_synthetic(
+                self.labeled,
+                self.split,
+                lambda X, rng: augment_windows(X, Augmentation(temporal=True), rng),
+                name="temporal augmentation",
+                config={"use_temporal_aug": True},
+                random_state=self.config.seeds[0],
+            )
+            tested.append(drawn)
+        checks = [c for made in tested for c in synthetic_checks(made, self.labeled, self.split)[0]]
         return {
             "passed": all(c.passed for c in checks),
-            "train_only": bool(np.isin(made.parent, self.split.train).all()),
+            "train_only": all(np.isin(m.parent, self.split.train).all() for m in tested),
             "reasons": [*(f"{c.name}: {c.detail}" for c in checks if not c.passed), *mixed],
         }
 

@@ -13,6 +13,7 @@ from moola.config.evaluation import EvaluateConfig
 from moola.config.training import FinetuneConfig
 from moola.data.registry import WindowSet
 from moola.data.splits import WalkForward
+from moola.data.synthetic import SyntheticSet
 from moola.evaluation.ensemble import Ensemble, calibrated_ensemble
 from moola.steps.progress import Progress
 from moola.training.crossval import (
@@ -49,7 +50,9 @@ def rival_config(candidate: FinetuneConfig, rival: str) -> FinetuneConfig:
         return FinetuneConfig(model=rival, labeled=candidate.labeled)
     if rival == "augmented":
         return candidate if candidate.augments else replace(candidate, use_temporal_aug=True)
-    plain = replace(candidate, use_temporal_aug=False, mixup_alpha=0.0, cutmix_alpha=0.0)
+    plain = replace(
+        candidate, use_temporal_aug=False, mixup_alpha=0.0, cutmix_alpha=0.0, synthetic=None
+    )
     if rival == "transfer":
         return plain
     scratch = replace(plain, pretrained_encoder=None)
@@ -75,6 +78,7 @@ class Rivals:
         launcher: Launcher,
         progress: Progress,
         on_training: Callable[[str, Training], None],
+        synthetic: SyntheticSet | None = None,
     ):
         self.candidate = candidate
         self.labeled = labeled
@@ -85,6 +89,7 @@ class Rivals:
         self.launcher = launcher
         self.progress = progress
         self.on_training = on_training
+        self.synthetic = synthetic
         self.made: dict[str, WalkForwardPredictions] = {}
         self._ensemble: Ensemble | None = None
 
@@ -120,6 +125,7 @@ class Rivals:
                 launcher=self.launcher,
                 on_done=lambda rival, *done: self.progress(f"walk-forward: {rival}", *done),
                 on_training=self.on_training,
+                synthetic=self.synthetic,
             )
 
     def probabilities(self) -> dict[str, NDArray[np.float64]]:

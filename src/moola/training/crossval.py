@@ -24,6 +24,7 @@ import moola
 from moola.config.training import FinetuneConfig
 from moola.data.sets import WindowSet
 from moola.data.splits import Split, WalkForward
+from moola.data.synthetic import SyntheticSet
 from moola.data.windows import WindowTimes
 from moola.errors import DataError
 from moola.hashing import atomic_file, sha256_json
@@ -129,6 +130,7 @@ def walk_forward_predictions(
     launcher: Launcher = LocalLauncher(),  # noqa: B008  frozen
     on_done: Callable[[str, int, int], None] = lambda name, done, total: None,
     on_training: Callable[[str, Training], None] = lambda name, training: None,
+    synthetic: SyntheticSet | None = None,
 ) -> dict[str, WalkForwardPredictions]:
     """Train configurations on every fold x seed and predict each fold's validation windows.
 
@@ -147,6 +149,9 @@ def walk_forward_predictions(
         Called with a trainee's name and a training as soon as it is done, or found in the cache.
     labeled, folds
         The set, and its folds.
+    synthetic
+        The synthetic set that configurations name; of it each training takes the windows whose
+        parents it is fitted on.
     device
         ``cpu`` or ``cuda``, resolved.
 
@@ -158,18 +163,24 @@ def walk_forward_predictions(
     Raises
     ------
     DataError
-        If the set has no labels.
+        If the set has no labels, or a configuration names another synthetic set.
     LauncherError
         If workers die; what is finished is kept.
     """
     if labeled.y is None:
         raise DataError(f"{labeled.name} has no labels")
     tasks = {
-        name: list(_tasks(t, labeled, folds, cache=cache, device=device))
+        name: list(_tasks(t, labeled, folds, synthetic, cache=cache, device=device))
         for name, t in trainees.items()
     }
     _train(
-        tasks, labeled, device=device, launcher=launcher, on_done=on_done, on_training=on_training
+        tasks,
+        labeled,
+        synthetic,
+        device=device,
+        launcher=launcher,
+        on_done=on_done,
+        on_training=on_training,
     )
     return {
         name: _collect(tasks[name], labeled, folds, trainee.seeds)
@@ -193,15 +204,32 @@ class _Shared:
     times: WindowTimes
     device: str
     encoders: Mapping[str, Mapping[str, bytes]]
+    synthetic: _Synthetic | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Synthetic:
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
+    parent: NDArray[np.int64]
 
 
 def _tasks(
-    trainee: Trainee, labeled: WindowSet, folds: WalkForward, *, cache: Path, device: str
+    trainee: Trainee,
+    labeled: WindowSet,
+    folds: WalkForward,
+    synthetic: SyntheticSet | None = None,
+    *,
+    cache: Path,
+    device: str,
 ) -> Iterator[_Task]:
     """Yield fold x seed, each with the file of its result, named by all that determines it."""
     encoder = trainee.config.pretrained_encoder
     encoder_sha256 = read_checkpoint(Path(encoder)).sha256 if encoder else None
     config = trainee.config
+    if config.synthetic and (synthetic is None or synthetic.name != config.synthetic):
+        raise DataError(f"synthetic set {config.synthetic} is not at hand", limit="the set named")
+    made_of = {"synthetic_sha256": synthetic.sha256} if synthetic and config.synthetic else {}
     if not REGISTRY[config.model].is_net:  # nothing to stop early: it trains on every window
         config = dataclasses.replace(config, patience=0)
     for fold in folds.folds:
@@ -216,6 +244,7 @@ def _tasks(
                 "labeled_sha256": labeled.sha256,
                 "fold_sha256": fold.digest(),
                 "holds": _HOLDS,
+                **made_of,
                 "moola": moola.__version__,
                 "torch": torch.__version__,
             }
@@ -225,6 +254,7 @@ def _tasks(
 def _train(
     tasks: Mapping[str, Sequence[_Task]],
     labeled: WindowSet,
+    synthetic: SyntheticSet | None,
     *,
     device: str,
     launcher: Launcher,
@@ -247,6 +277,9 @@ def _train(
         times=labeled.times,
         device=device,
         encoders=_encoder_files(ordered),
+        synthetic=_Synthetic(X=synthetic.X_ohlc, y=synthetic.y, parent=synthetic.parent)
+        if synthetic is not None
+        else None,
     )
     for done in launcher.map(_run_task, shared, ordered):
         task = ordered[done.index]
@@ -290,11 +323,15 @@ def _run_task(shared: _Shared, task: _Task) -> bytes:
     if task.config.patience:
         fit, stop = early_stopping_rows(fit, times.label_end, times.first)
         held = (X[stop], y[stop])
+    X_fit, y_fit = X[fit], y[fit]
+    if task.config.synthetic:
+        assert shared.synthetic is not None
+        X_fit, y_fit = _with_synthetic(X_fit, y_fit, fit, shared.synthetic)
     with _encoder_here(task.config, shared.encoders) as config:
         result = finetune(
             config,
-            X[fit],
-            y[fit],
+            X_fit,
+            y_fit,
             validation=held,
             gap_windows=times.gap_windows(fit),
             device=shared.device,
@@ -313,6 +350,14 @@ def _run_task(shared: _Shared, task: _Task) -> bytes:
         extra=np.frombuffer(json.dumps(extra).encode(), dtype=np.uint8),
     )
     return buffer.getvalue()
+
+
+def _with_synthetic(
+    X: NDArray[np.float32], y: NDArray[np.int64], fit: NDArray[np.int64], made: _Synthetic
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Append the synthetic windows of the rows a training is fitted on, and of no others."""
+    own = np.isin(made.parent, fit)
+    return np.concatenate([X, made.X[own]]), np.concatenate([y, made.y[own]])
 
 
 def _training_of(task: _Task) -> Training:

@@ -126,12 +126,13 @@ def require_statable(config: FinetuneConfig, class_names: tuple[str, ...]) -> No
 
 
 def _trained_as(values: object, num_classes: int) -> FinetuneConfig:
-    if isinstance(values, dict):  # versions from before there were sizes state none
-        values = {**dict.fromkeys(LARGEST_SIZES), **values}
+    if isinstance(values, dict):  # versions from before there were sizes or synthetic sets
+        values = {**dict.fromkeys((*LARGEST_SIZES, "synthetic")), **values}
     found = fields.exact(TRAINED_AS, values, set(FinetuneConfig.__dataclass_fields__))
     fields.check_types(TRAINED_AS, found, FinetuneConfig)
-    for name in ("labeled", "split"):
-        _set_name(name, found[name])
+    for name in ("labeled", "split", "synthetic"):
+        if found[name] is not None:
+            _set_name(name, found[name])
     try:
         config = FinetuneConfig.from_mapping(found)
     except ConfigError as error:
@@ -226,10 +227,11 @@ def encoder_name(path: str) -> str:
 
 def _set_name(key: str, value: str) -> None:
     """Refuse a name of a set or split that could lead out of its folder."""
-    if key == "labeled":
-        bare, kind = value.removeprefix("labeled_windows/"), value.startswith("labeled_windows/")
+    folder = {"labeled": "labeled_windows/", "synthetic": "synthetic_cache/"}.get(key)
+    if folder is None:
+        bare = value.removeprefix("splits/").removesuffix(".json")
+    elif value.startswith(folder):
+        bare = value.removeprefix(folder)
     else:
-        bare, kind = value.removeprefix("splits/").removesuffix(".json"), True
-    if not kind:
-        raise fields.wrong(f"{TRAINED_AS}.{key}", value, "labeled_windows/NAME")
+        raise fields.wrong(f"{TRAINED_AS}.{key}", value, f"{folder}NAME")
     fields.bare(f"{TRAINED_AS}.{key}", bare)
