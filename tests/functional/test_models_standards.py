@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from sklearn.utils.estimator_checks import check_estimator as check_sklearn
 
-from moola.errors import ConfigError
+from moola.errors import BadInput, ConfigError
 from moola.models import get_model
 from moola.models.benchmark_ucr import PUBLISHED, UcrResult, bench_ucr, shipped_sets
 from moola.models.sktime import MoolaClassifier
@@ -121,3 +123,66 @@ def test_moola_models_prints_every_model(capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().out
     assert all(name in shown for name in rows)
     assert f"{rows['enhanced_simple_lstm']['parameters']:,}" in shown
+
+
+OHLC = ["open", "high", "low", "close"]
+
+
+def panel(X_NTC: np.ndarray, names: list[Any], kind: str = "rows") -> Any:
+    """Return windows as a frame of sktime's: rows (instance, time), or a column a channel."""
+    if kind == "list":
+        return [pd.DataFrame(x, columns=names) for x in X_NTC]
+    if kind == "nested":
+        return pd.DataFrame(
+            {name: [pd.Series(x[:, c]) for x in X_NTC] for c, name in enumerate(names)}
+        )
+    num, bars = X_NTC.shape[:2]
+    index = pd.MultiIndex.from_product([range(num), range(bars)], names=["window", "bar"])
+    return pd.DataFrame(X_NTC.reshape(num * bars, -1), index=index, columns=names)
+
+
+@pytest.mark.parametrize("kind", ["rows", "nested", "list"])
+def test_channels_are_told_by_name_in_any_order(kind: str) -> None:
+    from test_models import windows
+
+    X, y = windows(60)
+    order = [3, 0, 2, 1]
+    other = panel(X[..., order], [["Open", "HIGH", "low", "close"][i] for i in order], kind)
+    for options in (
+        {"model": "logreg", "config": {"gap_windows": 1}},
+        {"config": {"num_kernels": 84}},
+    ):
+        price = MoolaClassifier(**options, input_kind="ohlc", random_state=0)
+        wanted = price.clone().fit(X.transpose(0, 2, 1), y).predict_proba(X.transpose(0, 2, 1))
+        assert (price.clone().fit(panel(X, OHLC, kind), y).predict_proba(other) == wanted).all()
+        assert (price.clone().fit(other, y).predict_proba(X.transpose(0, 2, 1)) == wanted).all()
+    net = MoolaClassifier("simple_lstm", {"n_epochs": 2, "hidden_size": 4}, random_state=0)
+    names = ["a", "b", "c", "d"]
+    fitted = net.clone().fit(panel(X, names, kind), y)
+    wanted = fitted.predict_proba(panel(X, names, kind))
+    mixed = panel(X[..., order], [names[i] for i in order], kind)
+    assert (fitted.predict_proba(mixed) == wanted).all()
+    assert fitted.channels_ == names
+
+
+def test_channels_that_cannot_be_told_are_refused() -> None:
+    from test_models import windows
+
+    X, y = windows(60)
+    price = MoolaClassifier("logreg", {"gap_windows": 1}, input_kind="ohlc")
+    for names in (["a", "b", "c", "d"], [3, 1, 2, 0], ["open", "high", "low", "Open"]):
+        with pytest.raises(BadInput, match="open, high, low, close in any order"):
+            price.clone().fit(panel(X, names), y)
+    made_up = price.clone().fit(panel(X, ["var_0", "var_1", "var_2", "var_3"]), y)
+    with pytest.raises(BadInput, match="channels are"):
+        made_up.predict(panel(X, ["var_3", "var_1", "var_2", "var_0"]))
+    series = MoolaClassifier(config={"num_kernels": 84})
+    named = series.clone().fit(panel(X, ["a", "b", "c", "d"]), y)
+    with pytest.raises(BadInput, match="names in fit and none in predict.*columns"):
+        named.predict(X.transpose(0, 2, 1))
+    with pytest.raises(BadInput, match="those of fit"):
+        named.predict_proba(panel(X, ["a", "b", "c", "e"]))
+    with pytest.raises(BadInput, match="names in predict and none in fit"):
+        series.clone().fit(X.transpose(0, 2, 1), y).predict(panel(X, ["a", "b", "c", "d"]))
+    one = series.clone().fit(panel(X[..., 3:], ["close"]), y)
+    assert one.predict(X[..., 3:].transpose(0, 2, 1)).shape == y.shape
