@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -217,7 +219,8 @@ def test_a_finetune_is_rebuilt_field_by_field(job: dict, data_root: Path, field:
             assert sum(found["bins"][moment]["count"]) == counts["val"]
         after = found["bins"]["after"]
         gaps = [abs(p - o) for p, o in zip(after["predicted"], after["observed"], strict=True)]
-        assert np.average(gaps, weights=after["count"]) == pytest.approx(after["ece"])
+        assert np.average(gaps, weights=after["count"]) == pytest.approx(after["ece_plugin"])
+        assert after["ece"] == pytest.approx(found["metrics"]["ece"])  # one ece a run
     elif field == "model_links":
         name, short = f"labeled_windows/v1@{data.split.name}/val", digest[:36]
         expected = {k: (v, name, short) for k, v in summary.metrics.items() if v is not None}
@@ -342,3 +345,58 @@ def test_a_version_whose_gates_failed_is_refused_and_remembered(
     assert "gate 3 is failed" in refused[0].data.tags[names.TAG_REASON]
     with pytest.raises(MlflowException):
         job["client"].get_model_version_by_alias(names.REGISTERED_MODEL, names.ALIAS_PRODUCTION)
+
+
+def patterns_on_the_page(page: str, section: str) -> list[str]:
+    """Return what a section names, as patterns: of a table its first column, else every name."""
+    text = page.split(f"\n## {section}\n")[1].split("\n## ", maxsplit=1)[0]
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    if section != "Metrics":
+        text = " ".join(row.split("|")[1] for row in rows)
+    words = re.findall(r"`([^`\n]+)`", text)
+    plain = "|".join(re.escape(word) for word in words if "<" not in word)
+    return [
+        re.sub(r"<\w+>", r"[\\w.-]+", re.escape(word).replace("<metric>", f"({plain})"))
+        for word in words
+        if not word.startswith("<figure>")  # of a gate: any name
+    ]
+
+
+def test_every_name_in_the_store_is_on_the_page_of_names(
+    job: dict[str, object], repository: Path
+) -> None:
+    """What runs, versions and inputs hold, read back from the store."""
+    page = (repository / "docs" / "mlflow-names.md").read_text()
+
+    def unknown(section: str, found: Iterable[str]) -> set[str]:
+        known = patterns_on_the_page(page, section)
+        return {name for name in found if not any(re.fullmatch(p, name) for p in known)}
+
+    def files(run_id: str, path: str = "") -> Iterator[str]:
+        for item in client.list_artifacts(run_id, path):
+            if not unknown("Artifacts", [item.path]):
+                continue  # a folder that is named holds what the page says of it
+            if item.is_dir:
+                yield from files(run_id, item.path)
+            else:
+                yield item.path
+
+    client = job["client"]
+    assert isinstance(client, MlflowClient)
+    experiments = {e.name: e.experiment_id for e in client.search_experiments()}
+    assert set(experiments) - {"Default"} <= set(names.EXPERIMENTS)
+    runs = [r for id_ in experiments.values() for r in client.search_runs([id_])]
+    tags = {t for run in runs for t in run.data.tags}
+    tags |= {t.key for run in runs for i in run.inputs.dataset_inputs for t in i.tags}
+    for version in client.search_model_versions(f"name='{names.REGISTERED_MODEL}'"):
+        tags |= set(version.tags)
+    own = {t for t in tags if t.startswith("moola.")}
+    assert len(own) > 15
+    assert not unknown("Tags", own)
+    figures = {m for run in runs if names.TAG_GATE not in run.data.tags for m in run.data.metrics}
+    assert len(figures) > 40
+    assert not unknown("Metrics", figures)
+    assert not unknown("Artifacts", {path for run in runs for path in files(run.info.run_id)})
+    assert unknown("Tags", ["moola.other"]) == {"moola.other"}
+    assert unknown("Metrics", ["other_low", "log_loss_low", "train_loss"]) == {"other_low"}
+    assert unknown("Artifacts", ["other/file.json", "gates.json"]) == {"other/file.json"}

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from moola.config import names
 from moola.config.data import SplitRecipe, WindowRecipe
 
-PROJECT_FILES = ("MLproject", "python_env.yaml", "conda.yaml", "constraints.txt", "src")
+PROJECT_FILES = ("MLproject", "conda", "python_env.yaml", "conda.yaml", "constraints.txt", "src")
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,24 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, repository: Path, templat
     return folder
 
 
-def mlflow_run(checkout: Path, entry: str, **parameters: str) -> subprocess.CompletedProcess[str]:
+def mlflow_run(
+    checkout: Path, entry: str, *, project: str = ".", **parameters: str
+) -> subprocess.CompletedProcess[str]:
     words = [f"-P{k}={v}" for k, v in parameters.items()]
     binaries = Path(sys.executable).parent
     return subprocess.run(
-        [sys.executable, "-m", "mlflow", "run", ".", "-e", entry, "--env-manager", "local", *words],
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "run",
+            project,
+            "-e",
+            entry,
+            "--env-manager",
+            "local",
+            *words,
+        ],
         cwd=checkout,
         env={
             **os.environ,
@@ -108,10 +121,13 @@ def test_pretrain_finetune_evaluate_join_their_runs(checkout: Path) -> None:
 def test_a_refused_run_ends_failed_with_the_reason(
     checkout: Path, entry: str, parameters: dict[str, str], reason: str
 ) -> None:
-    done = mlflow_run(checkout, entry, **parameters)
+    # One of them through the project of conda, whose commands are the same.
+    project = "conda" if entry == "finetune" else "."
+    done = mlflow_run(checkout, entry, project=project, **parameters)
     assert done.returncode != 0
     run, _ = newest(checkout)
     assert run.info.status == "FAILED"
     assert reason in run.data.tags[names.TAG_REASON]
+    assert run.data.tags[names.TAG_STEP] == entry
     assert reason in done.stderr
     assert "Traceback" not in done.stderr

@@ -178,7 +178,7 @@ def test_channels_that_cannot_be_told_are_refused() -> None:
         made_up.predict(panel(X, ["var_3", "var_1", "var_2", "var_0"]))
     series = MoolaClassifier(config={"num_kernels": 84})
     named = series.clone().fit(panel(X, ["a", "b", "c", "d"]), y)
-    with pytest.raises(BadInput, match="names in fit and none in predict.*columns"):
+    with pytest.raises(BadInput, match=r"names in fit and none in predict.*columns"):
         named.predict(X.transpose(0, 2, 1))
     with pytest.raises(BadInput, match="those of fit"):
         named.predict_proba(panel(X, ["a", "b", "c", "e"]))

@@ -53,6 +53,20 @@ def test_mlproject_uses_python_env(repository: Path) -> None:
     assert "conda_env" not in project
 
 
+def test_the_conda_project_has_the_same_entry_points(repository: Path) -> None:
+    from mlflow.projects._project_spec import load_project
+
+    own, conda = load_project(str(repository)), load_project(str(repository / "conda"))
+    assert Path(conda.env_config_path).resolve() == repository / "conda.yaml"
+    assert set(conda._entry_points) == set(own._entry_points)
+    for name, entry in own._entry_points.items():
+        other = conda.get_entry_point(name)
+        assert other.command == f"cd .. && {entry.command}", name
+        assert {k: vars(v) for k, v in other.parameters.items()} == {
+            k: vars(v) for k, v in entry.parameters.items()
+        }
+
+
 def test_sources_state_the_digests_of_the_bars(repository: Path) -> None:
     from moola.hashing import sha256_file
 

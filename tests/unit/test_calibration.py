@@ -29,7 +29,7 @@ def test_bins_by_hand():
     assert found.count == [2, 2]
     assert found.predicted == pytest.approx([0.6, 0.9])
     assert found.observed == [0.5, 1.0]
-    assert found.ece == pytest.approx(0.1)
+    assert found.ece_plugin == pytest.approx(0.1)
     assert found.mce == pytest.approx(0.1)
     assert json.loads(json.dumps(found.to_dict()))["scheme"] == "equal_mass"
 
@@ -69,8 +69,8 @@ def test_debiasing_takes_away_most_of_a_calibrated_models_ece():
     plugin, debiased = [], []
     for seed in range(60):
         found = calibration_bins(*calibrated(150, seed), num_simulations=100)
-        plugin.append(found.ece)
-        debiased.append(found.ece_debiased)
+        plugin.append(found.ece_plugin)
+        debiased.append(found.ece)
     assert np.mean(debiased) < 0.62 * np.mean(plugin)
     assert min(debiased) >= 0.0
 

@@ -28,6 +28,7 @@ from moola.cli import (
     sweep,
     train,
 )
+from moola.config import names
 from moola.errors import MoolaError, one_line
 from moola.interrupt import Terminated, sigterm_raises
 
@@ -145,16 +146,18 @@ def _run(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         code = _CTRL_C
     except Terminated:
-        return _report("stopped by SIGTERM", 143)
+        return _report("stopped by SIGTERM", 143, arguments)
     except Exception as error:
         line, code = _told(error, arguments)
         if show or code == _BUG:
             traceback.print_exc()
         if line and "--json" in arguments:
             _tell_script(error, line, code)
-        return _report(line, code) if line else code
+        return _report(line, code, arguments) if line else code
     # Some releases of typer return the code of an exit, and that of Ctrl-C, instead of raising.
-    return _report("stopped by Ctrl-C", _CTRL_C) if code == _CTRL_C else int(code or 0)
+    if code == _CTRL_C:
+        return _report("stopped by Ctrl-C", _CTRL_C, arguments)
+    return int(code or 0)
 
 
 def _with_plain_flags(arguments: list[str]) -> list[str]:
@@ -245,12 +248,13 @@ def _tell_script(error: Exception, line: str, code: int) -> None:
     print_json({"error": line, "exit_code": code, **about})
 
 
-def _report(message: str, code: int) -> int:
+def _report(message: str, code: int, arguments: Sequence[str]) -> int:
     line = " ".join(message.split())
     if os.environ.get("MLFLOW_RUN_ID"):
         from moola.tracking.mlflow_run import fail_joined_run
 
-        fail_joined_run(line)
+        steps = [names.STEP_OF_COMMAND[word] for word in arguments if word in names.STEP_OF_COMMAND]
+        fail_joined_run(line, step=steps[0] if steps else None)
     print(f"moola: {line}", file=sys.stderr)
     return code
 

@@ -17,16 +17,19 @@ EXPERIMENTS = (
     EXPERIMENT_PROMOTION,
     EXPERIMENT_MONITORING,
 )
-STEPS = (
-    "pretrain",
-    "finetune",
-    "ablate",
-    "sweep",
-    "evaluate",
-    "investigate",
-    "promote",
-    "drift",
-)  # TAG_STEP
+STEP_OF_COMMAND = {  # TAG_STEP of the run that a command opens
+    "pretrain-bilstm": "pretrain",
+    "pretrain-ts2vec": "pretrain",
+    "pretrain-multitask": "pretrain",
+    "train": "finetune",
+    "ablate": "ablate",
+    "sweep": "sweep",
+    "evaluate": "evaluate",
+    "investigate": "investigate",
+    "promote": "promote",
+    "drift": "drift",
+}
+STEPS = tuple(dict.fromkeys(STEP_OF_COMMAND.values()))
 
 REGISTERED_MODEL = "EnhancedSimpleLSTM"
 ALIAS_PRODUCTION = "production"

@@ -45,8 +45,8 @@ class CalibrationBins:
         were the model perfectly calibrated.
     confidence
         Of the band.
-    ece, ece_debiased, mce
-        Of these bins.
+    ece, ece_plugin, mce
+        Of these bins: debiased, as ``ece`` of `compute_metrics`, as it is, and of the worst bin.
     """
 
     scheme: str
@@ -61,7 +61,7 @@ class CalibrationBins:
     band_high: list[float]
     confidence: float
     ece: float
-    ece_debiased: float
+    ece_plugin: float
     mce: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,8 +161,8 @@ def calibration_bins(
         band_low=low.tolist(),
         band_high=high.tolist(),
         confidence=confidence,
-        ece=float(errors.plugin),
-        ece_debiased=float(errors.debiased),
+        ece=float(errors.debiased),
+        ece_plugin=float(errors.plugin),
         mce=float(errors.maximum),
     )
 

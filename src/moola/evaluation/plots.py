@@ -215,7 +215,7 @@ def _draw_reliability(axes: Any, bins: CalibrationBins, *, first: bool) -> None:
     axes.tick_params(labelsize=8, labelbottom=False)
     axes.spines[["top", "right"]].set_visible(False)
     name = "most probable class" if bins.class_index is None else f"class {bins.class_index}"
-    axes.set_title(f"{name}\nECE {bins.ece_debiased:.3f}", fontsize=9, color=INK)
+    axes.set_title(f"{name}\nECE {bins.ece:.3f}", fontsize=9, color=INK)
     if first:
         axes.set_ylabel("observed share", fontsize=9)
 

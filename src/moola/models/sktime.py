@@ -115,7 +115,7 @@ class MoolaClassifier(BaseClassifier):
         names, fitted = _names(X), self.channels_
         if self.input_kind == "ohlc":
             return _time_second(X, None if names is None else _ohlc_names(names))
-        if names is None and fitted is None or X.shape[1] == 1:
+        if (names is None and fitted is None) or X.shape[1] == 1:
             return _time_second(X, None)
         if names is None or fitted is None:
             named, unnamed = ("fit", "predict") if names is None else ("predict", "fit")

@@ -103,10 +103,11 @@ def child_run(
     run.end("FINISHED")
 
 
-def fail_joined_run(reason: str) -> None:
+def fail_joined_run(reason: str, *, step: str | None = None) -> None:
     """End the run that ``mlflow run`` opened as FAILED, if no step has joined it yet.
 
-    For errors that come before a step begins, such as a bad argument.
+    For errors that come before a step begins, such as a bad argument. `step` is the one that was
+    to begin, where the command is one of those that open runs.
     """
     run_id = os.environ.get(_RUN_VARIABLE)
     if not run_id:
@@ -114,7 +115,8 @@ def fail_joined_run(reason: str) -> None:
     try:
         client = connect()
         proofs = none_of_them(f"refused before the step began: {reason}")
-        for key, text in tag_texts({names.TAG_REASON: reason, **proofs}).items():
+        begun = {names.TAG_STEP: step} if step else {}
+        for key, text in tag_texts({names.TAG_REASON: reason, **begun, **proofs}).items():
             client.set_tag(run_id, key, text)
         client.set_terminated(run_id, "FAILED")
     except (MoolaError, MlflowException, OSError):
