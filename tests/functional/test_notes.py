@@ -181,6 +181,32 @@ def test_a_synthetic_set_is_trained_on_and_judged(
     assert len(client.search_model_versions("name='EnhancedSimpleLSTM'")) == before
 
 
+@pytest.mark.usefixtures("gates_as_before")
+def test_a_gate_is_added_by_the_one_entry_that_the_architecture_shows(
+    project: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert moola_(f"train {TRAIN} --hidden-size 8") == 0
+    version, _ = newest()
+    assert moola_(f"evaluate --version {version} --gate 8 --seeds 17") == 2
+    assert "there is no gate 8; expected one of 0, 1, 2, 5, 6, 7" in capsys.readouterr().err
+    text = (repository / "ARCHITECTURE.md").read_text()
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "@gate(8" in b)
+    exec(block, {"np": np, "rng": np.random.default_rng(0)})
+    assert moola_(f"evaluate --version {version} --gate 8 --seeds 17 --seeds 17,18") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "8 seeds" in said
+    assert "another seed changes the answer on" in said
+    runs = MlflowClient().search_runs(
+        [MlflowClient().get_experiment_by_name("moola-gates").experiment_id],
+        "tags.`moola.gate` = '8'",
+    )
+    assert "share_changed" in runs[0].data.metrics
+    report = mlflow.artifacts.load_dict(
+        f"runs:/{runs[0].data.tags['mlflow.parentRunId']}/gate_report.json"
+    )
+    assert [g["name"] for g in report["gates"]] == ["seeds"]
+
+
 class Seen(Callback):
     """Whether the encoder still is what was stored, at the end of each epoch."""
 

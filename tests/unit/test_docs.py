@@ -77,6 +77,7 @@ def test_a_command_that_does_not_exist_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.medium
+@pytest.mark.usefixtures("gates_as_before")
 def test_examples_of_the_architecture_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, as a reader would paste them."""
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from moola.errors import ConfigError, DataError
 from moola.promotion.inspection import Inspection
 from moola.steps.candidate import Candidate
 from moola.steps.folds import find_folds
-from moola.steps.judge import asked_gates
+from moola.steps.gate_inputs import asked_gates
 from moola.steps.rivals import rival_config
 
 PLAIN = FinetuneConfig(epochs=7, labeled="labeled_windows/v2")

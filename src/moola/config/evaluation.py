@@ -156,4 +156,4 @@ class EvaluateConfig(Config):
         check_seeds(self.seeds)
         object.__setattr__(self, "gates", tuple(sorted(set(self.gates))))
         for gate in self.gates:
-            check_count("gates", gate, low=0, high=7)
+            check_count("gates", gate, low=0)

@@ -98,7 +98,7 @@ class PromotionPolicy(Config):
         for field in ("required_gates", "encoder_gates", "synthetic_gates"):
             gates = check_list(field, getattr(self, field))
             for gate in gates:
-                check_count(field, gate, low=0, high=7)
+                check_count(field, gate, low=0)
             object.__setattr__(self, field, gates)
         if not self.required_gates:
             raise ConfigError("required_gates is empty", limit="at least one gate")

@@ -10,13 +10,8 @@ import numpy as np
 from moola.config.evaluation import Thresholds
 from moola.data.twosample import holm as holm_adjusted
 from moola.errors import BadInput
-from moola.evaluation.gate_report import Gate, GateReport
+from moola.evaluation.gate_report import GATES, GateReport
 
-CLAIMS: Mapping[Gate, tuple[str, ...]] = {
-    1: ("log_loss", "slow_constant"),
-    4: ("log_loss", "brier"),
-    6: ("log_loss",),
-}
 LABEL_ARITHMETIC_P = "label_arithmetic"
 
 
@@ -53,8 +48,8 @@ def holm_over_candidates(
 ) -> tuple[GateReport, ...]:
     """Take back what a candidate was granted alone but does not hold among its peers.
 
-    The best of many candidates looks better than it is. For the gates that claim superiority
-    (1, 4 and 6) the p-values of all candidates are adjusted together.
+    The best of many candidates looks better than it is. For the gates that claim superiority the
+    p-values of all candidates are adjusted together.
 
     Parameters
     ----------
@@ -81,7 +76,7 @@ def holm_over_candidates(
     found = []
     for report in reports:
         rivals = {name: r for name, all_ in peers.items() for r in all_ if r.gate == report.gate}
-        if report.gate not in CLAIMS or not report.figures or not rivals:
+        if not GATES[report.gate].claims or not report.figures or not rivals:
             found.append(report)
             continue
         p_values = {name: _p_value(r) for name, r in rivals.items() if r.figures}
@@ -132,9 +127,9 @@ def _p_value(report: GateReport) -> float:
     known = report.figures.get("p_values")
     if known is None:
         raise BadInput(f"the report of gate {report.gate} holds no p-values", limit="p_values")
-    absent = [metric for metric in CLAIMS[report.gate] if metric not in known]
+    absent = [metric for metric in GATES[report.gate].claims if metric not in known]
     if absent:
         raise BadInput(f"the report of gate {report.gate} holds no p-value of {absent[0]}")
     null = [LABEL_ARITHMETIC_P] if LABEL_ARITHMETIC_P in known else []  # of labels made by a rule
-    found = [known[metric] for metric in (*CLAIMS[report.gate], *null)]
+    found = [known[metric] for metric in (*GATES[report.gate].claims, *null)]
     return max(1.0 if value is None else float(value) for value in found)

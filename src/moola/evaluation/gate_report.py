@@ -11,27 +11,96 @@ from moola.errors import BadInput
 
 SCHEMA_VERSION = 1
 VERDICTS = ("passed", "failed", "inconclusive", "deferred", "blocked", "held")
-GATE_NAMES: Mapping[int | str, tuple[str, str]] = {
-    0: ("data", "May this run be believed?"),
-    1: ("baseline", "Does the model trained from scratch know anything?"),
-    2: ("control", "Is deep learning needed?"),
-    3: ("encoder", "Did pretraining learn?"),
-    4: ("transfer", "Does the pretrained encoder help?"),
-    5: ("augmentation", "Does augmentation harm?"),
-    6: ("simple", "Is the bigger model needed?"),
-    7: ("ensemble", "Does a calibrated ensemble help?"),
-    "promotion": ("promotion", "May it replace Production?"),
-}
-ADVISORY_GATES = (6, 7)
 Gate = int | Literal["promotion"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateAbout:
+    """What is true of a gate, whoever is judged.
+
+    Attributes
+    ----------
+    name, question
+        Short name and the question the gate answers.
+    advisory
+        Whether it only warns.
+    after_control
+        Whether it is blocked where a control won (a failed gate 2).
+    claims
+        Comparisons by which it claims superiority; their p-values are corrected for the number of
+        judgements and of candidates judged together.
+    """
+
+    name: str
+    question: str
+    advisory: bool = False
+    after_control: bool = True
+    claims: tuple[str, ...] = ()
+
+
+GATES: dict[Gate, GateAbout] = {
+    0: GateAbout(name="data", question="May this run be believed?", after_control=False),
+    1: GateAbout(
+        name="baseline",
+        question="Does the model trained from scratch know anything?",
+        after_control=False,
+        claims=("log_loss", "slow_constant"),
+    ),
+    2: GateAbout(name="control", question="Is deep learning needed?", after_control=False),
+    3: GateAbout(name="encoder", question="Did pretraining learn?"),
+    4: GateAbout(
+        name="transfer",
+        question="Does the pretrained encoder help?",
+        claims=("log_loss", "brier"),
+    ),
+    5: GateAbout(name="augmentation", question="Does augmentation harm?"),
+    6: GateAbout(
+        name="simple",
+        question="Is the bigger model needed?",
+        advisory=True,
+        claims=("log_loss",),
+    ),
+    7: GateAbout(name="ensemble", question="Does a calibrated ensemble help?", advisory=True),
+    "promotion": GateAbout(
+        name="promotion", question="May it replace Production?", after_control=False
+    ),
+}
+
+
+def gate_order() -> tuple[Gate, ...]:
+    """Return the gates in the order they are run, promotion last."""
+    numbers = sorted(gate for gate in GATES if isinstance(gate, int))
+    return (*numbers, "promotion")
+
+
+def add_gate(number: int, about: GateAbout) -> None:
+    """Add a gate to those that reports may be of.
+
+    Raises
+    ------
+    BadInput
+        If the number is not a whole one of at least 0, or another gate has it or the name.
+    """
+    if type(number) is not int or number < 0:
+        raise BadInput(f"the number of a gate is {number!r}", limit="a whole number of at least 0")
+    taken = [g for g, own in GATES.items() if g == number or own.name == about.name]
+    if taken and GATES.get(number) != about:
+        raise BadInput(
+            f"gate {number} {about.name!r} is gate {taken[0]} {GATES[taken[0]].name!r} already",
+            limit="a number and a name of its own",
+        )
+    GATES[number] = about
+    JSON_SCHEMA["properties"]["gate"]["enum"] = list(gate_order())
+
+
 _FIELDS = ("gate", "name", "question", "verdict", "figures", "thresholds", "reasons")
-JSON_SCHEMA: Mapping[str, Any] = {
+JSON_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": f"Moola gate report, version {SCHEMA_VERSION}",
     "type": "object",
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION},
-        "gate": {"enum": list(GATE_NAMES)},
+        "gate": {"enum": list(GATES)},
         "name": {"type": "string"},
         "question": {"type": "string"},
         "verdict": {"enum": list(VERDICTS)},
@@ -51,7 +120,7 @@ class GateReport:
     Attributes
     ----------
     gate
-        0 to 7, or ``"promotion"``.
+        Its number, or ``"promotion"``.
     name, question
         Short name and the question the gate answers.
     verdict
@@ -78,8 +147,10 @@ class GateReport:
     reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.gate not in GATE_NAMES or isinstance(self.gate, bool):
-            raise BadInput(f"gate is {self.gate!r}", limit="0 to 7 or 'promotion'")
+        if self.gate not in GATES or isinstance(self.gate, bool):
+            *numbers, _ = gate_order()
+            known = ", ".join(map(str, numbers))
+            raise BadInput(f"gate is {self.gate!r}", limit=f"one of {known} or 'promotion'")
         if self.verdict not in VERDICTS:
             raise BadInput(f"verdict is {self.verdict!r}", limit=f"one of {', '.join(VERDICTS)}")
         if not self.reasons:
@@ -91,8 +162,8 @@ class GateReport:
 
     @property
     def advisory(self) -> bool:
-        """Whether the gate only warns: 6, 7, and one that only tries what the model leaves out."""
-        return self.gate in ADVISORY_GATES or self.figures.get("trial") is True
+        """Whether the gate only warns, as 6 and 7 do, or only tries what the model leaves out."""
+        return GATES[self.gate].advisory or self.figures.get("trial") is True
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values with the schema's version."""
@@ -150,11 +221,11 @@ def report(
     thresholds: Mapping[str, Any] | None = None,
 ) -> GateReport:
     """Return a `GateReport` with the gate's own name and question."""
-    name, question = GATE_NAMES.get(gate, (str(gate), ""))
+    about = GATES.get(gate, GateAbout(name=str(gate), question=""))
     return GateReport(
         gate=gate,
-        name=name,
-        question=question,
+        name=about.name,
+        question=about.question,
         verdict=verdict,
         figures=dict(figures or {}),
         thresholds=dict(thresholds or {}),

@@ -1,4 +1,4 @@
-"""Gates 0 to 7 and promotion: the rules under one name, their order, and who blocks whom."""
+"""The rules of all gates under one name, the order of their reports, and who blocks whom."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from moola.evaluation.gate_control import gate_2_control
 from moola.evaluation.gate_evidence import gate_0_data, gate_3_encoder
 from moola.evaluation.gate_promotion import CLASS_PRIOR, gate_promotion, promotion_prerequisites
 from moola.evaluation.gate_report import (
+    GATES,
     SCHEMA_VERSION,
     VERDICTS,
     Gate,
     GateReport,
     blocked,
     deferred,
+    gate_order,
 )
 from moola.evaluation.gate_transfer import gate_4_transfer
 from moola.evaluation.gate_variants import (
@@ -28,7 +30,7 @@ from moola.evaluation.gate_variants import (
 
 __all__ = [
     "CLASS_PRIOR",
-    "ORDER",
+    "GATES",
     "SCHEMA_VERSION",
     "VERDICTS",
     "Gate",
@@ -46,25 +48,25 @@ __all__ = [
     "gate_5_augmentation",
     "gate_6_simple",
     "gate_7_ensemble",
+    "gate_order",
     "gate_promotion",
     "promotion_prerequisites",
     "run_order",
 ]
 
-ORDER: tuple[Gate, ...] = (0, 1, 2, 3, 4, 5, 6, 7, "promotion")
-_CONTROL_BLOCKS = (3, 4, 5, 6, 7)
+_DEFERRED_AFTER = 4  # what a run that must wait may be asked, and is asked first
 
 
 def blocking_reason(gate: Gate, verdicts: Mapping[Gate, str]) -> str | None:
     """Return why `gate` must not be run after these verdicts; None where it may.
 
     A failed Gate 0 blocks everything: a run that may not be believed has no figures. A failed
-    Gate 2 (a control won) blocks gates 3 to 7. What promotion needs beside that is asked by
-    `promotion_prerequisites`.
+    Gate 2 (a control won) blocks every gate `after_control`. What promotion needs beside that is
+    asked by `promotion_prerequisites`.
     """
     if gate != 0 and verdicts.get(0) == "failed":
         return "blocked by gate 0: the data or the device is not as stated"
-    if gate in _CONTROL_BLOCKS and verdicts.get(2) == "failed":
+    if GATES[gate].after_control and verdicts.get(2) == "failed":
         return "blocked by gate 2: a control is better, so labels and splits come first"
     return None
 
@@ -126,7 +128,7 @@ def run_order(
     reports
         At most one for each gate, in any order.
     num_labelled_windows, uses_adapter
-        Of the candidate; with an adapter, gates 5 to 7 and promotion are deferred as
+        Of the candidate; with an adapter, the gates after 4 and promotion are deferred as
         `deferral_reason` says: gate 4 is asked, and where it passed nothing is deferred.
     thresholds
         Moola's own where None.
@@ -150,14 +152,14 @@ def run_order(
         by_gate[given.gate] = given
     verdicts: dict[Gate, str] = {}
     ordered = []
-    for gate in ORDER:
+    for gate in gate_order():
         if gate not in by_gate:
             continue
         found = by_gate[gate]
         reason = blocking_reason(gate, verdicts)
         if reason is not None:
             found = blocked(gate, reason)
-        elif gate in (5, 6, 7, "promotion"):
+        elif gate == "promotion" or gate > _DEFERRED_AFTER:
             wait = deferral_reason(
                 num_labelled_windows=num_labelled_windows or 0,
                 uses_adapter=uses_adapter,

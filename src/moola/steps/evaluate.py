@@ -23,7 +23,8 @@ from moola.errors import (
     Refused,
     TrackingError,
 )
-from moola.evaluation.family import CLAIMS, holm_over_candidates
+from moola.evaluation.family import holm_over_candidates
+from moola.evaluation.gate_report import GATES
 from moola.evaluation.gates import GateReport
 from moola.models.device import describe_device, resolve_device
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
@@ -36,7 +37,8 @@ from moola.steps.candidate import (
     refusals_noted,
     require_answers,
 )
-from moola.steps.judge import Judge, asked_gates, gates_about
+from moola.steps.gate_inputs import asked_gates, gates_about
+from moola.steps.judge import Judge
 from moola.steps.log_gates import log_data, log_evaluation
 from moola.steps.progress import Progress, silent
 from moola.steps.registry import runner_key
@@ -167,7 +169,7 @@ def evaluate(
         with TrainingsLog(run) as trainings:
             judge = judge_of(candidate=candidate, config=config, on_training=trainings)
             log_data(run, judge)
-            if any(gate in CLAIMS for gate in judge.gates):
+            if any(GATES[gate].claims for gate in judge.gates):
                 judge.tries = judged_on(
                     judge.labeled,
                     judge.folds,
@@ -226,7 +228,7 @@ def _claims_of(
     """Judge the peers by those of the candidate's gates that claim superiority."""
     found = {}
     for peer in peers:
-        gates = tuple(g for g in judge.gates if g in CLAIMS and g in gates_about(peer))
+        gates = tuple(g for g in judge.gates if GATES[g].claims and g in gates_about(peer))
         if gates:
             config = replace(judge.config, gates=gates)
             other = judge_of(candidate=peer, config=config)

@@ -12,37 +12,29 @@ from typing import Any
 import numpy as np
 
 from moola.config.evaluation import EvaluateConfig, Thresholds
-from moola.data.audit_synthetic import synthetic_checks
 from moola.data.labels import class_names
 from moola.data.registry import DataRegistry, WindowSet
 from moola.data.registry_review import audit_folds
 from moola.data.splits import Split, WalkForward
-from moola.data.synthetic import make_synthetic
-from moola.errors import ConfigError
 from moola.evaluation import gates as rules
-from moola.evaluation.family import CLAIMS, with_tries
+from moola.evaluation.family import with_tries
 from moola.evaluation.gate_promotion import look_confidence
 from moola.evaluation.gates import GateReport
 from moola.hashing import sha256_json
-from moola.models.augmentation import Augmentation, augment_windows
-from moola.models.checkpoint import read_config
-from moola.pretraining.corpus import split_by_time
-from moola.pretraining.evidence import encoder_evidence
 from moola.pretraining.stored_encoder import encoder_digest
 from moola.promotion.classes import CLASSES
 from moola.promotion.tries import Tries
 from moola.steps.calibrate import overlap_of
 from moola.steps.candidate import Candidate
 from moola.steps.folds import find_folds
-from moola.steps.null import label_arithmetic, repaired_share
+from moola.steps.gate_inputs import RUNS, asked_gates
 from moola.steps.progress import Progress
-from moola.steps.rivals import CONTROLS, SIMPLE, Rivals
+from moola.steps.rivals import Rivals
 from moola.training.crossval import Training
 from moola.training.finetune import encoder_claim
 from moola.training.launchers import Launcher
 
 ADAPTER = "adapter_lstm"
-_MIXED = "mixed windows (mixup, cutmix) have no test: they are no bars"
 
 
 class Judge:
@@ -126,9 +118,8 @@ class Judge:
         found: list[GateReport] = []
         for gate in self.gates:
             reason = rules.blocking_reason(gate, {r.gate: r.verdict for r in found})
-            run = getattr(self, f"_gate_{gate}")
-            found.append(rules.blocked(gate, reason) if reason else run())
-            if gate in CLAIMS:
+            found.append(rules.blocked(gate, reason) if reason else RUNS[gate].run(self))
+            if rules.GATES[gate].claims:
                 found[-1] = with_tries(
                     found[-1], self.tries.judgement, self.tries.searched, self.claims.confidence
                 )
@@ -161,136 +152,6 @@ class Judge:
             ]
         return {"passed": all(c["passed"] for c in checks), "checks": checks}
 
-    def _gate_0(self) -> GateReport:
-        return rules.gate_0_data(
-            audit=self.data_audit,
-            device_asked=self.device_asked,
-            device_used=self.device,
-            thresholds=self.limits,
-        )
-
-    def _gate_1(self) -> GateReport:
-        if 2 in self.gates:
-            self.rivals.prepare("scratch", *CONTROLS)  # side by side with what gate 2 needs
-        scratch = self.rivals.predictions("scratch")
-        return rules.gate_1_baseline(
-            scratch.y,
-            scratch.proba,
-            scratch.prior,
-            **self.overlap,
-            thresholds=self.claims,
-            arithmetic=label_arithmetic(
-                self.registry,
-                self.labeled,
-                scratch.rows,
-                num_surrogates=self.limits.num_surrogates,
-                seed=self.config.seeds[0],
-            ),
-            repaired_share=repaired_share(self.registry, self.labeled.source),
-        )
-
-    def _gate_2(self) -> GateReport:
-        scratch = self.rivals.predictions("scratch")
-        return rules.gate_2_control(
-            scratch.y,
-            scratch.proba,
-            {name: self.rivals.predictions(name).proba for name in CONTROLS},
-            **self.overlap,
-            thresholds=self.limits,
-        )
-
-    def _gate_3(self) -> GateReport:
-        encoder = Path(str(self.candidate.training.pretrained_encoder))
-        claim = encoder_claim(encoder)
-        corpus = self.registry.load_set(claim.name)
-        val_split = read_config(encoder)["pretraining"]["val_split"]
-        _, held = split_by_time(len(corpus), corpus.X_ohlc.shape[1], val_split)
-        X, y = self.labeled.X_ohlc, self.labeled.y
-        assert y is not None
-        train, val = self.split.train, self.split.val
-        step = max(1, int(corpus.meta["step_bars"]))
-        evidence = encoder_evidence(
-            encoder,
-            np.asarray(corpus.X_ohlc[held]),
-            (X[train], y[train], X[val], y[val]),
-            corpus_block=-(-corpus.X_ohlc.shape[1] // step),
-            probe_block=self.block_length,
-        )
-        return rules.gate_3_encoder(evidence, thresholds=self.limits)
-
-    def _gate_4(self) -> GateReport:
-        transfer, scratch = (self.rivals.predictions(r) for r in ("transfer", "scratch"))
-        return rules.gate_4_transfer(
-            transfer.y,
-            transfer.proba,
-            scratch.proba,
-            load_report=transfer.load_report or {},
-            schedule_proof=transfer.proof or {},
-            **self.overlap,
-            thresholds=self.claims,
-        )
-
-    def _gate_5(self) -> GateReport:
-        augmented = self.rivals.predictions("augmented")
-        plain = "transfer" if self.candidate.uses_encoder else "scratch"
-        return rules.gate_5_augmentation(
-            augmented.y,
-            augmented.proba,
-            {"the same without augmentation": self.rivals.predictions(plain).proba},
-            quality=self._augmentation_quality(),
-            trial=not self.candidate.config.augments,
-            **self.overlap,
-            thresholds=self.limits,
-        )
-
-    def _gate_6(self) -> GateReport:
-        own = self.rivals.predictions(self.rivals.own)
-        return rules.gate_6_simple(
-            own.y,
-            own.proba,
-            self.rivals.predictions(SIMPLE).proba,
-            **self.overlap,
-            thresholds=self.claims,
-        )
-
-    def _gate_7(self) -> GateReport:
-        ensemble, members = self.rivals.ensemble()
-        return rules.gate_7_ensemble(
-            self.rivals.predictions(self.rivals.own).y,
-            ensemble.proba,
-            members,
-            temperature_part="validation",
-            temperatures=ensemble.temperatures,
-            **self.overlap,
-            thresholds=self.limits,
-        )
-
-    def _augmentation_quality(self) -> dict[str, Any]:
-        """Test the stored synthetic set, and the train part augmented once as if it were one.
-
-        Mixed windows (mixup, cutmix) lie between real ones by construction and are never windows
-        in price units; that they are not tested is said.
-        """
-        config = self.candidate.config
-        mixed = [_MIXED] if config.mixup_alpha or config.cutmix_alpha else []
-        tested = [self.synthetic] if self.synthetic else []
-        if config.use_temporal_aug or not config.augments:
-            drawn = make_synthetic(
-                self.labeled,
-                self.split,
-                lambda X, rng: augment_windows(X, Augmentation(temporal=True), rng),
-                name="temporal augmentation",
-                config={"use_temporal_aug": True},
-                random_state=self.config.seeds[0],
-            )
-            tested.append(drawn)
-        checks = [c for made in tested for c in synthetic_checks(made, self.labeled, self.split)[0]]
-        return {
-            "passed": all(c.passed for c in checks),
-            "train_only": all(np.isin(m.parent, self.split.train).all() for m in tested),
-            "reasons": [*(f"{c.name}: {c.detail}" for c in checks if not c.passed), *mixed],
-        }
-
     def gate_report(self, reports: tuple[GateReport, ...]) -> dict[str, Any]:
         """Return the document that is logged and signed."""
         return {
@@ -320,41 +181,3 @@ class Judge:
             "gates": [r.to_dict() for r in reports],
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def gates_about(candidate: Candidate) -> tuple[int, ...]:
-    """Return the gates that have something to ask about a candidate, in order."""
-    encoder = (3, 4) if candidate.uses_encoder else ()
-    bigger = () if candidate.config.model == SIMPLE else (6,)
-    return (0, 1, 2, *encoder, 5, *bigger, 7)
-
-
-def asked_gates(candidate: Candidate, asked: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the gates to run for a candidate, in order: those asked for, or all.
-
-    Parameters
-    ----------
-    candidate
-        The version.
-    asked
-        Numbers of gates; empty: all that have something to ask.
-
-    Returns
-    -------
-    tuple of int
-        Numbers of gates, in order.
-
-    Raises
-    ------
-    ConfigError
-        If a gate is asked for that has nothing to ask about this candidate.
-    """
-    possible = gates_about(candidate)
-    for gate in asked:
-        if gate not in possible:
-            what = "its encoder" if gate in (3, 4) else "a model bigger than SimpleLSTM"
-            raise ConfigError(
-                f"gate {gate} asks about {what}, and version {candidate.version} has none",
-                limit=f"one of {', '.join(map(str, possible))}",
-            )
-    return asked or possible
