@@ -210,7 +210,9 @@ LEAVES = list(_leaves(typer.main.get_command(app), "moola"))
 @pytest.mark.parametrize(("path", "node"), LEAVES, ids=[path for path, _ in LEAVES])
 def test_every_command_teaches(path: str, node: Any) -> None:
     """An example, words for each option and argument, and panels where there are many."""
-    assert f"Example: `{path}" in " ".join(node.help.split())
+    examples = re.findall(r"Example: (`[^`]+`)(.?)", " ".join(node.help.split()))
+    assert examples
+    assert all(text.startswith(f"`{path}") and end != "," for text, end in examples)
     assert [p.name for p in node.params if not p.help] == []
     panels = {getattr(p, "rich_help_panel", None) for p in node.params}
     assert len(node.params) <= 12 or len(panels) > 1
@@ -384,3 +386,11 @@ def test_the_code_of_an_exit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     exits.command()(lambda: (_ for _ in ()).throw(typer.Exit(7)))
     monkeypatch.setattr(sys.modules["moola.cli.app"], "app", exits)
     assert _run([]) == 7
+
+
+def test_a_flag_is_shown_as_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["train"], ["data", "ingest"]):
+        assert _run([*command, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert "--help" in shown
+        assert "bool" not in shown.lower()

@@ -28,6 +28,7 @@ from moola.cli import (
     sweep,
     train,
 )
+from moola.cli.options import Command
 from moola.config import names
 from moola.errors import MoolaError, one_line
 from moola.interrupt import Terminated, sigterm_raises
@@ -106,7 +107,7 @@ app.add_typer(data.app, name="data", rich_help_panel=_WAY)
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         _settings = bench.SETTINGS if _command is bench.bench else None
-        app.command(rich_help_panel=_panel, context_settings=_settings)(_command)
+        app.command(cls=Command, rich_help_panel=_panel, context_settings=_settings)(_command)
 
 
 def _print_version(asked: bool) -> None:

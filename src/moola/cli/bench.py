@@ -47,7 +47,9 @@ def bench(
     `moola bench ucr [SET...]` scores MiniRocket on UCR sets that ship with sktime, five seeds each,
     beside the published accuracies; it needs no checkout.
 
-    Example: `moola bench data --sizes 10000 100000`, `moola bench ucr GunPoint OSULeaf`
+    Example: `moola bench data --sizes 10000 100000`
+
+    Example: `moola bench ucr GunPoint OSULeaf`
     """
     if name == UCR:
         _bench_ucr(tuple(context.args))

@@ -19,7 +19,7 @@ from moola.cli.console import (
 )
 from moola.cli.import_windows import import_windows
 from moola.cli.ingest import ingest
-from moola.cli.options import AsJson, DataRoot, Labeled, Split, one_of, stored
+from moola.cli.options import AsJson, Command, DataRoot, Labeled, Split, one_of, stored
 from moola.config.data import STRATEGIES, SplitRecipe, qualified
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from moola.data.registry import DataRegistry
 
 app = typer.Typer(no_args_is_help=True, help="Bars in, window sets and splits out.")
-app.command()(ingest)
-app.command(name="import")(import_windows)
+app.command(cls=Command)(ingest)
+app.command(name="import", cls=Command)(import_windows)
 
 _DEFAULTS = SplitRecipe(labeled="")
 _SETS = ("labeled_windows", "unlabeled_windows", "synthetic_cache", "splits")
 _AUGMENTER = "moola.pretraining.data_augmentation:TimeSeriesAugmenter"
 
 
-@app.command()
+@app.command(cls=Command)
 def init(data_root: str = DataRoot, as_json: bool = AsJson) -> None:
     """Put the bars that ship with Moola into the data folder.
 
@@ -55,7 +55,7 @@ def init(data_root: str = DataRoot, as_json: bool = AsJson) -> None:
         console().print(f"{data_root}/bars/{name:<24}{state}")
 
 
-@app.command()
+@app.command(cls=Command)
 def build(
     recipes: Path | None = typer.Option(None, help="YAML recipes; default: those of Moola."),
     data_root: str = DataRoot,
@@ -89,7 +89,7 @@ def build(
                 console().print(f"{'':<36}{styled('warning', 'yellow')}: {count.warning}")
 
 
-@app.command()
+@app.command(cls=Command)
 def remove(
     name: str = typer.Argument(
         help="A set or a split (splits/...).", autocompletion=stored(*_SETS)
@@ -110,7 +110,7 @@ def remove(
     console().print(f"{name:<36}removed")
 
 
-@app.command()
+@app.command(cls=Command)
 def split(
     name: str = typer.Argument(help="Name of the split, for example fwd_chain_v4."),
     labeled: str = Labeled,
@@ -176,7 +176,7 @@ def split(
     print_table(rows)
 
 
-@app.command()
+@app.command(cls=Command)
 def synth(
     name: str = typer.Argument(help="Name of the synthetic set, for example v1_jitter_r0.5."),
     labeled: str = Labeled,
@@ -213,7 +213,7 @@ def synth(
     _print_checks(checks)
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     names: list[str] = typer.Argument(
         None, help="Sets and splits; default: all there are.", autocompletion=stored(*_SETS)
@@ -259,7 +259,7 @@ def verify(
         raise AuditError(f"{len(bad)} of {len(wanted)} must not be believed: {', '.join(bad)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     name: str | None = typer.Argument(
         None,

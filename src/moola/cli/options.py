@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from moola.config import names
 from moola.config.base import Config
@@ -21,6 +22,18 @@ AUGMENTATION = "Loss and augmentation"
 WHERE = "Where trainings run"
 
 _ConfigT = TypeVar("_ConfigT", bound=Config)
+
+
+class Command(TyperCommand):
+    """A command whose help shows a flag as a flag, not as an option that takes a <bool>."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, flags without the name of a type."""
+        params = super().get_params(ctx)
+        for parameter in params:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return params
 
 
 def one_of(*values: str) -> Callable[[str], list[str]]:

@@ -201,8 +201,9 @@ def _print_run(run: StoredRun) -> None:
     }
     if reason := run.tags.get(names.TAG_REASON):
         rows["Reason"] = reason
-    if note := run.tags.get(names.TAG_NOTE, "").strip():
-        rows["Verdict"] = note.splitlines()[0]
+    told = [line for line in run.tags.get(names.TAG_NOTE, "").splitlines() if line.strip()]
+    if words := next((line for line in told if not line.startswith("#")), ""):
+        rows["In words"] = words
     sections = {
         "RUN": rows,
         "PARAMETERS": dict(sorted(run.params.items())),

@@ -109,7 +109,9 @@ def print_sweep(summary: SweepSummary, command: str) -> None:
     """Print the best configurations, what to make of them, and how to train the first."""
     against = summary.against_start
     told = "outside the space"
-    if against is not None:
+    if against is not None and against["low"] is None and not against["estimate"]:
+        told = "the start itself is the best"
+    elif against is not None:
         low, high = figure(against["low"]), figure(against["high"])
         told = f"{figure(against['estimate'])} [{low}, {high}] in log-loss"
     print_report(

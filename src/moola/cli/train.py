@@ -200,7 +200,9 @@ def evaluate(
     The version's configuration is trained again on every walk-forward fold and seed; what is
     finished is kept, so an interrupted evaluation goes on where it stopped.
 
-    Example: `moola evaluate --version 2 --seeds 17,18 --jobs 2`, `--launcher ray --address auto`
+    Example: `moola evaluate --version 2 --seeds 17,18 --jobs 2`
+
+    Example: `moola evaluate --launcher ray --address auto`
     """
     import moola.steps.evaluate
     from moola.config.evaluation import EvaluateConfig, Thresholds
@@ -255,7 +257,9 @@ def investigate(
     that matter, and more. A gate that is `held` passes once every suspicion and every check that
     shows a leak is answered with a reason; answers are signed with your name.
 
-    Example: `moola investigate 3`, `moola investigate 3 --answer roc_auc="the label repeats daily"`
+    Example: `moola investigate 3`
+
+    Example: `moola investigate 3 --answer roc_auc="the label repeats daily"`
     """
     from moola.cli.reports import investigation_facts, print_investigation
     from moola.config.evaluation import Thresholds

@@ -76,6 +76,8 @@ def open_bar_file(
     DataError
         If the file is not there, is of no kind that is read, or holds no rows.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder", limit="one file of bars")
     if not path.is_file():
         raise DataError(f"file {path} does not exist")
     with path.open("rb") as handle:
