@@ -207,3 +207,36 @@ def test_several_instruments_are_refused_until_one_is_chosen(tmp_path):
         ingest(put(tmp_path, FILES["yfinance, two tickers"][0]), "x", tmp_path / "bars")
     with pytest.raises(DataError, match=r"holds no bars of 'Z'; expected --symbol one of X, Y"):
         ingest(put(tmp_path, text), "x", tmp_path / "bars", IngestOptions(symbol="Z"))
+
+
+def closes(path, name, folder):
+    ingest(path, name, folder / "bars")
+    return read_bars(folder / "bars" / f"{name}.parquet").ohlc[:, 3].tolist()
+
+
+def test_the_last_price_is_the_close_where_none_is_called_so(tmp_path):
+    rows = [f"2024-01-02 {h:02d}:00,10,12,9,11,9.5" for h in range(9, 12)]
+    path = tmp_path / "chart.csv"
+    path.write_text("\n".join(["Time,Open,High,Low,Last,Volume", *rows]))
+    assert closes(path, "x", tmp_path) == [11.0] * 3
+    path.write_text("\n".join(["Time,Open,High,Low,Last,Close", *rows]))
+    assert closes(path, "y", tmp_path) == [9.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("Time,Open,High,Low,Final,Volume", "time,open,high,low,close,volume"),
+        ("a,b,c,d,e,f", "time,open,high,low,close,f"),
+    ],
+)
+def test_the_columns_of_the_remedy_can_be_typed_as_printed(tmp_path, header, columns):
+    path = tmp_path / "bars.csv"
+    rows = [f"2024-01-02 {h:02d}:00,10,12,9,11,5" for h in range(9, 12)]
+    path.write_text("\n".join([header, *rows]))
+    with pytest.raises(DataError, match=f"such as --columns {columns}") as refused:
+        ingest(path, "x", tmp_path / "bars")
+    named = str(refused.value).rsplit("--columns ", 1)[1].rstrip(".").split(",")
+    options = IngestOptions(columns=tuple(named))
+    ingest(path, "x", tmp_path / "bars", options)
+    assert len(read_bars(tmp_path / "bars" / "x.parquet")) == 3

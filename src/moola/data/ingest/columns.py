@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +47,8 @@ _ZONES_IN_COMMENTS = {
 }  # fmt: skip
 _VOLUMES = ("volume", "vol", "v", "tickvol", "tickvolume")
 _ZONE_COLUMNS = ("tz", "timezone", "zone", "utcoffset", "gmtoffset", "tzoffset")
+
+_NOT_PRICES = ("time", "date", "datetime", "timestamp", "volume", "symbol", "ticker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +184,21 @@ def _of_ticker(path: Path, names: Sequence[str], ticker: str | None) -> list[tup
     return [(p, n) for (p, owner), n in zip(split, names, strict=True) if owner in keep]
 
 
+def _such_as(names: Sequence[str], found: Mapping[str, str], absent: list[str]) -> list[str]:
+    """Return a file's columns as ``--columns`` may name them, what is absent in free places.
+
+    It can be typed as it is printed, and shows the user which of its words to move.
+    """
+    meant = {name: price for price, name in found.items()}
+    words = [meant.get(name) or plain_name(name)[0] or f"column{i}" for i, name in enumerate(names)]
+    free = [i for i, word in enumerate(words) if word not in {*meant.values(), *_NOT_PRICES}]
+    if not {"time", "date", "datetime", "timestamp"} & set(words):
+        absent = ["time", *absent]
+    for place, word in zip(free, absent, strict=False):
+        words[place] = word
+    return words
+
+
 def _prices(path: Path, names: Sequence[str], mine: list[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for _, name in mine:
@@ -196,11 +213,15 @@ def _prices(path: Path, names: Sequence[str], mine: list[tuple[str, str]]) -> di
         found[price] = name
     if not found:
         found = short_prices([n for _, n in mine]) or {}
+    last = [n for _, n in mine if plain_name(n)[0] in ("last", "lastprice")]
+    if "close" not in found and len(last) == 1:
+        found["close"] = last[0]  # as some charting programs call it
     absent = [p for p in PRICE_COLUMNS if p not in found]
     if absent:
         raise DataError(
             f"file {path} has the columns {', '.join(names[:20])}; missing: {', '.join(absent)}",
-            remedy="Name the columns in their order with --columns time,open,high,low,close,...",
+            remedy="Name the columns in their order, such as --columns "
+            + ",".join(_such_as(names, found, absent)),
         )
     return found
 
