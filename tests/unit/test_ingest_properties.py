@@ -169,8 +169,14 @@ def write(case: Case, folder: Path, permutation: np.ndarray) -> tuple[Path, dict
 
 
 def may_be_refused(case: Case, error: MoolaError) -> bool:
-    """Whether a refusal is right: hours that a zone has twice or not at all, or a bar by itself."""
+    """Whether a refusal is right.
+
+    It is of hours that a zone has twice or not at all, of a bar by itself, and of epochs whose
+    digits mostly read as dates of the calendar.
+    """
     text = str(error)
+    if "others of its column are dates" in text and "--epoch-unit" in text:
+        return True
     zone = case.spelling[0] == "naive" and ("exist" in text or "mbiguous" in text)
     return zone or "--accept" in text
 

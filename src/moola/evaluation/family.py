@@ -101,11 +101,13 @@ def with_tries(report: GateReport, judgement: int, searched: int, confidence: fl
     """
     if not report.figures:
         return report
+    figures = report.figures | {"num_judgements": judgement, "num_searched": searched}
+    if judgement == 1 and not searched:  # nothing to correct for
+        return replace(report, figures=figures)
     before = f" after {searched} configurations searched on them" if searched else ""
     words = (
         f"judgement {judgement} on these validation windows{before}: intervals of {confidence:.4%}"
     )
-    figures = report.figures | {"num_judgements": judgement, "num_searched": searched}
     return replace(report, figures=figures, reasons=(*report.reasons, words))
 
 

@@ -81,7 +81,9 @@ def note_judgement(
     """
     batch = ",".join(sorted(digest[:16] for digest in judged))
     if all(line.get("judged") != batch for line in _lines(ledger, windows, keys)):
-        reason = f"{len(judged)} configurations judged on validation windows"
+        reason = (
+            f"{len(judged)} configuration{'s' * (len(judged) != 1)} judged on validation windows"
+        )
         _append(ledger, {**windows, "judged": batch}, name=name, who=who, reason=reason, key=key)
     return count_tries(_lines(ledger, windows, keys), batch)
 
