@@ -127,7 +127,7 @@ def print_report(title: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
     for heading, rows in sections.items():
         out.print(f"\n{heading}", style="bold")
         for name, value in rows.items():
-            out.print(f"  {name + ':':<19}{value}")
+            out.print(f"  {name + ':':<18} {value}")
     out.print(rule)
 
 
