@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from compose_spec import PyCompose
+from services import s3_store
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 KUBERNETES = DOCKER / "kubernetes"
@@ -97,21 +98,61 @@ def test_compose_opens_nothing_beyond_this_machine_and_holds_no_secret(
     compose: dict[str, Any],
 ) -> None:
     services = compose["services"]
-    assert set(services) == {"database", "objects", "server", "model"}
-    for service in services.values():
+    assert set(services) == {"database", "objects", "bucket", "server", "model"}
+    for name, service in services.items():
+        assert service.get("restart") == ("unless-stopped" if name != "bucket" else None)
         assert "network_mode" not in service
         assert not service.get("privileged")
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:")
         if "image" in service:
             assert re.search(r":[^:]*\d", service["image"]), "pinned to a version"
-        for needed in service.get("depends_on", {}):
-            assert "healthcheck" in services[needed] or needed == "server"
+        for needed, when in service.get("depends_on", {}).items():
+            if when["condition"] == "service_healthy":  # the server's is in the image
+                assert "healthcheck" in services[needed] or needed == "server"
+            else:
+                assert "restart" not in services[needed]
     volumes = {v.split(":")[0] for s in services.values() for v in s.get("volumes", ())}
     assert {v for v in volumes if not v.startswith(".")} == set(compose["volumes"])
     text = (DOCKER / "compose.yaml").read_text()
     assert set(re.findall(r"\$\{(\w+):\?", text)) == SECRETS
     assert "${" not in re.sub(r"\$\{\w+:\?[^}]*\}", "", text)
+
+
+def test_production_is_served_by_moola_itself_with_the_trusted_keys(
+    compose: dict[str, Any],
+) -> None:
+    from typer.main import get_command
+
+    from moola.cli.app import app
+
+    model, server = (compose["services"][name] for name in ("model", "server"))
+    assert "entrypoint" not in model  # the image's own: moola
+    command, *words = model["command"]
+    known = {o for p in get_command(app).commands[command].params for o in p.opts}
+    assert command == "serve"
+    assert {w for w in words if w.startswith("--")} <= known
+    (trusted,) = (m for m in server["volumes"] if "trusted" in m)
+    assert model["volumes"] == [trusted]
+
+
+def test_the_bucket_is_made_where_there_is_none(compose: dict[str, Any], tmp_path: Path) -> None:
+    from pyarrow import fs
+
+    with s3_store(tmp_path) as variables:
+        env = {"PATH": os.environ["PATH"], **variables}
+        target = compose["services"]["bucket"]["command"][1].replace("moola/", "brand-new/")
+        for _ in range(2):  # a restart finds it
+            subprocess.run(
+                [sys.executable, DOCKER / "copy-bucket", tmp_path / "empty", target],
+                env=env, check=True,
+            )  # fmt: skip
+        store = fs.S3FileSystem(
+            endpoint_override=variables["MLFLOW_S3_ENDPOINT_URL"],
+            access_key=variables["AWS_ACCESS_KEY_ID"],
+            secret_key=variables["AWS_SECRET_ACCESS_KEY"],
+        )
+        assert store.get_file_info("brand-new").type == fs.FileType.Directory
 
 
 def test_services_may_call_the_server_by_its_name(compose: dict[str, Any]) -> None:
@@ -206,7 +247,8 @@ def test_mlflow_sends_a_valid_job_to_the_cluster(
     from moola.cli.app import app
 
     monkeypatch.chdir(DOCKER.parent)
-    settings = json.loads((KUBERNETES / "backend-config.json").read_text())
+    file = "backend-config-cpu.json" if entry == "promote" else "backend-config.json"
+    settings = json.loads((KUBERNETES / file).read_text())
     config = projects._parse_kubernetes_config(settings)
     project = _project_spec.load_project(str(KUBERNETES))
     info = RunInfo(
@@ -228,6 +270,7 @@ def test_mlflow_sends_a_valid_job_to_the_cluster(
     assert path == "/apis/batch/v1/namespaces/moola/jobs"
     validate.validate(job, "1.31", strict=True)
     container = job["spec"]["template"]["spec"]["containers"][0]
+    assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (entry != "promote")
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert {"/srv/moola/artifacts", "/srv/moola/.moola/trusted"} == mounts
     assert "--data-root" in container["command"]
@@ -238,3 +281,16 @@ def test_mlflow_sends_a_valid_job_to_the_cluster(
     known = {o for p in get_command(app).commands[command].params for o in p.opts}
     assert {w for w in words if w.startswith("--")} <= known
     assert not any(c in word for word in words for c in "{}$'\"")
+
+
+def test_the_two_job_templates_differ_in_what_they_ask_for_alone() -> None:
+    def template(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        job = yaml.safe_load((KUBERNETES / name).read_text())
+        return job, job["spec"]["template"]["spec"]["containers"][0].pop("resources")
+
+    plain, small = template("kube-job-template-cpu.yaml")
+    other, large = template("kube-job-template.yaml")
+    assert plain == other
+    assert small != large
+    texts = [(KUBERNETES / f"backend-config{x}.json").read_text() for x in ("", "-cpu")]
+    assert texts[0].replace("template.yaml", "template-cpu.yaml") == texts[1]
