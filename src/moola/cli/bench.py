@@ -15,6 +15,7 @@ BENCHES = {
     "data": "bench_data.py",
     "exclusions": "bench_exclusions.py",
     "corpus": "bench_corpus.py",
+    "controls": "bench_controls.py",
     "finetune": "bench_finetune.py",
     "pretrain": "bench_pretrain.py",
     "pretrain-quality": "long/pretrain_quality.py",
