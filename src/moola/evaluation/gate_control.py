@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moola.config.evaluation import Thresholds
+from moola.config.evaluation import CONTROLS, Thresholds
 from moola.errors import BadInput
 from moola.evaluation.compare import measured_block_of, window_differences
 from moola.evaluation.compare_result import PairedComparison
@@ -72,7 +72,7 @@ def gate_2_control(
     if not controls:
         raise BadInput(
             "there is no control to compare with",
-            limit="at least one of minirocket, logreg",
+            limit=f"at least one of {', '.join(CONTROLS)}",
             remedy="Fit the controls on the same folds",
         )
     limits = thresholds or Thresholds.load()

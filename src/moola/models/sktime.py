@@ -25,7 +25,7 @@ class MoolaClassifier(BaseClassifier):
     input_kind
         ``series``: any numbers, any channels; ``ohlc``: four channels, open, high, low and close
         in price units, from which the 20 features are computed. Models of features alone
-        (``logreg``, ``rf``, ``xgb``, ``stack``) take ``ohlc`` only.
+        (``logreg``, ``rf``, ``hgb``, ``xgb``, ``stack``) take ``ohlc`` only.
     random_state
         Seed of the model; None takes the one of `config`, or the model's own.
 
@@ -77,7 +77,7 @@ class MoolaClassifier(BaseClassifier):
             raise ConfigError(
                 f"model {self.model} is used with input_kind {self.input_kind!r}",
                 limit="input_kind 'ohlc': its features are made of price bars",
-                remedy="Use minirocket or a net for other series",
+                remedy="Use minirocket, quant or a net for other series",
             )
         self.estimator_ = estimator.fit(_time_second(X), y)
         return self

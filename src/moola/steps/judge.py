@@ -36,7 +36,7 @@ from moola.steps.candidate import Candidate
 from moola.steps.folds import find_folds
 from moola.steps.null import label_arithmetic, repaired_share
 from moola.steps.progress import Progress
-from moola.steps.rivals import CONTROLS, SIMPLE, Rivals
+from moola.steps.rivals import SIMPLE, Rivals
 from moola.training.crossval import Training
 from moola.training.finetune import encoder_claim
 from moola.training.launchers import Launcher
@@ -167,7 +167,9 @@ class Judge:
 
     def _gate_1(self) -> GateReport:
         if 2 in self.gates:
-            self.rivals.prepare("scratch", *CONTROLS)  # side by side with what gate 2 needs
+            self.rivals.prepare(
+                "scratch", *self.rivals.controls
+            )  # side by side with what gate 2 needs
         scratch = self.rivals.predictions("scratch")
         return rules.gate_1_baseline(
             scratch.y,
@@ -190,7 +192,7 @@ class Judge:
         return rules.gate_2_control(
             scratch.y,
             scratch.proba,
-            {name: self.rivals.predictions(name).proba for name in CONTROLS},
+            {name: self.rivals.predictions(name).proba for name in self.rivals.controls},
             **self.overlap,
             thresholds=self.limits,
         )
