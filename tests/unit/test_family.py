@@ -10,7 +10,6 @@ import pytest
 from moola.errors import BadInput
 from moola.evaluation.family import holm, holm_over_candidates, joint_p_values
 from moola.evaluation.gate_report import GateReport, blocked, report
-from moola.evaluation.resampling import resample_counts
 
 
 def gate(number: int, p: float | None, verdict: str = "passed", **more: Any) -> GateReport:
@@ -77,10 +76,10 @@ def noise(num: int, shared: float, n: int = 400) -> dict[str, Any]:
 
 
 def test_joint_p_values_lie_between_none_and_holm() -> None:
-    counts = resample_counts(400, block_length=4, num_resamples=1000)
     raw = {"0": 0.02, "1": 0.004, "2": 0.9, "3": 0.03, "4": 1e-7}
     for shared in (0.0, 0.7, 1.0):
-        found, by_holm = joint_p_values(raw, noise(5, shared), counts), holm(raw)
+        found = joint_p_values(raw, noise(5, shared), block_length=4, num_resamples=1000)
+        by_holm = holm(raw)
         assert list(found) == list(raw)
         assert all(raw[k] <= found[k] <= by_holm[k] for k in raw)
         ordered = [found[k] for k in sorted(raw, key=lambda k: raw[k])]
@@ -88,19 +87,32 @@ def test_joint_p_values_lie_between_none_and_holm() -> None:
 
 
 def test_joint_p_values_know_what_errs_together() -> None:
-    counts = resample_counts(400, block_length=1, num_resamples=4000)
     raw = dict.fromkeys("0123", 0.02)
-    apart = joint_p_values(raw, noise(4, 0.0), counts)["0"]
-    one = joint_p_values(raw, noise(4, 1.0), counts)["0"]
+    apart, one = (
+        joint_p_values(raw, noise(4, shared), block_length=1, num_resamples=4000)["0"]
+        for shared in (0.0, 1.0)
+    )
     assert apart == pytest.approx(1 - 0.98**4, abs=0.01)  # Sidak's: they err by themselves
     assert one == pytest.approx(0.02, abs=0.005)
 
 
+def test_too_few_blocks_cannot_tell_what_errs_together() -> None:
+    raw, same = dict.fromkeys("0123", 0.02), noise(4, 1.0)
+    found = joint_p_values(raw, same, block_length=101, num_resamples=500)
+    assert found == holm(raw)  # 400 windows, 3.96 blocks
+    assert joint_p_values(raw, same, block_length=100, num_resamples=500)["0"] < 0.05
+    remembering = {k: np.cumsum(v) for k, v in same.items()}
+    assert joint_p_values(raw, remembering, block_length=1, num_resamples=500) == holm(raw)
+
+
 def test_joint_p_values_of_what_does_not_vary_or_is_no_p_value() -> None:
-    counts = resample_counts(400, block_length=4, num_resamples=500)
     same = {"a": np.zeros(400), "b": noise(1, 0.0)["0"]}
-    found = joint_p_values({"a": 1.0, "b": 0.01}, same, counts)
+    options = {"block_length": 4, "num_resamples": 500}
+    found = joint_p_values({"a": 1.0, "b": 0.01}, same, **options)
     assert found == {"a": 1.0, "b": pytest.approx(0.01, abs=0.01)}
-    assert joint_p_values({"a": 0.3}, {"a": same["b"]}, counts)["a"] == pytest.approx(0.3, abs=0.01)
+    alone = joint_p_values({"a": 0.3}, {"a": same["b"]}, **options)
+    assert alone["a"] == pytest.approx(0.3, abs=0.01)
     with pytest.raises(BadInput, match="the p-value of 'a' is nan"):
-        joint_p_values({"a": float("nan")}, {"a": same["b"]}, counts)
+        joint_p_values({"a": float("nan")}, {"a": same["b"]}, **options)
+    with pytest.raises(BadInput, match="num_resamples is 9"):
+        joint_p_values({"a": 0.3}, {"a": same["b"]}, block_length=1, num_resamples=9)

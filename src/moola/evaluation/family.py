@@ -16,7 +16,9 @@ from scipy.stats import rankdata
 from moola.config.evaluation import Thresholds
 from moola.data.twosample import holm as holm_adjusted
 from moola.errors import BadInput
+from moola.evaluation.compare import measured_block_of
 from moola.evaluation.gate_report import Gate, GateReport
+from moola.evaluation.resampling import MIN_EFFECTIVE_WINDOWS, resample_counts
 
 CLAIMS: Mapping[Gate, tuple[str, ...]] = {
     1: ("log_loss", "slow_constant"),
@@ -54,7 +56,9 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def joint_p_values(
     p_values: Mapping[str, float],
     differences: Mapping[str, NDArray[np.float64]],
-    counts: NDArray[np.float64],
+    *,
+    block_length: int,
+    num_resamples: int,
 ) -> dict[str, float]:
     """Return p-values adjusted by the smallest p-value of all in the same resamples.
 
@@ -69,25 +73,30 @@ def joint_p_values(
         Two-sided, by name.
     differences
         What each is the p-value of the mean of, by the same names, shape (n,), in time order.
-    counts
-        How often each window is drawn in each resample, shape (R, n), see
-        `moola.evaluation.resampling.resample_counts`.
+    block_length, num_resamples
+        Windows that are drawn together at least, and resamples. What the differences remember
+        counts beside it, and the longest block is taken for all.
 
     Returns
     -------
     dict
-        By name; each at least its own p-value and at most Holm's.
+        By name; each at least its own p-value and at most Holm's. They are Holm's where fewer than
+        four blocks fit: so few cannot tell what errs together.
 
     Raises
     ------
     BadInput
-        If a p-value is not in [0, 1] (NaN is not).
+        If a p-value is not in [0, 1] (NaN is not), or `num_resamples` is below 100.
     """
     by_holm = holm(p_values)
+    num_windows = len(next(iter(differences.values())))
+    block = max(block_length, *(measured_block_of(values) for values in differences.values()))
+    if num_windows < MIN_EFFECTIVE_WINDOWS * block:
+        return by_holm
+    counts = resample_counts(num_windows, block_length=block, num_resamples=num_resamples)
     names = sorted(p_values, key=lambda name: p_values[name])
     values = np.stack([differences[name] - differences[name].mean() for name in names], axis=1)
     means = np.abs(counts @ values)  # of what has no mean: as large as chance alone makes them
-    num_resamples = len(counts)
     # The share of resamples at least as far from 0: the p-value a resample would have had.
     drawn = 1.0 - (rankdata(means, method="min", axis=0) - 1.0) / num_resamples
     found, least = {}, 0.0

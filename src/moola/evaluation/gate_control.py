@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moola.config.evaluation import CONTROLS, Thresholds
 from moola.errors import BadInput
-from moola.evaluation.compare import measured_block_of, window_differences
+from moola.evaluation.compare import window_differences
 from moola.evaluation.compare_result import PairedComparison
 from moola.evaluation.family import joint_p_values
 from moola.evaluation.gate_comparison import (
@@ -29,7 +29,6 @@ from moola.evaluation.gate_comparison import (
 )
 from moola.evaluation.gate_report import GateReport, report
 from moola.evaluation.predictions import clean_predictions
-from moola.evaluation.resampling import resample_counts
 
 _JUDGED = ("log_loss", "accuracy")
 
@@ -93,19 +92,12 @@ def gate_2_control(
         for name, comparison in found.items()
         for metric in _JUDGED
     }
-    counts = resample_counts(
-        len(next(iter(differences.values()))),
-        # Whatever their bars, where horizons lie apart losses remember no more than is measured.
-        block_length=max(
-            1 if horizons_apart else block_length,
-            *(measured_block_of(values) for values in differences.values()),
-        ),
-        num_resamples=limits.num_resamples,
-    )
     adjusted = joint_p_values(
         {key: 1.0 if value is None else value for key, value in p_values.items()},
         differences,
-        counts,
+        # Whatever their bars, where horizons lie apart losses remember no more than is measured.
+        block_length=1 if horizons_apart else block_length,
+        num_resamples=limits.num_resamples,
     )
     winners = [
         (name, metric)
