@@ -104,7 +104,7 @@ def test_a_control_that_wins_blocks_the_rest_and_leaves_an_investigation(
     verdicts = {r.gate: r.verdict for r in judged.reports}
     assert verdicts.pop(1) != "passed"
     assert verdicts == {0: "passed", 2: "failed", 5: "blocked", 6: "blocked", 7: "blocked"}
-    assert len(list(Path("artifacts/whole").glob("*.npz"))) == 2 * (2 + 1 + 1)  # no gate 5, no 6
+    assert len(list(Path("artifacts/whole").glob("*.npz"))) == 2 * (2 + 4)  # no gate 5, no 6
     page = artifact(judged, names.ARTIFACT_INVESTIGATION).read_text()
     assert "STOP: logreg is better" in page
     assert "no leak is known" in page
@@ -181,6 +181,16 @@ def test_where_the_environment_holds_the_key_no_other_is_made(
     found = runner_key(tmp_path)
     assert found.private_bytes_raw() == key.private_bytes_raw()
     assert not (tmp_path / ".moola").exists()
+
+
+def test_a_further_control_is_one_more_of_gate_2(judged: EvaluationSummary) -> None:
+    config = EvaluateConfig(seeds=(1, 2), gates=(2,), controls=("quant",))
+    cache = Path("artifacts/whole")  # nothing is trained again but the further control
+    (found,) = evaluate(
+        version=judged.candidate.version, config=config, device="cpu", cache=cache
+    ).reports
+    assert set(found.figures["controls"]) == {"minirocket", "logreg", "rf", "hgb", "quant"}
+    assert {key.split("/")[0] for key in found.figures["joint_p"]} == set(found.figures["controls"])
 
 
 def test_a_candidate_that_has_a_peer_is_held_to_holm(

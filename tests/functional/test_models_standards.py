@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ EXPECTED_FAILURES = {
     [
         ("logreg", {}),
         pytest.param("rf", {"num_trees": 5}, marks=pytest.mark.slow),
+        pytest.param("hgb", {"max_trees": 5, "gap_windows": 2}, marks=pytest.mark.slow),
         pytest.param("xgb", {"num_trees": 5}, marks=pytest.mark.slow),
         pytest.param("stack", {"gap_windows": 2}, marks=pytest.mark.slow),
     ],
@@ -78,7 +80,7 @@ def test_the_adapter_names_its_limits() -> None:
 
 
 def test_a_ucr_set_by_name() -> None:
-    assert set(PUBLISHED) <= set(shipped_sets())
+    assert {name for sets in PUBLISHED.values() for name in sets} <= set(shipped_sets())
     with pytest.raises(ConfigError, match="set is 'FordA'; expected one of ACSF1"):
         bench_ucr(["FordA"])
     seen: list[tuple[str, int, int]] = []
@@ -101,10 +103,30 @@ def test_a_result_holds_within_two_points() -> None:
     assert not far.holds
 
 
+def test_resamples_have_their_own_chance() -> None:
+    shape: dict[str, Any] = {"num_train": 1, "num_test": 1, "num_classes": 2, "num_bars": 9}
+    found = UcrResult(
+        name="x", accuracies=(0.84, 0.88, 0.86, 0.86), published=0.89, resampled=True, **shape
+    )
+    assert found.slack == pytest.approx(0.02 + 2 * (0.0008 / 3) ** 0.5 / 4**0.5)
+    assert found.holds
+    assert not replace(found, published=0.91).holds
+    assert not replace(found, resampled=False).holds
+
+
+def test_quant_on_a_small_set() -> None:
+    with pytest.raises(ConfigError, match="model is 'rf'; expected one of minirocket, quant"):
+        bench_ucr(["UnitTest"], model="rf")
+    (found,) = bench_ucr(["GunPoint"], model="quant", seeds=(0,))
+    assert found.holds
+    assert found.published == 0.9867
+
+
 @pytest.mark.slow
-def test_minirocket_has_the_published_accuracy() -> None:
-    results = bench_ucr()
-    assert [found.name for found in results] == list(PUBLISHED)
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_a_control_has_the_published_accuracy(model: str) -> None:
+    results = bench_ucr(model=model)
+    assert [found.name for found in results] == list(PUBLISHED[model])
     assert all(found.holds for found in results), {f.name: f.accuracies for f in results}
 
 
@@ -115,7 +137,7 @@ def test_moola_models_prints_every_model(capsys: pytest.CaptureFixture[str]) -> 
         main(["models", "--json"])
     assert stopped.value.code == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert len(rows) == 12
+    assert len(rows) == 15
     # BiLSTM 9728, attention 12480 + 4160, norm 128, feature MLP 3424, classifier 3104 + 66
     assert rows["enhanced_simple_lstm"]["parameters_compact"] == 33_090
     with pytest.raises(SystemExit):

@@ -45,6 +45,12 @@ def test_thresholds_refuse(tmp_path, text, match):
 def test_evaluate_config():
     assert EvaluateConfig.from_mapping({"seeds": [1, 2]}).seeds == (1, 2)
     assert EvaluateConfig(gates=(4, 0, 4)).gates == (0, 4)
-    for bad in ({"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}, {"gates": [8]}):
+    assert EvaluateConfig(controls=["hydra_multirocket", "rf", "quant"]).controls == (
+        "quant",
+        "hydra_multirocket",
+    )
+    with pytest.raises(ConfigError, match=r"control is 'quants'.*Did you mean 'quant'"):
+        EvaluateConfig(controls=("quants",))
+    for bad in ({"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}, {"gates": [-1]}):
         with pytest.raises(ConfigError):
             EvaluateConfig(**bad)

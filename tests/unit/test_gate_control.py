@@ -31,7 +31,7 @@ def test_a_control_without_calibrated_probabilities_can_win_by_accuracy():
 
 
 def test_more_controls_take_more_to_win():
-    y, weak, rival, *others = world(0.5, 0.74, 0.4, 0.4, 0.4, 0.4, seed=0)
+    y, weak, rival, *others = world(0.5, 0.72, 0.4, 0.4, 0.4, 0.4, seed=0)
     alone = gate_2_control(y, weak, {"minirocket": rival}, **OPTIONS)
     crowd = {"minirocket": rival} | {f"control {i}": other for i, other in enumerate(others)}
     among = gate_2_control(y, weak, crowd, **OPTIONS)
@@ -39,11 +39,34 @@ def test_more_controls_take_more_to_win():
     assert among.verdict == "inconclusive"  # ahead beyond doubt alone is no pass either
     assert among.reasons[0].startswith("minirocket is ahead, by up to 0.1")
     assert among.figures["controls"]["minirocket"]["delta_log_loss"]["low"] > 0
-    ratio = (
-        among.figures["holm_p"]["minirocket/log_loss"]
-        / alone.figures["holm_p"]["minirocket/log_loss"]
+    raw = alone.figures["controls"]["minirocket"]["p_values"]["log_loss"]
+    crowded = among.figures["joint_p"]["minirocket/log_loss"]
+    assert raw <= alone.figures["joint_p"]["minirocket/log_loss"] < 0.05
+    assert 0.05 < crowded <= 10 * raw  # ten comparisons: at most Holm's
+
+
+def test_controls_that_are_nearly_one_cost_no_more_than_that_one():
+    y, weak, rival = world(0.5, 0.74, seed=0)
+    rng = np.random.default_rng(1)
+    copies = {f"copy {i}": rival * (1 + 1e-4 * rng.standard_normal((len(y), 1))) for i in range(5)}
+    crowd = {name: proba / proba.sum(axis=1, keepdims=True) for name, proba in copies.items()}
+    alone = gate_2_control(y, weak, {"minirocket": rival}, **OPTIONS)
+    found = gate_2_control(y, weak, {"minirocket": rival} | crowd, **OPTIONS)
+    assert (alone.verdict, found.verdict) == ("failed", "failed")
+    raw = found.figures["controls"]["minirocket"]["p_values"]["log_loss"]
+    assert 12 * raw > 0.05  # Holm over six controls and two metrics would not stop it
+    assert found.figures["joint_p"]["minirocket/log_loss"] == pytest.approx(
+        alone.figures["joint_p"]["minirocket/log_loss"], abs=0.01
     )
-    assert ratio == pytest.approx(5.0)  # ten comparisons instead of two
+
+
+def test_the_order_of_the_controls_does_not_matter():
+    y, weak, *others = world(0.5, 0.6, 0.7, 0.5, seed=4)
+    crowd = {f"control {i}": other for i, other in enumerate(others)}
+    back = dict(reversed(crowd.items()))
+    found, turned = (gate_2_control(y, weak, controls, **OPTIONS) for controls in (crowd, back))
+    assert found.verdict == turned.verdict
+    assert found.figures["joint_p"] == pytest.approx(turned.figures["joint_p"])
 
 
 def test_a_pass_is_shown_and_a_doubt_says_how_far_the_control_may_be_ahead():

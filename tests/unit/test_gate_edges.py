@@ -158,7 +158,7 @@ def test_the_documents_of_the_gates_that_compare(options):
     found = reports(*world(0.4, 1.0), **options)
     figures = {
         1: COMPARISON | SLOW | {"metrics", "ece_null"},
-        2: {"controls", "holm_p", "winners"},
+        2: {"controls", "joint_p", "winners"},
         4: COMPARISON | {"match_ratio_encoder", "num_mismatched", "schedule_proven"},
         5: COMPARISON | {"baseline", "trial"},
         6: COMPARISON,
@@ -185,7 +185,7 @@ def test_the_documents_of_the_gates_that_compare(options):
     assert set(found[1].figures["ece_null"]) == {"mean", "p95"}
     assert set(found[1].figures["delta_log_loss"]) == {"estimate", "low", "high"}
     assert set(found[2].figures["controls"]["minirocket"]) == COMPARISON
-    assert set(found[2].figures["holm_p"]) == {"minirocket/log_loss", "minirocket/accuracy"}
+    assert set(found[2].figures["joint_p"]) == {"minirocket/log_loss", "minirocket/accuracy"}
     assert found[2].figures["winners"] == []
     assert found[4].figures["schedule_proven"] is True
     assert found[7].figures["temperatures"] == [1.0, 1.5]

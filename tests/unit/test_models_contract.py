@@ -34,11 +34,16 @@ SMALL: dict[str, dict[str, Any]] = {
         "n_epochs": 2,
     },
     "minirocket": {"num_kernels": 84, "gap_windows": 1},
+    "hydra_multirocket": {"num_kernels": 84, "gap_windows": 1},
+    "quant": {"num_trees": 5, "depth": 2},
     "logreg": {"gap_windows": 1},
     "rf": {"num_trees": 5},
+    "hgb": {"max_trees": 5, "gap_windows": 1},
     "xgb": {"num_trees": 5},
     "stack": {"gap_windows": 1},
 }
+COMPILED = "hydra_multirocket"  # its first use compiles for a minute
+EVERY = [pytest.param(n, marks=pytest.mark.slow if n == COMPILED else ()) for n in SMALL]
 NETS = ("enhanced_simple_lstm", "simple_lstm", "adapter_lstm")
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -80,7 +85,7 @@ def answers(name: str) -> tuple[Any, np.ndarray, np.ndarray]:
     return model, X, model.predict_proba(X)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_bad_input_is_refused_with_a_remedy_and_leaves_the_model_as_it_was(name: str) -> None:
     model, X, before = answers(name)
     _, y = windows(40)
@@ -96,7 +101,7 @@ def test_bad_input_is_refused_with_a_remedy_and_leaves_the_model_as_it_was(name:
         assert np.array_equal(model.predict_proba(X), before), kind
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_labels_are_kept_and_equal_seeds_give_equal_answers(name: str) -> None:
     X, y = windows(60)
     words = np.array(["narrow", "wide"])[y]
@@ -129,10 +134,13 @@ for name, folder in json.loads(sys.argv[1]).items():
 """
 
 
-def test_a_fresh_process_gives_the_same_probabilities(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", [set(SMALL) - {COMPILED}, pytest.param({COMPILED}, marks=pytest.mark.slow)]
+)
+def test_a_fresh_process_gives_the_same_probabilities(names: set[str], tmp_path: Path) -> None:
     X, y = windows(60)
     folders, proba = {}, {}
-    for name in SMALL:
+    for name in sorted(names):
         if name == "xgb" and not _has_xgboost():
             continue
         folder = tmp_path / name

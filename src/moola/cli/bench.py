@@ -15,6 +15,7 @@ BENCHES = {
     "data": "bench_data.py",
     "exclusions": "bench_exclusions.py",
     "corpus": "bench_corpus.py",
+    "controls": "bench_controls.py",
     "finetune": "bench_finetune.py",
     "pretrain": "bench_pretrain.py",
     "pretrain-quality": "long/pretrain_quality.py",
@@ -44,12 +45,12 @@ def bench(
 ) -> None:
     """Measure; figures are ratios inside one run. What follows the name goes to the measurement.
 
-    `moola bench ucr [SET...]` scores MiniRocket on UCR sets that ship with sktime, five seeds each,
-    beside the published accuracies; it needs no checkout.
+    `moola bench ucr [MODEL] [SET...]` scores MiniRocket (or quant, hydra_multirocket) on UCR sets
+    that ship with sktime, five seeds each, beside the published accuracies; it needs no checkout.
 
     Example: `moola bench data --sizes 10000 100000`
 
-    Example: `moola bench ucr GunPoint OSULeaf`
+    Example: `moola bench ucr quant GunPoint OSULeaf`
     """
     if name == UCR:
         _bench_ucr(tuple(context.args))
@@ -71,8 +72,11 @@ def bench(
 def _bench_ucr(names: tuple[str, ...]) -> None:
     from moola.models.benchmark_ucr import PUBLISHED, TOLERANCE, bench_ucr
 
+    model = names[0] if names and names[0] in PUBLISHED else ""
     with progress_bars() as progress:
-        results = bench_ucr(names or tuple(PUBLISHED), on_done=progress)
+        results = bench_ucr(
+            names[1:] if model else names, model=model or "minirocket", on_done=progress
+        )
     rows = table("set")
     for column in (
         "train",
@@ -94,6 +98,6 @@ def _bench_ucr(names: tuple[str, ...]) -> None:
     missed = [found.name for found in results if not found.holds]
     if missed:
         raise Refused(
-            f"MiniRocket misses the published accuracy on {', '.join(missed)}",
+            f"{model or 'minirocket'} misses the published accuracy on {', '.join(missed)}",
             limit=f"a mean within {TOLERANCE} of it",
         )

@@ -40,6 +40,7 @@ from moola.cli.options import (
 )
 from moola.cli.reports import evaluation_facts, finetune_facts, print_evaluation, print_finetune
 from moola.config import names
+from moola.config.evaluation import FURTHER_CONTROLS
 from moola.config.training import ENCODER_MODELS, FREEZE_SCHEDULES, FinetuneConfig
 from moola.errors import ConfigError
 
@@ -186,6 +187,11 @@ def evaluate(
     gate: list[int] = typer.Option(
         [], help="Run this gate only (may be repeated); nothing is signed if one is missing."
     ),
+    control: list[str] = typer.Option(
+        [],
+        help=f"Further control of gate 2 (may be repeated): {', '.join(FURTHER_CONTROLS)}.",
+        autocompletion=one_of(*FURTHER_CONTROLS),
+    ),
     thresholds: Path | None = typer.Option(None, help="YAML file over Moola's own thresholds."),
     jobs: int = Jobs,
     launcher: str = LauncherName,
@@ -210,7 +216,9 @@ def evaluate(
     from moola.training.launchers import open_launcher
 
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
-    config = EvaluateConfig(seeds=whole_numbers("seeds", seeds), gates=tuple(gate))
+    config = EvaluateConfig(
+        seeds=whole_numbers("seeds", seeds), gates=tuple(gate), controls=tuple(control)
+    )
     limits = Thresholds.load(thresholds) if thresholds else None
     versions = resolve_versions(version or "newest", name, model=model or None)
     found = []

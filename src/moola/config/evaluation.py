@@ -11,7 +11,18 @@ from typing import Self
 
 import yaml
 
-from moola.config.base import Config, check_count, check_range, check_seeds, read_mapping
+from moola.config.base import (
+    Config,
+    check_choice,
+    check_count,
+    check_range,
+    check_seeds,
+    read_mapping,
+)
+
+# What gate 2 holds every candidate against, and what only on demand: docs/gates.md says the cost.
+CONTROLS = ("minirocket", "logreg", "rf", "hgb")
+FURTHER_CONTROLS = ("quant", "hydra_multirocket")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +157,14 @@ class EvaluateConfig(Config):
         Training seeds; their predictions are averaged for each window. At least one, all distinct.
     gates
         Gates to run, in any order; empty: every gate that applies to the candidate.
+    controls
+        Some of `FURTHER_CONTROLS`: what gate 2 holds the candidate against beside `CONTROLS`, which
+        cannot be left out.
     """
 
     seeds: tuple[int, ...] = (17, 18, 19)
     gates: tuple[int, ...] = ()
+    controls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -157,3 +172,7 @@ class EvaluateConfig(Config):
         object.__setattr__(self, "gates", tuple(sorted(set(self.gates))))
         for gate in self.gates:
             check_count("gates", gate, low=0)
+        for control in self.controls:
+            check_choice("control", control, (*CONTROLS, *FURTHER_CONTROLS))
+        further = [name for name in FURTHER_CONTROLS if name in self.controls]
+        object.__setattr__(self, "controls", tuple(further))

@@ -9,7 +9,7 @@ Calibration
     `temperature` (scaling), `conformal` (sets of classes), `ensemble` (a calibrated mean).
 Comparisons
     `compare` (two models on the same windows), `compare_result` (what that finds), `family`
-    (several at once, Holm), `drift` (served windows beside the training ones), `disagreement`
+    (several at once), `drift` (served windows beside the training ones), `disagreement`
     (windows two models differ on).
 Gates
     `gates` (all of them by name, their order, who blocks whom), `gate_report` (what one answers),

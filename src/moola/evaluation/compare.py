@@ -150,7 +150,7 @@ def paired_comparison(
     """
     labels, candidate, baseline = _checked_pair(y, proba_candidate, proba_baseline)
     margins = _margins(margin)
-    windows = _window_differences(labels, candidate, baseline)
+    windows = window_differences(labels, candidate, baseline)
     persisting = persistence(windows["log_loss"])
     block = max(block_length, *(measured_block_of(windows[name]) for name in _LOSSES))
     counts = resample_counts(
@@ -205,6 +205,24 @@ def measured_block_of(values: NDArray[np.float64]) -> int:
     return measured_block(persistence(values), values.size)
 
 
+def window_differences(
+    labels: NDArray[np.intp], candidate: NDArray[np.float64], baseline: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the difference in each window of the metrics that are means, shape (n,) each.
+
+    Parameters
+    ----------
+    labels, candidate, baseline
+        As `moola.evaluation.predictions.clean_predictions` returns them.
+    """
+    right = [(matrix.argmax(axis=1) == labels).astype(float) for matrix in (candidate, baseline)]
+    return {
+        "log_loss": log_loss_per_window(labels, candidate) - log_loss_per_window(labels, baseline),
+        "brier": brier_per_window(labels, candidate) - brier_per_window(labels, baseline),
+        "accuracy": right[0] - right[1],
+    }
+
+
 def mcnemar_exact(num_only_first: int, num_only_second: int) -> float:
     """Return the two-sided exact McNemar p-value (binomial, 1/2); 1 without discordant windows."""
     from scipy.stats import binomtest
@@ -256,18 +274,6 @@ def _margins(margin: float | Mapping[str, float] | None) -> dict[str, float]:
         if not (math.isfinite(value) and value >= 0):
             raise BadInput(f"the margin of {name} is {value}", limit="a number of at least 0")
     return margins
-
-
-def _window_differences(
-    labels: NDArray[np.intp], candidate: NDArray[np.float64], baseline: NDArray[np.float64]
-) -> dict[str, NDArray[np.float64]]:
-    """Return the difference in each window of the metrics that are means, shape (n,)."""
-    right = [(matrix.argmax(axis=1) == labels).astype(float) for matrix in (candidate, baseline)]
-    return {
-        "log_loss": log_loss_per_window(labels, candidate) - log_loss_per_window(labels, baseline),
-        "brier": brier_per_window(labels, candidate) - brier_per_window(labels, baseline),
-        "accuracy": right[0] - right[1],
-    }
 
 
 def _differences(

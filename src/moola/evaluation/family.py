@@ -1,4 +1,8 @@
-"""Several comparisons at once: what is claimed of one must hold among all (Holm)."""
+"""Several comparisons at once: what is claimed of one must hold among all.
+
+Holm needs nothing but p-values. Where all comparisons are on the same windows, the same resamples
+say how they depend on each other, which costs less (Romano and Wolf).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from moola.config.evaluation import Thresholds
 from moola.data.twosample import holm as holm_adjusted
 from moola.errors import BadInput
+from moola.evaluation.compare import measured_block_of
 from moola.evaluation.gate_report import GATES, GateReport
+from moola.evaluation.resampling import MIN_EFFECTIVE_WINDOWS, resample_counts
 
 LABEL_ARITHMETIC_P = "label_arithmetic"
 
@@ -38,6 +46,61 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
             raise BadInput(f"the p-value of {name!r} is {value}", limit="a number in [0, 1]")
     adjusted = holm_adjusted(np.array(list(p_values.values()), dtype=np.float64))
     return dict(zip(p_values, adjusted.tolist(), strict=True))
+
+
+def joint_p_values(
+    p_values: Mapping[str, float],
+    differences: Mapping[str, NDArray[np.float64]],
+    *,
+    block_length: int,
+    num_resamples: int,
+) -> dict[str, float]:
+    """Return p-values adjusted by the smallest p-value of all in the same resamples.
+
+    The step-down method of Westfall and Young (1993) and Romano and Wolf (2005): a p-value is held
+    against the distribution of the smallest among those not yet beyond doubt. Each comparison's own
+    p-value comes from elsewhere (fixed-b, which holds at small n); the resamples only say which
+    comparisons err together. Twenty controls that are nearly one cost no more than that one.
+
+    Parameters
+    ----------
+    p_values
+        Two-sided, by name.
+    differences
+        What each is the p-value of the mean of, by the same names, shape (n,), in time order.
+    block_length, num_resamples
+        Windows that are drawn together at least, and resamples. What the differences remember
+        counts beside it, and the longest block is taken for all.
+
+    Returns
+    -------
+    dict
+        By name; each at least its own p-value and at most Holm's. They are Holm's where fewer than
+        four blocks fit: so few cannot tell what errs together.
+
+    Raises
+    ------
+    BadInput
+        If a p-value is not in [0, 1] (NaN is not), or `num_resamples` is below 100.
+    """
+    by_holm = holm(p_values)
+    num_windows = len(next(iter(differences.values())))
+    block = max(block_length, *(measured_block_of(values) for values in differences.values()))
+    if num_windows < MIN_EFFECTIVE_WINDOWS * block:
+        return by_holm
+    counts = resample_counts(num_windows, block_length=block, num_resamples=num_resamples)
+    names = sorted(p_values, key=lambda name: p_values[name])
+    values = np.stack([differences[name] - differences[name].mean() for name in names], axis=1)
+    means = np.abs(counts @ values)  # of what has no mean: as large as chance alone makes them
+    # The share of resamples at least as far from 0: the p-value a resample would have had.
+    drawn = 1.0 - (rankdata(means, method="min", axis=0) - 1.0) / num_resamples
+    found, least = {}, 0.0
+    for step, name in enumerate(names):
+        reached = int((drawn[:, step:].min(axis=1) <= p_values[name]).sum())
+        joint = min((reached + 1.0) / (num_resamples + 1.0), by_holm[name])
+        least = max(least, p_values[name], joint)
+        found[name] = least
+    return {name: found[name] for name in p_values}
 
 
 def holm_over_candidates(

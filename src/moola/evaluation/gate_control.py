@@ -1,16 +1,25 @@
-"""Gate 2: is deep learning needed, or does a control do as well."""
+"""Gate 2: is deep learning needed, or does a control do as well.
+
+To pass is to be shown no worse than *every* control, each by its own interval. That holds jointly
+as it stands (an intersection-union test, Berger 1982): where one control is ahead by the margin,
+its own interval alone errs with the gate's probability, however many others are there. To stop is
+to find *one* control that is better; there the best of many looks better than it is, so the
+p-values are adjusted jointly.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from moola.config.evaluation import Thresholds
+from moola.config.evaluation import CONTROLS, Thresholds
 from moola.errors import BadInput
+from moola.evaluation.compare import window_differences
 from moola.evaluation.compare_result import PairedComparison
-from moola.evaluation.family import holm
+from moola.evaluation.family import joint_p_values
 from moola.evaluation.gate_comparison import (
     compare,
     comparison_figures,
@@ -19,6 +28,9 @@ from moola.evaluation.gate_comparison import (
     thresholds_used,
 )
 from moola.evaluation.gate_report import GateReport, report
+from moola.evaluation.predictions import clean_predictions
+
+_JUDGED = ("log_loss", "accuracy")
 
 
 def gate_2_control(
@@ -30,7 +42,7 @@ def gate_2_control(
     horizons_apart: bool = False,
     thresholds: Thresholds | None = None,
 ) -> GateReport:
-    """Gate 2: no control (MiniRocket, logistic regression) is better by more than the margin.
+    """Gate 2: no control (MiniRocket, logistic regression, trees) is better by the margin.
 
     Parameters
     ----------
@@ -46,10 +58,10 @@ def gate_2_control(
     GateReport
         ``passed`` where the candidate is shown not to be worse than any control: the whole interval
         of the log-loss difference lies below ``margin_log_loss`` and not wholly above 0. ``failed``
-        where a control wins: it is better in log-loss or in accuracy with a Holm-adjusted p-value
-        (over all controls and both metrics) below 1 - confidence. Accuracy counts too because a
-        control with uncalibrated probabilities can never win on log-loss. Otherwise
-        ``inconclusive``, with how far the control may be ahead.
+        where a control wins: it is better in log-loss or in accuracy with a p-value, adjusted
+        jointly over all controls and both metrics (`moola.evaluation.family.joint_p_values`), below
+        1 - confidence. Accuracy counts too because a control with uncalibrated probabilities can
+        never win on log-loss. Otherwise ``inconclusive``, with how far the control may be ahead.
 
     Raises
     ------
@@ -59,7 +71,7 @@ def gate_2_control(
     if not controls:
         raise BadInput(
             "there is no control to compare with",
-            limit="at least one of minirocket, logreg",
+            limit=f"at least one of {', '.join(CONTROLS)}",
             remedy="Fit the controls on the same folds",
         )
     limits = thresholds or Thresholds.load()
@@ -74,27 +86,46 @@ def gate_2_control(
         )
         for name, control in controls.items()
     }
-    raw = {
+    differences = _differences(y, proba, controls)
+    p_values = {
         f"{name}/{metric}": comparison.deltas[metric].p_value
         for name, comparison in found.items()
-        for metric in ("log_loss", "accuracy")
+        for metric in _JUDGED
     }
-    adjusted = holm({key: 1.0 if value is None else value for key, value in raw.items()})
+    adjusted = joint_p_values(
+        {key: 1.0 if value is None else value for key, value in p_values.items()},
+        differences,
+        # Whatever their bars, where horizons lie apart losses remember no more than is measured.
+        block_length=1 if horizons_apart else block_length,
+        num_resamples=limits.num_resamples,
+    )
     winners = [
         (name, metric)
         for name, comparison in found.items()
-        for metric in ("log_loss", "accuracy")
+        for metric in _JUDGED
         if adjusted[f"{name}/{metric}"] < 1.0 - limits.confidence
         and comparison.deltas[metric].inferior
     ]
     verdict, reasons = _control_verdict(found, winners)
     figures: dict[str, Any] = {
         "controls": {name: comparison_figures(value) for name, value in found.items()},
-        "holm_p": adjusted,
+        "joint_p": adjusted,
         "winners": sorted({name for name, _ in winners}),
     }
     used = thresholds_used(limits, "margin_log_loss")
     return report(2, verdict, reasons, figures=figures, thresholds=used)
+
+
+def _differences(
+    y: ArrayLike, proba: ArrayLike, controls: Mapping[str, ArrayLike]
+) -> dict[str, NDArray[np.float64]]:
+    """Return candidate less control in each window, shape (n,), by ``control/metric``."""
+    labels, candidate = clean_predictions(y, proba)
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, control in controls.items():
+        windows = window_differences(labels, candidate, clean_predictions(y, control)[1])
+        found |= {f"{name}/{metric}": windows[metric] for metric in _JUDGED}
+    return found
 
 
 def _control_verdict(

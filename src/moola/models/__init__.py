@@ -13,8 +13,8 @@ How a net is trained
     `frozen` (what a frozen tensor takes along), `transfer` (fit from a pretrained encoder),
     `device` (what it is computed on).
 Models that are not nets
-    `classical` (their base, and logistic regression), `trees`, `stacking`, `minirocket`;
-    `linear_head` and `folds` serve them; `benchmark_ucr` checks MiniRocket against the paper.
+    `classical` (their bases, and logistic regression), `trees`, `stacking`, `minirocket`, `quant`,
+    `hydra`; `linear_head` and `folds` serve them; `benchmark_ucr` checks some against the papers.
 What all share
     `base` (predict, checkpoints read back), `inputs` (windows and features, checked and scaled),
     `class_labels`, `checkpoint` (files), `pretrained_utils` (strict loading of an encoder) with

@@ -1,4 +1,4 @@
-"""The flat models' common side: a matrix of at most 20 features, or windows they are made from."""
+"""What the models that are no nets share: of at most 20 features, and of windows as they are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from moola.models.base import WindowClassifier
 from moola.models.checkpoint import save_checkpoint
 from moola.models.class_labels import checked_labels
 from moola.models.folds import forward_chaining_folds
-from moola.models.inputs import MAX_FEATURES, check_features
+from moola.models.inputs import MAX_FEATURES, Inputs, check_features
 from moola.models.linear_head import LinearHead
 
 Tensors = dict[str, NDArray]
@@ -168,6 +168,56 @@ class FlatClassifier(ClassicalClassifier):
     def _restore_shape(self, values: Mapping[str, Any]) -> None:
         self.window_bars_ = values["window_bars"]
         self.n_features_in_ = int(values["num_features"])
+
+
+class SeriesClassifier(ClassicalClassifier):
+    """Base of the models of windows as they are: OHLC windows, which are normalised, or series.
+
+    X has shape (n, T, 4), or with `input_kind` ``series`` (n, T, C); features are not looked at.
+    """
+
+    least_bars: ClassVar[int]
+    input_kind: str
+    inputs_: Inputs
+
+    @abstractmethod
+    def _fit_transform(self, windows: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Learn what the transform needs from scaled windows, shape (n, C, T); transform them."""
+
+    @abstractmethod
+    def _transform(self, windows: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return the numbers that scaled windows, shape (n, C, T), are turned into, (n, d)."""
+
+    def _matrix(self, X: NDArray, features: NDArray | None, *, fit: bool) -> NDArray:
+        if features is not None:
+            raise BadInput(
+                f"features are given to {self.model_name}",
+                limit="windows alone",
+                remedy="Leave them out, or use logreg or enhanced_simple_lstm",
+            )
+        if not fit:
+            return self._transform(self._channels_first(self.inputs_.check(X)[0]))
+        self.inputs_, windows, _ = Inputs.learn(X, None, kind=self.input_kind)
+        if self.inputs_.window_bars < self.least_bars:
+            raise BadInput(
+                f"windows have {self.inputs_.window_bars} bars",
+                limit=f"at least {self.least_bars} for {self.model_name}",
+                remedy="Use longer windows",
+            )
+        self._set_shape()
+        return self._fit_transform(self._channels_first(windows))
+
+    def _restore_inputs(self, values: Mapping[str, Any]) -> None:
+        self.inputs_ = Inputs.from_dict(values, kind=self.input_kind)
+        self._set_shape()
+
+    def _set_shape(self) -> None:
+        self.window_bars_ = self.inputs_.window_bars
+        self.n_features_in_ = self.inputs_.num_channels
+
+    def _channels_first(self, windows: NDArray[np.float32]) -> NDArray[np.float64]:
+        scaled = self.inputs_.windows(windows)
+        return np.ascontiguousarray(scaled.transpose(0, 2, 1), dtype=np.float64)
 
 
 class LogisticFeaturesModel(FlatClassifier):

@@ -72,6 +72,46 @@ class LinearHead:
             num_folds=len(folds),
         )
 
+    @classmethod
+    def fit_wide(
+        cls,
+        matrix: NDArray,
+        target: NDArray[np.int64],
+        *,
+        penalties: Sequence[float],
+        folds: Sequence[Fold],
+    ) -> Self:
+        """Fit many more columns than rows, which are scaled already; penalties are for their mean.
+
+        A ridge penalty leaves weights in the span of the rows, so that the rows' principal axes are
+        as good as the columns, and as few as the rows.
+        """
+        rows = np.asarray(matrix, dtype=np.float64) / np.sqrt(matrix.shape[1])
+        spread, axes = np.linalg.eigh(rows @ rows.T)
+        kept = spread > spread[-1] * 1e-12
+        root = np.sqrt(spread[kept])
+        found = LogisticRegression(max_iter=1000)
+        scores = axes[:, kept] * root
+        if folds:
+            search = GridSearchCV(
+                found, {"C": list(penalties)}, scoring="neg_log_loss", cv=list(folds)
+            )
+            found = search.fit(scores, target).best_estimator_
+        else:
+            found = found.set_params(C=sorted(penalties)[len(penalties) // 2]).fit(scores, target)
+        weight = rows.T @ ((axes[:, kept] / root) @ found.coef_.T) / np.sqrt(matrix.shape[1])
+        bias = found.intercept_
+        if weight.shape[1] == 1:
+            weight, bias = np.c_[np.zeros(len(weight)), weight], np.r_[0.0, bias]
+        return cls(
+            mean=np.zeros(len(weight)),
+            scale=np.ones(len(weight)),
+            weight=weight,
+            bias=bias,
+            penalty=float(found.C),
+            num_folds=len(folds),
+        )
+
     def proba(self, matrix: NDArray) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K)."""
         scaled = (np.asarray(matrix, dtype=np.float64) - self.mean) / self.scale

@@ -8,13 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moola.errors import BadInput
-from moola.models.classical import ClassicalClassifier, Tensors
+from moola.models.classical import SeriesClassifier, Tensors
 from moola.models.folds import forward_chaining_folds, stratified_folds
-from moola.models.inputs import Inputs
 from moola.models.linear_head import LinearHead
 
-MIN_BARS = 9
 _PARTS = (
     "num_channels_per_combination",
     "channel_indices",
@@ -24,7 +21,7 @@ _PARTS = (
 )
 
 
-class MiniRocketModel(ClassicalClassifier):
+class MiniRocketModel(SeriesClassifier):
     """MiniRocket (Dempster, Schmidt and Webb, 2021) with a logistic head.
 
     The transform is sktime's ``MiniRocketMultivariate``: X are OHLC windows, shape (n, T, 4), which
@@ -46,7 +43,7 @@ class MiniRocketModel(ClassicalClassifier):
     """
 
     model_name = "minirocket"
-    inputs_: Inputs
+    least_bars = 9  # the length of a kernel
     penalties: ClassVar[tuple[float, ...]] = (1e-5, 1e-4, 1e-3)
     series_penalties: ClassVar[tuple[float, ...]] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -70,27 +67,6 @@ class MiniRocketModel(ClassicalClassifier):
             return self.head_.num_parameters
         return max(84, self.num_kernels // 84 * 84) + 1
 
-    def _matrix(self, X: NDArray, features: NDArray | None, *, fit: bool) -> NDArray:
-        if features is not None:
-            raise BadInput(
-                "features are given to minirocket",
-                limit="windows alone",
-                remedy="Leave them out, or use logreg or enhanced_simple_lstm",
-            )
-        if not fit:
-            return self._transform(self.inputs_.check(X)[0])
-        self.inputs_, windows, _ = Inputs.learn(X, None, kind=self.input_kind)
-        if self.inputs_.window_bars < MIN_BARS:
-            raise BadInput(
-                f"windows have {self.inputs_.window_bars} bars",
-                limit=f"at least {MIN_BARS}, the length of a kernel",
-                remedy="Use longer windows",
-            )
-        self.window_bars_ = self.inputs_.window_bars
-        self.n_features_in_ = self.inputs_.num_channels
-        self._fit_transform(windows)
-        return self._transform(windows)
-
     def _fit_matrix(self, matrix: NDArray, target: NDArray[np.int64]) -> None:
         if self.input_kind == "ohlc":
             folds = forward_chaining_folds(target, gap_windows=self.gap_windows)
@@ -106,13 +82,11 @@ class MiniRocketModel(ClassicalClassifier):
         return {**self.kernels_, **self.head_.tensors()}, self.inputs_.to_dict()
 
     def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        self.inputs_ = Inputs.from_dict(values, kind=self.input_kind)
-        self.window_bars_ = self.inputs_.window_bars
-        self.n_features_in_ = self.inputs_.num_channels
+        self._restore_inputs(values)
         self.kernels_ = {part: tensors[part] for part in _PARTS}
         self.head_ = LinearHead.from_tensors(tensors)
 
-    def _fit_transform(self, windows: NDArray[np.float32]) -> None:
+    def _fit_transform(self, windows: NDArray[np.float64]) -> NDArray[np.float32]:
         from sktime.transformations.rocket import MiniRocketMultivariate
 
         state = np.random.get_state()  # noqa: NPY002 - sktime seeds NumPy's global generator
@@ -120,21 +94,18 @@ class MiniRocketModel(ClassicalClassifier):
             rocket = MiniRocketMultivariate(
                 num_kernels=self.num_kernels, random_state=int(self.seed)
             )
-            rocket.fit(self._channels_first(windows))
+            rocket.fit(windows)
         finally:
             np.random.set_state(state)  # noqa: NPY002
         self.kernels_ = dict(zip(_PARTS, rocket.parameters, strict=True))
+        return self._transform(windows)
 
-    def _transform(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _transform(self, windows: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the share of positive outputs a kernel, shape (n, about num_kernels)."""
         from sktime.transformations.rocket import MiniRocketMultivariate
 
         rocket = MiniRocketMultivariate(num_kernels=self.num_kernels)
         rocket.parameters = tuple(self.kernels_[part] for part in _PARTS)
         rocket._is_fitted = True
-        found = rocket._transform(self._channels_first(windows))
+        found = rocket._transform(windows)
         return np.asarray(found, dtype=np.float32)
-
-    def _channels_first(self, windows: NDArray[np.float32]) -> NDArray[np.float64]:
-        scaled = self.inputs_.windows(windows)
-        return np.ascontiguousarray(scaled.transpose(0, 2, 1), dtype=np.float64)

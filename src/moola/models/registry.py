@@ -66,6 +66,20 @@ _ENTRIES = (
         purpose="fixed convolutions with a logistic head: is deep learning needed?",
     ),
     ModelEntry(
+        name="quant",
+        path="moola.models.quant.QuantModel",
+        role="CONTROL",
+        inputs=_BARS,
+        purpose="quantiles of intervals of a window, and trees",
+    ),
+    ModelEntry(
+        name="hydra_multirocket",
+        path="moola.models.hydra.HydraMultiRocketModel",
+        role="CONTROL",
+        inputs=_BARS,
+        purpose="the most accurate of the fast convolutions; dear",
+    ),
+    ModelEntry(
         name="logreg",
         path="moola.models.classical.LogisticFeaturesModel",
         role="CLASSICAL",
@@ -78,6 +92,13 @@ _ENTRIES = (
         role="CLASSICAL",
         inputs=_FLAT,
         purpose="random forest: do the features act together?",
+    ),
+    ModelEntry(
+        name="hgb",
+        path="moola.models.trees.BoostedTreesModel",
+        role="CLASSICAL",
+        inputs=_FLAT,
+        purpose="gradient-boosted trees, as many as folds say",
     ),
     ModelEntry(
         name="xgb",

@@ -33,8 +33,8 @@ class MoolaClassifier(BaseClassifier):
     input_kind
         ``series``: any numbers, any channels; ``ohlc``: four channels, open, high, low and close
         in price units, from which the 20 features are computed. Models of features alone
-        (``logreg``, ``rf``, ``xgb``, ``stack``) take ``ohlc`` only. Frames whose columns bear
-        these names (in any case) may have them in any order; arrays, and frames that sktime
+        (``logreg``, ``rf``, ``hgb``, ``xgb``, ``stack``) take ``ohlc`` only. Frames whose columns
+        bear these names (in any case) may have them in any order; arrays, and frames that sktime
         made of arrays (``var_0`` or ``dim_0`` to ``_3``, or 0 to 3), have them in this one.
     random_state
         Seed of the model; None takes the one of `config`, or the model's own.
@@ -96,7 +96,7 @@ class MoolaClassifier(BaseClassifier):
             raise ConfigError(
                 f"model {self.model} is used with input_kind {self.input_kind!r}",
                 limit="input_kind 'ohlc': its features are made of price bars",
-                remedy="Use minirocket or a net for other series",
+                remedy="Use minirocket, quant or a net for other series",
             )
         names = _names(X)
         ohlc = self.input_kind == "ohlc"

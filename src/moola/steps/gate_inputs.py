@@ -24,7 +24,7 @@ from moola.pretraining.corpus import split_by_time
 from moola.pretraining.evidence import encoder_evidence
 from moola.steps.candidate import Candidate
 from moola.steps.null import label_arithmetic, repaired_share
-from moola.steps.rivals import CONTROLS, SIMPLE
+from moola.steps.rivals import SIMPLE
 from moola.training.finetune import encoder_claim
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def _data(judge: Judge) -> GateReport:
 @gate(1)
 def _baseline(judge: Judge) -> GateReport:
     if 2 in judge.gates:
-        judge.rivals.prepare("scratch", *CONTROLS)  # side by side with what gate 2 needs
+        # Side by side with what gate 2 needs.
+        judge.rivals.prepare("scratch", *judge.rivals.controls)
     scratch = judge.rivals.predictions("scratch")
     return rules.gate_1_baseline(
         scratch.y,
@@ -136,7 +137,7 @@ def _control(judge: Judge) -> GateReport:
     return rules.gate_2_control(
         scratch.y,
         scratch.proba,
-        {name: judge.rivals.predictions(name).proba for name in CONTROLS},
+        {name: judge.rivals.predictions(name).proba for name in judge.rivals.controls},
         **judge.overlap,
         thresholds=judge.limits,
     )

@@ -20,7 +20,6 @@ from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.plots import figure_to_png
 from moola.models import get_model
 from moola.steps.judge import Judge
-from moola.steps.rivals import CONTROLS
 
 NUM_EXAMPLES = 6
 
@@ -41,7 +40,7 @@ def disagreements(judge: Judge) -> tuple[Example, ...]:
     model among the candidate's variants; without any there is nothing to disagree with.
     """
     made, own = judge.rivals.made, judge.rivals.own
-    others = {name: made[name] for name in CONTROLS if name in made}
+    others = {name: made[name] for name in judge.rivals.controls if name in made}
     others = others or {name: found for name, found in made.items() if name != own}
     if own not in made or not others:
         return ()

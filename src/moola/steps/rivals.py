@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moola.config.evaluation import EvaluateConfig
+from moola.config.evaluation import CONTROLS, FURTHER_CONTROLS, EvaluateConfig
 from moola.config.training import FinetuneConfig
 from moola.data.registry import WindowSet
 from moola.data.splits import WalkForward
@@ -24,8 +24,9 @@ from moola.training.crossval import (
 )
 from moola.training.launchers import Launcher
 
-CONTROLS = ("minirocket", "logreg")
 SIMPLE = "simple_lstm"
+_MEMBERS = ("minirocket", "logreg")  # of the ensemble, beside the candidate
+_ALL_CONTROLS = (*CONTROLS, *FURTHER_CONTROLS)
 
 
 def rival_config(candidate: FinetuneConfig, rival: str) -> FinetuneConfig:
@@ -46,7 +47,7 @@ def rival_config(candidate: FinetuneConfig, rival: str) -> FinetuneConfig:
     FinetuneConfig
         The rival's configuration.
     """
-    if rival in CONTROLS:
+    if rival in _ALL_CONTROLS:
         return FinetuneConfig(model=rival, labeled=candidate.labeled)
     if rival == "augmented":
         return candidate if candidate.augments else replace(candidate, use_temporal_aug=True)
@@ -100,6 +101,11 @@ class Rivals:
             return "augmented"
         return "transfer" if self.candidate.pretrained_encoder else "scratch"
 
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The controls of gate 2: those of every evaluation, and those this one asks for."""
+        return (*CONTROLS, *self.config.controls)
+
     def predictions(self, rival: str) -> WalkForwardPredictions:
         """Return a rival's walk-forward predictions, averaged over seeds (controls: one seed)."""
         self.prepare(rival)
@@ -110,7 +116,7 @@ class Rivals:
         trainees = {
             rival: Trainee(
                 config=rival_config(self.candidate, rival),
-                seeds=self.config.seeds[:1] if rival in CONTROLS else self.config.seeds,
+                seeds=self.config.seeds[:1] if rival in _ALL_CONTROLS else self.config.seeds,
             )
             for rival in rivals
             if rival not in self.made
@@ -140,8 +146,8 @@ class Rivals:
         return found
 
     def ensemble(self) -> tuple[Ensemble, dict[str, NDArray[np.float64]]]:
-        """Return the calibrated ensemble of candidate and controls, and its members."""
-        members = {name: self.predictions(name).proba for name in (self.own, *CONTROLS)}
+        """Return the calibrated ensemble of candidate, MiniRocket and logreg, and its members."""
+        members = {name: self.predictions(name).proba for name in (self.own, *_MEMBERS)}
         own, times = self.predictions(self.own), self.labeled.times
         fold = np.repeat(np.arange(len(self.folds.folds)), [len(f.val) for f in self.folds.folds])
         self._ensemble = calibrated_ensemble(
