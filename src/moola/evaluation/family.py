@@ -18,7 +18,7 @@ from moola.data.twosample import holm as holm_adjusted
 from moola.errors import BadInput
 from moola.evaluation.compare import measured_block_of
 from moola.evaluation.gate_report import Gate, GateReport
-from moola.evaluation.resampling import MIN_EFFECTIVE_WINDOWS, resample_counts
+from moola.evaluation.resampling import resample_counts
 
 CLAIMS: Mapping[Gate, tuple[str, ...]] = {
     1: ("log_loss", "slow_constant"),
@@ -26,6 +26,7 @@ CLAIMS: Mapping[Gate, tuple[str, ...]] = {
     6: ("log_loss",),
 }
 LABEL_ARITHMETIC_P = "label_arithmetic"
+_ENOUGH_BLOCKS = 10
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -81,7 +82,7 @@ def joint_p_values(
     -------
     dict
         By name; each at least its own p-value and at most Holm's. They are Holm's where fewer than
-        four blocks fit: so few cannot tell what errs together.
+        ten blocks fit: so few cannot tell what errs together.
 
     Raises
     ------
@@ -91,7 +92,7 @@ def joint_p_values(
     by_holm = holm(p_values)
     num_windows = len(next(iter(differences.values())))
     block = max(block_length, *(measured_block_of(values) for values in differences.values()))
-    if num_windows < MIN_EFFECTIVE_WINDOWS * block:
+    if num_windows < _ENOUGH_BLOCKS * block:
         return by_holm
     counts = resample_counts(num_windows, block_length=block, num_resamples=num_resamples)
     names = sorted(p_values, key=lambda name: p_values[name])
