@@ -98,9 +98,9 @@ def test_joint_p_values_know_what_errs_together() -> None:
 
 def test_too_few_blocks_cannot_tell_what_errs_together() -> None:
     raw, same = dict.fromkeys("0123", 0.02), noise(4, 1.0)
-    found = joint_p_values(raw, same, block_length=101, num_resamples=500)
-    assert found == holm(raw)  # 400 windows, 3.96 blocks
-    assert joint_p_values(raw, same, block_length=100, num_resamples=500)["0"] < 0.05
+    found = joint_p_values(raw, same, block_length=41, num_resamples=500)
+    assert found == holm(raw)  # 400 windows, 9.8 blocks
+    assert joint_p_values(raw, same, block_length=40, num_resamples=500)["0"] < 0.05
     remembering = {k: np.cumsum(v) for k, v in same.items()}
     assert joint_p_values(raw, remembering, block_length=1, num_resamples=500) == holm(raw)
 

@@ -18,9 +18,10 @@ from moola.data.twosample import holm as holm_adjusted
 from moola.errors import BadInput
 from moola.evaluation.compare import measured_block_of
 from moola.evaluation.gate_report import GATES, GateReport
-from moola.evaluation.resampling import MIN_EFFECTIVE_WINDOWS, resample_counts
+from moola.evaluation.resampling import resample_counts
 
 LABEL_ARITHMETIC_P = "label_arithmetic"
+_ENOUGH_BLOCKS = 10
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -76,7 +77,7 @@ def joint_p_values(
     -------
     dict
         By name; each at least its own p-value and at most Holm's. They are Holm's where fewer than
-        four blocks fit: so few cannot tell what errs together.
+        ten blocks fit: so few cannot tell what errs together.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def joint_p_values(
     by_holm = holm(p_values)
     num_windows = len(next(iter(differences.values())))
     block = max(block_length, *(measured_block_of(values) for values in differences.values()))
-    if num_windows < MIN_EFFECTIVE_WINDOWS * block:
+    if num_windows < _ENOUGH_BLOCKS * block:
         return by_holm
     counts = resample_counts(num_windows, block_length=block, num_resamples=num_resamples)
     names = sorted(p_values, key=lambda name: p_values[name])
