@@ -13,7 +13,7 @@ import pytest
 from finetune_kit import config, run, write_encoder
 
 from moola.config.training import FinetuneConfig
-from moola.errors import ConfigError
+from moola.errors import ConfigError, DataError
 from moola.training.finetune import build_model, early_stopping_rows, schedule_of
 
 
@@ -89,3 +89,12 @@ def test_rows_for_early_stopping_are_the_latest_and_purged() -> None:
     fit, held = early_stopping_rows(train, label_end, first)
     assert held.tolist() == [17, 18, 19]
     assert fit.tolist() == list(range(15))  # 15 and 16 end at 175 and 185, not before bar 170
+
+
+def test_early_stopping_never_leaves_nothing_to_fit_on() -> None:
+    first = np.arange(20) * 10
+    with pytest.raises(DataError, match=r"of 20 training windows none is left.*--patience 0"):
+        early_stopping_rows(np.arange(20), first + 200, first)
+    for few in (1, 0):
+        with pytest.raises(DataError, match=f"of {few} training windows"):
+            early_stopping_rows(np.arange(few), first + 1, first)

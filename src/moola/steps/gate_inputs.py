@@ -7,7 +7,7 @@ what is true of it whoever is judged in `moola.evaluation.gate_report.GATES`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,14 @@ from moola.pretraining.evidence import encoder_evidence
 from moola.steps.candidate import Candidate
 from moola.steps.null import label_arithmetic, repaired_share
 from moola.steps.rivals import SIMPLE
+from moola.training.crossval import WalkForwardPredictions
 from moola.training.finetune import encoder_claim
 
 if TYPE_CHECKING:
     from moola.steps.judge import Judge
 
 _MIXED = "mixed windows (mixup, cutmix) have no test: they are no bars"
+_WORST_FIRST = ("failed", "inconclusive", "held", "passed")
 Run = Callable[["Judge"], GateReport]
 
 
@@ -112,35 +114,71 @@ def _data(judge: Judge) -> GateReport:
 def _baseline(judge: Judge) -> GateReport:
     if 2 in judge.gates:
         # Side by side with what gate 2 needs.
-        judge.rivals.prepare("scratch", *judge.rivals.controls)
-    scratch = judge.rivals.predictions("scratch")
-    return rules.gate_1_baseline(
-        scratch.y,
-        scratch.proba,
-        scratch.prior,
-        **judge.overlap,
-        thresholds=judge.claims,
-        arithmetic=label_arithmetic(
-            judge.registry,
-            judge.labeled,
-            scratch.rows,
-            num_surrogates=judge.limits.num_surrogates,
-            seed=judge.config.seeds[0],
+        judge.rivals.prepare("scratch", judge.rivals.own, *judge.rivals.controls)
+    return of_candidate_and_twin(
+        judge,
+        lambda model: rules.gate_1_baseline(
+            model.y,
+            model.proba,
+            model.prior,
+            **judge.overlap,
+            thresholds=judge.claims,
+            arithmetic=label_arithmetic(
+                judge.registry,
+                judge.labeled,
+                model.rows,
+                num_surrogates=judge.limits.num_surrogates,
+                seed=judge.config.seeds[0],
+            ),
+            repaired_share=repaired_share(judge.registry, judge.labeled.source),
         ),
-        repaired_share=repaired_share(judge.registry, judge.labeled.source),
     )
 
 
 @gate(2)
 def _control(judge: Judge) -> GateReport:
-    scratch = judge.rivals.predictions("scratch")
-    return rules.gate_2_control(
-        scratch.y,
-        scratch.proba,
-        {name: judge.rivals.predictions(name).proba for name in judge.rivals.controls},
-        **judge.overlap,
-        thresholds=judge.limits,
+    controls = judge.rivals.controls
+    return of_candidate_and_twin(
+        judge,
+        lambda model: rules.gate_2_control(
+            model.y,
+            model.proba,
+            {name: judge.rivals.predictions(name).proba for name in controls},
+            **judge.overlap,
+            thresholds=judge.limits,
+        ),
     )
+
+
+def of_candidate_and_twin(
+    judge: Judge, rule: Callable[[WalkForwardPredictions], GateReport]
+) -> GateReport:
+    """Ask a rule of the candidate and, if it has an encoder or augments, of its twin without.
+
+    What is promoted is the candidate; that its training knows something without help is what the
+    gates on help build on. The worse of the two verdicts holds.
+    """
+    own = judge.rivals.own
+    reports = {
+        name: rule(judge.rivals.of_the_version(name)) for name in dict.fromkeys((own, "scratch"))
+    }
+    worst = min(reports, key=lambda name: _WORST_FIRST.index(reports[name].verdict))
+    if len(reports) == 1:
+        return reports[own]
+    reports = {
+        own: _said_of("the candidate itself", reports[own]),
+        "scratch": _said_of("the same from scratch, without augmentation", reports["scratch"]),
+    }
+    other = reports[own if worst == "scratch" else "scratch"]
+    return replace(
+        reports[worst],
+        figures=reports[worst].figures | {"judged": worst, "other_verdict": other.verdict},
+        reasons=(*reports[worst].reasons, other.reasons[0]),
+    )
+
+
+def _said_of(who: str, report: GateReport) -> GateReport:
+    return replace(report, reasons=(f"{who}: {report.reasons[0]}", *report.reasons[1:]))
 
 
 @gate(3, asks=_has_encoder, about="its encoder")
@@ -199,11 +237,11 @@ def _augmentation(judge: Judge) -> GateReport:
     about="a model bigger than SimpleLSTM",
 )
 def _simple(judge: Judge) -> GateReport:
-    own = judge.rivals.predictions(judge.rivals.own)
+    own = judge.rivals.of_the_version(judge.rivals.own)
     return rules.gate_6_simple(
         own.y,
         own.proba,
-        judge.rivals.predictions(SIMPLE).proba,
+        judge.rivals.of_the_version(SIMPLE).proba,
         **judge.overlap,
         thresholds=judge.claims,
     )

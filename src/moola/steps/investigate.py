@@ -46,7 +46,7 @@ def disagreements(judge: Judge) -> tuple[Example, ...]:
         return ()
     loss = {n: compute_metrics(p.y, p.proba)["log_loss"] for n, p in others.items()}
     rival = min(loss, key=lambda name: math.inf if (found := loss[name]) is None else found)
-    mine, theirs = made[own], others[rival]
+    mine, theirs = (judge.rivals.of_the_version(name) for name in (own, rival))
     names = class_names(judge.labeled.recipe)
     chosen = most_disagreed(
         mine.proba, theirs.proba, num=NUM_EXAMPLES, apart=min(judge.block_length, len(mine.y))

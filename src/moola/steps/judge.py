@@ -57,6 +57,8 @@ class Judge:
     ):
         self.candidate = candidate
         self.registry = registry
+        if candidate.config.seed not in config.seeds:  # what is promoted is the model of its seed
+            config = replace(config, seeds=(candidate.config.seed, *config.seeds))
         self.config = config
         self.limits = limits
         self.device_asked, self.device = device_asked, device

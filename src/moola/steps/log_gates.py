@@ -35,9 +35,10 @@ def log_evaluation(
     predictions, and a failed Gate 0 forbids them.
     """
     run.log_json(names.ARTIFACT_GATE_REPORT, document)
-    own = judge.rivals.made.get(judge.rivals.own)
-    metrics = _log_predictions(run, judge, own) if own else {}
-    if own is None:
+    metrics: Mapping[str, float | None] = {}
+    if (own := judge.rivals.own) in judge.rivals.made:
+        metrics = _log_predictions(run, judge, judge.rivals.of_the_version(own))
+    else:
         run.proofs.none("calibration", "no gate that was run asked for the candidate's predictions")
     examples = disagreements(judge)
     _log_pages(run, judge, reports, examples)
@@ -101,6 +102,7 @@ def _log_pages(
         facts={
             "set": judge.labeled.name,
             "folds": judge.folds.name,
+            "seed of the version": str(judge.candidate.config.seed),
             "seeds": ", ".join(map(str, judge.config.seeds)),
             "model SHA-256": judge.candidate.model_sha256[:16],
         },

@@ -107,9 +107,23 @@ class Rivals:
         return (*CONTROLS, *self.config.controls)
 
     def predictions(self, rival: str) -> WalkForwardPredictions:
-        """Return a rival's walk-forward predictions, averaged over seeds (controls: one seed)."""
+        """Return a rival's walk-forward predictions, averaged over seeds (controls: one seed).
+
+        For questions about an ingredient, such as an encoder, which one seed may favour by luck.
+        """
         self.prepare(rival)
         return self.made[rival]
+
+    def of_the_version(self, rival: str) -> WalkForwardPredictions:
+        """Return a rival's predictions by the version's seed alone (controls: by their one seed).
+
+        For questions about what is promoted and served, which is one model: the mean over seeds is
+        better than any of them.
+        """
+        made = self.predictions(rival)
+        if rival in _ALL_CONTROLS:
+            return made
+        return replace(made, proba=made.proba_by_seed[self.config.seeds.index(self.candidate.seed)])
 
     def prepare(self, *rivals: str) -> None:
         """Make several rivals' predictions; their trainings run side by side."""
@@ -137,7 +151,8 @@ class Rivals:
     def probabilities(self) -> dict[str, NDArray[np.float64]]:
         """Return what has been predicted so far, the candidate first; empty where nothing was."""
         first = [self.own] if self.own in self.made else []
-        found = {name: self.made[name].proba for name in dict.fromkeys([*first, *self.made])}
+        names = dict.fromkeys([*first, *self.made])
+        found = {name: self.of_the_version(name).proba for name in names}
         if self._ensemble is not None:
             found |= {
                 "ensemble, uncalibrated": self._ensemble.uncalibrated,
@@ -147,7 +162,7 @@ class Rivals:
 
     def ensemble(self) -> tuple[Ensemble, dict[str, NDArray[np.float64]]]:
         """Return the calibrated ensemble of candidate, MiniRocket and logreg, and its members."""
-        members = {name: self.predictions(name).proba for name in (self.own, *_MEMBERS)}
+        members = {name: self.of_the_version(name).proba for name in (self.own, *_MEMBERS)}
         own, times = self.predictions(self.own), self.labeled.times
         fold = np.repeat(np.arange(len(self.folds.folds)), [len(f.val) for f in self.folds.folds])
         self._ensemble = calibrated_ensemble(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import moola
 from moola.config.training import LARGEST_SIZES, SIZED_BY, FinetuneConfig
 from moola.data.audit_trail import CorpusClaim
-from moola.errors import AuditError, CheckpointError
+from moola.errors import AuditError, CheckpointError, DataError
 from moola.hashing import sha256_array, sha256_json
 from moola.models import REGISTRY, get_model
 from moola.models.adapter_lstm import AdapterLSTMModel
@@ -326,12 +326,25 @@ def early_stopping_rows(
 
     Returns
     -------
-    Rows to fit on and rows to stop on, both sorted.
+    Rows to fit on and rows to stop on, both sorted, neither empty.
+
+    Raises
+    ------
+    DataError
+        If no window ends its label before those held back begin.
     """
     border = len(train) - max(1, round(share * len(train)))
     held = train[border:]
     fit = train[:border]
-    return fit[label_end[fit] < first[held].min()], held
+    kept = fit[label_end[fit] < first[held].min()] if len(held) else fit[:0]
+    if not len(kept):
+        raise DataError(
+            f"of {len(train)} training windows none is left to fit on: all share bars with the "
+            f"{len(held)} held back for early stopping",
+            limit="windows whose labels end before the latest begin",
+            remedy="Take a longer train part, or --patience 0, which stops nothing early",
+        )
+    return kept, held
 
 
 class _LoadEncoder(Callback):
