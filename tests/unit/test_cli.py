@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -21,6 +22,11 @@ import yaml
 from moola.cli.app import _run, _usage_message, app
 from moola.cli.console import print_gates, print_report, print_table, progress_bars
 from moola.cli.demo import _wait_for
+from moola.cli.options import _value_of
+from moola.config import names
+from moola.config.base import options_in
+from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConfig
+from moola.config.training import FinetuneConfig
 from moola.errors import DataError, TrackingError
 
 COMMANDS = (
@@ -394,3 +400,43 @@ def test_a_flag_is_shown_as_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
         shown = capsys.readouterr().out
         assert "--help" in shown
         assert "bool" not in shown.lower()
+
+
+CONFIGURED = {
+    "train": FinetuneConfig,
+    "pretrain-bilstm": PretrainConfig,
+    "pretrain-ts2vec": TS2VecConfig,
+    "pretrain-multitask": MultitaskConfig,
+}
+
+
+@pytest.mark.parametrize("command", CONFIGURED)
+def test_every_field_of_a_configuration_is_an_option_with_its_default(command: str) -> None:
+    kind = CONFIGURED[command]
+    node = typer.main.get_command(app).commands[command]
+    options = {parameter.name: parameter for parameter in node.params}
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert fields == set(options_in(kind))
+    assert fields <= set(options)
+    given = {name: _value_of(kind, name, options[name].default) for name in fields}
+    assert kind(**given) == kind()
+
+
+def test_the_project_has_the_defaults_of_the_configurations(repository: Path) -> None:
+    project = yaml.safe_load((repository / "MLproject").read_text())
+    commands = typer.main.get_command(app).commands
+    checked = 0
+    for entry in project["entry_points"].values():
+        command = entry["command"].split("moola ", 1)[1].split()[0]
+        if command not in CONFIGURED:
+            continue
+        options = {p.name: p.default for p in commands[command].params}
+        for name, about in entry["parameters"].items():
+            default = options[name]
+            if (command, name) == ("train", "pretrained_encoder"):
+                default = names.DEFAULT_ENCODER  # the second entry point goes on from the first
+            assert about["default"] == (
+                f"{default:g}" if isinstance(default, float) else str(default)
+            )
+            checked += 1
+    assert checked > 20

@@ -84,7 +84,7 @@ def test_examples_of_the_architecture_run(tmp_path: Path, monkeypatch: pytest.Mo
     blocks = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "ARCHITECTURE.md").read_text(), re.M | re.S
     )
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     space: dict[str, object] = {}
     for block in blocks:
         assert len(block.splitlines()) < 40

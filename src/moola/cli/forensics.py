@@ -2,65 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from moola.cli.console import console, figure, print_json, print_report, progress_bars, table
 from moola.cli.options import (
-    ENCODER,
     Address,
     AsJson,
-    BatchSize,
     DataRoot,
-    Device,
-    Epochs,
     Folds,
     GpusPerTask,
     Jobs,
-    Labeled,
     LauncherName,
-    LearningRate,
-    Patience,
-    Preset,
-    config_of,
+    options_of,
     whole_numbers,
 )
 from moola.config import names
-from moola.config.training import FinetuneConfig
+from moola.config.training import ENCODER, FinetuneConfig
 
 if TYPE_CHECKING:
     from moola.steps.ablate import AblationSummary
     from moola.steps.forensics import ForensicsSummary
 
-_DEFAULTS = FinetuneConfig()
 
-
+@options_of(
+    FinetuneConfig,
+    only=(
+        "preset", "labeled", "epochs", "unfreeze_after", "unfreeze_lr_factor", "batch_size",
+        "learning_rate", "weight_decay", "dropout", "patience", "device",
+    ),
+)  # fmt: skip
 def ablate(
+    config: FinetuneConfig,
     pretrained_encoder: str = typer.Option(names.DEFAULT_ENCODER, help="Checkpoint of an encoder."),
-    preset: str = Preset,
-    labeled: str = Labeled,
     folds: str = Folds,
     seeds: str = typer.Option("17,18,19,20,21", help="Training seeds, averaged per window."),
     experiments: str = typer.Option("ABCDE", help="Arms to run; A, the baseline, among them."),
-    epochs: int = Epochs(_DEFAULTS.epochs),
-    unfreeze_after: int = typer.Option(
-        _DEFAULTS.unfreeze_after, help="Frozen epochs of arm D.", rich_help_panel=ENCODER
-    ),
     gradual_after: int = typer.Option(5, help="Epochs a layer of arm E.", rich_help_panel=ENCODER),
-    unfreeze_lr_factor: float = typer.Option(
-        _DEFAULTS.unfreeze_lr_factor,
-        help="Rate after unfreezing, as a share of that before: 0.5, 0.3 or 0.1.",
-        rich_help_panel=ENCODER,
-    ),
-    batch_size: int = BatchSize(_DEFAULTS.batch_size),
-    learning_rate: float = LearningRate(_DEFAULTS.learning_rate),
-    patience: int = Patience(_DEFAULTS.patience),
     jobs: int = Jobs,
     launcher: str = LauncherName,
     address: str = Address,
     gpus_per_task: float = GpusPerTask,
-    device: str = Device,
     data_root: str = DataRoot,
     as_json: bool = AsJson,
 ) -> None:
@@ -74,7 +58,7 @@ def ablate(
     import moola.steps.ablate
     from moola.training.launchers import open_launcher
 
-    config = config_of(FinetuneConfig, locals())
+    config = replace(config, pretrained_encoder=pretrained_encoder)
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
     with progress_bars(quiet=as_json) as progress:
         summary = moola.steps.ablate.ablate(

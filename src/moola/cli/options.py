@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from functools import partial
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
 from moola.config import names
-from moola.config.base import Config
-from moola.config.training import DEVICES, PRESETS
+from moola.config.base import Config, kinds_of, options_in
+from moola.config.training import DEVICES
 
-ENCODER = "Encoder and freeze schedule"
-MODEL = "Model"
-OPTIMISER = "Optimiser"
-AUGMENTATION = "Loss and augmentation"
 WHERE = "Where trainings run"
-
-_ConfigT = TypeVar("_ConfigT", bound=Config)
 
 
 class Command(TyperCommand):
@@ -86,44 +79,7 @@ Folds = typer.Option(
     help="Walk-forward folds; empty: those of the set.",
     autocompletion=stored("splits"),
 )
-Preset = typer.Option(
-    "matched",
-    "--preset",
-    help="matched (128 units x 2 layers) or compact (32 x 1); an encoder brings its own size.",
-    autocompletion=one_of(*PRESETS),
-)
-HiddenSize = typer.Option(
-    0,
-    "--hidden-size",
-    help="LSTM units per direction; 0: those of the encoder, else of the preset.",
-    rich_help_panel=MODEL,
-)
-NumLayers = typer.Option(
-    0,
-    "--num-layers",
-    help="LSTM layers; 0: those of the encoder, else of the preset.",
-    rich_help_panel=MODEL,
-)
-NumHeads = typer.Option(0, "--num-heads", help="Attention heads; 0: 2.", rich_help_panel=MODEL)
-Seed = typer.Option(17, "--seed", help="Of every random choice; the same seed, the same result.")
 Resume = typer.Option(False, "--resume", help="Go on where a killed run stopped.")
-
-Epochs = partial(typer.Option, help="Passes over the training windows, at most.")
-BatchSize = partial(
-    typer.Option, help="Windows a step of the optimiser.", rich_help_panel=OPTIMISER
-)
-LearningRate = partial(
-    typer.Option, help="Of AdamW; the first thing to tune.", rich_help_panel=OPTIMISER
-)
-WeightDecay = partial(typer.Option, help="Of AdamW.", rich_help_panel=OPTIMISER)
-Patience = partial(
-    typer.Option,
-    help="Early stopping: epochs without gain on validation windows; 0: train to the end.",
-    rich_help_panel=OPTIMISER,
-)
-Dropout = partial(
-    typer.Option, help="Share of units left out while training.", rich_help_panel=MODEL
-)
 
 Jobs = typer.Option(
     0,
@@ -149,10 +105,77 @@ GpusPerTask = typer.Option(
 )
 
 
-def config_of(kind: type[_ConfigT], options: Mapping[str, Any], **changed: Any) -> _ConfigT:
-    """Build a configuration from a command's options: those named as one of its fields."""
-    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{**{k: v for k, v in options.items() if k in fields}, **changed})
+def options_of(
+    kind: type[Config], *, only: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each field of a configuration, as the field explains itself.
+
+    The command is a function whose first parameter is the configuration. What the command line
+    gives is checked where the configuration is built, so that a value is refused in the same words
+    whichever way it came.
+
+    Parameters
+    ----------
+    kind
+        A `Config` whose fields are made by `moola.config.base.option`.
+    only
+        Names of the fields that become options; empty: all.
+
+    Returns
+    -------
+    callable
+        A decorator.
+    """
+    fields = [name for name in options_in(kind) if name in (only or (name,))]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+        def run(**values: Any) -> None:
+            given = {name: _value_of(kind, name, values.pop(name)) for name in fields}
+            command(kind(**given), **values)
+
+        parameters = [*(_parameter(kind, name) for name in fields), *own]
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+        )
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__module__ = command.__module__
+        return run
+
+    return decorate
+
+
+def _parameter(kind: type[Config], name: str) -> inspect.Parameter:
+    """Return the parameter of a command that one field of a configuration becomes."""
+    about, of = options_in(kind)[name], kinds_of(kind)[name]
+    default = getattr(kind, name)
+    if default is None:
+        default = about.none
+    if of is tuple:
+        default, of = ",".join(map(str, default)), str
+    spelled = [f"--{name.replace('_', '-')}", *about.names]
+    if of is bool:
+        spelled = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in spelled]
+    words = about.choices or about.suggested
+    complete = one_of(*words) if words else stored(about.stored) if about.stored else None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=typer.Option(
+            default, *spelled, help=about.help, rich_help_panel=about.panel, autocompletion=complete
+        ),
+        annotation=of,
+    )
+
+
+def _value_of(kind: type[Config], name: str, value: Any) -> Any:
+    """Return a field's value from what the command line gives."""
+    if kinds_of(kind)[name] is tuple:
+        return whole_numbers(name, value)
+    none = options_in(kind)[name].none
+    return None if none is not None and value == none else value
 
 
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:

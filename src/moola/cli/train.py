@@ -2,136 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import typer
 
 from moola.cli.console import console, print_json, progress_bars
 from moola.cli.options import (
-    AUGMENTATION,
-    ENCODER,
-    MODEL,
     Address,
     AsJson,
-    BatchSize,
     DataRoot,
     Device,
-    Dropout,
-    Epochs,
     Folds,
     GpusPerTask,
-    HiddenSize,
     Jobs,
-    Labeled,
     LauncherName,
-    LearningRate,
     Name,
-    NumHeads,
-    NumLayers,
-    Patience,
-    Preset,
     Resume,
-    Seed,
-    Split,
-    WeightDecay,
-    config_of,
     one_of,
+    options_of,
     whole_numbers,
 )
 from moola.cli.reports import evaluation_facts, finetune_facts, print_evaluation, print_finetune
 from moola.config import names
 from moola.config.evaluation import FURTHER_CONTROLS
-from moola.config.training import ENCODER_MODELS, FREEZE_SCHEDULES, FinetuneConfig
+from moola.config.training import ENCODER, ENCODER_MODELS, FinetuneConfig
 from moola.errors import ConfigError
 
-_DEFAULTS = FinetuneConfig()
 
-
+@options_of(FinetuneConfig)
 def train(
-    labeled: str = Labeled,
-    split: str = Split,
-    pretrained_encoder: str = typer.Option("none", help="Checkpoint of an encoder; none: scratch."),
-    epochs: int = Epochs(_DEFAULTS.epochs),
+    config: FinetuneConfig,
     resume: bool = Resume,
-    seed: int = Seed,
-    device: str = Device,
     register_as: str = typer.Option(
         names.REGISTERED_MODEL, help="Registered model that gets a new version; none: no version."
     ),
     data_root: str = DataRoot,
     as_json: bool = AsJson,
-    model: str = typer.Option(
-        _DEFAULTS.model,
-        help=f"{', '.join(ENCODER_MODELS)}: those that can be served.",
-        autocompletion=one_of(*ENCODER_MODELS),
-        rich_help_panel=MODEL,
-    ),
-    preset: str = Preset,
-    hidden_size: int = HiddenSize,
-    num_layers: int = NumLayers,
-    num_heads: int = NumHeads,
-    dropout: float = Dropout(_DEFAULTS.dropout),
     freeze_encoder: bool = typer.Option(
         True,
         "--freeze-encoder/--no-freeze-encoder",
         help="Follow --freeze, or train all at once.",
         rich_help_panel=ENCODER,
     ),
-    freeze: str = typer.Option(
-        _DEFAULTS.freeze,
-        help="none, frozen, two_phase, gradual or phases.",
-        autocompletion=one_of(*FREEZE_SCHEDULES),
-        rich_help_panel=ENCODER,
-    ),
-    unfreeze_after: int = typer.Option(
-        _DEFAULTS.unfreeze_after,
-        help="Epochs the encoder stays frozen (gradual: epochs a layer); 0: it starts unfrozen.",
-        rich_help_panel=ENCODER,
-    ),
-    phases: str = typer.Option(
-        "", help="Epochs of each phase for --freeze phases: 30,10,5.", rich_help_panel=ENCODER
-    ),
-    unfreeze_lr_factor: float = typer.Option(
-        _DEFAULTS.unfreeze_lr_factor,
-        help="Rate after unfreezing, as a share of that before: 0.5, 0.3 or 0.1.",
-        rich_help_panel=ENCODER,
-    ),
     log_pretrained_stats: bool = typer.Option(
         False, help="Print every tensor of the load.", rich_help_panel=ENCODER
-    ),
-    batch_size: int = BatchSize(_DEFAULTS.batch_size),
-    learning_rate: float = LearningRate(_DEFAULTS.learning_rate),
-    weight_decay: float = WeightDecay(_DEFAULTS.weight_decay),
-    patience: int = Patience(_DEFAULTS.patience),
-    class_weight: str = typer.Option(
-        "",
-        help="balanced, or a weight a class: 1,2.5; empty: none.",
-        rich_help_panel=AUGMENTATION,
-    ),
-    focal_gamma: float = typer.Option(
-        _DEFAULTS.focal_gamma,
-        help="Of the focal loss; 0: cross-entropy.",
-        rich_help_panel=AUGMENTATION,
-    ),
-    use_temporal_aug: bool = typer.Option(
-        False,
-        "--use-temporal-aug/--no-use-temporal-aug",
-        "--augment/--no-augment",
-        help="Warp and jitter training windows.",
-        rich_help_panel=AUGMENTATION,
-    ),
-    mixup_alpha: float = typer.Option(
-        _DEFAULTS.mixup_alpha, help="Mix training windows; 0: off.", rich_help_panel=AUGMENTATION
-    ),
-    cutmix_alpha: float = typer.Option(
-        _DEFAULTS.cutmix_alpha,
-        help="Cut and mix training windows; 0: off.",
-        rich_help_panel=AUGMENTATION,
-    ),
-    synthetic: str = typer.Option(
-        "",
-        help="Also train on a set of `moola data synth`, such as synthetic_cache/v1_jitter_r0.5.",
-        rich_help_panel=AUGMENTATION,
     ),
 ) -> None:
     """Train a classifier, from scratch or from an encoder, and register it as a version.
@@ -140,18 +55,8 @@ def train(
     """
     from moola.steps.finetune import finetune
 
-    config = config_of(
-        FinetuneConfig,
-        locals(),
-        pretrained_encoder=_unless(pretrained_encoder, "none"),
-        freeze=freeze if freeze_encoder else "none",
-        phases=whole_numbers("phases", phases),
-        class_weight=class_weight or None,
-        hidden_size=hidden_size or None,
-        num_layers=num_layers or None,
-        num_heads=num_heads or None,
-        synthetic=synthetic or None,
-    )
+    if not freeze_encoder:
+        config = replace(config, freeze="none")
     with progress_bars(quiet=as_json) as progress:
         summary = finetune(
             config,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,8 +16,79 @@ import yaml
 from moola.errors import ConfigError
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Option:
+    """How a field is explained, limited and written on the command line.
+
+    Attributes
+    ----------
+    help
+        One line.
+    panel
+        Panel of the help; None: the first one.
+    low, high, open_low, open_high
+        Limits of a number; ``open``: the end itself is outside.
+    choices, suggested
+        Words allowed; words that a shell completes where others are allowed too.
+    none
+        What stands for None on the command line, where None is a value.
+    names
+        Other names of the option, such as ``--dataset``.
+    stored
+        Folder of the data registry whose names a shell completes.
+    """
+
+    help: str
+    panel: str | None = None
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    open_high: bool = False
+    choices: tuple[str, ...] = ()
+    suggested: tuple[str, ...] = ()
+    none: int | str | None = None
+    names: tuple[str, ...] = ()
+    stored: str | None = None
+
+
+def options_in(kind: type) -> Mapping[str, Option]:
+    """Return what is said of each field that `option` made, by its name."""
+    fields = dataclasses.fields(kind)
+    return {f.name: f.metadata["option"] for f in fields if "option" in f.metadata}
+
+
+_KINDS: dict[type, Mapping[str, type]] = {}
+
+
+def kinds_of(kind: type) -> Mapping[str, type]:
+    """Return the type of each field, without None: ``int | None`` is int, a tuple is tuple."""
+    if kind in _KINDS:  # a search builds thousands of configurations
+        return _KINDS[kind]
+    hints = typing.get_type_hints(kind)
+    plain = {}
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        parts = [part for part in typing.get_args(hint) if part is not types.NoneType]
+        if isinstance(hint, types.UnionType) and len(parts) == 1:
+            hint = parts[0]
+        plain[field.name] = typing.get_origin(hint) or hint
+    _KINDS[kind] = plain
+    return plain
+
+
+def option(default: Any, words: str, **about: Any) -> Any:
+    """Return a field of a `Config`: its default, its line of help, and what `Option` says else."""
+    return dataclasses.field(default=default, metadata={"option": Option(help=words, **about)})
+
+
 class Config:
     """Mixin for frozen keyword-only dataclasses."""
+
+    def __post_init__(self) -> None:
+        for name, about in options_in(type(self)).items():
+            value = getattr(self, name)
+            if value is not None or about.none is None:
+                _check(name, kinds_of(type(self))[name], value, about)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -51,6 +124,23 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values."""
         return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+
+def _check(name: str, kind: type, value: Any, about: Option) -> None:
+    """Raise ConfigError unless a value is of its field's kind and within its limits."""
+    if about.choices:
+        check_choice(name, value, about.choices)
+    elif kind is int:
+        high = None if about.high is None else int(about.high)
+        check_count(name, value, low=int(about.low or 0), high=high)
+    elif kind is float:
+        low = -math.inf if about.low is None else about.low
+        high_ = math.inf if about.high is None else about.high
+        check_range(
+            name, value, low=low, high=high_, open_low=about.open_low, open_high=about.open_high
+        )
+    elif kind is bool and not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}", limit="true or false")
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from moola.config import names
-from moola.config.base import Config, check_choice, check_count, check_range
-from moola.config.training import DEVICES
+from moola.config.base import Config, option
+from moola.config.training import DEVICES, MODEL, OPTIMISER
+
+MASKS = "Masking and reconstruction"  # panels of the help
+CORPUS = "What an epoch holds"
+TASKS = "Tasks"
 
 MASK_STRATEGIES = ("random", "block", "patch")
 SAMPLINGS = ("all", "offsets")
@@ -56,34 +60,50 @@ class CorpusConfig(Config):
         A corpus larger than this is not held on the device but streamed from the memory map.
     """
 
-    unlabeled: str = names.DEFAULT_UNLABELED
-    epochs: int = MASKED_LSTM_N_EPOCHS
-    learning_rate: float = MASKED_LSTM_LEARNING_RATE
-    weight_decay: float = 1e-4
-    batch_size: int = MASKED_LSTM_BATCH_SIZE
-    schedule: str = "cosine"
-    val_split: float = MASKED_LSTM_VAL_SPLIT
-    patience: int = MASKED_LSTM_PATIENCE
-    sampling: str = "all"
-    windows_per_epoch: int | None = None
-    amp: str = "auto"
-    max_resident_mb: int = 4096
-    seed: int = 17
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience", "max_resident_mb"):
-            check_count(name, getattr(self, name))
-        if self.windows_per_epoch is not None:
-            check_count("windows_per_epoch", self.windows_per_epoch)
-        check_range("learning_rate", self.learning_rate, low=0, high=1, open_low=True)
-        check_range("weight_decay", self.weight_decay, low=0, high=1)
-        check_range("val_split", self.val_split, low=0, high=0.5, open_low=True)
-        check_choice("schedule", self.schedule, RATE_SCHEDULES)
-        check_choice("sampling", self.sampling, SAMPLINGS)
-        check_choice("amp", self.amp, PRECISIONS)
-        check_choice("device", self.device, DEVICES)
-        check_count("seed", self.seed, low=0)
+    unlabeled: str = option(
+        names.DEFAULT_UNLABELED, "Unlabelled window set.",
+        names=("--input",), stored="unlabeled_windows",
+    )  # fmt: skip
+    epochs: int = option(MASKED_LSTM_N_EPOCHS, "Passes over the training windows, at most.", low=1)
+    learning_rate: float = option(
+        MASKED_LSTM_LEARNING_RATE, "Of AdamW; the first thing to tune.",
+        panel=OPTIMISER, low=0, high=1, open_low=True,
+    )  # fmt: skip
+    weight_decay: float = option(1e-4, "Of AdamW.", panel=OPTIMISER, low=0, high=1)
+    batch_size: int = option(
+        MASKED_LSTM_BATCH_SIZE, "Windows a step of the optimiser.", panel=OPTIMISER, low=1
+    )
+    schedule: str = option(
+        "cosine", "Of the rate: cosine (by epoch) or onecycle (by step).",
+        panel=OPTIMISER, choices=RATE_SCHEDULES,
+    )  # fmt: skip
+    val_split: float = option(
+        MASKED_LSTM_VAL_SPLIT, "Share of windows held out, the latest.",
+        panel=CORPUS, low=0, high=0.5, open_low=True,
+    )  # fmt: skip
+    patience: int = option(
+        MASKED_LSTM_PATIENCE, "Early stopping: epochs without gain on held-out windows.",
+        panel=OPTIMISER, low=1,
+    )  # fmt: skip
+    sampling: str = option(
+        "all",
+        "all: every window once; offsets: at random offsets, every bar once on average.",
+        panel=CORPUS, choices=SAMPLINGS,
+    )  # fmt: skip
+    windows_per_epoch: int | None = option(
+        None, "Windows drawn an epoch; 0: see --sampling.", panel=CORPUS, low=1, none=0
+    )
+    amp: str = option(
+        "auto", "bf16, fp32, or auto: bf16 where the hardware has it.",
+        panel=OPTIMISER, choices=PRECISIONS,
+    )  # fmt: skip
+    max_resident_mb: int = option(
+        4096, "A larger corpus is streamed instead of held on the device, MB.", panel=CORPUS, low=1
+    )
+    seed: int = option(17, "Of every random choice; the same seed, the same result.", low=0)
+    device: str = option(
+        "auto", "auto, cpu or cuda; cuda without a GPU is an error at once.", choices=DEVICES
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,27 +117,41 @@ class PretrainConfig(CorpusConfig):
     training device, or made once before training (`materialise_augmented`).
     """
 
-    hidden_dim: int = MASKED_LSTM_HIDDEN_DIM
-    num_layers: int = MASKED_LSTM_NUM_LAYERS
-    dropout: float = MASKED_LSTM_DROPOUT
-    mask_ratio: float = MASKED_LSTM_MASK_RATIO
-    mask_strategy: str = MASKED_LSTM_MASK_STRATEGY
-    patch_size: int = MASKED_LSTM_PATCH_SIZE
-    reconstruct: str = "bar"
-    latent_weight: float = MASKED_LSTM_LATENT_WEIGHT
-    augment: bool = False
-    num_augmentations: int = MASKED_LSTM_AUG_NUM_VERSIONS
-    materialise_augmented: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("hidden_dim", "num_layers", "patch_size", "num_augmentations"):
-            check_count(name, getattr(self, name))
-        check_range("dropout", self.dropout, low=0, high=1, open_high=True)
-        check_range("mask_ratio", self.mask_ratio, low=0, high=1, open_low=True, open_high=True)
-        check_choice("mask_strategy", self.mask_strategy, MASK_STRATEGIES)
-        check_range("latent_weight", self.latent_weight, low=0, high=10)
-        check_choice("reconstruct", self.reconstruct, RECONSTRUCTIONS)
+    hidden_dim: int = option(
+        MASKED_LSTM_HIDDEN_DIM, "LSTM units per direction; 128 fits the preset matched.",
+        panel=MODEL, low=1,
+    )  # fmt: skip
+    num_layers: int = option(
+        MASKED_LSTM_NUM_LAYERS, "LSTM layers; 2 fit the preset matched.", panel=MODEL, low=1
+    )
+    dropout: float = option(
+        MASKED_LSTM_DROPOUT, "Share of units left out while training.",
+        panel=MODEL, low=0, high=1, open_high=True,
+    )  # fmt: skip
+    mask_ratio: float = option(
+        MASKED_LSTM_MASK_RATIO, "Share of bars hidden from the encoder.",
+        panel=MASKS, low=0, high=1, open_low=True, open_high=True,
+    )  # fmt: skip
+    mask_strategy: str = option(
+        MASKED_LSTM_MASK_STRATEGY,
+        "random (single bars), block (one stretch) or patch (several of --patch-size bars).",
+        panel=MASKS, choices=MASK_STRATEGIES,
+    )  # fmt: skip
+    patch_size: int = option(MASKED_LSTM_PATCH_SIZE, "Bars of a patch.", panel=MASKS, low=1)
+    reconstruct: str = option(
+        "bar", "bar, or bridge: its distance from a line between the visible bars.",
+        panel=MASKS, choices=RECONSTRUCTIONS,
+    )  # fmt: skip
+    latent_weight: float = option(
+        MASKED_LSTM_LATENT_WEIGHT, "Of the term against collapse.", panel=MASKS, low=0, high=10
+    )
+    augment: bool = option(False, "Add augmented windows.", panel=CORPUS)
+    num_augmentations: int = option(
+        MASKED_LSTM_AUG_NUM_VERSIONS, "Augmented copies of each window.", panel=CORPUS, low=1
+    )
+    materialise_augmented: bool = option(
+        False, "Make the copies once, instead of anew for every batch.", panel=CORPUS
+    )
 
     def encoder_shape(self) -> dict[str, Any]:
         """Return the arguments that rebuild the autoencoder."""
@@ -129,21 +163,22 @@ class PretrainConfig(CorpusConfig):
 class TS2VecConfig(CorpusConfig):
     """How a TS2Vec encoder is pretrained; shape, rate and batch size are the paper's."""
 
-    hidden_dim: int = 64
-    output_dim: int = 320
-    depth: int = 10
-    dropout: float = 0.1
-    epochs: int = 20
-    batch_size: int = 16
-    sampling: str = "offsets"
-    instance_weight: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("hidden_dim", "output_dim", "depth"):
-            check_count(name, getattr(self, name))
-        check_range("dropout", self.dropout, low=0, high=1, open_high=True)
-        check_range("instance_weight", self.instance_weight, low=0, high=1)
+    hidden_dim: int = option(64, "Channels inside.", panel=MODEL, low=1)
+    output_dim: int = option(320, "Length of a representation.", panel=MODEL, low=1)
+    depth: int = option(10, "Residual blocks.", panel=MODEL, low=1)
+    dropout: float = option(
+        0.1, "Share of units left out while training.", panel=MODEL, low=0, high=1, open_high=True
+    )
+    epochs: int = option(20, "Passes over the training windows, at most.", low=1)
+    batch_size: int = option(16, "Windows a step of the optimiser.", panel=OPTIMISER, low=1)
+    sampling: str = option(
+        "offsets",
+        "all: every window once; offsets: at random offsets, every bar once on average.",
+        panel=CORPUS, choices=SAMPLINGS,
+    )  # fmt: skip
+    instance_weight: float = option(
+        0.5, "Of telling windows apart, beside telling bars apart.", panel=MODEL, low=0, high=1
+    )
 
     def encoder_shape(self) -> dict[str, Any]:
         """Return the arguments that rebuild the encoder."""
@@ -159,21 +194,27 @@ class MultitaskConfig(CorpusConfig):
     bar look at most `horizon_bars` bars ahead.
     """
 
-    hidden_dim: int = MASKED_LSTM_HIDDEN_DIM
-    num_layers: int = MASKED_LSTM_NUM_LAYERS
-    dropout: float = MASKED_LSTM_DROPOUT
-    horizon_bars: int = 6
-    direction_weight: float = 0.5
-    swing_weight: float = 0.3
-    candle_weight: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("hidden_dim", "num_layers", "horizon_bars"):
-            check_count(name, getattr(self, name))
-        check_range("dropout", self.dropout, low=0, high=1, open_high=True)
-        for name in ("direction_weight", "swing_weight", "candle_weight"):
-            check_range(name, getattr(self, name), low=0, high=1)
+    hidden_dim: int = option(
+        MASKED_LSTM_HIDDEN_DIM, "LSTM units per direction; 128 fits the preset matched.",
+        panel=MODEL, low=1,
+    )  # fmt: skip
+    num_layers: int = option(
+        MASKED_LSTM_NUM_LAYERS, "LSTM layers; 2 fit the preset matched.", panel=MODEL, low=1
+    )
+    dropout: float = option(
+        MASKED_LSTM_DROPOUT, "Share of units left out while training.",
+        panel=MODEL, low=0, high=1, open_high=True,
+    )  # fmt: skip
+    horizon_bars: int = option(6, "How far targets look ahead.", panel=TASKS, low=1)
+    direction_weight: float = option(
+        0.5, "Of the task: where does the price go?", panel=TASKS, low=0, high=1
+    )
+    swing_weight: float = option(
+        0.3, "Of the task: is this bar a turn?", panel=TASKS, low=0, high=1
+    )
+    candle_weight: float = option(
+        0.2, "Of the task: which form has this bar?", panel=TASKS, low=0, high=1
+    )
 
     def encoder_shape(self) -> dict[str, Any]:
         """Return the arguments that rebuild the encoder and its heads."""

@@ -6,9 +6,14 @@ import math
 from dataclasses import dataclass
 
 from moola.config import names
-from moola.config.base import Config, check_choice, check_count, check_list, check_range
+from moola.config.base import Config, check_count, check_list, option
 from moola.config.data import qualified
 from moola.errors import ConfigError
+
+ENCODER = "Encoder and freeze schedule"  # panels of the help
+MODEL = "Model"
+OPTIMISER = "Optimiser"
+AUGMENTATION = "Loss and augmentation"
 
 DEVICES = ("auto", "cpu", "cuda")
 PRESETS = ("matched", "compact")
@@ -46,57 +51,105 @@ class FinetuneConfig(Config):
     `synthetic` names a stored synthetic set, each window of which trains where its parent does.
     """
 
-    model: str = "enhanced_simple_lstm"
-    preset: str = "matched"
-    hidden_size: int | None = None
-    num_layers: int | None = None
-    num_heads: int | None = None
-    labeled: str = names.DEFAULT_LABELED
-    split: str = names.DEFAULT_SPLIT
-    pretrained_encoder: str | None = None
-    freeze: str = "two_phase"
-    unfreeze_after: int = MASKED_LSTM_FREEZE_EPOCHS
-    unfreeze_lr_factor: float = MASKED_LSTM_UNFREEZE_LR_REDUCTION
-    phases: tuple[int, ...] = ()
-    min_match_ratio: float = 0.80
-    epochs: int = 60
-    batch_size: int = 32
-    learning_rate: float = 5e-4
-    weight_decay: float = 1e-4
-    dropout: float = 0.1
-    patience: int = 20
-    class_weight: str | None = None
-    focal_gamma: float = 0.0
-    use_temporal_aug: bool = False
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    synthetic: str | None = None
-    seed: int = 17
-    device: str = "auto"
+    model: str = option(
+        "enhanced_simple_lstm",
+        f"{', '.join(ENCODER_MODELS)}: those that can be served.",
+        panel=MODEL,
+        suggested=ENCODER_MODELS,
+    )
+    preset: str = option(
+        "matched",
+        "matched (128 units x 2 layers) or compact (32 x 1); an encoder brings its own size.",
+        choices=PRESETS,
+    )
+    hidden_size: int | None = option(
+        None,
+        "LSTM units per direction; 0: those of the encoder, else of the preset.",
+        panel=MODEL, low=1, high=LARGEST_SIZES["hidden_size"], none=0,
+    )  # fmt: skip
+    num_layers: int | None = option(
+        None,
+        "LSTM layers; 0: those of the encoder, else of the preset.",
+        panel=MODEL, low=1, high=LARGEST_SIZES["num_layers"], none=0,
+    )  # fmt: skip
+    num_heads: int | None = option(
+        None, "Attention heads; 0: 2.", panel=MODEL, low=1, high=LARGEST_SIZES["num_heads"], none=0
+    )
+    labeled: str = option(
+        names.DEFAULT_LABELED, "Labelled window set.",
+        names=("--dataset",), stored="labeled_windows",
+    )  # fmt: skip
+    split: str = option(
+        names.DEFAULT_SPLIT, "Split of the labelled set, forward in time.", stored="splits"
+    )
+    pretrained_encoder: str | None = option(
+        None, "Checkpoint of an encoder; none: scratch.", none="none"
+    )
+    freeze: str = option(
+        "two_phase", "none, frozen, two_phase, gradual or phases.",
+        panel=ENCODER, choices=FREEZE_SCHEDULES,
+    )  # fmt: skip
+    unfreeze_after: int = option(
+        MASKED_LSTM_FREEZE_EPOCHS,
+        "Epochs the encoder stays frozen (gradual: epochs a layer); 0: it starts unfrozen.",
+        panel=ENCODER, low=0,
+    )  # fmt: skip
+    unfreeze_lr_factor: float = option(
+        MASKED_LSTM_UNFREEZE_LR_REDUCTION,
+        "Rate after unfreezing, as a share of that before: 0.5, 0.3 or 0.1.",
+        panel=ENCODER, low=0, high=1, open_low=True,
+    )  # fmt: skip
+    phases: tuple[int, ...] = option(
+        (), "Epochs of each phase for --freeze phases: 30,10,5.", panel=ENCODER
+    )
+    min_match_ratio: float = option(
+        0.80, "Share of the encoder's tensors that must be loaded.", panel=ENCODER, low=0, high=1
+    )
+    epochs: int = option(60, "Passes over the training windows, at most.", low=1)
+    batch_size: int = option(32, "Windows a step of the optimiser.", panel=OPTIMISER, low=1)
+    learning_rate: float = option(
+        5e-4, "Of AdamW; the first thing to tune.", panel=OPTIMISER, low=0, high=1, open_low=True
+    )
+    weight_decay: float = option(1e-4, "Of AdamW.", panel=OPTIMISER, low=0, high=1)
+    dropout: float = option(
+        0.1, "Share of units left out while training.", panel=MODEL, low=0, high=1, open_high=True
+    )
+    patience: int = option(
+        20,
+        "Early stopping: epochs without gain on validation windows; 0: train to the end.",
+        panel=OPTIMISER, low=0,
+    )  # fmt: skip
+    class_weight: str | None = option(
+        None, "balanced, or a weight a class: 1,2.5; empty: none.", panel=AUGMENTATION, none=""
+    )
+    focal_gamma: float = option(
+        0.0, "Of the focal loss; 0: cross-entropy.", panel=AUGMENTATION, low=0, high=100
+    )
+    use_temporal_aug: bool = option(
+        False, "Warp and jitter training windows.", panel=AUGMENTATION, names=("--augment",)
+    )
+    mixup_alpha: float = option(
+        0.0, "Mix training windows; 0: off.", panel=AUGMENTATION, low=0, high=100
+    )
+    cutmix_alpha: float = option(
+        0.0, "Cut and mix training windows; 0: off.", panel=AUGMENTATION, low=0, high=100
+    )
+    synthetic: str | None = option(
+        None,
+        "Also train on a set of `moola data synth`, such as synthetic_cache/v1_jitter_r0.5.",
+        panel=AUGMENTATION, none="", stored="synthetic_cache",
+    )  # fmt: skip
+    seed: int = option(17, "Of every random choice; the same seed, the same result.", low=0)
+    device: str = option(
+        "auto", "auto, cpu or cuda; cuda without a GPU is an error at once.", choices=DEVICES
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labeled", qualified(self.labeled, "labeled_windows"))
         if self.synthetic is not None:
             object.__setattr__(self, "synthetic", qualified(self.synthetic, "synthetic_cache"))
-        for name in ("epochs", "batch_size"):
-            check_count(name, getattr(self, name))
-        for name in ("unfreeze_after", "patience", "seed"):
-            check_count(name, getattr(self, name), low=0)
+        super().__post_init__()
         _check_sizes(self)
-        check_range("unfreeze_lr_factor", self.unfreeze_lr_factor, low=0, high=1, open_low=True)
-        check_range("min_match_ratio", self.min_match_ratio, low=0, high=1)
-        check_range("learning_rate", self.learning_rate, low=0, high=1, open_low=True)
-        check_range("weight_decay", self.weight_decay, low=0, high=1)
-        check_range("dropout", self.dropout, low=0, high=1, open_high=True)
-        check_choice("freeze", self.freeze, FREEZE_SCHEDULES)
-        check_choice("preset", self.preset, PRESETS)
-        check_choice("device", self.device, DEVICES)
-        for name in ("focal_gamma", "mixup_alpha", "cutmix_alpha"):
-            check_range(name, getattr(self, name), low=0, high=100)
-        if not isinstance(self.use_temporal_aug, bool):
-            raise ConfigError(
-                f"use_temporal_aug is {self.use_temporal_aug!r}", limit="true or false"
-            )
         _check_class_weight(self.class_weight)
         object.__setattr__(self, "phases", check_list("phases", self.phases))
         _check_phases(self)
@@ -120,12 +173,8 @@ class FinetuneConfig(Config):
 
 
 def _check_sizes(config: FinetuneConfig) -> None:
-    for name, most in LARGEST_SIZES.items():
-        value = getattr(config, name)
-        if value is None:
-            continue
-        check_count(name, value, high=most)
-        if config.model not in SIZED_BY.get(name, ()):
+    for name in LARGEST_SIZES:
+        if getattr(config, name) is not None and config.model not in SIZED_BY.get(name, ()):
             raise ConfigError(
                 f"model {config.model} takes no {name}",
                 limit=f"one of {', '.join(SIZED_BY[name])}",
