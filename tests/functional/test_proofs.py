@@ -243,4 +243,6 @@ def test_a_pretraining_names_its_rows_and_derives_its_corpus_again(world: Path) 
     for task in ("direction", "swing", "candle"):
         bins = found[CALIBRATION][task]
         gaps = np.abs(np.subtract(bins["predicted"], bins["observed"]))
-        assert np.average(gaps, weights=bins["count"]) == pytest.approx(bins["ece"], abs=1e-9)
+        assert np.average(gaps, weights=bins["count"]) == pytest.approx(
+            bins["ece_plugin"], abs=1e-9
+        )

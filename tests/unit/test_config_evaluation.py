@@ -51,6 +51,6 @@ def test_evaluate_config():
     )
     with pytest.raises(ConfigError, match=r"control is 'quants'.*Did you mean 'quant'"):
         EvaluateConfig(controls=("quants",))
-    for bad in ({"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}, {"gates": [-1]}):
+    for bad in ({"seeds": []}, {"seeds": [1, 1]}, {"seeds": [-1]}, {"gates": [8]}):
         with pytest.raises(ConfigError):
             EvaluateConfig(**bad)

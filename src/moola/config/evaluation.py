@@ -19,6 +19,7 @@ from moola.config.base import (
     check_seeds,
     read_mapping,
 )
+from moola.config.gates import check_gates
 
 # What gate 2 holds every candidate against, and what only on demand: docs/gates.md says the cost.
 CONTROLS = ("minirocket", "logreg", "rf", "hgb")
@@ -170,8 +171,7 @@ class EvaluateConfig(Config):
         object.__setattr__(self, "seeds", tuple(self.seeds))
         check_seeds(self.seeds)
         object.__setattr__(self, "gates", tuple(sorted(set(self.gates))))
-        for gate in self.gates:
-            check_count("gates", gate, low=0)
+        check_gates("gates", self.gates)
         for control in self.controls:
             check_choice("control", control, (*CONTROLS, *FURTHER_CONTROLS))
         further = [name for name in FURTHER_CONTROLS if name in self.controls]

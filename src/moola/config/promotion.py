@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moola.config.base import Config, check_count, check_list, check_range
+from moola.config.gates import check_gates
 from moola.config.names import ALIAS_PRODUCTION
 from moola.errors import ConfigError
 
@@ -97,8 +98,7 @@ class PromotionPolicy(Config):
     def __post_init__(self) -> None:
         for field in ("required_gates", "encoder_gates", "synthetic_gates"):
             gates = check_list(field, getattr(self, field))
-            for gate in gates:
-                check_count(field, gate, low=0)
+            check_gates(field, gates)
             object.__setattr__(self, field, gates)
         if not self.required_gates:
             raise ConfigError("required_gates is empty", limit="at least one gate")

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from moola.config.evaluation import Thresholds
+from moola.config.gates import GATES
 from moola.data.twosample import holm as holm_adjusted
 from moola.errors import BadInput
 from moola.evaluation.compare import measured_block_of
-from moola.evaluation.gate_report import GATES, GateReport
+from moola.evaluation.gate_report import GateReport
 from moola.evaluation.resampling import resample_counts
 
 LABEL_ARITHMETIC_P = "label_arithmetic"

@@ -5,102 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
+from moola.config.gates import GATES, KNOWN, Gate, GateAbout
 from moola.errors import BadInput
 
 SCHEMA_VERSION = 1
 VERDICTS = ("passed", "failed", "inconclusive", "deferred", "blocked", "held")
-Gate = int | Literal["promotion"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateAbout:
-    """What is true of a gate, whoever is judged.
-
-    Attributes
-    ----------
-    name, question
-        Short name and the question the gate answers.
-    advisory
-        Whether it only warns.
-    after_control
-        Whether it is blocked where a control won (a failed gate 2).
-    claims
-        Comparisons by which it claims superiority; their p-values are corrected for the number of
-        judgements and of candidates judged together.
-    """
-
-    name: str
-    question: str
-    advisory: bool = False
-    after_control: bool = True
-    claims: tuple[str, ...] = ()
-
-
-GATES: dict[Gate, GateAbout] = {
-    0: GateAbout(name="data", question="May this run be believed?", after_control=False),
-    1: GateAbout(
-        name="baseline",
-        question="Does the model trained from scratch know anything?",
-        after_control=False,
-        claims=("log_loss", "slow_constant"),
-    ),
-    2: GateAbout(name="control", question="Is deep learning needed?", after_control=False),
-    3: GateAbout(name="encoder", question="Did pretraining learn?"),
-    4: GateAbout(
-        name="transfer",
-        question="Does the pretrained encoder help?",
-        claims=("log_loss", "brier"),
-    ),
-    5: GateAbout(name="augmentation", question="Does augmentation harm?"),
-    6: GateAbout(
-        name="simple",
-        question="Is the bigger model needed?",
-        advisory=True,
-        claims=("log_loss",),
-    ),
-    7: GateAbout(name="ensemble", question="Does a calibrated ensemble help?", advisory=True),
-    "promotion": GateAbout(
-        name="promotion", question="May it replace Production?", after_control=False
-    ),
-}
-
-
-def gate_order() -> tuple[Gate, ...]:
-    """Return the gates in the order they are run, promotion last."""
-    numbers = sorted(gate for gate in GATES if isinstance(gate, int))
-    return (*numbers, "promotion")
-
-
-def add_gate(number: int, about: GateAbout) -> None:
-    """Add a gate to those that reports may be of.
-
-    Raises
-    ------
-    BadInput
-        If the number is not a whole one of at least 0, or another gate has it or the name.
-    """
-    if type(number) is not int or number < 0:
-        raise BadInput(f"the number of a gate is {number!r}", limit="a whole number of at least 0")
-    taken = [g for g, own in GATES.items() if g == number or own.name == about.name]
-    if taken and GATES.get(number) != about:
-        raise BadInput(
-            f"gate {number} {about.name!r} is gate {taken[0]} {GATES[taken[0]].name!r} already",
-            limit="a number and a name of its own",
-        )
-    GATES[number] = about
-    JSON_SCHEMA["properties"]["gate"]["enum"] = list(gate_order())
-
-
 _FIELDS = ("gate", "name", "question", "verdict", "figures", "thresholds", "reasons")
-JSON_SCHEMA: dict[str, Any] = {
+JSON_SCHEMA: Mapping[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": f"Moola gate report, version {SCHEMA_VERSION}",
     "type": "object",
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION},
-        "gate": {"enum": list(GATES)},
+        "gate": {"enum": KNOWN},
         "name": {"type": "string"},
         "question": {"type": "string"},
         "verdict": {"enum": list(VERDICTS)},
@@ -148,9 +67,7 @@ class GateReport:
 
     def __post_init__(self) -> None:
         if self.gate not in GATES or isinstance(self.gate, bool):
-            *numbers, _ = gate_order()
-            known = ", ".join(map(str, numbers))
-            raise BadInput(f"gate is {self.gate!r}", limit=f"one of {known} or 'promotion'")
+            raise BadInput(f"gate is {self.gate!r}", limit=f"one of {', '.join(map(str, KNOWN))}")
         if self.verdict not in VERDICTS:
             raise BadInput(f"verdict is {self.verdict!r}", limit=f"one of {', '.join(VERDICTS)}")
         if not self.reasons:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from moola.config.evaluation import Thresholds
+from moola.config.gates import GATES, Gate, gate_order
 from moola.errors import BadInput
 from moola.evaluation.collapse import collapse_reasons
 from moola.evaluation.gate_baseline import gate_1_baseline
@@ -12,14 +13,11 @@ from moola.evaluation.gate_control import gate_2_control
 from moola.evaluation.gate_evidence import gate_0_data, gate_3_encoder
 from moola.evaluation.gate_promotion import CLASS_PRIOR, gate_promotion, promotion_prerequisites
 from moola.evaluation.gate_report import (
-    GATES,
     SCHEMA_VERSION,
     VERDICTS,
-    Gate,
     GateReport,
     blocked,
     deferred,
-    gate_order,
 )
 from moola.evaluation.gate_transfer import gate_4_transfer
 from moola.evaluation.gate_variants import (

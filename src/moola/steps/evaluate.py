@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from moola.config import names
 from moola.config.evaluation import EvaluateConfig, Thresholds
+from moola.config.gates import GATES
 from moola.config.promotion import PromotionPolicy
 from moola.data.registry import DataRegistry
 from moola.errors import (
@@ -24,7 +25,6 @@ from moola.errors import (
     TrackingError,
 )
 from moola.evaluation.family import holm_over_candidates
-from moola.evaluation.gate_report import GATES
 from moola.evaluation.gates import GateReport
 from moola.models.device import describe_device, resolve_device
 from moola.promotion.evidence import evidence_from_report, sign, store_evidence
