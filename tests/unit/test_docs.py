@@ -183,3 +183,13 @@ def test_every_page_of_the_docs_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert f" {page.name}\n" in navigation + "\n", f"{page.name} is not in mkdocs.yml"
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    packages = "|".join(p.name for p in (ROOT / "src" / "moola").iterdir() if p.is_dir())
+    named = set(re.findall(rf"`((?:{packages}|tests)/[\w/]+\.\w+)`", text))
+    assert len(named) > 25
+    for path in named:
+        place = ROOT if path.startswith("tests/") else ROOT / "src" / "moola"
+        assert (place / path).is_file(), path
