@@ -98,12 +98,16 @@ NOT_RUN = (
     ("CONTRIBUTING.md", r"^make test-slow\b", "hours; the workflow runs it weekly"),
     ("CONTRIBUTING.md", r"^make (coverage|bench)\b", "hours; by hand"),
     ("CONTRIBUTING.md", r"^git (tag|push)\b", "changes the repository"),
+    ("docs/gates.md", r"^moola investigate\b", "needs a gate that is held; "
+     "tests/functional/test_evaluate.py has one"),
     ("docs/remote-gpu.md", r"^git clone\b", "needs the network"),
     ("docs/remote-gpu.md", r"^make \.venv/\.installed\b", "as make test does it first"),
     ("docs/remote-gpu.md", r"^rsync ", "needs a second machine"),
     ("docs/scale.md", r"^export ", "secrets of the compose file, which is not started"),
     ("docs/scale.md", r"^docker (compose|build)\b", _ENGINE),
     ("docs/scale.md", r"docker/(start-server|backup|restore)\b", _SERVICES),
+    ("docs/scale.md", r"^docker/build-without-engine\b", "needs root, buildah and debootstrap; "
+     "tests/functional/test_image.py"),
     ("docs/scale.md", r"--address (head:6379|ray://head:10001|auto)", _CLUSTER),
     ("docs/scale.md", r"--nnodes 2", "needs two hosts"),
     ("docs/scale.md", r"-b kubernetes\b", "needs a cluster; tests/functional/test_docker.py "
