@@ -37,8 +37,8 @@ def test_the_quick_start_leads_from_a_csv_to_a_served_model(tmp_path: Path) -> N
         answers.extend(ask(url, X))
 
     printed = Reader(folder=tmp_path, once_served=look).follow(PAGE)
-    assert "in Production" in printed["moola promote"]
-    assert "promotion" in printed["moola history"]
+    # Of the shipped bars gate 2 is inconclusive, which the page says is common; see docs_kit.
+    assert "refusal" in printed["moola history"]
     assert (tmp_path / "audit.png").stat().st_size > 1000
     assert len(answers) == 3
     for answer in answers:
