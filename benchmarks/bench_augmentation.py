@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from moola.data.audit_synthetic import synthetic_checks, window_statistics
-from moola.data.moments import MOMENT_NAMES, window_moments
-from moola.data.registry import DataRegistry
-from moola.data.sets import WindowSet
+from moola.data.audit.moments import MOMENT_NAMES, window_moments
+from moola.data.audit.synthetic import synthetic_checks, window_statistics
+from moola.data.audit.twosample import classifier_auc
+from moola.data.store.data_store import DataStore
+from moola.data.store.sets import WindowSet
 from moola.data.synthetic import make_synthetic
-from moola.data.twosample import classifier_auc
-from moola.models.augmentation import Augmentation, augment_windows
-from moola.models.transforms import scale_wicks
+from moola.models.fitting.augmentation import Augmentation, augment_windows
+from moola.models.fitting.transforms import scale_wicks
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 
 SETS = (("labeled_windows/v1", "fwd_chain_v3"), ("labeled_windows/v2", "fwd_chain_v2_eurusd"))
@@ -88,7 +88,7 @@ def print_moments(name: str, labeled: WindowSet) -> None:
         print(f"| {what} | {means} | {'' if what == 'real' else f'{auc:.3f}'} |", flush=True)
 
 
-def print_refusals(seeds: int, data: DataRegistry) -> None:
+def print_refusals(seeds: int, data: DataStore) -> None:
     """Print how many seeds the product's own test refuses."""
     print(f"\nRefused by the product's own test, of {seeds} seeds [exact 95 % interval]\n")
     print("| | " + " | ".join(name for name, _ in SETS) + " |\n| --- | --- | --- |")
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--data", type=Path, default=Path("data"))
     options = parser.parse_args()
-    data = DataRegistry(options.data)
+    data = DataStore(options.data)
     for name, _split in SETS:
         print_moments(name, data.load_set(name))
     print_refusals(options.seeds, data)

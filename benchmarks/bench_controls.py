@@ -28,10 +28,9 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from moola.evaluation import family
 from moola.evaluation.compare_result import Delta
-from moola.evaluation.family import holm, joint_p_values
-from moola.evaluation.gates import gate_2_control
+from moola.evaluation.gates import family, gate_2_control
+from moola.evaluation.gates.family import holm, joint_p_values
 from moola.evaluation.predictions import log_loss_per_window
 
 Array = NDArray[np.float64]

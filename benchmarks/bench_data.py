@@ -67,7 +67,7 @@ def measure_build(root: Path) -> dict[str, float]:
     from moola.data.bars import read_bars
     from moola.data.features import features20
     from moola.data.labels import label_windows
-    from moola.data.registry import DataRegistry
+    from moola.data.store.data_store import DataStore
     from moola.data.windows import view_windows, window_starts
 
     recipe = WindowRecipe(
@@ -87,7 +87,7 @@ def measure_build(root: Path) -> dict[str, float]:
         features20(view[starts[begin : begin + 4096]])
     seconds["features"] = time.perf_counter() - start
     start = time.perf_counter()
-    built = DataRegistry(root).build_set("labeled_windows/bench", recipe)
+    built = DataStore(root).build_set("labeled_windows/bench", recipe)
     seconds["build"] = time.perf_counter() - start
     return {"num": len(built), "before": before, "peak": peak_mib(), **seconds}
 
@@ -211,9 +211,9 @@ def wider(X, rng, strength: float):
 
 def print_power(trials: int) -> None:
     """Print how often p < 0.1 for windows that are honest, and for spoilt ones."""
-    from moola.data.audit_synthetic import STATISTICS, window_statistics
+    from moola.data.audit.synthetic import STATISTICS, window_statistics
+    from moola.data.audit.twosample import compare_samples
     from moola.data.bars import read_bars
-    from moola.data.twosample import compare_samples
     from moola.data.windows import cut_windows
 
     bars = read_bars(BTC)

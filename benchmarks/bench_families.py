@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from moola.config.evaluation import Thresholds
-from moola.evaluation.gate_promotion import look_confidence
 from moola.evaluation.gates import gate_1_baseline, gate_promotion
+from moola.evaluation.gates.promotion import look_confidence
 from moola.evaluation.predictions import log_loss_per_window
 
 LIMITS = replace(Thresholds.load(), num_resamples=100)

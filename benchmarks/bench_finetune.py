@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from moola.models.callbacks import Callback, FitState
 from moola.models.enhanced_simple_lstm import PRESETS, EnhancedSimpleLSTMModel
-from moola.models.freeze import FreezeCallback, make_schedule
+from moola.models.fitting.callbacks import Callback, FitState
+from moola.models.weights.freeze import FreezeCallback, make_schedule
 from moola.training.forensics import WeightEvolution
 
 BARS = Path(__file__).resolve().parents[1] / "data" / "bars" / "btcusd_1h.parquet"

@@ -36,8 +36,8 @@ def seed(folder: Path) -> str:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-    from moola.promotion.entry import Draft
-    from moola.promotion.ledger import Ledger
+    from moola.promotion.ledger.entry import Draft
+    from moola.promotion.ledger.local import Ledger
 
     warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated, and guarded
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -59,8 +59,8 @@ def seed(folder: Path) -> str:
 
 def start(folder: Path, *, guarded: bool) -> tuple[subprocess.Popen, str]:
     """Start a server over the database in `folder` and return it with its address."""
-    from moola.promotion.guard import server_command
-    from moola.promotion.keys import ensure_signing_key
+    from moola.promotion.evidence.keys import ensure_signing_key
+    from moola.promotion.guard.server import server_command
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

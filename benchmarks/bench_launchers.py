@@ -30,11 +30,11 @@ ONE, TWO = "ray, 1 worker", "ray, 2 workers"
 def prepare(epochs: int) -> str:
     """Build the EURUSD set and register a candidate; return its version."""
     from moola.config.training import FinetuneConfig
-    from moola.data.registry import DataRegistry
+    from moola.data.store.data_store import DataStore
     from moola.steps.finetune import finetune
 
     shutil.copytree(ROOT / "data" / "bars", "data/bars")
-    DataRegistry("data").build()
+    DataStore("data").build()
     config = FinetuneConfig(
         preset="matched",
         labeled="labeled_windows/v2",

@@ -28,12 +28,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
-from moola.data.sets import WindowSet
 from moola.data.splits import WalkForward
+from moola.data.store.data_store import DataStore
+from moola.data.store.sets import WindowSet
 from moola.evaluation.metrics import metric_intervals
+from moola.judging.calibrate import overlap_of
 from moola.models import REGISTRY, ModelRegistry
-from moola.steps.calibrate import overlap_of
 from moola.training.crossval import Trainee, walk_forward_predictions
 from moola.training.finetune import finetune
 from moola.training.launchers import LocalLauncher
@@ -61,7 +61,7 @@ def configuration(model: str, labeled: str, encoder: str | None) -> FinetuneConf
 
 def quality(
     names: Sequence[str],
-    data: DataRegistry,
+    data: DataStore,
     cache: Path,
     *,
     encoder: str | None,
@@ -162,7 +162,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     names = [n for n in options.models if n != "adapter_lstm" or options.encoder]
-    data = DataRegistry(options.data_root)
+    data = DataStore(options.data_root)
     data.build()
     if options.speed:
         import torch

@@ -35,10 +35,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import mlflow
 
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.temperature import apply_temperature
-from moola.steps.calibrate import calibrate
+from moola.judging.calibrate import calibrate
 from moola.steps.finetune import finetune
 from moola.training.finetune import finetune as train_model
 
@@ -49,7 +49,7 @@ WORKERS = 4
 
 def untracked(config: FinetuneConfig) -> None:
     """Load, train, predict, calibrate and measure; write and draw nothing."""
-    data = DataRegistry("data").load_labeled(config.labeled, config.split)
+    data = DataStore("data").load_labeled(config.labeled, config.split)
     validation = (data.X_val, data.y_val)
     result = train_model(config, data.X_train, data.y_train, validation=validation, device="cpu")
     raw = result.model.predict_proba(data.X_val)
@@ -148,7 +148,7 @@ def main() -> int:
         try:
             Path("data").mkdir()
             Path("data/bars").symlink_to(BARS)
-            DataRegistry("data").build()
+            DataStore("data").build()
             with mlflow_server(Path.cwd()) as url:
                 known = {"sqlite": f"sqlite:///{Path.cwd()}/mlflow.db", "server": url}
                 chosen = {store: known[store] for store in options.stores}

@@ -37,9 +37,9 @@ from moola.config.evaluation import Thresholds
 from moola.evaluation import gates
 from moola.evaluation.compare import delta_of
 from moola.evaluation.compare_result import Delta
+from moola.evaluation.gates.slow_constant import knowledge
 from moola.evaluation.mean_interval import constant_confidence, mean_interval
 from moola.evaluation.predictions import log_loss_per_window
-from moola.evaluation.slow_constant import knowledge
 
 Array = NDArray[np.float64]
 SIZES = (20, 60, 200, 775)

@@ -49,7 +49,7 @@ sys.argv = ["mlflow", *words]
 from mlflow.cli import cli
 cli()
 """
-ENTRY_POINT = "[mlflow.app]\nmoola = moola.promotion.guard:create_app\n"
+ENTRY_POINT = "[mlflow.app]\nmoola = moola.promotion.guard.server:create_app\n"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,7 +65,7 @@ def _guard_this_process() -> None:
     from mlflow.server import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR, handlers
     from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
-    from moola.promotion import guard
+    from moola.promotion.guard.server import server as guard
 
     folder = Path(tempfile.mkdtemp(prefix="moola-own-tests-"))
     plain = dict(_artifact_repository_registry.get_registered_artifact_repositories())

@@ -41,11 +41,11 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default window sets and splits, built once from the bars that ship."""
-    from moola.data.registry import DataRegistry
+    from moola.data.store.data_store import DataStore
 
     root = tmp_path_factory.mktemp("registry") / "data"
     shutil.copytree(REPOSITORY / "data" / "bars", root / "bars")
-    DataRegistry(root).build()
+    DataStore(root).build()
     return root
 
 
@@ -77,7 +77,7 @@ def project(
 def gates_as_before() -> Iterator[None]:
     """Take out again what a test adds to the gates."""
     from moola.config.gates import GATES, KNOWN
-    from moola.steps.gate_inputs import RUNS
+    from moola.judging.gate_inputs import RUNS
 
     before = dict(GATES), dict(RUNS), list(KNOWN)
     yield

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader, TensorDataset
 
 from moola.config.pretraining import PretrainConfig
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.data.windows import normalise
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
 from moola.models.device import keep_freed_memory, use_bf16
@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    X = np.asarray(DataRegistry(options.data_root).load_unlabeled()["X_ohlc"])
+    X = np.asarray(DataStore(options.data_root).load_unlabeled()["X_ohlc"])
     recipe = PretrainConfig(
         hidden_dim=options.hidden_dim, num_layers=options.num_layers,
         epochs=options.recipe_epochs, device="cpu",

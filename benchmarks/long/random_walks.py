@@ -35,14 +35,14 @@ from moola.config.training import FinetuneConfig
 from moola.data.bars import Bars
 from moola.data.features import features20
 from moola.data.labels import label_windows
-from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import WalkForward
+from moola.data.store.data_store import DataStore, WindowSet
 from moola.data.surrogate import scale_ratios
 from moola.data.windows import choose_starts, cut_windows
-from moola.evaluation.gate_report import GateReport
 from moola.evaluation.gates import gate_1_baseline
-from moola.steps.calibrate import overlap_of
-from moola.steps.null import label_arithmetic
+from moola.evaluation.gates.report import GateReport
+from moola.judging.calibrate import overlap_of
+from moola.judging.null import label_arithmetic
 from moola.training.crossval import Trainee, WalkForwardPredictions, walk_forward_predictions
 
 STEPS = 24
@@ -91,7 +91,7 @@ def verdicts(
     columns = dict(zip(("open", "high", "low", "close"), bars.ohlc.T, strict=True))
     table = pa.table({"timestamp": pa.array(bars.time).cast(pa.timestamp("us", "UTC")), **columns})
     pq.write_table(table, folder / "bars" / "walk.parquet")
-    registry = DataRegistry(folder)
+    registry = DataStore(folder)
     labeled = registry.build_set("labeled_windows/walk", recipe)
     split = SplitRecipe(labeled=labeled.name, strategy="walk_forward", num_folds=5)
     folds = registry.build_split("walk_forward_walk", split)

@@ -7,7 +7,7 @@ from guard_world import Answer, Attack, World
 from promotion_kit import NAME, evaluate, make_version, trusting
 
 from moola.config.promotion import TAG_EVIDENCE, TAG_PROMOTION_EVIDENCE
-from moola.promotion.evidence import SignedEvidence, verify
+from moola.promotion.evidence.attestation import SignedEvidence, verify
 
 ATTACKS: dict[str, Attack] = {}
 # What the refusal has to say, where an attack could be refused for another reason as well.

@@ -53,7 +53,7 @@ def main(backend: str, artifacts: str) -> None:
     os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
     os.environ["_MLFLOW_SGI_NAME"] = "uvicorn"  # by which log-in knows what application to make
     handlers.initialize_backend_stores(backend, backend, "mlflow-artifacts:/")
-    from moola.promotion.guard import create_app
+    from moola.promotion.guard.server import create_app
 
     application = create_app()
     known = {

@@ -17,11 +17,17 @@ from process_kit import end_group, free_port, wait_until_up
 
 import moola
 from moola.config.promotion import TRUSTED_FOLDER
-from moola.promotion.guard import server_command
-from moola.promotion.keys import ensure_signing_key, key_id, load_signing_key, revoke, trust
+from moola.promotion.evidence.keys import (
+    ensure_signing_key,
+    key_id,
+    load_signing_key,
+    revoke,
+    trust,
+)
+from moola.promotion.guard.server import server_command
 
 USER, PASSWORD = "admin", "a-long-enough-password"
-ENTRY_POINT = "[mlflow.app]\nmoola = moola.promotion.guard:create_app\n"
+ENTRY_POINT = "[mlflow.app]\nmoola = moola.promotion.guard.server:create_app\n"
 
 
 class Server:

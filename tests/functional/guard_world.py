@@ -37,11 +37,11 @@ from moola.config.promotion import (
 from moola.errors import TrackingError
 from moola.hashing import sha256_file
 from moola.promotion.decision import Decision
-from moola.promotion.evidence import Evidence, SignedEvidence, sign, verify
-from moola.promotion.guard_core import Guard
-from moola.promotion.keys import key_id
-from moola.promotion.ledger import Ledger
-from moola.promotion.remote import RemoteLedger
+from moola.promotion.evidence.attestation import Evidence, SignedEvidence, sign, verify
+from moola.promotion.evidence.keys import key_id
+from moola.promotion.guard.core import Guard
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.remote import RemoteLedger
 
 KEPT = "Kept"  # a second model with a version in Production, made from a logged model
 Answer = tuple[int, str]

@@ -8,8 +8,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from moola.promotion.content import EVENTS
-from moola.promotion.entry import Entry
+from moola.promotion.ledger.content import EVENTS
+from moola.promotion.ledger.entry import Entry
 
 HEX = "0123456789abcdef" * 4
 WORDS = ["", " ", "1", "01", " 1", "production", "\u202egnp.exe", "\x1b[2J", "a\nb", "é" * 300, HEX]

@@ -20,7 +20,7 @@ from moola.config import names
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.pretraining import PretrainConfig
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.tracking.proofs import PROOFS
 
 TINY_ENCODER = PretrainConfig(
@@ -32,12 +32,12 @@ TINY = FinetuneConfig(
 SHORT = {"source": "eurusd_1h", "window_bars": 24, "horizon_bars": 6}
 
 
-def short_project(root: Path, template_db: Path) -> DataRegistry:
+def short_project(root: Path, template_db: Path) -> DataStore:
     """Make a project of an empty store, a set of short windows and two walk-forward folds."""
     shutil.copy(template_db, root / "mlflow.db")
     (root / "data" / "bars").mkdir(parents=True)
     shutil.copy(SHIPPED / "eurusd_1h.parquet", root / "data" / "bars")
-    registry = DataRegistry(root / "data")
+    registry = DataStore(root / "data")
     recipe = WindowRecipe(**SHORT, step_bars=12, start="2017-06-01")
     registry.build_set("labeled_windows/v1", recipe)
     walk = SplitRecipe(labeled="labeled_windows/v1", strategy="walk_forward", num_folds=2)

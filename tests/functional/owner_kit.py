@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moola.promotion.entry import Entry
+from moola.promotion.ledger.entry import Entry
 
 Rows = list[dict[str, Any]]
 

@@ -18,22 +18,22 @@ from mlflow import MlflowClient
 
 from moola.config.names import ARTIFACT_GATE_REPORT
 from moola.config.promotion import PromotionPolicy
-from moola.promotion.belief import signed_look
 from moola.promotion.decision import Decision, Look, PromotionGate
-from moola.promotion.digest import version_digest
-from moola.promotion.entry import Draft, Entry
-from moola.promotion.evidence import (
+from moola.promotion.evidence.attestation import (
     Evidence,
     SignedEvidence,
     evidence_from_report,
     sign,
     store_evidence,
 )
-from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Ledger
+from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.ledger.belief import signed_look
+from moola.promotion.ledger.entry import Draft, Entry
+from moola.promotion.ledger.local import Ledger
 from moola.promotion.promote import promote
 from moola.promotion.rollback import rollback
 from moola.promotion.state import read_state
+from moola.promotion.versions.digest import version_digest
 from moola.serving.pyfunc import log_model
 
 NAME = "EnhancedSimpleLSTM"

@@ -28,8 +28,8 @@ from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConfig
 from moola.config.sweep import parse_space
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
-from moola.promotion.keys import ensure_signing_key, load_signing_key
+from moola.data.store.data_store import DataStore
+from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key
 from moola.serving.kept import Answered, PredictionLog
 from moola.steps.ablate import ablate
 from moola.steps.drift import drift
@@ -99,7 +99,7 @@ def make_versions(folder: Path) -> None:
         start(entry, never, register_as=NAME)
     ensure_signing_key(folder)
     client = MlflowClient()
-    registry = DataRegistry(folder / "data")
+    registry = DataStore(folder / "data")
     client.create_experiment("work", artifact_location=(folder / "work").as_uri())
     windows, split = registry.load_set("labeled_windows/v1"), registry.load_split("fwd")
     data = {
@@ -169,7 +169,7 @@ def start(entry: str, stop: Stop, data_root: Path = Path("data"), **changes: Any
     else:
         _empty_production()
         ledger = f"sqlite:///ledger-{stop.__name__}.db"
-        with _stopping("moola.steps.examine.bars_seen", stop):
+        with _stopping("moola.judging.examine.bars_seen", stop):
             version = changes.get("version", "1")
             promote(name=NAME, version=version, ledger_url=ledger, data_root=data_root)
 

@@ -26,8 +26,8 @@ from moola.config import names
 from moola.config.promotion import TRUSTED_FOLDER
 from moola.config.training import FinetuneConfig
 from moola.promotion.decision import Decision
-from moola.promotion.keys import trust
-from moola.promotion.ledger import Ledger
+from moola.promotion.evidence.keys import trust
+from moola.promotion.ledger.local import Ledger
 from moola.serving.pyfunc import log_model
 from moola.training.finetune import build_model
 from moola.training.stored_config import TRAINED_AS

@@ -22,7 +22,7 @@ from guard_server import ENTRY_POINT
 from process_kit import end_group, free_port, wait_until_up
 
 import moola
-from moola.promotion.keys import ensure_signing_key
+from moola.promotion.evidence.keys import ensure_signing_key
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 

@@ -19,7 +19,7 @@ from moola.config import names
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.config.pretraining import PretrainConfig
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import AuditError, CheckpointNotFound, ConfigError
 from moola.steps.ablate import AblationSummary, ablate, spread
 from moola.steps.finetune import finetune
@@ -227,7 +227,7 @@ def test_forensics_of_an_encoder_and_a_run_that_froze_it(place: Path, encoder: P
         forensics("abadcafe", str(encoder))
     with pytest.raises(CheckpointNotFound, match="does not exist"):
         forensics(str(encoder), "nowhere")
-    other = DataRegistry(place / "data")
+    other = DataStore(place / "data")
     other.build_set("labeled_windows/v9", WindowRecipe(**SHORT, step_bars=12, start="2017-05-01"))
     other.build_split("fwd_v9", SplitRecipe(labeled="labeled_windows/v9"))
     elsewhere = base(encoder, labeled="v9", split="fwd_v9")

@@ -19,8 +19,8 @@ from promotion_kit import NAME, PASSED, evaluate, looking, trusting
 
 from moola.config import names
 from moola.config.promotion import PromotionPolicy
-from moola.promotion.keys import load_signing_key
-from moola.promotion.ledger import Ledger
+from moola.promotion.evidence.keys import load_signing_key
+from moola.promotion.ledger.local import Ledger
 from moola.promotion.promote import promote
 
 PROJECT_FILES = ("MLproject", "python_env.yaml", "conda.yaml", "constraints.txt", "src")

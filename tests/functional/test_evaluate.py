@@ -27,10 +27,10 @@ from moola.config.evaluation import EvaluateConfig
 from moola.config.pretraining import MultitaskConfig
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import ConfigError, DataError
-from moola.promotion.checks import check_evidence
-from moola.promotion.evidence import (
+from moola.judging.examine import signed_report
+from moola.promotion.evidence.attestation import (
     Evidence,
     evidence_from_report,
     load_evidence,
@@ -38,12 +38,12 @@ from moola.promotion.evidence import (
     store_evidence,
     verify,
 )
-from moola.promotion.keys import ensure_signing_key, load_signing_key, load_trusted_keys
+from moola.promotion.evidence.checks import check_evidence
+from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key, load_trusted_keys
+from moola.promotion.production import runner_key
 from moola.steps.evaluate import EvaluationSummary, evaluate, resolve_versions
-from moola.steps.examine import signed_report
 from moola.steps.finetune import finetune
 from moola.steps.pretrain import pretrain
-from moola.steps.registry import runner_key
 from moola.steps.runs import list_runs
 
 KNOWS_NOTHING = FinetuneConfig(
@@ -230,7 +230,7 @@ def test_an_encoder_without_a_decoder_is_judged_without_masked_error(version: st
     corpus = WindowRecipe(
         source="walk", window_bars=12, step_bars=1, label="none", end="2020-01-08"
     )
-    DataRegistry("data").build_set("unlabeled_windows/v1", corpus)
+    DataStore("data").build_set("unlabeled_windows/v1", corpus)
     shape = MultitaskConfig(hidden_dim=32, num_layers=1, horizon_bars=2, epochs=1, device="cpu")
     encoder = str(pretrain(shape, output=Path("encoder")).encoder)
     config = replace(KNOWS_NOTHING, pretrained_encoder=encoder, freeze="frozen")

@@ -21,10 +21,10 @@ from promotion_kit import (
 )
 
 from moola.errors import PromotionRefused
-from moola.promotion.ledger import Ledger
-from moola.promotion.lines import open_intent
+from moola.promotion.ledger.lines import open_intent
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.remote import RemoteLedger
 from moola.promotion.record import decision_record
-from moola.promotion.remote import RemoteLedger
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 

@@ -21,9 +21,8 @@ from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
 
-from moola.promotion import guard_census
-from moola.promotion.guard_artifacts import _INDIRECT, guarded
-from moola.promotion.guard_census import (
+from moola.promotion.guard.artifacts import _INDIRECT, guarded
+from moola.promotion.guard.census import (
     CLASSES,
     FILES,
     GUARDED,
@@ -37,10 +36,10 @@ from moola.promotion.guard_census import (
     public_methods,
     route_name,
 )
-from moola.promotion.guard_core import deny
-from moola.promotion.guard_doors import Doors, close_flask_routes, native_routes
-from moola.promotion.guard_registry import GuardedRegistryStore
-from moola.promotion.guard_tracking import GuardedTrackingStore
+from moola.promotion.guard.core import deny
+from moola.promotion.guard.doors import Doors, close_flask_routes, native_routes
+from moola.promotion.guard.registry import GuardedRegistryStore
+from moola.promotion.guard.tracking import GuardedTrackingStore
 
 # How many of the installed MLflow, with log-in, and Moola's own three routes.
 COUNTED = {
@@ -55,7 +54,7 @@ _ROUTES = """
 import json
 from mlflow.server import app, auth
 from mlflow.server.fastapi_app import create_fastapi_app
-from moola.promotion.guard_doors import native_routes
+from moola.promotion.guard.doors import native_routes
 auth.create_app(app)
 flask = [(m, r.rule) for r in app.url_map.iter_rules() for m in r.methods - {"OPTIONS"}]
 native = native_routes(create_fastapi_app(app))
@@ -240,4 +239,4 @@ def test_a_name_is_in_the_table_once(monkeypatch: pytest.MonkeyPatch) -> None:
     row = next(iter(census().rows.values()))
     with pytest.raises(ValueError, match="twice"):
         Census.of([row, row])
-    assert guard_census.route_name("HEAD", "/ajax-api/2.0/<path:x>") == "GET /api/2.0/{}"
+    assert route_name("HEAD", "/ajax-api/2.0/<path:x>") == "GET /api/2.0/{}"

@@ -9,9 +9,9 @@ from mlflow.server.security_utils import is_allowed_host_header
 
 from moola.config.promotion import ENV_POLICY, POLICY_FILE, PromotionPolicy
 from moola.errors import ConfigError, TrackingError
-from moola.promotion.guard import server_command
-from moola.promotion.keys import ensure_signing_key
-from moola.promotion.remote import open_ledger
+from moola.promotion.evidence.keys import ensure_signing_key
+from moola.promotion.guard.server import server_command
+from moola.promotion.ledger.remote import open_ledger
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 

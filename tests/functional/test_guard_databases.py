@@ -21,7 +21,7 @@ from promotion_kit import NAME
 from services import s3_store
 
 import moola
-from moola.promotion.ledger import Ledger
+from moola.promotion.ledger.local import Ledger
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 

@@ -26,7 +26,7 @@ from guard_server import PASSWORD, USER, Server, running
 from guard_world import honest
 from promotion_kit import NAME, evaluate, make_version
 
-from moola.promotion.remote import RemoteLedger
+from moola.promotion.ledger.remote import RemoteLedger
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 

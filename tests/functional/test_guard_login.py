@@ -11,9 +11,9 @@ from promotion_kit import NAME, copied_client, evaluate, make_version
 
 from moola.config.promotion import TAG_EVIDENCE
 from moola.errors import PromotionRefused, TrackingError
-from moola.promotion.entry import Draft
-from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.remote import RemoteLedger
+from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.remote import RemoteLedger
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 

@@ -17,7 +17,7 @@ from promotion_kit import NAME, evaluate, make_version
 from services import s3_store
 
 from moola.errors import PromotionRefused
-from moola.promotion.guard_uploads import LONGEST_ADDRESS_SECONDS
+from moola.promotion.guard.uploads import LONGEST_ADDRESS_SECONDS
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 

@@ -29,12 +29,12 @@ from promotion_kit import (
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
 from moola.errors import ConfigError
-from moola.promotion.evidence import Evidence, sign, verify
-from moola.promotion.guard_artifacts import guarded
-from moola.promotion.guard_registry import GuardedRegistryStore
-from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Ledger
-from moola.promotion.lines import open_intent
+from moola.promotion.evidence.attestation import Evidence, sign, verify
+from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key
+from moola.promotion.guard.artifacts import guarded
+from moola.promotion.guard.registry import GuardedRegistryStore
+from moola.promotion.ledger.lines import open_intent
+from moola.promotion.ledger.local import Ledger
 from moola.promotion.state import read_state
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -239,7 +239,7 @@ def test_a_version_outside_the_artifact_store_is_not_fetched(ready: Ready) -> No
 def test_the_files_of_one_user_are_read_one_version_at_a_time(
     ready: Ready, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moola.promotion.guard_core._LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("moola.promotion.guard.core._LONGEST_WAIT_SECONDS", 0.01)
     with ready.store.guard.reading_files("server"):
         assert "still being checked" in ready.ask()
     with ready.store.guard.reading_files("somebody else"):

@@ -19,12 +19,12 @@ from promotion_kit import KEY, NAME, Bench, trusting
 
 from moola.cli.app import _run
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
-from moola.promotion.audit import audit_registry
-from moola.promotion.content import EVENTS, Unreadable
-from moola.promotion.guard_core import Guard
-from moola.promotion.keys import trust
+from moola.promotion.evidence.keys import trust
+from moola.promotion.guard.core import Guard
+from moola.promotion.ledger.content import EVENTS, Unreadable
 from moola.promotion.page import add_pages
 from moola.promotion.rollback import history, set_challenger
+from moola.promotion.verify import audit_registry
 from moola.steps.serve import ProductionSource
 
 NUM = [pytest.param(200, id="200"), pytest.param(2000, id="2000", marks=pytest.mark.slow)]

@@ -25,16 +25,16 @@ from moola.config.packaging import MODEL_CODE, MODEL_CODE_RELEASES
 from moola.config.promotion import PromotionPolicy
 from moola.config.serving import ServeConfig
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import MoolaError, PromotionRefused, Refused
 from moola.hashing import sha256_file
-from moola.promotion.entry import Draft
-from moola.promotion.evidence import Evidence, verify
-from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Ledger
-from moola.promotion.packaging import check_packaging, packaging_findings
-from moola.promotion.packaging_files import regular_files
-from moola.promotion.referee import referee
+from moola.promotion.evidence.attestation import Evidence, verify
+from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.versions.packaging import check_packaging, packaging_findings
+from moola.promotion.versions.packaging_files import regular_files
+from moola.promotion.versions.referee import referee
 from moola.steps.finetune import finetune
 from moola.steps.registry import rollback
 from moola.steps.registry import verify as verify_registry
@@ -52,7 +52,7 @@ class World:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.registry: DataRegistry = small_registry(folder / "data", num_bars=1200, swing=2.0)
+        self.registry: DataStore = small_registry(folder / "data", num_bars=1200, swing=2.0)
         recipe = SplitRecipe(labeled=SET, strategy="walk_forward", num_folds=2)
         self.registry.build_split("walk", recipe)
         finetune(CONFIG)

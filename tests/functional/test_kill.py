@@ -17,10 +17,10 @@ from mlflow import MlflowClient
 from promotion_kit import NAME, copied_client, evaluate, forget_connections, make_version
 
 from moola.config.promotion import TRUSTED_FOLDER
-from moola.promotion.audit import audit_registry
-from moola.promotion.keys import ensure_signing_key, load_signing_key, load_trusted_keys
-from moola.promotion.ledger import Ledger
-from moola.promotion.remote import RemoteLedger
+from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key, load_trusted_keys
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.remote import RemoteLedger
+from moola.promotion.verify import audit_registry
 
 A_FEW = (
     "client",

@@ -18,17 +18,17 @@ from promotion_kit import NAME, evaluate, look_at, make_version, trusting
 
 from moola.config.promotion import CHECKPOINT_FOLDER, SERVERS_FOLDER, TRUSTED_FOLDER
 from moola.errors import ConfigError, PromotionRefused, TrackingError
-from moola.promotion.audit import audit_registry
-from moola.promotion.client_events import Limits
-from moola.promotion.entry import Draft
-from moola.promotion.evidence import sign, verify
-from moola.promotion.keys import (
+from moola.promotion.evidence.attestation import sign, verify
+from moola.promotion.evidence.keys import (
     ensure_server_key,
     key_id,
     load_trusted_keys,
     trust,
 )
-from moola.promotion.remote import RemoteLedger, checkpoint_of, open_ledger
+from moola.promotion.ledger.client_events import Limits
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.remote import RemoteLedger, checkpoint_of, open_ledger
+from moola.promotion.verify import audit_registry
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 

@@ -22,15 +22,15 @@ from moola.config.names import ARTIFACT_GATE_REPORT, ARTIFACT_MANIFEST, TAG_GATE
 from moola.config.promotion import POLICY_FILE
 from moola.config.training import FinetuneConfig
 from moola.data.bars import Bars
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import DataError, MoolaError, PromotionRefused
 from moola.hashing import pretty_json
+from moola.judging.candidate import find_candidate
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.entry import Draft
-from moola.promotion.keys import ensure_signing_key, load_signing_key
-from moola.promotion.ledger import Ledger
+from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.local import Ledger
 from moola.serving.pyfunc import checkpoint_of
-from moola.steps.candidate import find_candidate
 from moola.steps.finetune import finetune
 from moola.steps.promote import PromotionSummary, promote
 
@@ -47,7 +47,7 @@ class Project:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.registry: DataRegistry = small_registry(folder / "data", num_bars=1200, swing=2.0)
+        self.registry: DataStore = small_registry(folder / "data", num_bars=1200, swing=2.0)
         self.client = MlflowClient()
         self.client.create_experiment("work", artifact_location=(folder / "work").as_uri())
         ensure_signing_key(folder)
@@ -226,10 +226,10 @@ def test_the_same_windows_under_another_split_are_looked_at_again(
     assert first["source"] == second["source"] == "walk"
 
 
-def registry_of(root: Path, bars: Bars) -> DataRegistry:
+def registry_of(root: Path, bars: Bars) -> DataStore:
     """A registry with the project's set and split, built from other bars under another name."""
     write_bars(root, replace(bars, name="renamed"))
-    registry = DataRegistry(root)
+    registry = DataStore(root)
     registry.build_set(LABELED, replace(RECIPE, source="renamed"))
     registry.build_split("fwd", SPLIT)
     return registry

@@ -20,15 +20,15 @@ from mlflow.exceptions import MlflowException
 
 from moola.config import names
 from moola.config.evaluation import EvaluateConfig
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import PromotionRefused
-from moola.promotion.evidence import load_evidence, verify
-from moola.promotion.keys import load_trusted_keys
+from moola.promotion.evidence.attestation import load_evidence, verify
+from moola.promotion.evidence.keys import load_trusted_keys
+from moola.promotion.production import ledger_of
 from moola.steps.evaluate import evaluate
 from moola.steps.finetune import finetune
 from moola.steps.pretrain import pretrain
 from moola.steps.promote import promote
-from moola.steps.registry import ledger_of
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_an_evaluation_is_a_parent_with_a_child_a_gate(job: dict) -> None:
 )  # fmt: skip
 def test_a_finetune_is_rebuilt_field_by_field(job: dict, data_root: Path, field: str) -> None:
     summary = job["transfer"]
-    data = DataRegistry(data_root).load_labeled()
+    data = DataStore(data_root).load_labeled()
     found = rebuilt_from_the_store(job["client"], summary.run_id)
     digest = summary.audit["labeled_sha256"]
     counts = summary.audit["counts"]
@@ -238,7 +238,7 @@ def test_a_finetune_is_rebuilt_field_by_field(job: dict, data_root: Path, field:
 
 def test_an_evaluation_is_rebuilt_field_by_field(job: dict, data_root: Path) -> None:
     summary = job["judged"][1]
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     folds = registry.load_folds("walk_forward_v1")
     found = rebuilt_from_the_store(job["client"], summary.run_id)
     assert found["data"] == {

@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import check_estimator as check_sklearn
 
 from moola.errors import BadInput, ConfigError
 from moola.models import get_model
-from moola.models.benchmark_ucr import PUBLISHED, UcrResult, bench_ucr, shipped_sets
+from moola.models.controls.benchmark_ucr import PUBLISHED, UcrResult, bench_ucr, shipped_sets
 from moola.models.sktime import MoolaClassifier
 
 _TOO_FEW = "ten windows in an order that leaves no forward-chaining fold with both classes"

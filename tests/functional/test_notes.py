@@ -19,7 +19,7 @@ from moola.cli.app import _run
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.errors import CheckpointError, DeviceError
 from moola.models import EnhancedSimpleLSTMModel, SimpleLSTMModel
-from moola.models.callbacks import Callback, FitState
+from moola.models.fitting.callbacks import Callback, FitState
 from moola.pretraining import MaskedLSTMPretrainer
 from moola.pretraining.stored_encoder import encoder_digest, encoder_folder
 from moola.training.stored_config import read_stored

@@ -13,13 +13,13 @@ from promotion_kit import KEY, NAME, Bench, trusting
 
 from moola.cli.app import _run
 from moola.errors import ConfigError, PromotionRefused
-from moola.promotion.audit import audit_registry
-from moola.promotion.checkpoint import CheckpointFile
 from moola.promotion.decision import PromotionDenied
-from moola.promotion.entry import Draft
-from moola.promotion.ledger import Ledger
-from moola.promotion.remote import checkpoint_of, open_ledger
+from moola.promotion.ledger.checkpoint import CheckpointFile
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.remote import checkpoint_of, open_ledger
 from moola.promotion.rollback import history
+from moola.promotion.verify import audit_registry
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,14 @@ from promotion_kit import (
 
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
-from moola.promotion.audit import audit_registry
 from moola.promotion.decision import PromotionDenied
-from moola.promotion.entry import Draft
-from moola.promotion.evidence import load_evidence
-from moola.promotion.keys import key_id, load_trusted_keys, revoke, trust
-from moola.promotion.ledger import Ledger
+from moola.promotion.evidence.attestation import load_evidence
+from moola.promotion.evidence.keys import key_id, load_trusted_keys, revoke, trust
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.local import Ledger
 from moola.promotion.rollback import history, set_challenger
 from moola.promotion.state import read_state
+from moola.promotion.verify import audit_registry
 from moola.steps.serve import ProductionSource
 
 

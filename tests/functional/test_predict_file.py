@@ -13,7 +13,7 @@ import pytest
 from serve_kit import CLASSES, NAME, Stand, expected_proba
 
 from moola.config.data import WindowRecipe
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import ConfigError, DataError
 from moola.steps.predict import predict
 from moola.steps.window_files import read_windows
@@ -52,7 +52,7 @@ def test_gaps_are_crossed_as_the_version_s_own_set_says(
     (tmp_path / "data" / "bars").mkdir(parents=True)
     bars.to_parquet(tmp_path / "data" / "bars" / "own.parquet")
     recipe = WindowRecipe(source="own", horizon_bars=6, step_bars=20, cross_gaps=crosses)
-    DataRegistry(tmp_path / "data").build_set("labeled_windows/v1", recipe)
+    DataStore(tmp_path / "data").build_set("labeled_windows/v1", recipe)
     whole, within = (windows_by_hand(bars, 20, cross_gaps=c)[1] for c in (True, False))
     scored = {
         "data_root": tmp_path / "data", "output": tmp_path / "out.parquet", "step": 20,

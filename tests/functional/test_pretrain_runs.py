@@ -13,9 +13,9 @@ from mlflow import MlflowClient
 from moola.config import names
 from moola.config.pretraining import MultitaskConfig, PretrainConfig, TS2VecConfig
 from moola.errors import ConfigError
-from moola.models.checkpoint import read_checkpoint, read_config
+from moola.judging.progress import NO_STATE
+from moola.models.weights.checkpoint import read_checkpoint, read_config
 from moola.steps.pretrain import pretrain
-from moola.steps.progress import NO_STATE
 
 MASKED = PretrainConfig(
     hidden_dim=4, num_layers=1, epochs=2, batch_size=64, windows_per_epoch=128, device="cpu",

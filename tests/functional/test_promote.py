@@ -23,9 +23,9 @@ from moola.config.names import TAG_GATES_RUN
 from moola.config.promotion import TAG_EVIDENCE, TAG_PROMOTION_EVIDENCE
 from moola.errors import PromotionRefused, TrackingError
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.entry import Draft
-from moola.promotion.evidence import SignedEvidence, verify
-from moola.promotion.ledger import Ledger
+from moola.promotion.evidence.attestation import SignedEvidence, verify
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.local import Ledger
 from moola.promotion.record import append_result, decision_record
 
 

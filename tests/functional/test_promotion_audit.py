@@ -14,14 +14,14 @@ from promotion_kit import KEY, NAME, Bench, evaluate, trusting
 
 from moola.cli.app import _run
 from moola.config.promotion import TAG_EVIDENCE, PromotionPolicy
-from moola.promotion.audit import audit_registry
 from moola.promotion.decision import PromotionDenied
-from moola.promotion.entry import Draft
-from moola.promotion.evidence import SignedEvidence, sign, verify
-from moola.promotion.key_changes import note_key_change, note_key_changes
-from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Ledger
+from moola.promotion.evidence.attestation import SignedEvidence, sign, verify
+from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.key_changes import note_key_change, note_key_changes
+from moola.promotion.ledger.local import Ledger
 from moola.promotion.state import put_in_production
+from moola.promotion.verify import audit_registry
 
 
 def test_an_audit_names_what_is_wrong(bench: Bench) -> None:

@@ -23,10 +23,10 @@ from promotion_kit import (
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import PromotionRefused
-from moola.promotion.entry import Draft, Entry
-from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Ledger
-from moola.promotion.lines import open_intent
+from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.ledger.entry import Draft, Entry
+from moola.promotion.ledger.lines import open_intent
+from moola.promotion.ledger.local import Ledger
 from moola.promotion.moving import Seen, move
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state

@@ -20,16 +20,16 @@ from promotion_kit import (
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, TRUSTED_FOLDER, PromotionPolicy
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.evaluation.metrics import compute_metrics
-from moola.promotion.evidence import Evidence, sign, verify
-from moola.promotion.fetched import fetched
-from moola.promotion.guard_core import Guard
-from moola.promotion.guard_registry import GuardedRegistryStore
-from moola.promotion.keys import trust
-from moola.promotion.ledger import Ledger
-from moola.promotion.referee import disagreements
-from moola.promotion.referee_score import score
+from moola.promotion.evidence.attestation import Evidence, sign, verify
+from moola.promotion.evidence.keys import trust
+from moola.promotion.guard.core import Guard
+from moola.promotion.guard.registry import GuardedRegistryStore
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.versions.fetched import fetched
+from moola.promotion.versions.referee import disagreements
+from moola.promotion.versions.referee_score import score
 from moola.serving.scoring import WindowScorer
 from moola.training.finetune import build_model
 from moola.training.stored_config import TRAINED_AS
@@ -41,7 +41,7 @@ LABELED, SPLIT = "labeled_windows/v1", "fwd_chain_v3"
 @pytest.fixture(scope="module")
 def checkpoint(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a model that has seen a few train windows once."""
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     windows, split = registry.load_set(LABELED), registry.load_split(SPLIT)
     few = split.train[:64]
     config = FinetuneConfig(preset="compact", epochs=1, patience=0, seed=1, device="cpu")
@@ -73,7 +73,7 @@ def scored(
 def test_the_referee_scores_as_the_served_model_does(
     checkpoint: Path, data_root: Path, scored: dict[str, Any]
 ) -> None:
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     windows, test = registry.load_set(LABELED), registry.load_split(SPLIT).test
     served = WindowScorer.load(checkpoint).probabilities(windows.X_ohlc[test])
     assert scored["num_windows"] == len(test)

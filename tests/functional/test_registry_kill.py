@@ -11,15 +11,15 @@ import numpy as np
 from data_kit import bars_of, walk, write_bars
 
 from moola.config.data import WindowRecipe
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 
 BUILD = """
 import sys
 from moola.config.data import WindowRecipe
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 print("ready", flush=True)
 recipe = WindowRecipe(source="walk", window_bars=60, step_bars=1, horizon_bars=6)
-DataRegistry(sys.argv[1]).build_set("labeled_windows/big", recipe)
+DataStore(sys.argv[1]).build_set("labeled_windows/big", recipe)
 print("done", flush=True)
 """
 
@@ -42,9 +42,9 @@ def test_a_build_killed_at_any_moment_leaves_a_whole_set_or_none(tmp_path):
         process.wait(timeout=20)
         process.stdout.close()
         if folder.exists():
-            assert len(DataRegistry(tmp_path).load_set("labeled_windows/big")) == 29_935
+            assert len(DataStore(tmp_path).load_set("labeled_windows/big")) == 29_935
         outcomes.append(folder.exists())
     assert not outcomes[0]
     recipe = WindowRecipe(source="walk", window_bars=60, step_bars=1, horizon_bars=6)
-    assert len(DataRegistry(tmp_path).build_set("labeled_windows/big", recipe)) == 29_935
-    assert DataRegistry(tmp_path).names() == ["labeled_windows/big"]
+    assert len(DataStore(tmp_path).build_set("labeled_windows/big", recipe)) == 29_935
+    assert DataStore(tmp_path).names() == ["labeled_windows/big"]

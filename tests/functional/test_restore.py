@@ -17,9 +17,9 @@ from services import DOCKER, Postgres, guarded_server, postgres_or_skip, s3_stor
 
 from moola.cli import main
 from moola.config.promotion import PromotionPolicy
-from moola.promotion.keys import load_signing_key
+from moola.promotion.evidence.keys import load_signing_key
+from moola.promotion.ledger.remote import RemoteLedger
 from moola.promotion.promote import promote
-from moola.promotion.remote import RemoteLedger
 
 pytest.importorskip("moto.server", reason="needs moto[server]")
 

@@ -10,7 +10,7 @@ from promotion_kit import KEY, NAME, Bench, trusting
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
 from moola.promotion.decision import PromotionDenied
-from moola.promotion.evidence import SignedEvidence, verify
+from moola.promotion.evidence.attestation import SignedEvidence, verify
 from moola.promotion.rollback import history, set_challenger
 from moola.promotion.state import clear_production, read_state
 

@@ -13,8 +13,8 @@ from pyarrow import fs
 
 from moola.cli import ingest as command
 from moola.config.data import SplitRecipe, WindowRecipe
-from moola.data.registry import DataRegistry
 from moola.data.shipped import copy_shipped_bars
+from moola.data.store.data_store import DataStore
 from moola.errors import AuditError, DataError
 
 moto_server = pytest.importorskip("moto.server")
@@ -95,8 +95,8 @@ def file_store(monkeypatch, tmp_path):
     return f"file://{tmp_path}/there", tmp_path / "there"
 
 
-def failing(url: str, name: str, moment: str) -> DataRegistry:
-    registry = DataRegistry(url)
+def failing(url: str, name: str, moment: str) -> DataStore:
+    registry = DataStore(url)
     registry._root._fs = Failing(registry._root._fs, name, moment)
     return registry
 
@@ -112,8 +112,8 @@ def ingest(path: Path, *, name: str, data_root: str, jump_mad: float = 30.0) -> 
     command.ingest(path, name, jump_mad=jump_mad, data_root=data_root, as_json=True, **options)
 
 
-def build(where: str | DataRegistry) -> DataRegistry:
-    registry = DataRegistry(where) if isinstance(where, str) else where
+def build(where: str | DataStore) -> DataStore:
+    registry = DataStore(where) if isinstance(where, str) else where
     registry.build_set(SET, RECIPE)
     registry.build_split("fwd", SplitRecipe(labeled=SET))
     return registry
@@ -135,10 +135,10 @@ def test_what_is_built_here_is_loaded_there(store, tmp_path):
     local = tmp_path / "local"
     (local / "bars").mkdir(parents=True)
     shutil.copy(SHIPPED / "eurusd_1h.parquet", local / "bars")
-    same = DataRegistry(local)
+    same = DataStore(local)
     assert same.build_set(SET, RECIPE).sha256 == first.load_set(SET).sha256
     empty_cache(tmp_path)
-    there = DataRegistry(url)
+    there = DataStore(url)
     assert there.names() == [SET, "splits/fwd"]
     data = there.load_labeled("v1", "fwd")
     assert data.audit_trail["passed"]
@@ -155,9 +155,9 @@ def test_a_set_that_stands_remotely_is_not_built_again(store, tmp_path):
     build(url)
     assert read(remote, f"{base}/{SET}/manifest.json") == before
     with pytest.raises(DataError, match="exists with another recipe"):
-        DataRegistry(url).build_set(SET, WindowRecipe(source="eurusd_1h", cross_gaps=True))
+        DataStore(url).build_set(SET, WindowRecipe(source="eurusd_1h", cross_gaps=True))
     with pytest.raises(DataError, match="exists with another content"):
-        DataRegistry(url).build_split("fwd", SplitRecipe(labeled=SET, val_fraction=0.2))
+        DataStore(url).build_split("fwd", SplitRecipe(labeled=SET, val_fraction=0.2))
 
 
 def test_a_broken_cache_is_mended_from_the_store(store, tmp_path):
@@ -166,12 +166,12 @@ def test_a_broken_cache_is_mended_from_the_store(store, tmp_path):
     path = registry.data_root / SET / "y.npy"
     honest = path.read_bytes()
     path.write_bytes(honest[:-8])
-    loaded = DataRegistry(url).load_set(SET)
+    loaded = DataStore(url).load_set(SET)
     assert path.read_bytes() == honest
     assert len(loaded.y) == len(loaded)
     bars = registry.data_root / "bars" / "eurusd_1h.parquet"
     bars.write_bytes(b"PAR1")
-    assert len(DataRegistry(url).load_bars("eurusd_1h")) == 6225
+    assert len(DataStore(url).load_bars("eurusd_1h")) == 6225
 
 
 def test_a_changed_file_in_the_store_is_refused(store, tmp_path):
@@ -182,7 +182,7 @@ def test_a_changed_file_in_the_store_is_refused(store, tmp_path):
     write(remote, f"{base}/{SET}/X_ohlc.npy", bytes(content))
     empty_cache(tmp_path)
     with pytest.raises(DataError, match=r"X_ohlc.npy has SHA-256 .* by its manifest"):
-        DataRegistry(url).load_set(SET)
+        DataStore(url).load_set(SET)
 
 
 def test_a_changed_split_in_the_store_is_refused(store):
@@ -193,7 +193,7 @@ def test_a_changed_split_in_the_store_is_refused(store):
     )
     write(remote, f"{base}/splits/fwd.json", text)
     with pytest.raises(AuditError, match="changed since it was made"):
-        DataRegistry(url).load_labeled("v1", "fwd")
+        DataStore(url).load_labeled("v1", "fwd")
 
 
 def test_a_set_without_its_manifest_does_not_exist(store, tmp_path):
@@ -203,9 +203,9 @@ def test_a_set_without_its_manifest_does_not_exist(store, tmp_path):
     remote.delete_file(f"{base}/{SET}/manifest.json")
     empty_cache(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
-        DataRegistry(url).load_set(SET)
-    assert len(DataRegistry(url).build_set(SET, RECIPE)) > 400
-    assert DataRegistry(url).names()[0] == SET
+        DataStore(url).load_set(SET)
+    assert len(DataStore(url).build_set(SET, RECIPE)) > 400
+    assert DataStore(url).names()[0] == SET
 
 
 def test_a_manifest_that_names_files_outside_is_refused(store, tmp_path):
@@ -215,7 +215,7 @@ def test_a_manifest_that_names_files_outside_is_refused(store, tmp_path):
     write(remote, f"{base}/{SET}/manifest.json", text)
     empty_cache(tmp_path)
     with pytest.raises(DataError, match="names no files"):
-        DataRegistry(url).load_set(SET)
+        DataStore(url).load_set(SET)
     assert not list((tmp_path / "cache").rglob("y.npy"))
 
 
@@ -226,7 +226,7 @@ def test_a_store_that_is_not_there_is_one_clear_line(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "testing")
     url = "s3://nothing/reg?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
     with pytest.raises(DataError, match="cannot be used") as caught:
-        DataRegistry(url).load_set(SET)
+        DataStore(url).load_set(SET)
     assert "\n" not in str(caught.value)
 
 
@@ -238,7 +238,7 @@ def test_any_fsspec_file_system_will_do(monkeypatch, tmp_path):
     url = "fsspec+memory:///moola-data"
     build(url)
     shutil.rmtree(tmp_path / "cache")
-    data = DataRegistry(url).load_labeled("v1", "fwd")
+    data = DataStore(url).load_labeled("v1", "fwd")
     assert data.audit_trail["passed"]
     assert np.isfinite(data.X_train).all()
 
@@ -256,11 +256,11 @@ def test_a_set_whose_upload_broke_off_is_built_again_and_published(file_store, n
     url, there = file_store
     with pytest.raises(DataError, match="cannot be used: the line went dead"):
         build(failing(url, name, "write"))
-    assert DataRegistry(url).names() == []
+    assert DataStore(url).names() == []
     with pytest.raises(DataError, match="does not exist"):
-        DataRegistry(url).load_set(SET)  # the cache has it, the store has not
-    build(DataRegistry(url))
-    assert DataRegistry(url).names() == [SET, "splits/fwd"]
+        DataStore(url).load_set(SET)  # the cache has it, the store has not
+    build(DataStore(url))
+    assert DataStore(url).names() == [SET, "splits/fwd"]
     assert (there / SET / "manifest.json").is_file()
 
 
@@ -280,7 +280,7 @@ def test_what_is_removed_there_is_no_longer_used_here(file_store):
 @pytest.mark.medium
 def test_a_file_that_stands_is_not_overwritten(store, tmp_path):
     url, remote, base = store
-    registry = DataRegistry(url)
+    registry = DataStore(url)
     path = registry.data_root / "bars" / "eurusd_1h.parquet"
     path.parent.mkdir(parents=True)
     shutil.copy(SHIPPED / "eurusd_1h.parquet", path)

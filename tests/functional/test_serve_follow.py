@@ -30,7 +30,7 @@ from serve_kit import (
 from moola.cli import main
 from moola.config.promotion import POLICY_FILE, TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import TrackingError
-from moola.promotion.keys import key_id, revoke
+from moola.promotion.evidence.keys import key_id, revoke
 from moola.promotion.state import clear_production, put_in_production, read_state
 from moola.serving.bodies import JSON, NPZ
 from moola.serving.follow import Follower

@@ -14,10 +14,10 @@ from promotion_kit import KEY, NAME, Bench, evaluate, make_logged_version, trust
 
 from moola.cli.app import _run
 from moola.config.promotion import TRUSTED_FOLDER
-from moola.promotion.audit import audit_registry
-from moola.promotion.entry import Draft
-from moola.promotion.keys import trust
-from moola.promotion.ledger import Ledger
+from moola.promotion.evidence.keys import trust
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.verify import audit_registry
 
 
 def findings(bench: Bench) -> list[str]:

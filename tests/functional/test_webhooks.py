@@ -15,10 +15,10 @@ from promotion_kit import NAME, copied_client, make_version
 
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import ConfigError
-from moola.promotion.entry import Draft
-from moola.promotion.guard_core import Guard
-from moola.promotion.guard_registry import GuardedRegistryStore
-from moola.promotion.ledger import Ledger
+from moola.promotion.guard.core import Guard
+from moola.promotion.guard.registry import GuardedRegistryStore
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.local import Ledger
 from moola.promotion.webhooks import Webhooks
 
 SECRET = "shared with the receiver"

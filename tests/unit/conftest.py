@@ -9,7 +9,7 @@ import pytest
 from data_kit import small_registry
 
 from moola.config.data import WindowRecipe
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def built_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def registry(built_registry: Path, tmp_path: Path) -> DataRegistry:
+def registry(built_registry: Path, tmp_path: Path) -> DataStore:
     """A copy of the small registry, to tamper with."""
     shutil.copytree(built_registry, tmp_path / "data")
-    return DataRegistry(tmp_path / "data")
+    return DataStore(tmp_path / "data")

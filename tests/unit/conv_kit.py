@@ -10,11 +10,11 @@ import torch
 from finetune_kit import CORPUS, windows
 from torch import nn
 
-from moola.models.callbacks import Callback
-from moola.models.checkpoint import save_checkpoint
 from moola.models.estimator import TorchWindowClassifier
-from moola.models.fit_resume import StateFile
-from moola.models.freeze import FreezeCallback, FreezeSchedule, Phase
+from moola.models.fitting.callbacks import Callback
+from moola.models.fitting.resume import StateFile
+from moola.models.weights.checkpoint import save_checkpoint
+from moola.models.weights.freeze import FreezeCallback, FreezeSchedule, Phase
 from moola.training.forensics import WeightEvolution
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

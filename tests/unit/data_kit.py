@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from moola.config.data import SplitRecipe, WindowRecipe
 from moola.data.bars import Bars
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.data.windows import WindowTimes
 from moola.hashing import sha256_files, sha256_json
 
@@ -59,10 +59,10 @@ def write_bars(root: Path, bars: Bars) -> Path:
     return path
 
 
-def small_registry(root: Path, num_bars: int = 400, *, swing: float = 0.5) -> DataRegistry:
+def small_registry(root: Path, num_bars: int = 400, *, swing: float = 0.5) -> DataStore:
     """A registry with one source, one labelled set of about 129 windows and one split."""
     write_bars(root, bars_of(walk(num_bars, swing=swing)))
-    registry = DataRegistry(root)
+    registry = DataStore(root)
     registry.build_set(SET, RECIPE)
     registry.build_split("fwd", SPLIT)
     return registry

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from moola.config.training import FinetuneConfig
-from moola.models.callbacks import Callback
-from moola.models.checkpoint import read_checkpoint, save_checkpoint
 from moola.models.enhanced_simple_lstm import EnhancedSimpleLSTM, EnhancedSimpleLSTMModel
-from moola.models.freeze import FreezeSchedule
+from moola.models.fitting.callbacks import Callback
+from moola.models.weights.checkpoint import read_checkpoint, save_checkpoint
+from moola.models.weights.freeze import FreezeSchedule
 from moola.training.finetune import FinetuneResult, finetune
 from moola.training.forensics import WeightEvolution
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moola.data.audit_trail import CorpusClaim
+from moola.data.audit.trail import CorpusClaim
 
 CLAIM = CorpusClaim(
     name="unlabeled_windows/v1", sha256="0" * 64, source="walk", source_sha256="1" * 64,

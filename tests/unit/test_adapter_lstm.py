@@ -12,8 +12,8 @@ from finetune_kit import CORPUS, windows
 from moola.config.training import FinetuneConfig
 from moola.errors import CheckpointError, ConfigError
 from moola.models.adapter_lstm import AdapterLSTMModel
-from moola.models.checkpoint import save_checkpoint
 from moola.models.ts2vec import TS2VecEncoder
+from moola.models.weights.checkpoint import save_checkpoint
 from moola.training.finetune import build_model, finetune, schedule_of
 
 pytestmark = pytest.mark.medium  # trains networks

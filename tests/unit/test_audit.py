@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from data_kit import bars_of, flat, small_registry, walk
 
-from moola.data.audit import audit_split
-from moola.data.audit_plot import audit_figure
-from moola.data.audit_trail import AuditTrail, CorpusClaim
-from moola.data.duplicates import bar_pair_keys, same_windows, shifted_copies
+from moola.data.audit.checks import audit_split
+from moola.data.audit.duplicates import bar_pair_keys, same_windows, shifted_copies
+from moola.data.audit.plot import audit_figure
+from moola.data.audit.trail import AuditTrail, CorpusClaim
 from moola.data.splits import Split
 from moola.data.windows import WindowTimes, cut_windows
 from moola.errors import AuditError, DataError

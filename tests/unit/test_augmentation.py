@@ -7,12 +7,12 @@ import pytest
 import torch
 from finetune_kit import estimator, same_weights, windows
 
-from moola.data.moments import MOMENT_NAMES, window_moments
+from moola.data.audit.moments import MOMENT_NAMES, window_moments
 from moola.data.windows import check_windows
-from moola.models.augmentation import Augmentation, augment_windows, mix_windows
-from moola.models.batches import TrainSource
-from moola.models.callbacks import Callback, FitState
-from moola.models.transforms import KNOTS, STEPS, WarpDraws, warp
+from moola.models.fitting.augmentation import Augmentation, augment_windows, mix_windows
+from moola.models.fitting.batches import TrainSource
+from moola.models.fitting.callbacks import Callback, FitState
+from moola.models.fitting.transforms import KNOTS, STEPS, WarpDraws, warp
 
 
 def test_augmented_windows_are_windows() -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from finetune_kit import estimator, net, windows
 
-from moola.models.batches import EncoderCache, encoder_is_frozen
-from moola.models.callbacks import Callback, FitState
 from moola.models.enhanced_simple_lstm import EnhancedSimpleLSTMModel
-from moola.models.freeze import FreezeCallback, make_schedule
+from moola.models.fitting.batches import EncoderCache, encoder_is_frozen
+from moola.models.fitting.callbacks import Callback, FitState
+from moola.models.weights.freeze import FreezeCallback, make_schedule
 
 pytestmark = pytest.mark.medium  # trains networks
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from moola.errors import BadInput
 from moola.hashing import canonical_json
-from moola.promotion.bounded_json import MAX_CHARS, MAX_DEPTH, read_json
-from moola.promotion.content import EVENTS, Unreadable, content_of, read_payload
-from moola.promotion.entry import Draft, Entry, plain_text, plain_version, printable
+from moola.promotion.ledger.bounded_json import MAX_CHARS, MAX_DEPTH, read_json
+from moola.promotion.ledger.content import EVENTS, Unreadable, content_of, read_payload
+from moola.promotion.ledger.entry import Draft, Entry, plain_text, plain_version, printable
 
 PLAIN = st.recursive(
     st.none()

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from moola.errors import CheckpointError, ConfigError
 from moola.hashing import sha256_file
-from moola.models.checkpoint import read_checkpoint, read_config, save_checkpoint
-from moola.models.classical import LogisticFeaturesModel
-from moola.models.trees import XGBoostModel
+from moola.models.controls.classical import LogisticFeaturesModel
+from moola.models.controls.trees import XGBoostModel
+from moola.models.weights.checkpoint import read_checkpoint, read_config, save_checkpoint
 
 
 class Payload:

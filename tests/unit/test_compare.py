@@ -11,7 +11,7 @@ from moola.evaluation.compare import (
     mcnemar_exact,
     paired_comparison,
 )
-from moola.evaluation.family import holm
+from moola.evaluation.gates.family import holm
 from moola.evaluation.metrics import compute_metrics
 from moola.evaluation.predictions import mean_proba
 from moola.evaluation.resampling import interval_from_draws, resample_counts

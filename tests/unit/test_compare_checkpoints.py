@@ -8,8 +8,8 @@ import pytest
 import torch
 from finetune_kit import encoder_tensors, fit, prefixed
 
-from moola.models.checkpoint import Checkpoint
-from moola.models.freeze import FreezeCallback, make_schedule
+from moola.models.weights.checkpoint import Checkpoint
+from moola.models.weights.freeze import FreezeCallback, make_schedule
 from moola.training.compare_checkpoints import compare_checkpoints, init_signal
 
 

@@ -13,10 +13,10 @@ from test_models import windows
 from moola.config.evaluation import CONTROLS, FURTHER_CONTROLS
 from moola.errors import BadInput
 from moola.models import REGISTRY, get_model
-from moola.models.hydra import competing, draw_competing
-from moola.models.linear_head import LinearHead
-from moola.models.quant import interval_quantiles, intervals, representations
-from moola.models.trees import BoostedTreesModel
+from moola.models.controls.hydra import competing, draw_competing
+from moola.models.controls.linear_head import LinearHead
+from moola.models.controls.quant import interval_quantiles, intervals, representations
+from moola.models.controls.trees import BoostedTreesModel
 
 
 def test_every_control_is_a_model_without_an_encoder_or_epochs() -> None:

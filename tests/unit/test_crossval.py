@@ -13,8 +13,8 @@ from data_kit import small_registry
 
 from moola.config.data import SplitRecipe
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import WalkForward
+from moola.data.store.data_store import DataStore, WindowSet
 from moola.data.synthetic import SyntheticSet
 from moola.errors import DataError
 from moola.evaluation.predictions import mean_proba
@@ -38,7 +38,7 @@ CONFIG = FinetuneConfig(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[WindowSet, WalkForward]:
-    registry: DataRegistry = small_registry(tmp_path_factory.mktemp("data"))
+    registry: DataStore = small_registry(tmp_path_factory.mktemp("data"))
     recipe = SplitRecipe(labeled="labeled_windows/v1", strategy="walk_forward", num_folds=2)
     folds = registry.build_split("walk", recipe)
     assert isinstance(folds, WalkForward)

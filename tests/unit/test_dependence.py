@@ -19,7 +19,7 @@ from moola.evaluation.dependence import (
 )
 from moola.evaluation.mean_interval import constant_confidence, mean_interval
 from moola.evaluation.resampling import resample_counts
-from moola.steps.calibrate import overlap_of
+from moola.judging.calibrate import overlap_of
 
 
 def ar(phi, n, rng, num=1):

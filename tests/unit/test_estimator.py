@@ -14,8 +14,8 @@ from finetune_kit import estimator, same_weights, windows
 from torch import nn
 
 from moola.errors import BadInput, ProofError
-from moola.models.callbacks import Callback, FitState
 from moola.models.enhanced_simple_lstm import EnhancedSimpleLSTM, EnhancedSimpleLSTMModel
+from moola.models.fitting.callbacks import Callback, FitState
 
 pytestmark = pytest.mark.medium  # trains networks
 

@@ -18,20 +18,20 @@ from moola.config.promotion import (
     PromotionPolicy,
 )
 from moola.errors import ConfigError, PromotionRefused
-from moola.promotion.checks import check_evidence
-from moola.promotion.compiled import plain_caches
-from moola.promotion.digest import model_files_digest
-from moola.promotion.evidence import (
+from moola.promotion.evidence.attestation import (
     Evidence,
     SignedEvidence,
     evidence_from_report,
     sign,
     verify,
 )
-from moola.promotion.keys import (
+from moola.promotion.evidence.checks import check_evidence
+from moola.promotion.evidence.keys import (
     TrustedKeys,
     key_id,
 )
+from moola.promotion.versions.compiled import plain_caches
+from moola.promotion.versions.digest import model_files_digest
 
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 KEY = Ed25519PrivateKey.generate()

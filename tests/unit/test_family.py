@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from moola.errors import BadInput
-from moola.evaluation.family import holm, holm_over_candidates, joint_p_values
-from moola.evaluation.gate_report import GateReport, blocked, report
+from moola.evaluation.gates.family import holm, holm_over_candidates, joint_p_values
+from moola.evaluation.gates.report import GateReport, blocked, report
 
 
 def gate(number: int, p: float | None, verdict: str = "passed", **more: Any) -> GateReport:

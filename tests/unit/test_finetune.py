@@ -8,8 +8,8 @@ import pytest
 from finetune_kit import config, encoder_change, run, windows, write_encoder
 
 from moola.errors import AuditError, CheckpointError, ProofError
-from moola.models.callbacks import FitState
-from moola.models.freeze import FreezeCallback
+from moola.models.fitting.callbacks import FitState
+from moola.models.weights.freeze import FreezeCallback
 from moola.training import finetune as module
 from moola.training.finetune import epoch_line
 

@@ -15,9 +15,9 @@ from finetune_kit import config, estimator, run, same_weights, windows, write_en
 
 from moola.config.training import FinetuneConfig
 from moola.errors import CheckpointError, ConfigError, ProofError
-from moola.models.callbacks import FitState
-from moola.models.fit_resume import StateFile, find_state
-from moola.models.freeze import FreezeCallback
+from moola.models.fitting.callbacks import FitState
+from moola.models.fitting.resume import StateFile, find_state
+from moola.models.weights.freeze import FreezeCallback
 from moola.training import finetune as module
 from moola.training.finetune import FinetuneResult, finetune, resume_path
 

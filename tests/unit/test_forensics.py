@@ -8,8 +8,8 @@ import torch
 from finetune_kit import TWO_PHASE, estimator, fit, windows
 
 from moola.errors import ProofError
-from moola.models.callbacks import Callback, FitState
-from moola.models.freeze import FreezeCallback, make_schedule
+from moola.models.fitting.callbacks import Callback, FitState
+from moola.models.weights.freeze import FreezeCallback, make_schedule
 from moola.training.forensics import WeightEvolution
 
 pytestmark = pytest.mark.medium  # trains networks

@@ -10,8 +10,8 @@ from finetune_kit import OneWay, estimator, net, windows
 from torch import nn
 
 from moola.errors import ConfigError
-from moola.models.callbacks import Callback, FitState
-from moola.models.freeze import FreezeCallback, FreezeSchedule, Phase, make_schedule
+from moola.models.fitting.callbacks import Callback, FitState
+from moola.models.weights.freeze import FreezeCallback, FreezeSchedule, Phase, make_schedule
 
 pytestmark = pytest.mark.medium  # trains networks
 

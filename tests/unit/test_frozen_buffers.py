@@ -14,13 +14,13 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from moola.errors import ConfigError, ProofError
-from moola.evaluation.plots import figure_to_png
-from moola.models.callbacks import Callback, FitState
-from moola.models.fit_resume import StateFile
-from moola.models.freeze import FreezeCallback, make_schedule
-from moola.models.frozen import plain_name
-from moola.models.net_tensors import net_tensors, same_bits
-from moola.models.registry import REGISTRY, ModelEntry
+from moola.evaluation.pages.plots import figure_to_png
+from moola.models.catalogue import REGISTRY, ModelEntry
+from moola.models.fitting.callbacks import Callback, FitState
+from moola.models.fitting.resume import StateFile
+from moola.models.weights.freeze import FreezeCallback, make_schedule
+from moola.models.weights.frozen import plain_name
+from moola.models.weights.net_tensors import net_tensors, same_bits
 from moola.training.finetune import FinetuneResult, finetune
 from moola.training.heatmap import evolution_figure
 

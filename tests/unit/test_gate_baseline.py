@@ -6,8 +6,8 @@ from gates_kit import LIMITS, OPTIONS, half, world
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from moola.evaluation.collapse import answer_warnings, rank_information
 from moola.evaluation.gates import collapse_reasons, gate_1_baseline, gate_6_simple
+from moola.evaluation.gates.collapse import answer_warnings, rank_information
 
 
 def test_the_constant_that_was_shipped_is_refused_and_named():

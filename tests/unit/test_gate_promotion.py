@@ -7,8 +7,8 @@ import pytest
 from gates_kit import LIMITS, OPTIONS, half, world
 
 from moola.errors import BadInput
-from moola.evaluation.gate_promotion import look_confidence
 from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
+from moola.evaluation.gates.promotion import look_confidence
 
 PASSED = dict.fromkeys(range(6), "passed")
 

@@ -7,8 +7,8 @@ from gates_kit import OPTIONS, world
 from jsonschema import Draft202012Validator
 
 from moola.errors import BadInput
-from moola.evaluation.gate_report import JSON_SCHEMA
 from moola.evaluation.gates import GateReport, blocked, deferred, gate_2_control
+from moola.evaluation.gates.report import JSON_SCHEMA
 
 
 def test_reports_survive_json_and_refuse_another_schema():

@@ -7,8 +7,8 @@ import pytest
 from finetune_kit import TWO_PHASE, fit
 
 from moola.errors import BadInput
-from moola.evaluation.plots import figure_to_png
-from moola.models.freeze import FreezeCallback, make_schedule
+from moola.evaluation.pages.plots import figure_to_png
+from moola.models.weights.freeze import FreezeCallback, make_schedule
 from moola.training.heatmap import evolution_figure
 
 pytestmark = pytest.mark.medium  # draws

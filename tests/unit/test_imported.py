@@ -11,9 +11,9 @@ import pytest
 from data_kit import RECIPE, SET, SPLIT, bars_of, hours, walk, write_bars
 
 from moola.data.imported import UNPROVEN, ImportOptions
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import DataError
-from moola.evaluation.gate_evidence import gate_0_data
+from moola.evaluation.gates.evidence import gate_0_data
 from moola.hashing import sha256_file
 
 NAMES = ("down", "up")
@@ -25,7 +25,7 @@ def built(tmp_path_factory):
     """A set that was built from bars, to be brought in again without them."""
     root = tmp_path_factory.mktemp("built")
     write_bars(root, bars_of(walk(400)))
-    return DataRegistry(root).build_set(SET, RECIPE)
+    return DataStore(root).build_set(SET, RECIPE)
 
 
 def files(built, folder: Path, **changes) -> tuple[Path, Path]:
@@ -49,7 +49,7 @@ def files(built, folder: Path, **changes) -> tuple[Path, Path]:
 
 
 def test_imported_windows_are_what_was_built(built, tmp_path):
-    registry = DataRegistry(tmp_path / "data")
+    registry = DataStore(tmp_path / "data")
     made = registry.import_set("v1", *files(built, tmp_path), OPTIONS)
     assert made.name == SET
     for array in ("X_ohlc", "X_feats20", "y", "clock"):
@@ -67,7 +67,7 @@ def test_imported_windows_are_what_was_built(built, tmp_path):
 
 def test_times_may_be_made_of_the_last_bar(built, tmp_path):
     paths = files(built, tmp_path, first_bar=None, label_end=None)
-    registry = DataRegistry(tmp_path / "data")
+    registry = DataStore(tmp_path / "data")
     with pytest.raises(DataError, match="--bar-seconds 3600"):
         registry.import_set("v1", *paths, OPTIONS)
     options = ImportOptions(class_names=NAMES, horizon_bars=3, bar_seconds=3600)
@@ -86,13 +86,13 @@ def test_one_parquet_file_holds_it_all(built, tmp_path, form):
     times = {"last_bar": built.clock[:, 1], "first_bar": built.clock[:, 0]}
     utc = {k: pa.array(v, pa.timestamp("us", tz="UTC")) for k, v in times.items()}
     pq.write_table(pa.table({**columns, **utc, "label": built.y}), tmp_path / "w.parquet")
-    made = DataRegistry(tmp_path).import_set("v1", tmp_path / "w.parquet", None, OPTIONS)
+    made = DataStore(tmp_path).import_set("v1", tmp_path / "w.parquet", None, OPTIONS)
     assert np.array_equal(made.X_ohlc, built.X_ohlc)
     assert np.array_equal(made.y, built.y)
 
 
 def test_rows_in_any_order_give_the_same_set(built, tmp_path):
-    first = DataRegistry(tmp_path / "a").import_set("v1", *files(built, tmp_path), OPTIONS)
+    first = DataStore(tmp_path / "a").import_set("v1", *files(built, tmp_path), OPTIONS)
     order = np.random.default_rng(0).permutation(len(built))
     columns = {
         "first_bar": [f"{t}Z" for t in built.clock[order, 0]],
@@ -101,7 +101,7 @@ def test_rows_in_any_order_give_the_same_set(built, tmp_path):
         "label_end": [f"{t}Z" for t in built.clock[order, 2]],
     }
     paths = files(built, tmp_path, X=np.array(built.X_ohlc)[order], **columns)
-    again = DataRegistry(tmp_path / "b").import_set("v1", *paths, OPTIONS)
+    again = DataStore(tmp_path / "b").import_set("v1", *paths, OPTIONS)
     for file in ("X_ohlc.npy", "y.npy", "times.parquet"):
         folders = [tmp_path / k / SET / file for k in "ab"]
         assert sha256_file(folders[0]) == sha256_file(folders[1])
@@ -110,7 +110,7 @@ def test_rows_in_any_order_give_the_same_set(built, tmp_path):
 
 def test_windows_without_labels(built, tmp_path):
     paths = files(built, tmp_path, label=None, label_end=None)
-    made = DataRegistry(tmp_path / "data").import_set("u", *paths, ImportOptions())
+    made = DataStore(tmp_path / "data").import_set("u", *paths, ImportOptions())
     assert made.name == "unlabeled_windows/u"
     assert made.y is None
 
@@ -151,7 +151,7 @@ def spoilt(built, what: str) -> dict:
     ],
 )
 def test_windows_that_cannot_be_are_refused_and_nothing_stays(built, tmp_path, what, message):
-    registry = DataRegistry(tmp_path / "data")
+    registry = DataStore(tmp_path / "data")
     options = ImportOptions(class_names=NAMES, horizon_bars=3, bar_seconds=3600)
     with pytest.raises(DataError, match=message):
         registry.import_set("v1", *files(built, tmp_path, **spoilt(built, what)), options)
@@ -159,7 +159,7 @@ def test_windows_that_cannot_be_are_refused_and_nothing_stays(built, tmp_path, w
 
 
 def test_files_that_hold_no_windows_are_refused(built, tmp_path):
-    registry = DataRegistry(tmp_path / "data")
+    registry = DataStore(tmp_path / "data")
     X, rows = files(built, tmp_path)
     with pytest.raises(DataError, match=r"says nothing of times and labels.*--rows"):
         registry.import_set("v1", X, None, OPTIONS)

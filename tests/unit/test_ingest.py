@@ -139,7 +139,7 @@ def test_many_chunks_come_out_as_one_in_order(tmp_path, monkeypatch, order):
         text = "\n".join([lines[0], *body]) + "\n"
     monkeypatch.setattr("moola.data.ingest.csv_file._BLOCK_BYTES", 4096)
     monkeypatch.setattr("moola.data.ingest.spool._BUCKET_ROWS", 90)
-    monkeypatch.setattr("moola.data.bar_quality_scan._BATCH_ROWS", 37)
+    monkeypatch.setattr("moola.data.ingest.quality_scan._BATCH_ROWS", 37)
     options = IngestOptions(repairs=("sort",) if order == "shuffled" else ())
     done = ingest(put(tmp_path, text), "x", tmp_path / "bars", options)
     read = read_bars(done.path)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from moola.errors import BadInput
-from moola.evaluation.disagreement import candles_figure, most_disagreed
-from moola.evaluation.gate_report import report
-from moola.evaluation.investigation import (
+from moola.evaluation.gates.report import report
+from moola.evaluation.pages.disagreement import candles_figure, most_disagreed
+from moola.evaluation.pages.investigation import (
     investigation_markdown,
     label_balance,
     shuffled_importance,
 )
-from moola.evaluation.plots import figure_to_png
+from moola.evaluation.pages.plots import figure_to_png
 
 
 def column(p: list[float]) -> np.ndarray:

@@ -16,7 +16,7 @@ from moola.config.promotion import (
     TRUSTED_FOLDER,
 )
 from moola.errors import ConfigError
-from moola.promotion.keys import (
+from moola.promotion.evidence.keys import (
     ensure_signing_key,
     key_id,
     key_is_given,

@@ -8,15 +8,15 @@ from moola.config.evaluation import Thresholds
 from moola.data.bars import Bars
 from moola.data.ingest import IngestOptions, ingest
 from moola.data.labels import label_windows
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import BadInput, DataError
 from moola.evaluation.gates import gate_1_baseline
-from moola.evaluation.leak_checks import area_of
-from moola.evaluation.suspicion import answered, questions
+from moola.evaluation.gates.leak_checks import area_of
+from moola.evaluation.gates.suspicion import answered, questions
 from moola.hashing import sha256_files, sha256_json, write_json
-from moola.steps.calibrate import overlap_of
-from moola.steps.leaks import checks_of
-from moola.steps.null import label_arithmetic, repaired_share
+from moola.judging.calibrate import overlap_of
+from moola.judging.null import label_arithmetic, repaired_share
+from moola.steps.investigate import checks_of
 
 LIMITS = Thresholds.load()
 T, H, STEP, N = 24, 6, 6, 5000
@@ -51,7 +51,7 @@ def write_bars(root, bars, **columns):
 
 def built(root, recipe):
     """Build the set of a recipe and its folds."""
-    registry = DataRegistry(root)
+    registry = DataStore(root)
     labeled = registry.build_set("labeled_windows/m", recipe)
     split = SplitRecipe(labeled=labeled.name, strategy="walk_forward", num_folds=2)
     return registry, labeled, registry.build_split("walk_forward_m", split)

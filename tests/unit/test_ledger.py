@@ -15,13 +15,13 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
-from moola.promotion.belief import GENESIS, signed_look
-from moola.promotion.checkpoint import address_of
-from moola.promotion.entry import Draft
-from moola.promotion.guard_core import Guard
-from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Ledger
-from moola.promotion.lines import open_intent
+from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.guard.core import Guard
+from moola.promotion.ledger.belief import GENESIS, signed_look
+from moola.promotion.ledger.checkpoint import address_of
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.lines import open_intent
+from moola.promotion.ledger.local import Ledger
 from moola.promotion.moving import close_intent
 
 KEY, SERVER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()

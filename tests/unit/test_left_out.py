@@ -13,8 +13,8 @@ from data_kit import RECIPE, SET, SPLIT, bars_of, hours, split_recipe, walk, wri
 from moola.config.data import WindowRecipe
 from moola.data.left_out import LeftOut
 from moola.data.need import bars_needed, windows_needed
-from moola.data.registry import DataRegistry
-from moola.data.registry_review import describe
+from moola.data.store.data_store import DataStore
+from moola.data.store.review import describe
 from moola.data.windows import choose_starts
 from moola.errors import AuditError, DataError
 
@@ -66,7 +66,7 @@ def test_the_message_names_the_cause_that_is_the_cause(bars, recipe, message):
 
 def test_the_counts_stand_in_meta_manifest_and_what_is_shown(tmp_path):
     write_bars(tmp_path, gapped(200, at=60))
-    registry = DataRegistry(tmp_path)
+    registry = DataStore(tmp_path)
     made = registry.build_set(SET, replace(RECIPE, step_bars=1))
     counts = made.left_out.to_dict()
     assert counts["possible"] == 200 - 15 + 1
@@ -80,7 +80,7 @@ def test_the_counts_stand_in_meta_manifest_and_what_is_shown(tmp_path):
 
 def test_a_set_of_which_nothing_is_left_out_has_the_meta_it_always_had(tmp_path):
     write_bars(tmp_path, bars_of(walk(200)))
-    made = DataRegistry(tmp_path).build_set(SET, RECIPE)
+    made = DataStore(tmp_path).build_set(SET, RECIPE)
     assert "left_out" not in made.meta
     assert made.left_out.words == "62 of 62 windows"
 
@@ -93,7 +93,7 @@ def test_the_fewest_bars_are_enough_and_one_less_is_not(tmp_path, strategy, step
     needed = bars_needed(recipe, [split])
     assert needed == 15 + (windows_needed(recipe, split) - 1) * step
     write_bars(tmp_path, bars_of(walk(needed)))
-    registry = DataRegistry(tmp_path)
+    registry = DataStore(tmp_path)
     registry.refuse_too_few({SET: recipe}, {"s": split})
     write_bars(tmp_path, bars_of(walk(needed - 1)))
     with pytest.raises(DataError, match=rf"walk has .* under split s; expected {needed:,} or more"):
@@ -101,7 +101,7 @@ def test_the_fewest_bars_are_enough_and_one_less_is_not(tmp_path, strategy, step
     assert not registry.has_set(SET)
 
 
-def one_class(tmp_path) -> DataRegistry:
+def one_class(tmp_path) -> DataStore:
     """A registry with a set whose later windows are all of one class."""
     write_bars(tmp_path, bars_of(walk(400)))
     (tmp_path / "labels").mkdir()
@@ -109,7 +109,7 @@ def one_class(tmp_path) -> DataRegistry:
             enumerate(hours(400).astype("datetime64[s]")[20:380:2])]  # fmt: skip
     (tmp_path / "labels" / "mine.csv").write_text("last_bar,label\n" + "\n".join(rows))
     recipe = replace(RECIPE, label="file", label_file="mine.csv", class_names=("a", "b"))
-    registry = DataRegistry(tmp_path)
+    registry = DataStore(tmp_path)
     registry.build_set(SET, recipe)
     return registry
 
@@ -124,7 +124,7 @@ def test_a_split_that_verify_would_refuse_is_not_stored(tmp_path, strategy):
 
 def test_another_recipe_is_told_apart_by_its_fields(tmp_path):
     write_bars(tmp_path, bars_of(walk(200)))
-    registry = DataRegistry(tmp_path)
+    registry = DataStore(tmp_path)
     registry.build_set(SET, RECIPE)
     with pytest.raises(DataError, match=r"step_bars 3, asked 5; gap_bars 1.5, asked 2"):
         registry.build_set(SET, replace(RECIPE, step_bars=5, gap_bars=2.0))
@@ -132,7 +132,7 @@ def test_another_recipe_is_told_apart_by_its_fields(tmp_path):
 
 def test_only_what_nothing_needs_is_removed(tmp_path):
     write_bars(tmp_path, bars_of(walk(400)))
-    registry = DataRegistry(tmp_path)
+    registry = DataStore(tmp_path)
     registry.build_set(SET, RECIPE)
     registry.build_split("s", SPLIT)
     with pytest.raises(DataError, match="labeled_windows/v1 is needed by splits/s"):
@@ -157,7 +157,7 @@ def test_what_a_run_was_given_is_not_removed(tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     root = tmp_path / "data"
     write_bars(root, bars_of(walk(400)))
-    registry = DataRegistry(root)
+    registry = DataStore(root)
     registry.build_set(SET, RECIPE)
     registry.build_split("s", SPLIT)
     client = MlflowClient(uri)

@@ -16,13 +16,13 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from moola.errors import CheckpointError, ProofError
-from moola.models.callbacks import Callback, FitState
-from moola.models.checkpoint import Checkpoint, read_checkpoint
-from moola.models.fit_resume import StateFile
-from moola.models.freeze import FreezeCallback, make_schedule
-from moola.models.load_report import format_load_report
-from moola.models.net_tensors import net_state, restore_net
+from moola.models.fitting.callbacks import Callback, FitState
+from moola.models.fitting.resume import StateFile
 from moola.models.pretrained_utils import load_pretrained_strict
+from moola.models.weights.checkpoint import Checkpoint, read_checkpoint
+from moola.models.weights.freeze import FreezeCallback, make_schedule
+from moola.models.weights.load_report import format_load_report
+from moola.models.weights.net_tensors import net_state, restore_net
 from moola.training.compare_checkpoints import compare_checkpoints, tensor_kind
 from moola.training.forensics import WeightEvolution
 from moola.training.heatmap import evolution_figure

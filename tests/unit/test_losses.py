@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from moola.errors import BadInput
-from moola.models.losses import ClassificationLoss, class_weights
+from moola.models.fitting.losses import ClassificationLoss, class_weights
 
 
 def test_class_weights_by_hand() -> None:

@@ -287,7 +287,7 @@ def test_stacking_is_out_of_fold_in_time_order() -> None:
 def test_the_forest_as_arrays_is_scikit_learns_forest() -> None:
     from sklearn.ensemble import RandomForestClassifier
 
-    from moola.models.trees import TreeArrays
+    from moola.models.controls.trees import TreeArrays
 
     rng = np.random.default_rng(1)
     X, y = rng.normal(size=(80, 5)), np.arange(80) % 3

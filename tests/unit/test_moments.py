@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moola.data.moments import MOMENT_NAMES, window_moments
+from moola.data.audit.moments import MOMENT_NAMES, window_moments
 
 
 def test_by_hand() -> None:

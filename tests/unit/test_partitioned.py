@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from moola.config.data import WindowRecipe
 from moola.data.partitioned import PartitionedBars, write_partitioned_set
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import DataError
 
 RECIPE = WindowRecipe(source="walk", window_bars=12, step_bars=5, horizon_bars=3)
@@ -61,14 +61,14 @@ def test_chunks_and_one_file_give_the_same_set(
     time, ohlc = bars
     kind = "labeled_windows" if recipe.num_classes else "unlabeled_windows"
     write_bars(tmp_path / "one", bars_of(ohlc, time=time))
-    whole = DataRegistry(tmp_path / "one").build_set(f"{kind}/v1", recipe)
+    whole = DataStore(tmp_path / "one").build_set(f"{kind}/v1", recipe)
     partition(tmp_path / "parts", time, ohlc, [250, 51, 399])
     target = tmp_path / "many" / kind / "v1"
     target.mkdir(parents=True)
     write_partitioned_set(
         target, f"{kind}/v1", recipe, LOCAL, str(tmp_path / "parts"), chunk_bars=chunk_bars
     )
-    loaded = DataRegistry(tmp_path / "many").load_set(f"{kind}/v1")
+    loaded = DataStore(tmp_path / "many").load_set(f"{kind}/v1")
     for name in ("X_ohlc", "X_feats20", "y"):
         expected = getattr(whole, name)
         assert (expected is None) == (getattr(loaded, name) is None)
@@ -87,16 +87,16 @@ def test_a_gap_is_told_by_the_bars_of_its_chunk(tmp_path: Path) -> None:
     rows = [chunk.first_row + chunk.times.first for chunk in found.chunks(RECIPE)]
     assert np.concatenate(rows).max() > 500
     write_bars(tmp_path, bars_of(walk(550), time=time))
-    whole = DataRegistry(tmp_path).build_set("labeled_windows/v1", RECIPE)
+    whole = DataStore(tmp_path).build_set("labeled_windows/v1", RECIPE)
     assert whole.times.label_end.max() < 300
 
 
 def test_the_registry_builds_from_a_folder_of_bars(tmp_path: Path, bars: Any) -> None:
     partition(tmp_path / "bars" / "walk", *bars, [350, 350])
-    built = DataRegistry(tmp_path).build_set("labeled_windows/v1", RECIPE)
+    built = DataStore(tmp_path).build_set("labeled_windows/v1", RECIPE)
     assert built.y is not None
     assert set(built.y) == {0, 1}
-    assert DataRegistry(tmp_path).lineage(built)[0].passed
+    assert DataStore(tmp_path).lineage(built)[0].passed
 
 
 def test_bars_out_of_order_or_missing_are_named(tmp_path: Path, bars: Any) -> None:

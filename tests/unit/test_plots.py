@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from moola.errors import BadInput
-from moola.evaluation.plots import (
+from moola.evaluation.pages.plots import (
     confusion_figure,
     figure_to_array,
     figure_to_png,
@@ -59,7 +59,7 @@ def test_confusion_of_a_class_that_never_occurs():
 
 
 def test_forest_colours_follow_the_better_side():
-    from moola.evaluation.plots import BLUE, INK, RED
+    from moola.evaluation.pages.plots import BLUE, INK, RED
 
     intervals = {
         "better": {"estimate": -0.2, "low": -0.3, "high": -0.1},

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from moola.config.pretraining import PretrainConfig
 from moola.errors import CheckpointError, ConfigError, DeviceError, ProofError
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
-from moola.models.fit_resume import path_of_state
+from moola.models.fitting.resume import path_of_state
 from moola.pretraining.corpus import Corpus, epoch_order
 from moola.pretraining.distributed import ALONE
 from moola.pretraining.loop import rate_at

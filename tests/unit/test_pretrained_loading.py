@@ -12,11 +12,11 @@ from finetune_kit import OneWay, bits, encoder_tensors, net, prefixed, write_for
 from torch import nn
 
 from moola.errors import CheckpointError, CheckpointNotFound
-from moola.models.load_report import format_load_report
 from moola.models.pretrained_utils import (
     is_encoder_tensor,
     load_pretrained_strict,
 )
+from moola.models.weights.load_report import format_load_report
 
 FORMS = ("model_state_dict", "state_dict", "encoder_state_dict", "direct", "safetensors", "folder")
 PREFIXES = ("", "encoder.", "encoder_lstm.", "lstm.", "module.encoder.", "_orig_mod.module.lstm.")

@@ -7,8 +7,8 @@ import pytest
 from data_kit import SHIPPED, bars_of, hours, walk, write_bars
 from ingest_kit import HEAD, put, row
 
-from moola.data.bar_quality import assess
 from moola.data.ingest import ingest
+from moola.data.ingest.quality import assess
 from moola.data.repeats import find_repeated_blocks
 
 pytestmark = pytest.mark.medium  # every ingest draws the quality report
@@ -50,7 +50,7 @@ def test_the_report_by_hand_whatever_the_batches(tmp_path, monkeypatch, batch):
         ohlc[k] = ohlc[k, 3]
     time = np.concatenate([hours(30), hours(30, "2020-01-05T00")])
     path = write_bars(tmp_path, bars_of(ohlc, time=time))
-    monkeypatch.setattr("moola.data.bar_quality_scan._BATCH_ROWS", batch)
+    monkeypatch.setattr("moola.data.ingest.quality_scan._BATCH_ROWS", batch)
     report = assess(path, jump_mad=1e9)
     assert report.counts == {
         "gaps": 1, "repeated_blocks": 1, "flat_bars": 5, "flat_runs": 1, "jumps": 0,

@@ -10,7 +10,7 @@ import pytest
 from data_kit import RECIPE, SET, SPLIT, bars_of, hours, small_registry, walk, write_bars
 
 from moola.data.features import features20
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import AuditError, DataError
 
 
@@ -116,7 +116,7 @@ def test_windows_of_a_label_file_that_touch_a_gap_are_dropped_and_counted(tmp_pa
     rows = [f"{t}Z,{k % 2}" for k, t in enumerate(time[20:90].astype("datetime64[s]"))]
     (tmp_path / "labels" / "mine.csv").write_text("last_bar,label\n" + "\n".join(rows))
     recipe = replace(RECIPE, label="file", label_file="mine.csv", class_names=("no", "yes"))
-    made = DataRegistry(tmp_path).build_set("labeled_windows/own", recipe)
+    made = DataStore(tmp_path).build_set("labeled_windows/own", recipe)
     # last bars 47..49 look over the gap (H = 3), 50..60 begin before it: 14 windows
     assert made.meta["num_dropped"] == 14
     assert len(made) == 56

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from data_kit import RECIPE, bars_of, hours, reseal, walk, write_bars
 
-from moola.data.audit_trail import CorpusClaim
+from moola.data.audit.trail import CorpusClaim
 from moola.errors import AuditError, DataError
 
 

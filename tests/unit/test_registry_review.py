@@ -12,11 +12,11 @@ from data_kit import small_registry
 
 from moola.config.data import SplitRecipe
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry, WindowSet
-from moola.data.registry_review import audit_folds
 from moola.data.splits import Split, WalkForward, walk_forward
+from moola.data.store.data_store import DataStore, WindowSet
+from moola.data.store.review import audit_folds
 from moola.errors import AuditError, DataError
-from moola.steps.folds import require_folds
+from moola.judging.folds import require_folds
 
 pytestmark = pytest.mark.medium  # builds sets of walk-forward folds
 
@@ -25,12 +25,12 @@ LEFT_OUT = "no window before the test part is left out"
 
 
 @pytest.fixture(scope="module")
-def shipped(data_root: Path) -> DataRegistry:
-    return DataRegistry(data_root)
+def shipped(data_root: Path) -> DataStore:
+    return DataStore(data_root)
 
 
 @pytest.fixture(scope="module")
-def labeled(shipped: DataRegistry) -> WindowSet:
+def labeled(shipped: DataStore) -> WindowSet:
     return shipped.load_set("labeled_windows/v1")
 
 
@@ -40,7 +40,7 @@ def folds(labeled: WindowSet, **options: float) -> WalkForward:
 
 
 def failed(
-    shipped: DataRegistry, labeled: WindowSet, walk: WalkForward, split: Split | None = None
+    shipped: DataStore, labeled: WindowSet, walk: WalkForward, split: Split | None = None
 ) -> list[set[str]]:
     trails = audit_folds(shipped, labeled, walk, split=split)
     return [{c.name for c in trail.checks if not c.passed} for trail in trails]
@@ -76,7 +76,7 @@ def without_the_end_of_val(fold: Split) -> Split:
     ],
 )
 def test_folds_that_leave_windows_out_fail(
-    shipped: DataRegistry,
+    shipped: DataStore,
     labeled: WindowSet,
     change: Callable[[Split], Split],
     where: list[int],

@@ -27,7 +27,7 @@ from tamper_kit import (
     without_class,
 )
 
-from moola.data.registry_review import describe
+from moola.data.store.review import describe
 from moola.errors import MoolaError
 
 TAMPERED = {

@@ -12,7 +12,7 @@ from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
 from moola.evaluation.gates import GateReport, blocked, gate_1_baseline, gate_2_control
 from moola.evaluation.metrics import metric_intervals
-from moola.evaluation.report import forest_intervals, html_report, verdict_markdown
+from moola.evaluation.pages.report import forest_intervals, html_report, verdict_markdown
 
 pytestmark = pytest.mark.medium  # draws
 

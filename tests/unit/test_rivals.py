@@ -14,13 +14,13 @@ from data_kit import SPLIT, small_registry
 from moola.config.evaluation import EvaluateConfig
 from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError, DataError
-from moola.evaluation.gate_report import GateReport, report
-from moola.promotion.inspection import Inspection
-from moola.steps.candidate import Candidate
-from moola.steps.folds import find_folds
-from moola.steps.gate_inputs import asked_gates, of_candidate_and_twin
-from moola.steps.progress import silent
-from moola.steps.rivals import Rivals, rival_config
+from moola.evaluation.gates.report import GateReport, report
+from moola.judging.candidate import Candidate
+from moola.judging.folds import find_folds
+from moola.judging.gate_inputs import asked_gates, of_candidate_and_twin
+from moola.judging.progress import silent
+from moola.judging.rivals import Rivals, rival_config
+from moola.promotion.versions.inspection import Inspection
 from moola.training.crossval import WalkForwardPredictions
 from moola.training.launchers import LocalLauncher
 

@@ -11,7 +11,7 @@ import pytest
 from data_kit import SET
 
 from moola.config.data import load_recipes
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.hashing import sha256_array, sha256_file
 
 DIGESTS = {
@@ -44,8 +44,8 @@ TIMES = "1c465ac4655dfc0e"
 
 
 @pytest.fixture(scope="module")
-def shipped(data_root: Path) -> DataRegistry:
-    return DataRegistry(data_root)
+def shipped(data_root: Path) -> DataStore:
+    return DataStore(data_root)
 
 
 def test_the_default_sets_are_the_same_bytes_on_every_machine(shipped):

@@ -5,7 +5,7 @@ import pytest
 from gates_kit import LIMITS
 
 from moola.evaluation.gates import CLASS_PRIOR, gate_1_baseline, gate_promotion
-from moola.evaluation.slow_constant import (
+from moola.evaluation.gates.slow_constant import (
     knowledge,
     label_repeats,
     slow_constant_loss,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from moola.config.pretraining import PretrainConfig
 from moola.errors import CheckpointError
 from moola.hashing import pretty_json, sha256_file
-from moola.models.checkpoint import save_checkpoint
+from moola.models.weights.checkpoint import save_checkpoint
 from moola.pretraining.kinds import KINDS, build_pretrained
 from moola.pretraining.stored_encoder import check_stored_encoder, encoder_digest
 

@@ -7,8 +7,8 @@ from data_kit import bars_of, walk
 from moola.config.data import WindowRecipe
 from moola.data.surrogate import surrogate_windows
 from moola.errors import DataError
-from moola.evaluation.label_arithmetic import best_use_loss
-from moola.evaluation.slow_constant import slow_constant_loss
+from moola.evaluation.gates.label_arithmetic import best_use_loss
+from moola.evaluation.gates.slow_constant import slow_constant_loss
 
 RECIPE = WindowRecipe(source="walk", window_bars=12, horizon_bars=3)
 

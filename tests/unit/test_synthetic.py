@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from data_kit import RECIPE, SPLIT, bars_of, edit_json, reseal, walk, write_bars
 
-from moola.data.audit_synthetic import STATISTICS, synthetic_checks, synthetic_quality
-from moola.data.registry import DataRegistry
+from moola.data.audit.synthetic import STATISTICS, synthetic_checks, synthetic_quality
+from moola.data.store.data_store import DataStore
 from moola.data.synthetic import make_synthetic
 from moola.errors import AuditError, DataError
 
@@ -37,7 +37,7 @@ def widen(X, rng):
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("registry") / "data"
     write_bars(root, bars_of(walk(900)))
-    found = DataRegistry(root)
+    found = DataStore(root)
     found.build_set(LABELED, RECIPE)
     found.build_split("fwd", SPLIT)
     found.build_split("wf", replace(SPLIT, strategy="walk_forward", num_folds=3))
@@ -45,9 +45,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def registry(built: Path, tmp_path: Path) -> DataRegistry:
+def registry(built: Path, tmp_path: Path) -> DataStore:
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
-    return DataRegistry(tmp_path)
+    return DataStore(tmp_path)
 
 
 def build(registry, augment=rescale, name="v1_rescale", **values):

@@ -11,12 +11,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from moola.errors import BadInput
-from moola.promotion.belief import signed_look
-from moola.promotion.client_events import read_event
-from moola.promotion.entry import Draft
-from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Ledger
-from moola.promotion.tries import Tries, count_tries, note_judgement, note_search
+from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.ledger.belief import signed_look
+from moola.promotion.ledger.client_events import read_event
+from moola.promotion.ledger.entry import Draft
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.tries import Tries, count_tries, note_judgement, note_search
 
 KEY = Ed25519PrivateKey.generate()
 TRUSTED = TrustedKeys(keys={key_id(KEY.public_key()): KEY.public_key()})

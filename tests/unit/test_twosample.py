@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moola.data.twosample import classifier_auc, compare_samples, holm
+from moola.data.audit.twosample import classifier_auc, compare_samples, holm
 from moola.errors import DataError
 
 

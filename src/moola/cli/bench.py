@@ -70,7 +70,7 @@ def bench(
 
 
 def _bench_ucr(names: tuple[str, ...]) -> None:
-    from moola.models.benchmark_ucr import PUBLISHED, TOLERANCE, bench_ucr
+    from moola.models.controls.benchmark_ucr import PUBLISHED, TOLERANCE, bench_ucr
 
     model = names[0] if names and names[0] in PUBLISHED else ""
     with progress_bars() as progress:

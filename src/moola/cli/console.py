@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from moola.errors import printable_lines
 
 if TYPE_CHECKING:
-    from moola.steps.progress import Progress
+    from moola.judging.progress import Progress
 
 _WIDTH = 80
 _VERDICT_STYLE = {"passed": "green", "failed": "red", "inconclusive": "yellow", "held": "magenta"}

@@ -23,9 +23,9 @@ from moola.cli.options import AsJson, Command, DataRoot, Labeled, Split, one_of,
 from moola.config.data import STRATEGIES, SplitRecipe, qualified
 
 if TYPE_CHECKING:
-    from moola.data.audit_trail import Check
+    from moola.data.audit.trail import Check
     from moola.data.left_out import LeftOut
-    from moola.data.registry import DataRegistry
+    from moola.data.store.data_store import DataStore
 
 app = typer.Typer(no_args_is_help=True, help="Bars in, window sets and splits out.")
 app.command(cls=Command)(ingest)
@@ -226,7 +226,7 @@ def verify(
     Example: `moola data verify labeled_windows/v1 splits/fwd_chain_v3`
     """
     from moola.data.imported import UNPROVEN
-    from moola.data.registry_review import verify
+    from moola.data.store.review import verify
     from moola.errors import AuditError, DataError
 
     registry = _registry(data_root)
@@ -274,7 +274,7 @@ def show(
 
     Example: `moola data show splits/fwd_chain_v3 --picture audit.png`
     """
-    from moola.data.registry_review import describe
+    from moola.data.store.review import describe
 
     registry = _registry(data_root)
     facts = describe(registry, name)
@@ -289,15 +289,15 @@ def show(
     print_report(name.upper(), {"FACTS": {k: words(v) for k, v in facts.items()}})
 
 
-def _registry(data_root: str) -> DataRegistry:
-    from moola.data.registry import DataRegistry
+def _registry(data_root: str) -> DataStore:
+    from moola.data.store.data_store import DataStore
 
-    return DataRegistry(data_root)
+    return DataStore(data_root)
 
 
-def _write_picture(registry: DataRegistry, name: str | None, picture: Path) -> None:
-    from moola.data.audit_plot import audit_figure
-    from moola.data.registry_review import verify
+def _write_picture(registry: DataStore, name: str | None, picture: Path) -> None:
+    from moola.data.audit.plot import audit_figure
+    from moola.data.store.review import verify
     from moola.errors import ConfigError
     from moola.hashing import atomic_file
 

@@ -79,11 +79,11 @@ def run_demo(*, device: str, data_root: str, jobs: int) -> None:
 
 
 def _build(data_root: str) -> None:
-    from moola.data.registry import DataRegistry
     from moola.data.shipped import copy_shipped_bars
+    from moola.data.store.data_store import DataStore
 
     copy_shipped_bars(data_root)
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     digests = registry.build()
     for name, digest in digests.items():
         console().print(f"  {name:<36}{digest[:16]}")
@@ -158,7 +158,7 @@ def _serve(data_root: str) -> None:
     """Serve Production, or where nothing was ever promoted the newest version, and ask it."""
     from mlflow import MlflowException
 
-    from moola.data.registry import DataRegistry
+    from moola.data.store.data_store import DataStore
     from moola.tracking.store import connect
 
     out = console()
@@ -169,7 +169,7 @@ def _serve(data_root: str) -> None:
         out.print("  Production is empty; the newest version answers, as a rehearsal only")
         target = "latest"
     uri = f"models:/{names.REGISTERED_MODEL}/{target}"
-    windows = DataRegistry(data_root).load_set(EURUSD.labeled).X_ohlc[-3:].tolist()
+    windows = DataStore(data_root).load_set(EURUSD.labeled).X_ohlc[-3:].tolist()
     with _mlflow_server(uri) as port:
         out.print(f"  mlflow models serve -m {uri} --env-manager local  (127.0.0.1:{port})")
         answer = _ask(port, {"inputs": windows})

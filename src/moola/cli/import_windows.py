@@ -28,7 +28,7 @@ def import_windows(
     Example: `moola data import X.npy --rows rows.csv --class-names down,up --as mine`
     """
     from moola.data.imported import UNPROVEN, ImportOptions
-    from moola.data.registry import DataRegistry
+    from moola.data.store.data_store import DataStore
 
     options = ImportOptions(
         class_names=tuple(c.strip() for c in class_names.split(",") if c.strip()),
@@ -36,7 +36,7 @@ def import_windows(
         bar_seconds=bar_seconds,
         timezone=timezone,
     )
-    made = DataRegistry(data_root).import_set(name, windows, rows, options)
+    made = DataStore(data_root).import_set(name, windows, rows, options)
     if as_json:
         print_json({"name": made.name, "sha256": made.sha256, "windows": len(made)})
         return

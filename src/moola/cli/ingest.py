@@ -61,7 +61,7 @@ def ingest(
     """
     import moola.data.ingest
     from moola.data.ingest import IngestOptions
-    from moola.data.registry import DataRegistry
+    from moola.data.store.data_store import DataStore
 
     options = IngestOptions(
         timezone=timezone,
@@ -77,7 +77,7 @@ def ingest(
         accept=tuple(accept),
         jump_mad=jump_mad,
     )
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     registry.fetch_bars(name, required=False)
     total = max(1, file.stat().st_size // 64) if file.is_file() else 1
     with progress_bars(quiet=as_json) as report:

@@ -8,7 +8,7 @@ from moola.cli.console import console, print_json, table
 from moola.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from moola.models.registry import ModelEntry
+    from moola.models.catalogue import ModelEntry
 
 _GROUPS = ("active", "classical", "legacy")
 

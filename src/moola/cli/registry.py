@@ -13,8 +13,8 @@ from moola.cli.options import AsJson, DataRoot, LedgerUrl, Name
 from moola.cli.reports import print_decision
 
 if TYPE_CHECKING:
-    from moola.promotion.audit import Audit
     from moola.promotion.decision import Decision
+    from moola.promotion.verify import Audit
 
 
 def promote(
@@ -103,7 +103,7 @@ def history(
     Example: `moola history --at 2026-01-31`
     """
     from moola.config.data import parse_utc
-    from moola.promotion.entry import printable
+    from moola.promotion.ledger.entry import printable
     from moola.steps.registry import read_history
 
     when = parse_utc(at, "--at")
@@ -150,7 +150,7 @@ def verify(name: str = Name, ledger: str = LedgerUrl, as_json: bool = AsJson) ->
 
 
 def _print_audit(audit: Audit) -> None:
-    from moola.promotion.entry import printable
+    from moola.promotion.ledger.entry import printable
 
     out = console()
     head = (audit.head or "-")[:16]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from moola.promotion.decision import Decision
     from moola.steps.evaluate import EvaluationSummary
     from moola.steps.finetune import FinetuneSummary
-    from moola.steps.leaks import Investigation
+    from moola.steps.investigate import Investigation
     from moola.steps.pretrain import PretrainSummary
 
 _POOLED = {"Log-loss": "log_loss", "ROC-AUC": "roc_auc", "Balanced accuracy": "balanced_accuracy"}

@@ -141,7 +141,7 @@ def server(
 
     Example: `moola server --backend-store-uri postgresql://moola@127.0.0.1/moola`
     """
-    from moola.promotion.guard import server_command
+    from moola.promotion.guard.server import server_command
 
     command = server_command(
         project=Path(),

@@ -70,7 +70,7 @@ def train(
         return
     print_finetune(summary)
     if log_pretrained_stats and summary.result.load_report:
-        from moola.models.load_report import format_load_report
+        from moola.models.weights.load_report import format_load_report
 
         console().print(format_load_report(summary.result.load_report))
         for group in ("matched", "missing", "unexpected", "ignored"):
@@ -176,7 +176,7 @@ def investigate(
     """
     from moola.cli.reports import investigation_facts, print_investigation
     from moola.config.evaluation import Thresholds
-    from moola.steps.leaks import investigate_version
+    from moola.steps.investigate import investigate_version
 
     with progress_bars(quiet=as_json) as progress:
         found = investigate_version(

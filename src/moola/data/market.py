@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from moola.data.sets import WindowSet
+    from moola.data.store.sets import WindowSet
 
 
 # Name, length in seconds, length of the stretch that a choice is made from (seconds), choices in

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from moola.data.registry_storage import open_root
+from moola.data.store.storage import open_root
 from moola.errors import DataError
 from moola.hashing import atomic_file, sha256_file
 

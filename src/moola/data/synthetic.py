@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from moola.data.build import write_manifest
 from moola.data.features import features20
-from moola.data.sets import WindowSet, check_digests, check_meta, load_array, read_json
 from moola.data.splits import Split
+from moola.data.store.sets import WindowSet, check_digests, check_meta, load_array, read_json
 from moola.data.windows import check_windows
 from moola.errors import BadInput, ConfigError, DataError
 from moola.hashing import canonical_json, write_json

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from moola.config.base import check_count
-from moola.data.twosample import compare_samples
+from moola.data.audit.twosample import compare_samples
 from moola.errors import DataError
 
 NUM_BINS = 10

@@ -73,7 +73,7 @@ class AdapterLSTMModel(TorchWindowClassifier):
     encoder_hidden, encoder_output, encoder_depth
         Shape of the TS2Vec encoder, see `encoder_shape`.
     **training
-        See :class:`~moola.models.training_params.TrainingParams`.
+        See :class:`~moola.models.fitting.training_params.TrainingParams`.
     """
 
     model_name = "adapter_lstm"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 
 from moola.errors import CheckpointError, MoolaError, one_line
-from moola.models.checkpoint import Checkpoint, read_checkpoint
+from moola.models.weights.checkpoint import Checkpoint, read_checkpoint
 
 
 class WindowClassifier(ClassifierMixin):

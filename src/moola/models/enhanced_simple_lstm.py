@@ -11,7 +11,7 @@ from torch.nn import functional
 from moola.errors import ConfigError
 from moola.models.encoder import lstm_encoder
 from moola.models.estimator import TorchWindowClassifier
-from moola.models.transfer import FromEncoder
+from moola.models.fitting.transfer import FromEncoder
 
 PRESETS: dict[str, dict[str, int]] = {
     "matched": {"hidden_size": 128, "num_layers": 2},  # takes the default encoder whole

@@ -18,18 +18,18 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from moola.errors import ConfigError
-from moola.models.augmentation import Augmentation
 from moola.models.base import WindowClassifier
-from moola.models.batches import TrainSet, TrainSource
-from moola.models.callbacks import Callback
-from moola.models.checkpoint import save_checkpoint
 from moola.models.class_labels import checked_labels, held_back, known_labels
 from moola.models.device import resolve_device
-from moola.models.fit_loop import FitLoop, LoopOptions
-from moola.models.fit_resume import StateFile
+from moola.models.fitting.augmentation import Augmentation
+from moola.models.fitting.batches import TrainSet, TrainSource
+from moola.models.fitting.callbacks import Callback
+from moola.models.fitting.loop import FitLoop, LoopOptions
+from moola.models.fitting.losses import ClassificationLoss, class_weights
+from moola.models.fitting.resume import StateFile
+from moola.models.fitting.training_params import TrainingParams
 from moola.models.inputs import MAX_FEATURES, Inputs, check_input
-from moola.models.losses import ClassificationLoss, class_weights
-from moola.models.training_params import TrainingParams
+from moola.models.weights.checkpoint import save_checkpoint
 
 _PREDICT_BATCH = 1024
 
@@ -40,7 +40,7 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
     Parameters
     ----------
     **training
-        See :class:`~moola.models.training_params.TrainingParams`.
+        See :class:`~moola.models.fitting.training_params.TrainingParams`.
 
     Attributes
     ----------
@@ -86,8 +86,8 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
         validation
             Windows and labels for early stopping, and their features where `features` are given.
         callbacks
-            See :class:`~moola.models.callbacks.Callback`; a freeze schedule and the forensics of
-            its proof are callbacks.
+            See :class:`~moola.models.fitting.callbacks.Callback`; a freeze schedule and the
+            forensics of its proof are callbacks.
         state_file
             Where the state is kept after every epoch, and whether to go on from it: a fit that
             was killed ends with the weights it would have had.

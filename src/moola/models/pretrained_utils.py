@@ -13,10 +13,10 @@ from torch import nn
 
 from moola.config.base import check_choice, check_range
 from moola.errors import CheckpointError
-from moola.models.checkpoint import Checkpoint, read_checkpoint
-from moola.models.frozen import all_frozen, still_modules
-from moola.models.load_report import LoadReport, num_layers, refusal
-from moola.models.net_tensors import BUFFER, PARAMETER, NetTensor, net_tensors, same_bits
+from moola.models.weights.checkpoint import Checkpoint, read_checkpoint
+from moola.models.weights.frozen import all_frozen, still_modules
+from moola.models.weights.load_report import LoadReport, num_layers, refusal
+from moola.models.weights.net_tensors import BUFFER, PARAMETER, NetTensor, net_tensors, same_bits
 
 ENCODER_PREFIXES = ("encoder_lstm.", "encoder.", "lstm.")
 _WRAPPERS = ("module.", "_orig_mod.")

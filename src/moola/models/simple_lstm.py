@@ -9,7 +9,7 @@ from torch import nn
 
 from moola.models.encoder import lstm_encoder
 from moola.models.estimator import TorchWindowClassifier
-from moola.models.transfer import FromEncoder
+from moola.models.fitting.transfer import FromEncoder
 
 
 class SimpleLSTM(nn.Module):

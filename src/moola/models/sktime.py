@@ -16,7 +16,7 @@ from sktime.classification.base import BaseClassifier
 from sktime.datatypes import convert
 
 from moola.errors import BadInput, ConfigError
-from moola.models.registry import get_model
+from moola.models.catalogue import get_model
 
 OHLC = ("open", "high", "low", "close")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from moola.config.base import Config, check_count, check_range
 from moola.data.windows import check_windows
-from moola.models.transforms import KNOTS, STEPS, WarpDraws, jitter, scale_wicks, warp
+from moola.models.fitting.transforms import KNOTS, STEPS, WarpDraws, jitter, scale_wicks, warp
 
 
 @dataclass(frozen=True, kw_only=True)

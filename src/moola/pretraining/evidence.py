@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
-from moola.models.checkpoint import read_config
+from moola.models.weights.checkpoint import read_config
 from moola.pretraining.kinds import build_pretrained, load_pretrained
 from moola.pretraining.quality import block_interval, collapse_figures, encode, masked_errors
 

@@ -17,7 +17,7 @@ from moola.data.windows import normalise
 from moola.errors import CheckpointError
 from moola.evaluation.calibration import calibration_bins
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
-from moola.models.checkpoint import read_checkpoint
+from moola.models.weights.checkpoint import read_checkpoint
 from moola.pretraining import masked_lstm_pretrain as masked
 from moola.pretraining import multitask_pretrain as multitask
 from moola.pretraining import ts2vec_pretrain as ts2vec

@@ -13,9 +13,9 @@ from torch import nn
 
 from moola.config.pretraining import CorpusConfig
 from moola.errors import CheckpointError, ProofError, one_line
-from moola.models.callbacks import FitState
-from moola.models.early_stopping import EarlyStopping
-from moola.models.fit_resume import StateFile, read_state, write_state
+from moola.models.fitting.callbacks import FitState
+from moola.models.fitting.early_stopping import EarlyStopping
+from moola.models.fitting.resume import StateFile, read_state, write_state
 from moola.pretraining.distributed import ALONE, Share
 
 MAX_GRADIENT_NORM = 1.0

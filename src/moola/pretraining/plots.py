@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from moola.evaluation.plots import BLUE, INK, PALE, RED, SOFT, blank_figure
+from moola.evaluation.pages.plots import BLUE, INK, PALE, RED, SOFT, blank_figure
 from moola.pretraining.quality import Reconstruction
 
 

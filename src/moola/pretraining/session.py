@@ -15,11 +15,11 @@ from torch import nn
 
 import moola
 from moola.config.pretraining import CorpusConfig
-from moola.data.audit_trail import CorpusClaim
+from moola.data.audit.trail import CorpusClaim
 from moola.errors import DeviceError
 from moola.hashing import atomic_file, sha256_array, sha256_json
-from moola.models.checkpoint import save_checkpoint
-from moola.models.fit_resume import StateFile
+from moola.models.fitting.resume import StateFile
+from moola.models.weights.checkpoint import save_checkpoint
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.distributed import ALONE, Share
 from moola.pretraining.loop import Objective, OnEpoch, run_epochs

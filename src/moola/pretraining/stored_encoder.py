@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from moola.config.pretraining import CorpusConfig
-from moola.data.audit_trail import CorpusClaim
+from moola.data.audit.trail import CorpusClaim
 from moola.errors import CheckpointError, ConfigError
 from moola.hashing import sha256_file, sha256_files, sha256_json
-from moola.models.checkpoint import read_checkpoint, save_checkpoint
+from moola.models.weights.checkpoint import read_checkpoint, save_checkpoint
 from moola.pretraining.kinds import KINDS, build_pretrained
 from moola.training import stored_fields as fields
 from moola.training.stored_fields import MOST_EPOCHS

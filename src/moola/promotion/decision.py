@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moola.errors import PromotionRefused
-from moola.promotion.evidence import Evidence
+from moola.promotion.evidence.attestation import Evidence
 
 GateDict = Mapping[str, Any]
 
@@ -19,7 +19,8 @@ class Look:
     Parameters
     ----------
     windows
-        Which bars the test windows span, as `moola.promotion.ledger.same_windows` compares them.
+        Which bars the test windows span, as `moola.promotion.ledger.lines.same_windows` compares
+        them.
     take
         Given the number of this look, scores candidate and champion on the locked test windows and
         returns a gate as in a gate report.

@@ -21,15 +21,15 @@ import sqlalchemy as sa
 from moola.config.promotion import PromotionPolicy
 from moola.errors import ConfigError, PromotionRefused, TrackingError
 from moola.promotion.calls import mlflow_call
-from moola.promotion.content import Intent
-from moola.promotion.entry import MOVES, Draft, Entry
-from moola.promotion.files import Fingerprint, fingerprint, local_folder
-from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Ledger, belief_in
-from moola.promotion.ledger_rows import read_entries
-from moola.promotion.lines import open_intent
+from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.ledger.content import Intent
+from moola.promotion.ledger.entry import MOVES, Draft, Entry
+from moola.promotion.ledger.lines import open_intent
+from moola.promotion.ledger.local import Ledger, belief_in
+from moola.promotion.ledger.rows import read_entries
 from moola.promotion.registry_rows import exclusive, move_in, origin_in, state_in, store_beside
 from moola.promotion.state import RegistryState, clear_production, put_in_production, read_state
+from moola.promotion.versions.files import Fingerprint, fingerprint, local_folder
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from moola.errors import MoolaError, TrackingError
-from moola.promotion.belief import GENESIS, sign_head
-from moola.promotion.client_events import (
+from moola.promotion.evidence.attestation import SignedEvidence, verify
+from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.guard.core import Guard, deny
+from moola.promotion.ledger.belief import GENESIS, sign_head
+from moola.promotion.ledger.client_events import (
     MAX_BODY,
     Limits,
     claimed,
@@ -18,12 +21,9 @@ from moola.promotion.client_events import (
     require_known,
     require_signed_look,
 )
-from moola.promotion.content import EVENTS
-from moola.promotion.entry import MAX_NAME, MOVES, Draft, Entry, plain_text
-from moola.promotion.evidence import SignedEvidence, verify
-from moola.promotion.guard_core import Guard, deny
-from moola.promotion.keys import TrustedKeys
-from moola.promotion.lines import open_intent
+from moola.promotion.ledger.content import EVENTS
+from moola.promotion.ledger.entry import MAX_NAME, MOVES, Draft, Entry, plain_text
+from moola.promotion.ledger.lines import open_intent
 
 if TYPE_CHECKING:
     import flask
@@ -133,8 +133,8 @@ def append_for_client(guard: Guard, body: bytes) -> Entry:
 
 def attributed(draft: Draft) -> Draft:
     """Return a client's line under the name the server knows, the client's own word apart."""
-    from moola.promotion.guard_caller import attributed as attributed_to
-    from moola.promotion.guard_caller import authenticated_user
+    from moola.promotion.guard.caller import attributed as attributed_to
+    from moola.promotion.guard.caller import authenticated_user
 
     claim = {} if authenticated_user() is None else {"claim": claimed(draft.who)}
     payload = {**draft.payload, **claim}
@@ -237,7 +237,7 @@ def _no(sentence: str, status: int) -> Any:
 
 
 def _caller() -> str:
-    from moola.promotion.guard_caller import caller
+    from moola.promotion.guard.caller import caller
 
     return caller()
 
@@ -257,7 +257,7 @@ def _find_model(name: str) -> object:
 
 def _require_may_edit(name: str) -> None:
     """Refuse users with a log-in who may not edit the registered model; administrators may."""
-    from moola.promotion.guard_caller import authenticated_user
+    from moola.promotion.guard.caller import authenticated_user
 
     user = authenticated_user()
     if user is None:

@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING, Any
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.hashing import canonical_json
-from moola.promotion.belief import signed_look
 from moola.promotion.calls import mlflow_call
-from moola.promotion.checks import check_evidence
 from moola.promotion.decision import Decision, GateDict, Look, PromotionDenied, PromotionGate
-from moola.promotion.digest import version_digest
-from moola.promotion.entry import Draft, Entry, plain_name, plain_text, plain_version
-from moola.promotion.evidence import Evidence, SignedEvidence, load_evidence, sign, store_evidence
-from moola.promotion.evidence import verify as verify_evidence
-from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Ledger, write_refusal
+from moola.promotion.evidence.attestation import (
+    Evidence,
+    SignedEvidence,
+    load_evidence,
+    sign,
+    store_evidence,
+)
+from moola.promotion.evidence.attestation import verify as verify_evidence
+from moola.promotion.evidence.checks import check_evidence
+from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.ledger.belief import signed_look
+from moola.promotion.ledger.entry import Draft, Entry, plain_name, plain_text, plain_version
+from moola.promotion.ledger.local import Ledger, write_refusal
 from moola.promotion.moving import Rules, Seen, last_move, move, require_signing_key
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state
+from moola.promotion.versions.digest import version_digest
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

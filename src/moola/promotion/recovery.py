@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 
 from moola.config.promotion import PromotionPolicy
 from moola.errors import PromotionRefused
-from moola.promotion.content import Intent
-from moola.promotion.entry import MOVES, Entry
-from moola.promotion.evidence import SignedEvidence, verify
-from moola.promotion.keys import TrustedKeys
-from moola.promotion.ledger import Ledger
-from moola.promotion.lines import open_intent
-from moola.promotion.moving import finish, undo
-from moola.promotion.proof import (
+from moola.promotion.evidence.attestation import SignedEvidence, verify
+from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.evidence.proof import (
     does_not_count,
     last_promotion,
     require_carries,
     require_promotion,
     require_proof,
 )
+from moola.promotion.ledger.content import Intent
+from moola.promotion.ledger.entry import MOVES, Entry
+from moola.promotion.ledger.lines import open_intent
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.moving import finish, undo
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,7 +13,15 @@ from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.entry import (
+from moola.promotion.evidence.attestation import Evidence, sign, store_evidence
+from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.evidence.proof import (
+    does_not_count,
+    last_promotion,
+    own_file_findings,
+    require_proof,
+)
+from moola.promotion.ledger.entry import (
     MOVES,
     Draft,
     Entry,
@@ -22,16 +30,8 @@ from moola.promotion.entry import (
     plain_text,
     plain_version,
 )
-from moola.promotion.evidence import Evidence, sign, store_evidence
-from moola.promotion.keys import TrustedKeys, key_id
-from moola.promotion.ledger import Ledger, write_refusal
+from moola.promotion.ledger.local import Ledger, write_refusal
 from moola.promotion.moving import Rules, Seen, last_move, move, require_signing_key
-from moola.promotion.proof import (
-    does_not_count,
-    last_promotion,
-    own_file_findings,
-    require_proof,
-)
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state, set_stage
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import requests
 
-from moola.promotion.entry import MOVES, Entry
+from moola.promotion.ledger.entry import MOVES, Entry
 
 ANNOUNCED = (*MOVES, "refusal")
 _ATTEMPTS = 3

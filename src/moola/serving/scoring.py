@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moola.data.windows import check_windows
 from moola.errors import BadInput, ProofError
-from moola.models.checkpoint import CONFIG
+from moola.models.weights.checkpoint import CONFIG
 from moola.training.stored_config import read_stored
 
 UNREGISTERED = "unregistered"

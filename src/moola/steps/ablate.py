@@ -13,18 +13,18 @@ from moola.config import names
 from moola.config.base import check_seeds
 from moola.config.training import FinetuneConfig
 from moola.data.labels import class_names
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.metrics import compute_metrics
-from moola.evaluation.plots import figure_to_array, forest_figure
+from moola.evaluation.pages.plots import figure_to_array, forest_figure
 from moola.hashing import sha256_json
+from moola.judging.calibrate import overlap_of
+from moola.judging.folds import find_folds, folds_dataset, require_folds
+from moola.judging.predictions import predictions_table
+from moola.judging.progress import Progress, silent
+from moola.judging.seen import searched_on
+from moola.judging.started_from import ready_to_start
 from moola.models.device import describe_device, resolve_device
-from moola.steps.calibrate import overlap_of
-from moola.steps.folds import find_folds, folds_dataset, require_folds
-from moola.steps.predictions import predictions_table
-from moola.steps.progress import Progress, silent
-from moola.steps.seen import searched_on
-from moola.steps.started_from import ready_to_start
 from moola.steps.training_log import FROM_SCRATCH, TrainingsLog
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
@@ -106,7 +106,7 @@ def ablate(
     device = resolve_device(base.device)
     base = ready_to_start(base, cache)
     arms = experiments(base, gradual_after=gradual_after, only=only)
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     labeled = registry.load_set(base.labeled)
     found_folds = find_folds(registry, labeled.name, folds)
     title = run_name("ablation", base.labeled, found_folds.name, seeds[0], git_state())

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import Refused
 from moola.tracking.store import connect
 
@@ -38,7 +38,7 @@ def remove(name: str, *, data_root: str, tracking_uri: str | None = None) -> Non
     TrackingError
         If the tracking store cannot be reached: then nobody knows.
     """
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     client = connect(tracking_uri)
     users = [f"run {r.info.run_id}" for r in _runs(client) if _refers(r, name)]
     users += [

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from moola.config import names
 from moola.data.features import FEATURE_NAMES, features20
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.data.user_labels import class_numbers
 from moola.errors import DataError, one_line
 from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.drift import DriftReport, drift_report
 from moola.evaluation.metrics import compute_metrics
-from moola.steps.candidate import find_candidate
+from moola.judging.candidate import find_candidate
 from moola.steps.predict import load_scorer
 from moola.tracking.lineage import part_input
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
@@ -100,7 +100,7 @@ def drift(
         params={"model": f"{name}/{version}", "windows": len(kept), "labels": num_labelled},
         without=_without(candidate.run_id, labelled=served is not None),
     ) as run:
-        data = DataRegistry(data_root).load_labeled(
+        data = DataStore(data_root).load_labeled(
             candidate.config.labeled, candidate.config.split, on_proof=run.proofs.log
         )
         run.log_inputs([part_input(data, "train", "train")])

@@ -13,7 +13,7 @@ from moola.config import names
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.config.gates import GATES
 from moola.config.promotion import PromotionPolicy
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.errors import (
     ConfigError,
     DataError,
@@ -24,11 +24,9 @@ from moola.errors import (
     Refused,
     TrackingError,
 )
-from moola.evaluation.family import holm_over_candidates
 from moola.evaluation.gates import GateReport
-from moola.models.device import describe_device, resolve_device
-from moola.promotion.evidence import evidence_from_report, sign, store_evidence
-from moola.steps.candidate import (
+from moola.evaluation.gates.family import holm_over_candidates
+from moola.judging.candidate import (
     Candidate,
     find_candidate,
     find_version,
@@ -37,13 +35,15 @@ from moola.steps.candidate import (
     refusals_noted,
     require_answers,
 )
-from moola.steps.gate_inputs import asked_gates, gates_about
-from moola.steps.judge import Judge
-from moola.steps.log_gates import log_data, log_evaluation
-from moola.steps.progress import Progress, silent
-from moola.steps.registry import runner_key
-from moola.steps.seen import judged_on
-from moola.steps.started_from import with_encoder
+from moola.judging.gate_inputs import asked_gates, gates_about
+from moola.judging.judge import Judge
+from moola.judging.log_gates import log_data, log_evaluation
+from moola.judging.progress import Progress, silent
+from moola.judging.seen import judged_on
+from moola.judging.started_from import with_encoder
+from moola.models.device import describe_device, resolve_device
+from moola.promotion.evidence.attestation import evidence_from_report, sign, store_evidence
+from moola.promotion.production import runner_key
 from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
@@ -129,7 +129,7 @@ def evaluate(
     limits = thresholds or Thresholds.load()
     used = resolve_device(device)
     client = connect()
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     candidate, *others = (
         _judgeable(client, name, asked, registry, cache) for asked in (version, *peers)
     )
@@ -196,7 +196,7 @@ def evaluate(
 
 
 def _judgeable(
-    client: MlflowClient, name: str, version: str | None, registry: DataRegistry, cache: Path
+    client: MlflowClient, name: str, version: str | None, registry: DataStore, cache: Path
 ) -> Candidate:
     """Return a version that answers as it must, with its encoder; nothing is believed before."""
     number = find_version(client, name, version)

@@ -16,28 +16,28 @@ import moola.training.finetune
 from moola.config import names
 from moola.config.packaging import CHECKPOINT
 from moola.config.training import FinetuneConfig
-from moola.data.audit_trail import CorpusClaim
+from moola.data.audit.trail import CorpusClaim
 from moola.data.labels import class_names
-from moola.data.registry import DataContainer, DataRegistry
+from moola.data.store.data_store import DataContainer, DataStore
 from moola.errors import ConfigError
 from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.conformal import conformal_threshold
 from moola.evaluation.metrics import compute_metrics
-from moola.evaluation.plots import (
+from moola.evaluation.pages.plots import (
     figure_to_array,
     figure_to_png,
     reliability_figure,
 )
 from moola.evaluation.temperature import apply_temperature
+from moola.judging.calibrate import Calibration, calibrate
+from moola.judging.candidate import register
+from moola.judging.predictions import log_diagrams, predictions_table
+from moola.judging.progress import NO_STATE, Progress, silent
+from moola.judging.started_from import keep_encoder, ready_to_start
 from moola.models import REGISTRY
 from moola.models.device import describe_device, resolve_device
-from moola.models.fit_resume import find_state
+from moola.models.fitting.resume import find_state
 from moola.serving.pyfunc import log_model
-from moola.steps.calibrate import Calibration, calibrate
-from moola.steps.candidate import register
-from moola.steps.predictions import log_diagrams, predictions_table
-from moola.steps.progress import NO_STATE, Progress, silent
-from moola.steps.started_from import keep_encoder, ready_to_start
 from moola.steps.training_log import FROM_SCRATCH, RunWitness, without_encoder
 from moola.tracking.lineage import git_state, part_input, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
@@ -117,7 +117,7 @@ def finetune(
         served = ", ".join(n for n, e in REGISTRY.items() if e.takes_encoder)
         raise ConfigError(f"model {config.model!r} cannot be registered", limit=f"one of {served}")
     device = resolve_device(config.device)
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     registry.folder(config.labeled)  # a name that is not there leaves no run behind
     registry.load_split(config.split)
     if config.synthetic:

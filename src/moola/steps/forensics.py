@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from moola.config import names
 from moola.errors import CheckpointNotFound, one_line
-from moola.models.checkpoint import Checkpoint, read_checkpoint
-from moola.promotion.fetched import fetched_from
-from moola.promotion.inspection import inspect
+from moola.models.weights.checkpoint import Checkpoint, read_checkpoint
+from moola.promotion.versions.fetched import fetched_from
+from moola.promotion.versions.inspection import inspect
 from moola.serving.pyfunc import checkpoint_of
 from moola.steps.runs import full_run_id
 from moola.tracking.store import connect

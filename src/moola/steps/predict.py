@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from moola.config.base import check_count
 from moola.config.promotion import TRUSTED_FOLDER
-from moola.data.registry import DataRegistry
+from moola.data.store.data_store import DataStore
 from moola.data.windows import check_windows
 from moola.errors import BadInput, DataError, MoolaError, PromotionRefused, one_line
 from moola.hashing import atomic_file
+from moola.judging.progress import Progress, silent
 from moola.models.device import resolve_device
-from moola.promotion.classes import require_judged_classes
-from moola.promotion.evidence import Evidence, load_evidence, verify
-from moola.promotion.fetched import fetched, fetched_from
-from moola.promotion.inspection import inspect
-from moola.promotion.keys import load_trusted_keys
+from moola.promotion.evidence.attestation import Evidence, load_evidence, verify
+from moola.promotion.evidence.keys import load_trusted_keys
+from moola.promotion.versions.classes import require_judged_classes
+from moola.promotion.versions.fetched import fetched, fetched_from
+from moola.promotion.versions.inspection import inspect
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import UNREGISTERED, WindowScorer
-from moola.steps.progress import Progress, silent
 from moola.steps.window_files import Chunk, holds_bars, read_windows
 from moola.tracking.store import connect
 
@@ -133,7 +133,7 @@ def _crosses_gaps(
     if scorer.labeled is None or not holds_bars(file):
         return False, ""
     try:
-        recipe = DataRegistry(data_root).load_set(scorer.labeled).recipe
+        recipe = DataStore(data_root).load_set(scorer.labeled).recipe
     except MoolaError:
         return False, f"{scorer.labeled} is not in {data_root}, so its recipe is not known"
     return recipe.cross_gaps, f"as the recipe of {scorer.labeled} says"

@@ -12,19 +12,19 @@ import numpy as np
 
 from moola.config import names
 from moola.config.pretraining import CorpusConfig
-from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import Split
-from moola.evaluation.plots import figure_to_array
-from moola.models.checkpoint import read_config
+from moola.data.store.data_store import DataStore, WindowSet
+from moola.evaluation.pages.plots import figure_to_array
+from moola.judging.progress import NO_STATE, Progress, silent
 from moola.models.device import describe_device, resolve_device, use_bf16
-from moola.models.fit_resume import find_state, path_of_state
+from moola.models.fitting.resume import find_state, path_of_state
+from moola.models.weights.checkpoint import read_config
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 from moola.pretraining.distributed import Share, join_processes
 from moola.pretraining.kinds import KINDS, Kind, Quality
 from moola.pretraining.plots import history_figure, reconstruction_figure, spectrum_figure
 from moola.pretraining.session import PretrainResult, Session, export_pt, save_pretrained
-from moola.steps.progress import NO_STATE, Progress, silent
 from moola.tracking.lineage import dataset_input, git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 
@@ -100,7 +100,7 @@ def pretrain(
             run = stack.enter_context(_run(kind, config, params, device))
             if begins_anew:
                 progress(*NO_STATE)
-        registry = DataRegistry(data_root)
+        registry = DataStore(data_root)
         corpus = registry.load_unlabeled(config.unlabeled)
         X = corpus["X_ohlc"]
         if run is not None:
@@ -167,7 +167,7 @@ def _run(kind: Kind, config: CorpusConfig, params: dict[str, Any], device: str) 
 
 
 def _log_data(
-    run: TrackedRun, config: CorpusConfig, registry: DataRegistry, corpus: WindowSet
+    run: TrackedRun, config: CorpusConfig, registry: DataStore, corpus: WindowSet
 ) -> None:
     """Log the corpus and its split, derive it again from its bars, and refuse it if it differs."""
     claim = corpus.claim()

@@ -17,13 +17,13 @@ from moola.config.evaluation import Thresholds
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import MoolaError
 from moola.hashing import atomic_file
+from moola.judging.candidate import Candidate, find_candidate, find_version, refusals_noted
+from moola.judging.examine import Examiner, signed_report
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.evidence import load_evidence, verify
-from moola.promotion.keys import TrustedKeys, load_trusted_keys
+from moola.promotion.evidence.attestation import load_evidence, verify
+from moola.promotion.evidence.keys import TrustedKeys, load_trusted_keys
+from moola.promotion.production import ledger_of, rules_now, signing_key
 from moola.promotion.record import append_result, decision_record
-from moola.steps.candidate import Candidate, find_candidate, find_version, refusals_noted
-from moola.steps.examine import Examiner, signed_report
-from moola.steps.registry import ledger_of, rules_now, signing_key
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
 

@@ -14,20 +14,20 @@ from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
 from moola.errors import MoolaError, PromotionRefused, Unsettled
 from moola.models.device import resolve_device
-from moola.promotion.classes import require_judged_classes
-from moola.promotion.digest import model_files_digest
-from moola.promotion.entry import MOVES
-from moola.promotion.evidence import Evidence
-from moola.promotion.fetched import fetched
-from moola.promotion.inspection import Inspection, inspect
-from moola.promotion.keys import load_trusted_keys
-from moola.promotion.ledger import Ledger
-from moola.promotion.proof import evidence_in, last_promotion, require_proof
+from moola.promotion.evidence.attestation import Evidence
+from moola.promotion.evidence.keys import load_trusted_keys
+from moola.promotion.evidence.proof import evidence_in, last_promotion, require_proof
+from moola.promotion.ledger.entry import MOVES
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.production import ledger_of
 from moola.promotion.state import read_state
+from moola.promotion.versions.classes import require_judged_classes
+from moola.promotion.versions.digest import model_files_digest
+from moola.promotion.versions.fetched import fetched
+from moola.promotion.versions.inspection import Inspection, inspect
 from moola.serving.follow import Served
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import WindowScorer
-from moola.steps.registry import ledger_of
 from moola.tracking.store import connect
 
 if TYPE_CHECKING:

@@ -11,19 +11,19 @@ from moola.config import names
 from moola.config.base import check_count, check_seeds
 from moola.config.sweep import Range, Space, configured
 from moola.config.training import FinetuneConfig
-from moola.data.registry import DataRegistry, WindowSet
 from moola.data.splits import WalkForward
+from moola.data.store.data_store import DataStore, WindowSet
 from moola.errors import ConfigError
 from moola.evaluation.calibration import calibration_bins
 from moola.evaluation.compare import paired_comparison
 from moola.evaluation.metrics import compute_metrics
 from moola.hashing import sha256_json
+from moola.judging.calibrate import overlap_of
+from moola.judging.folds import find_folds, folds_dataset, require_folds
+from moola.judging.progress import Progress, silent
+from moola.judging.seen import searched_on
+from moola.judging.started_from import ready_to_start
 from moola.models.device import describe_device, resolve_device
-from moola.steps.calibrate import overlap_of
-from moola.steps.folds import find_folds, folds_dataset, require_folds
-from moola.steps.progress import Progress, silent
-from moola.steps.seen import searched_on
-from moola.steps.started_from import ready_to_start
 from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
@@ -137,7 +137,7 @@ def sweep(
     _optuna()
     device = resolve_device(base.device)
     base = ready_to_start(base, cache)
-    registry = DataRegistry(data_root)
+    registry = DataStore(data_root)
     labeled = registry.load_set(base.labeled)
     found = find_folds(registry, labeled.name, folds)
     search = _Search(

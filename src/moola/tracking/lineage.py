@@ -16,7 +16,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from moola.config import names
-from moola.data.container import DataContainer
+from moola.data.store.container import DataContainer
 
 _GIT_SECONDS = 10
 _UNKNOWN = "git status or git diff failed: what was changed is not known\n"

@@ -13,7 +13,7 @@ from moola.config.training import FinetuneConfig
 from moola.errors import ConfigError
 from moola.evaluation.compare import paired_comparison
 from moola.evaluation.compare_result import PairedComparison
-from moola.evaluation.family import holm
+from moola.evaluation.gates.family import holm
 from moola.training.crossval import WalkForwardPredictions
 from moola.training.finetune import build_model, schedule_of
 

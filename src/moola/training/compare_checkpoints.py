@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from moola.models.checkpoint import Checkpoint
-from moola.models.load_report import layer_diagnosis, num_layers
-from moola.models.net_tensors import BUFFER, PARAMETER, same_bits
 from moola.models.pretrained_utils import LSTM_TENSOR, canonical_name, is_encoder_tensor
+from moola.models.weights.checkpoint import Checkpoint
+from moola.models.weights.load_report import layer_diagnosis, num_layers
+from moola.models.weights.net_tensors import BUFFER, PARAMETER, same_bits
 
 AS_INITIALISED, TRAINED = "as initialised", "trained"
 _Z_LIMIT = 4.0

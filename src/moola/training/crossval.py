@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 import moola
 from moola.config.training import FinetuneConfig
-from moola.data.sets import WindowSet
 from moola.data.splits import Split, WalkForward
+from moola.data.store.sets import WindowSet
 from moola.data.synthetic import SyntheticSet
 from moola.data.windows import WindowTimes
 from moola.errors import DataError
 from moola.hashing import atomic_file, sha256_json
 from moola.models import REGISTRY
-from moola.models.checkpoint import read_checkpoint
+from moola.models.weights.checkpoint import read_checkpoint
 from moola.training.finetune import early_stopping_rows, finetune
 from moola.training.launchers import Done, Launcher, LocalLauncher
 

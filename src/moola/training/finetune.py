@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 import moola
 from moola.config.training import LARGEST_SIZES, SIZED_BY, FinetuneConfig
-from moola.data.audit_trail import CorpusClaim
+from moola.data.audit.trail import CorpusClaim
 from moola.errors import AuditError, CheckpointError, DataError
 from moola.hashing import sha256_array, sha256_json
 from moola.models import REGISTRY, get_model
 from moola.models.adapter_lstm import AdapterLSTMModel
-from moola.models.callbacks import Callback, FitState
-from moola.models.checkpoint import read_checkpoint
 from moola.models.enhanced_simple_lstm import PRESETS
-from moola.models.fit_resume import StateFile, path_of_state
-from moola.models.freeze import FreezeCallback, FreezeSchedule, make_schedule
+from moola.models.fitting.callbacks import Callback, FitState
+from moola.models.fitting.resume import StateFile, path_of_state
 from moola.models.pretrained_utils import load_pretrained_strict, lstm_sizes
+from moola.models.weights.checkpoint import read_checkpoint
+from moola.models.weights.freeze import FreezeCallback, FreezeSchedule, make_schedule
 from moola.training.forensics import WeightEvolution
 from moola.training.witness import Watched, Witness, refusal_reported
 

@@ -12,10 +12,11 @@ import pyarrow as pa
 import torch
 
 from moola.errors import ProofError
-from moola.models.callbacks import Callback, FitState
-from moola.models.freeze import FreezeSchedule
-from moola.models.frozen import still_modules
-from moola.models.net_tensors import (
+from moola.models.fitting.callbacks import Callback, FitState
+from moola.models.pretrained_utils import is_encoder_tensor
+from moola.models.weights.freeze import FreezeSchedule
+from moola.models.weights.frozen import still_modules
+from moola.models.weights.net_tensors import (
     BUFFER,
     PARAMETER,
     NetTensor,
@@ -23,7 +24,6 @@ from moola.models.net_tensors import (
     net_tensors,
     same_bits,
 )
-from moola.models.pretrained_utils import is_encoder_tensor
 
 _EVOLUTION = pa.schema(
     [

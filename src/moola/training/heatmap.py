@@ -8,8 +8,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from moola.errors import BadInput
-from moola.evaluation.plots import INK, RED, blank_figure, settled
-from moola.models.net_tensors import BUFFER
+from moola.evaluation.pages.plots import INK, RED, blank_figure, settled
+from moola.models.weights.net_tensors import BUFFER
 
 _FROZEN = "#e4e8ec"
 _FLOOR = 1e-4

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from moola.errors import MoolaError
-from moola.models.callbacks import Callback, FitState
+from moola.models.fitting.callbacks import Callback, FitState
 from moola.training.forensics import WeightEvolution
 
 

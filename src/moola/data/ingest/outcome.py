@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moola.data.bar_quality_scan import chunks
 from moola.data.bars import PRICE_COLUMNS, is_step
+from moola.data.ingest.quality_scan import chunks
 from moola.data.ingest.rows import Tally
 from moola.data.repeats import Tick
 from moola.errors import DataError

@@ -20,8 +20,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from moola.config.data import WindowRecipe, check_name
-from moola.data.bar_quality import QualityReport, assess
-from moola.data.bar_quality_page import quality_page
 from moola.data.bars import (
     HIGHEST_PRICE,
     LOWEST_PRICE,
@@ -34,6 +32,8 @@ from moola.data.ingest.columns import Format, assign
 from moola.data.ingest.files import BarFile, open_bar_file
 from moola.data.ingest.options import MOST_REPAIRED, IngestOptions
 from moola.data.ingest.outcome import outcome_lines, outcome_of, refuse_absurd
+from moola.data.ingest.quality import QualityReport, assess
+from moola.data.ingest.quality_page import quality_page
 from moola.data.ingest.rows import RowReader, Tally
 from moola.data.ingest.spool import Spool
 from moola.data.ingest.varying import varying_texts

@@ -44,7 +44,7 @@ class AttentionClassifier(TorchWindowClassifier):
     width, num_heads, num_layers, dropout
         Arguments of the net.
     **training
-        See :class:`~moola.models.training_params.TrainingParams`.
+        See :class:`~moola.models.fitting.training_params.TrainingParams`.
     """
 
     net_type: ClassVar[type[nn.Module]]

@@ -1,0 +1,188 @@
+"""Gate 1: does the model know anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moola.config.evaluation import Thresholds
+from moola.evaluation.calibration import ece_null, surprise_persistence
+from moola.evaluation.gates.collapse import COLLAPSE_THRESHOLDS, answer_warnings, collapse_reasons
+from moola.evaluation.gates.comparison import (
+    compare,
+    comparison_figures,
+    reach,
+    signed,
+    thresholds_used,
+)
+from moola.evaluation.gates.label_arithmetic import LabelArithmetic
+from moola.evaluation.gates.report import GateReport, report
+from moola.evaluation.gates.slow_constant import Knowledge, knowledge
+from moola.evaluation.gates.suspicion import LEAKS, SUSPICION_THRESHOLDS, hold, suspicions
+from moola.evaluation.metrics import compute_metrics, undefined_reasons
+from moola.evaluation.predictions import clean_predictions
+
+NOT_ASKED = "the caller gave predictions alone"
+
+
+def gate_1_baseline(
+    y: ArrayLike,
+    proba: ArrayLike,
+    prior: ArrayLike,
+    *,
+    block_length: int,
+    horizons_apart: bool = False,
+    thresholds: Thresholds | None = None,
+    arithmetic: LabelArithmetic | str = NOT_ASKED,
+    repaired_share: float | None = None,
+) -> GateReport:
+    """Gate 1: log-loss beyond doubt below those of three that know nothing; no collapse.
+
+    They are the class prior, the best slowly varying constant, and the label's own arithmetic.
+
+    Parameters
+    ----------
+    y
+        Class indices, shape (n,), validation windows of all folds in time order.
+    proba
+        The model's probabilities, shape (n, K), averaged over seeds.
+    prior
+        For each window the class frequencies of its fold's train part, shape (n, K).
+    block_length, horizons_apart
+        See `moola.evaluation.compare.paired_comparison`.
+    thresholds
+        Moola's own where None.
+    arithmetic
+        The surrogate null (`moola.evaluation.gates.label_arithmetic.forecast_by_arithmetic`), or a
+        sentence why it cannot be computed; then the verdict does not claim to be beyond it, and
+        says so.
+    repaired_share
+        Share of the rows of the bar file that repairs touched; None where it is not known.
+
+    Returns
+    -------
+    GateReport
+        ``held`` where it would not fail but is too good to be true
+        (`moola.evaluation.gates.suspicion`).
+        ``failed`` where the model collapsed or is significantly worse than the prior;
+        ``inconclusive`` where the interval (corrected for skewness) holds 0, or that of the
+        difference to the best slowly varying constant in hindsight does, or that to the best use of
+        the label's arithmetic. What the most probable class is worth is a warning.
+
+    Raises
+    ------
+    BadInput
+        As `moola.evaluation.compare.paired_comparison`.
+    """
+    limits = thresholds or Thresholds.load()
+    comparison = compare(
+        y,
+        proba,
+        prior,
+        block_length=block_length,
+        horizons_apart=horizons_apart,
+        thresholds=limits,
+        skewed=True,
+    )
+    labels, matrix = clean_predictions(y, proba)
+    metrics = compute_metrics(labels, matrix)
+    collapse = collapse_reasons(y, proba, prior, thresholds=limits)
+    delta = comparison.deltas["log_loss"]
+    null = ece_null(matrix, persisting=surprise_persistence(labels, matrix))
+    figures = comparison_figures(comparison) | {"metrics": metrics}
+    slow = knowledge(
+        y, proba, prior, block_length=block_length, horizons_apart=horizons_apart, thresholds=limits
+    )
+    figures |= slow.figures()
+    figures["p_values"]["slow_constant"] = slow.delta.p_value
+    beyond: Knowledge | None = None
+    if isinstance(arithmetic, LabelArithmetic):
+        beyond = knowledge(
+            y, proba, prior, arithmetic=arithmetic.proba,
+            block_length=block_length, horizons_apart=horizons_apart, thresholds=limits,
+        )  # fmt: skip
+        figures |= _arithmetic_figures(arithmetic, beyond)
+        figures["p_values"]["label_arithmetic"] = beyond.delta.p_value
+    figures["ece_null"] = {"mean": null.mean, "p95": null.p95}
+    warnings = answer_warnings(y, proba, thresholds=limits)
+    notes = [*warnings, *_ece_note(metrics["ece"], null.p95), reach(comparison, "log_loss")]
+    if collapse:
+        verdict, reasons = "failed", list(collapse)
+    elif delta.superior:
+        verdict = "passed"
+        reasons = [f"log-loss is below the class prior's: {signed(comparison, 'log_loss')}"]
+    elif delta.inferior:
+        verdict = "failed"
+        reasons = [f"log-loss is above the class prior's: {signed(comparison, 'log_loss')}"]
+    else:
+        verdict = "inconclusive"
+        reasons = [
+            f"log-loss cannot be told from the class prior's: {signed(comparison, 'log_loss')}"
+        ]
+    if verdict == "passed":
+        doubts = _doubts(labels, matrix, slow, beyond)
+        verdict = "inconclusive" if doubts else "passed"
+        reasons = [
+            *doubts,
+            *reasons,
+            *([] if doubts else [f"not luck of the base rate: {slow.text()}"]),
+            *([] if doubts else [_beyond(beyond, arithmetic)]),
+        ]
+    if verdict != "failed":
+        odd = suspicions(labels, matrix, thresholds=limits, repaired_share=repaired_share)
+        if odd:
+            reasons = [*hold(odd, verdict), *reasons]
+            figures[LEAKS] = {"suspicions": odd, "beneath": verdict}
+            verdict = "held"
+    used = thresholds_used(limits, *COLLAPSE_THRESHOLDS, *SUSPICION_THRESHOLDS)
+    return report(1, verdict, reasons + notes, figures=figures, thresholds=used)
+
+
+def _ece_note(ece: float | None, p95: float) -> list[str]:
+    if ece is None or ece <= p95:
+        return []
+    return [f"probabilities are off: ECE {ece:.3f}, a calibrated model stays below {p95:.3f}"]
+
+
+def _arithmetic_figures(arithmetic: LabelArithmetic, beyond: Knowledge) -> dict[str, Any]:
+    return {
+        **arithmetic.figures(),
+        "delta_label_arithmetic": beyond.delta.interval(),
+        "log_loss_label_arithmetic": beyond.log_loss,
+        "power_label_arithmetic": beyond.delta.power,
+    }
+
+
+def _beyond(beyond: Knowledge | None, arithmetic: LabelArithmetic | str) -> str:
+    if beyond is not None:
+        return f"beyond what the label gives away by itself: {beyond.text()}"
+    return (
+        f"the surrogate null was not computed: {arithmetic}; so what is shown is more than class "
+        "frequencies, and a part of it may be the label's own arithmetic"
+    )
+
+
+def _doubts(
+    labels: NDArray[np.intp],
+    matrix: NDArray[np.float64],
+    slow: Knowledge,
+    beyond: Knowledge | None,
+) -> list[str]:
+    """Say why a log-loss below the prior's is not yet knowledge."""
+    doubts = []
+    absent = undefined_reasons(labels, matrix).get("balanced_accuracy")
+    if absent:
+        doubts.append(f"{absent}, so its recall is not known")
+    if not slow.delta.superior:
+        doubts.append(
+            "the gain over the prior may be only a better guess of the class frequencies: "
+            f"{slow.text()}"
+        )
+    if beyond is not None and not beyond.delta.superior:
+        doubts.append(
+            "the gain may be only what the label's own arithmetic gives away, on bars in no order "
+            f"too: {beyond.text()}"
+        )
+    return doubts

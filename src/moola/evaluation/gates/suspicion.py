@@ -1,0 +1,147 @@
+"""Too good to be true: what makes a pass suspicious, and how it is answered.
+
+A leak makes a model look better than markets allow. So above stated bounds a gate that has not
+failed is ``held`` until a person has looked at the leak checks of `moola investigate` and answered
+every suspicion and every check that shows a leak. Answers are a part of the gate report, and so of
+the signed evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import entropy
+
+from moola.config.evaluation import Thresholds
+from moola.data.ingest.options import MOST_REPAIRED
+from moola.errors import BadInput
+from moola.evaluation.gates.report import GateReport
+from moola.evaluation.metrics import compute_metrics
+
+SUSPICION_THRESHOLDS = ("max_credible_roc_auc", "max_credible_entropy_share")
+LEAKS = "leaks"
+MIN_ANSWER_WORDS = 3
+
+
+def suspicions(
+    labels: NDArray[np.intp],
+    matrix: NDArray[np.float64],
+    *,
+    thresholds: Thresholds,
+    repaired_share: float | None = None,
+) -> dict[str, str]:
+    """Say what is too good to be true; empty where nothing is.
+
+    Parameters
+    ----------
+    labels, matrix
+        Class indices, shape (n,), and probabilities, shape (n, K).
+    thresholds
+        Give the bounds.
+    repaired_share
+        Share of the rows of the bar file that repairs touched; None where it is not known.
+
+    Returns
+    -------
+    dict
+        Sentences by ``roc_auc``, ``entropy`` (share of the entropy of the windows' own class
+        frequencies that the model explains) and ``repairs``.
+    """
+    reasons = {}
+    metrics = compute_metrics(labels, matrix)
+    area, loss = metrics["roc_auc"], metrics["log_loss"]
+    if area is not None and area > thresholds.max_credible_roc_auc:
+        reasons["roc_auc"] = f"ROC-AUC is {area:.3f}, above {thresholds.max_credible_roc_auc:g}"
+    prior = float(entropy(np.bincount(labels)))
+    if loss is not None and prior > 0:
+        share = 1.0 - loss / prior
+        if share > thresholds.max_credible_entropy_share:
+            reasons["entropy"] = (
+                f"{share:.0%} of the prior's entropy is explained, above "
+                f"{thresholds.max_credible_entropy_share:.0%}"
+            )
+    if repaired_share is not None and repaired_share > MOST_REPAIRED:
+        reasons["repairs"] = (
+            f"repairs touched {repaired_share:.1%} of the rows of the bar file, above "
+            f"{MOST_REPAIRED:.0%}"
+        )
+    return reasons
+
+
+def hold(reasons: Mapping[str, str], verdict: str) -> tuple[str, ...]:
+    """Return the two sentences of a gate that is held for suspicions, its verdict being else so."""
+    return (
+        f"too good to be true: {'; '.join(reasons.values())}",
+        f"held until the leak checks are answered (else {verdict}): "
+        "run `moola investigate VERSION`",
+    )
+
+
+def answered(
+    report: GateReport,
+    answers: Mapping[str, str],
+    *,
+    checks: Mapping[str, Mapping[str, Any]],
+    who: str,
+    at: str,
+) -> GateReport:
+    """Return a held gate with the verdict it had beneath, and a person's answers to the doubts.
+
+    Parameters
+    ----------
+    report
+        A gate that is ``held``.
+    answers
+        A reason for each suspicion of the report and each check that shows a leak, by name.
+    checks
+        What the leak checks say, by name: ``{"leak": bool | None, "detail": str, ...}``.
+    who, at
+        Who answers, and when (ISO 8601, UTC).
+
+    Returns
+    -------
+    GateReport
+        ``passed`` or ``inconclusive``, its first reason naming who answered; figures hold
+        suspicions, checks and answers.
+
+    Raises
+    ------
+    BadInput
+        If the gate is not held, or an answer is missing, unknown or shorter than three words.
+    """
+    if report.verdict != "held":
+        raise BadInput(
+            f"gate {report.gate} is {report.verdict}, not held", limit="a gate that is held"
+        )
+    asked = questions(report, checks)
+    missing = [name for name in asked if name not in answers]
+    unknown = [name for name in answers if name not in asked]
+    if missing or unknown:
+        problem = f"no answer to {missing[0]!r}" if missing else f"nothing asks {unknown[0]!r}"
+        raise BadInput(problem, limit=f"an answer to each of {', '.join(asked)}")
+    for name, text in answers.items():
+        if len(text.split()) < MIN_ANSWER_WORDS:
+            raise BadInput(
+                f"the answer to {name} is {text!r}",
+                limit=f"a reason of {MIN_ANSWER_WORDS} words or more",
+            )
+    leaks = {**report.figures[LEAKS], "checks": dict(checks), "who": who, "at": at}
+    leaks["answers"] = dict(answers)
+    said = "; ".join(f"{name}: {text}" for name, text in answers.items())
+    reasons = (f"was held, and {who} answered: {said}", *report.reasons[2:], report.reasons[0])
+    return replace(
+        report,
+        verdict=str(leaks["beneath"]),
+        reasons=reasons,
+        figures={**report.figures, LEAKS: leaks},
+    )
+
+
+def questions(report: GateReport, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return what a person must answer: each suspicion, and each check that shows a leak."""
+    found = [name for name, check in checks.items() if check["leak"]]
+    return tuple(dict.fromkeys([*report.figures[LEAKS]["suspicions"], *found]))

@@ -1,0 +1,185 @@
+"""The gates of one candidate: what each needs is made when it is asked for, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moola.config.evaluation import EvaluateConfig, Thresholds
+from moola.data.labels import class_names
+from moola.data.splits import Split, WalkForward
+from moola.data.store.data_store import DataStore, WindowSet
+from moola.data.store.review import audit_folds
+from moola.evaluation import gates as rules
+from moola.evaluation.gates import GateReport
+from moola.evaluation.gates.family import with_tries
+from moola.evaluation.gates.promotion import look_confidence
+from moola.hashing import sha256_json
+from moola.judging.calibrate import overlap_of
+from moola.judging.candidate import Candidate
+from moola.judging.folds import find_folds
+from moola.judging.gate_inputs import RUNS, asked_gates
+from moola.judging.progress import Progress
+from moola.judging.rivals import Rivals
+from moola.pretraining.stored_encoder import encoder_digest
+from moola.promotion.ledger.tries import Tries
+from moola.promotion.versions.classes import CLASSES
+from moola.training.crossval import Training
+from moola.training.finetune import encoder_claim
+from moola.training.launchers import Launcher
+
+ADAPTER = "adapter_lstm"
+
+
+class Judge:
+    """Everything the gates of one candidate are judged by; predictions are made once."""
+
+    def __init__(
+        self,
+        *,
+        candidate: Candidate,
+        registry: DataStore,
+        folds: str | None,
+        config: EvaluateConfig,
+        limits: Thresholds,
+        device_asked: str,
+        device: str,
+        cache: Path,
+        launcher: Launcher,
+        progress: Progress,
+        on_training: Callable[[str, Training], None] = lambda rival, training: None,
+    ):
+        self.candidate = candidate
+        self.registry = registry
+        if candidate.config.seed not in config.seeds:  # what is promoted is the model of its seed
+            config = replace(config, seeds=(candidate.config.seed, *config.seeds))
+        self.config = config
+        self.limits = limits
+        self.device_asked, self.device = device_asked, device
+        self.progress = progress
+        self.tries = Tries()  # as if nobody had judged on these windows before
+        self.labeled: WindowSet = registry.load_set(candidate.config.labeled)
+        self.split: Split = registry.load_split(candidate.config.split)
+        self.folds: WalkForward = find_folds(registry, self.labeled.name, folds)
+        synthetic = candidate.config.synthetic
+        self.synthetic = registry.load_synthetic(synthetic) if synthetic else None
+        judged = np.concatenate([f.val for f in self.folds.folds])
+        self.num_windows = len(judged)
+        self.overlap = overlap_of(self.labeled.times, judged)
+        self.block_length = self.overlap["block_length"]
+        self.gates = asked_gates(candidate, config.gates)
+        self.rivals = Rivals(
+            candidate.training,
+            self.labeled,
+            self.folds,
+            config=config,
+            device=device,
+            cache=cache,
+            launcher=launcher,
+            progress=progress,
+            on_training=on_training,
+            synthetic=self.synthetic,
+        )
+
+    @cached_property
+    def data_audit(self) -> dict[str, Any]:
+        """The audit that gate 0 judges."""
+        return self.audit()
+
+    @property
+    def claims(self) -> Thresholds:
+        """Limits of the gates that claim superiority: stricter with every judgement and search."""
+        confidence = look_confidence(
+            self.limits.confidence, self.tries.judgement, num_doors=1 + self.tries.searched
+        )
+        return replace(self.limits, confidence=confidence)
+
+    def digest_of(self, candidate: Candidate) -> str:
+        """Return a digest of what is judged: configuration, encoder, data, seeds, thresholds."""
+        encoder = candidate.training.pretrained_encoder
+        return sha256_json(
+            {
+                "config": candidate.config.to_dict() | {"device": None},
+                "encoder": encoder_digest(Path(encoder)) if encoder else None,
+                "labeled": self.labeled.sha256,
+                "folds": self.folds.digest(),
+                "seeds": list(self.config.seeds),
+                **({"synthetic": self.synthetic.sha256} if self.synthetic else {}),
+                "thresholds": self.limits.digest(),
+            }
+        )
+
+    def reports(self) -> tuple[GateReport, ...]:
+        """Run the gates in order; what a verdict blocks is not run."""
+        found: list[GateReport] = []
+        for gate in self.gates:
+            reason = rules.blocking_reason(gate, {r.gate: r.verdict for r in found})
+            found.append(rules.blocked(gate, reason) if reason else RUNS[gate].run(self))
+            if rules.GATES[gate].claims:
+                found[-1] = with_tries(
+                    found[-1], self.tries.judgement, self.tries.searched, self.claims.confidence
+                )
+            self.progress("gates", len(found), len(self.gates), f"gate {gate} {found[-1].verdict}")
+        return rules.run_order(
+            found,
+            num_labelled_windows=len(self.labeled),
+            uses_adapter=self.candidate.config.model == ADAPTER,
+            thresholds=self.limits,
+        )
+
+    def audit(self, *, with_features: bool = False) -> dict[str, Any]:
+        """Audit the split and every fold; `with_features` derives the stored features again too."""
+        encoder = self.candidate.training.pretrained_encoder
+        claim = encoder_claim(encoder) if encoder else None
+        checks: list[dict[str, Any]] = []
+        trails = (
+            self.registry.audit(self.labeled, self.split, corpus=claim),
+            *audit_folds(self.registry, self.labeled, self.folds, split=self.split, corpus=claim),
+        )
+        for split, trail in zip((self.split, *self.folds.folds), trails, strict=True):
+            checks += [
+                {**c, "name": f"{split.name}: {c['name']}"} for c in trail.to_dict()["checks"]
+            ]
+        if with_features:
+            again = self.registry.lineage(self.labeled, with_features=True)
+            checks += [
+                {"name": f"{self.labeled.name}: {c.name}", "passed": c.passed, "detail": c.detail}
+                for c in again
+            ]
+        return {"passed": all(c["passed"] for c in checks), "checks": checks}
+
+    def gate_report(self, reports: tuple[GateReport, ...]) -> dict[str, Any]:
+        """Return the document that is logged and signed."""
+        return {
+            "schema_version": rules.SCHEMA_VERSION,
+            "candidate": {
+                "name": self.candidate.name,
+                "version": self.candidate.version,
+                "run_id": self.candidate.run_id,
+                "model_sha256": self.candidate.model_sha256,
+                "model": self.candidate.config.model,
+                "config": self.candidate.config.to_dict(),
+                "uses_encoder": self.candidate.uses_encoder,
+                "uses_synthetic": self.candidate.config.augments,
+            },
+            "data": {
+                "labeled": self.labeled.name,
+                "labeled_sha256": self.labeled.sha256,
+                CLASSES: list(class_names(self.labeled.recipe)),
+                "split": self.split.name,
+                "split_sha256": self.split.digest(),
+                "folds": self.folds.name,
+                "folds_sha256": self.folds.digest(),
+                "num_windows": self.num_windows,
+                "seeds": list(self.config.seeds),
+            },
+            "thresholds_sha256": self.limits.digest(),
+            "gates": [r.to_dict() for r in reports],
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }

@@ -1,0 +1,210 @@
+"""What the guarded server knows and decides: policy, trusted keys, ledger, what is frozen."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NoReturn
+
+from moola.config.promotion import PromotionPolicy
+from moola.errors import PromotionRefused
+from moola.promotion.evidence.attestation import Evidence
+from moola.promotion.evidence.checks import check_evidence
+from moola.promotion.evidence.keys import TrustedKeys, key_id, load_trusted_keys
+from moola.promotion.guard.frozen import Frozen, Places, find_frozen
+from moola.promotion.guard.uploads import Uploads
+from moola.promotion.ledger.content import LookLine, Move
+from moola.promotion.ledger.entry import MOVES, Draft, Entry
+from moola.promotion.ledger.key_changes import note_key_changes
+from moola.promotion.ledger.lines import looks_at
+from moola.promotion.ledger.local import Ledger
+from moola.promotion.webhooks import Webhooks
+
+_LONGEST_WAIT_SECONDS = 20.0
+
+
+@dataclass(kw_only=True)
+class Guard:
+    """The rules of one guarded server.
+
+    Parameters
+    ----------
+    policy
+        The policy in force.
+    trusted_folder
+        Folder of public keys; read again for every promotion, so a revocation counts at once.
+    ledger
+        The ledger in the registry's database.
+    artifacts_destination
+        Where the server keeps the files of ``mlflow-artifacts:`` addresses.
+    artifact_root
+        Default artifact root of new experiments.
+    lock_file
+        Held while a promotion reads a version's files and while an upload takes its name.
+    webhooks
+        Who is told of promotions, refusals and rollbacks.
+    """
+
+    policy: PromotionPolicy
+    trusted_folder: Path
+    ledger: Ledger
+    artifacts_destination: str
+    artifact_root: str
+    lock_file: Path
+    webhooks: Webhooks | None = None
+    _frozen: tuple[int, Frozen] | None = field(default=None, init=False)
+    _frozen_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _readers: dict[str, threading.Lock] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.places = Places(destination=self.artifacts_destination, root=self.artifact_root)
+        self.uploads = Uploads(self.ledger)
+
+    def trusted_keys(self) -> TrustedKeys:
+        """Read the trusted keys as they are now, this server's own among the servers'."""
+        trusted = load_trusted_keys(self.trusted_folder)
+        if self.ledger.signer is None:
+            return trusted
+        own = self.ledger.signer.public_key()
+        return replace(trusted, servers={**trusted.servers, key_id(own): own})
+
+    def note_keys(self) -> None:
+        """Write into the ledger which keys began or ceased to count since it last said so."""
+        note_key_changes(self.ledger, self.trusted_keys(), who="server")
+
+    def write_down(self, draft: Draft) -> Entry:
+        """Append an entry that moves nothing, and announce it."""
+        entry = self.ledger.append(draft)
+        self.announce(entry)
+        return entry
+
+    def announce(self, entry: Entry) -> None:
+        """Tell the webhooks of an entry that is committed; never waits and never fails."""
+        if self.webhooks is not None:
+            self.webhooks.announce(entry)
+
+    @contextmanager
+    def files_held(self, *, exclusive: bool = False) -> Iterator[None]:
+        """Keep uploads and promotions of this machine apart."""
+        with self.lock_file.open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+
+    def frozen(self) -> Frozen:
+        """Return what is frozen now: every version that ever held Production, and its run."""
+        last = self.ledger.last_seq(MOVES)
+        known = self._frozen
+        if known is None or known[0] != last:
+            with self._frozen_lock:
+                known = (last, find_frozen(self.places, self._moved()))
+                self._frozen = known
+        return known[1]
+
+    @contextmanager
+    def reading_files(self, user: str) -> Iterator[None]:
+        """Let one user have the files of one version read at a time, so that nobody else waits."""
+        lock = self._readers.setdefault(user, threading.Lock())
+        if not lock.acquire(timeout=_LONGEST_WAIT_SECONDS):
+            raise PromotionRefused(
+                f"another promotion that {user} asked for is still being checked",
+                remedy="Try again when it has ended",
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _moved(self) -> set[tuple[str, str]]:
+        lines = self.ledger.entries(events=MOVES)  # whoever signed them: unknown is not unfrozen
+        return {(e.name, str(e.version_to)) for e in lines if isinstance(e.content, Move)}
+
+    def reasons_against(
+        self,
+        evidence: Evidence,
+        *,
+        name: str,
+        version: str,
+        run_id: str | None,
+        champion: str | None,
+        entries: list[Entry],
+        user: str | None,
+    ) -> list[str]:
+        """Return why signed evidence does not put a version into Production, its files left out."""
+        reasons = check_evidence(
+            evidence,
+            name=name,
+            version=version,
+            run_id=run_id,
+            model_sha256=None,  # the files are read once all else is good
+            policy=self.policy,
+            now=self.ledger.clock(),
+        )
+        if evidence.champion != champion:
+            reasons.append(
+                f"it was compared with version {evidence.champion}, in Production is {champion}"
+            )
+        if any(e.evidence_digest == evidence.digest and e.event in MOVES for e in entries):
+            reasons.append("its evidence was used before; each move needs evidence of its own")
+        belief = self.ledger.belief(self.trusted_keys())
+        if evidence.purpose == "rollback":
+            reasons += _never_promoted(evidence, belief.moves(entries))
+        else:
+            looks = [entry for entry in entries if entry.event == "test_look"]
+            reasons += _test_set_reasons(evidence, belief.counting(looks), len(looks))
+        if self.policy.promoters and user not in self.policy.promoters:
+            reasons.append(f"user {user} may not move Production")
+        return reasons
+
+
+def deny(sentence: str) -> NoReturn:
+    """Raise what MLflow answers with 403 and the sentence, in the client and on the page."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    raise MlflowException(sentence, error_code=PERMISSION_DENIED)
+
+
+def _never_promoted(evidence: Evidence, entries: list[Entry]) -> list[str]:
+    proofs = [
+        e
+        for e in entries
+        if e.event == "promotion"
+        and e.version_to == evidence.version
+        and isinstance(e.content, Move)
+        and e.content.model_sha256 == evidence.model_sha256
+    ]
+    return [] if proofs else ["a rollback goes only to a version that held Production as it is"]
+
+
+def _test_set_reasons(evidence: Evidence, seen: list[Entry], num_lines: int) -> list[str]:
+    """Return what the looks that count, out of so many lines about looks, have against evidence."""
+    reasons = []
+    if evidence.purpose != "promotion" or evidence.promotion_verdict != "passed":
+        reasons.append(
+            "the promotion gate on the locked test windows is "
+            f"{evidence.promotion_verdict or 'absent'} (`moola promote` asks it)"
+        )
+    split = evidence.data.get("split_sha256")
+    looks = [
+        (e, e.content.windows)
+        for e in seen
+        if e.version_to == evidence.version
+        and isinstance(e.content, LookLine)
+        and e.content.windows.get("split_sha256") == split
+    ]
+    if not looks:
+        ignored = num_lines - len(seen)
+        aloud = f" ({ignored} that no gate runner signed do not count)" if ignored else ""
+        return [*reasons, f"this server's ledger holds no look at the test set{aloud}"]
+    last, windows = looks[-1]
+    least = len(looks_at([e for e in seen if e.seq <= last.seq], windows))
+    if (evidence.test_looks or 0) < least:
+        reasons.append(
+            f"it was judged as look {evidence.test_looks} at the test windows, its last is number "
+            f"{least} in this server's ledger"
+        )
+    return reasons

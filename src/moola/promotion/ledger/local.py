@@ -1,0 +1,349 @@
+"""The ledger: an append-only, hash-chained table of everything that touched Production.
+
+Each entry holds the SHA-256 over its own fields and the hash of the entry before it, so that a
+changed or missing entry breaks the chain, and triggers refuse UPDATE and DELETE in the database.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+import sqlalchemy as sa
+
+from moola.errors import ConfigError, PromotionRefused, TrackingError
+from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.ledger.belief import GENESIS, Belief
+from moola.promotion.ledger.checkpoint import CheckpointFile, address_of
+from moola.promotion.ledger.content import Move
+from moola.promotion.ledger.entry import MOVES, Draft, Entry
+from moola.promotion.ledger.lines import broken, chain_findings, looks_at
+from moola.promotion.ledger.rows import append_entry, last_entry, read_entries
+from moola.promotion.ledger.schema import (
+    LEDGER,
+    create_ledger,
+    lock_for_append,
+    repair_schema,
+    schema_findings,
+)
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+SCHEMES = ("sqlite", "postgresql")
+_log = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    """Return the present time in UTC."""
+    return datetime.now(UTC)
+
+
+class Ledger:
+    """The ledger in one SQLite or PostgreSQL database; the table is made on first use.
+
+    Parameters
+    ----------
+    url
+        SQLAlchemy address of the database, usually the registry's own.
+    clock
+        Returns the present time with a time zone.
+    checkpoint
+        Where it is kept how far the ledger went; None keeps nothing.
+
+    Raises
+    ------
+    ConfigError
+        If the address is not that of a SQLite or PostgreSQL database.
+    TrackingError
+        If the database cannot be reached.
+    """
+
+    moves_by_server = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        checkpoint: CheckpointFile | None = None,
+    ):
+        if not is_database(url):
+            raise ConfigError(
+                f"the ledger's address is {url.rpartition('@')[2]!r}",
+                limit="a sqlite: or postgresql: address",
+                remedy="Give the registry's database, or a SQLite file of its own, as ledger",
+            )
+        self.clock = clock
+        self.checkpoint = checkpoint
+        self.signer: Ed25519PrivateKey | None = None
+        self._verified: tuple[int, str] = (0, GENESIS)
+        self._engine = open_engine(url)
+        with self.transaction() as connection:
+            create_ledger(connection)
+
+    @property
+    def address(self) -> str:
+        """The address of the database in one spelling, without user and password."""
+        return address_of(self._engine.url.render_as_string())
+
+    def signing(self, key: Ed25519PrivateKey | None) -> Self:
+        """Return this ledger with a key that signs every line written through it."""
+        signing = copy.copy(self)
+        signing.signer = key
+        return signing
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Yield a connection that alone may append until the block ends; commits at its end."""
+        with _database_errors(), self._engine.connect() as plain:
+            connection = plain.execution_options(moola_append=True)
+            with connection.begin():
+                lock_for_append(connection)
+                yield connection
+
+    def append(
+        self,
+        draft: Draft,
+        *,
+        only_if: Callable[[sa.Connection], None] | None = None,
+    ) -> Entry:
+        """Append one entry in a transaction of its own.
+
+        Parameters
+        ----------
+        draft
+            What happened.
+        only_if
+            Called inside the transaction, before the entry is written; may raise to refuse.
+
+        Returns
+        -------
+        Entry
+            The entry with its number, time and hash, as it is read back.
+
+        Raises
+        ------
+        PromotionRefused
+            If the clock is behind the ledger's last line.
+        TrackingError
+            If the database fails, or gives back another line than it was given.
+        """
+        with self.transaction() as connection:
+            if only_if is not None:
+                only_if(connection)
+            entry = self.append_in(connection, draft)
+        self.note(entry, compared=False)
+        return entry
+
+    def append_made(self, make: Callable[[str], Draft]) -> Entry:
+        """Append what a function says, given the ledger's id.
+
+        The id is the hash of the ledger's first line, zeros where it is empty.
+        """
+        with self.transaction() as connection:
+            entry = self.append_in(connection, make(_ledger_id(connection)))
+        self.note(entry, compared=False)
+        return entry
+
+    def append_in(self, connection: sa.Connection, draft: Draft) -> Entry:
+        """Append inside a transaction that holds the append lock."""
+        return append_entry(connection, draft, at=self.clock(), signer=self.signer)
+
+    def entries(
+        self,
+        name: str | None = None,
+        *,
+        events: tuple[str, ...] | None = None,
+        after: int = 0,
+    ) -> list[Entry]:
+        """Return entries in order: of one model, of some events, after a number, if asked."""
+        with _database_errors(), self._engine.connect() as connection:
+            return read_entries(connection, name, events=events, after=after)
+
+    def ends(self) -> tuple[Entry | None, Entry | None]:
+        """Return the first line and the last, None where there is none."""
+        with _database_errors(), self._engine.connect() as connection:
+            first, last = read_entries(connection, limit=1), last_entry(connection)
+        return (first[0] if first else None), last
+
+    def last_seq(self, events: tuple[str, ...]) -> int:
+        """Return the number of the last entry of some events, 0 if there is none."""
+        query = sa.select(sa.func.max(LEDGER.c.seq)).where(LEDGER.c.event.in_(events))
+        with _database_errors(), self._engine.connect() as connection:
+            return connection.execute(query).scalar() or 0
+
+    def belief(self, keys: TrustedKeys) -> Belief:
+        """Return what counts in this ledger by some trusted keys."""
+        with _database_errors(), self._engine.connect() as connection:
+            return belief_in(connection, keys)
+
+    def verify_chain(self) -> str:
+        """Check every entry, and that what was seen of the ledger before is still there.
+
+        Returns
+        -------
+        str
+            Hash of the last entry.
+
+        Raises
+        ------
+        PromotionRefused
+            Naming the first entry that is missing, was changed, cut off or written anew.
+        """
+        entries = self.entries()
+        if findings := self.findings(entries):
+            raise broken(findings)
+        return self._whole(entries)
+
+    def check_chain(self) -> None:
+        """As `verify_chain`, but read only what was added since this object last checked it."""
+        seq, head = self._verified
+        newer = self.entries(after=seq - 1) if seq else []
+        if not newer or (newer[0].seq, newer[0].entry_hash) != (seq, head):
+            self.verify_chain()
+            if seq:
+                raise PromotionRefused(f"ledger entry {seq} was changed after it was checked")
+            return
+        findings = [*chain_findings(newer[1:], after=self._verified), *self._cut_off(newer)]
+        if findings:
+            raise broken(findings)
+        self._whole(newer)
+
+    def findings(self, entries: list[Entry]) -> list[str]:
+        """Return what is wrong with the chain of all entries, by itself and by the checkpoint."""
+        return [*chain_findings(entries), *self._cut_off(entries)]
+
+    def _cut_off(self, entries: list[Entry]) -> list[str]:
+        return [] if self.checkpoint is None else self.checkpoint.compare(entries)
+
+    def schema_findings(self) -> list[str]:
+        """Return what is wrong with the table and its triggers."""
+        with _database_errors(), self._engine.connect() as connection:
+            return schema_findings(connection)
+
+    def repair(self) -> list[str]:
+        """Make missing triggers again and write down that they were; return what was put right."""
+        with self.transaction() as connection:
+            found = repair_schema(connection)
+            if found:
+                reason = f"made again: {'; '.join(found)}"
+                self.append_in(
+                    connection, Draft(event="repair", who="server", name="", reason=reason)
+                )
+        return found
+
+    def note(self, last: Entry, *, compared: bool) -> None:
+        """Keep how far the ledger went; where that cannot be written, say so in the log.
+
+        A ledger that was not `compared` with what was kept of it has to go on from there.
+        """
+        if self.checkpoint is None:
+            return
+        try:
+            self.checkpoint.note(last, compared=compared, signature=self._head_signature(last))
+        except (OSError, ConfigError) as error:  # the line is written all the same
+            _log.warning("no checkpoint of the ledger is kept: %s", error)
+
+    def champion_at(
+        self, name: str, time: datetime | None = None, *, keys: TrustedKeys | None = None
+    ) -> str | None:
+        """Return the version in Production at a time (None: now), or None if there was none.
+
+        Given keys, only moves that they signed are believed; without, all that can be read.
+        """
+        moves = self.moves(name, keys=keys)
+        held = [e for e in moves if time is None or (e.time is not None and e.time <= time)]
+        return held[-1].version_to if held else None
+
+    def moves(self, name: str, *, keys: TrustedKeys | None = None) -> list[Entry]:
+        """Return the promotions and rollbacks of a model that count, or that can be read."""
+        moves = self.entries(name, events=MOVES)
+        if keys is not None:
+            return self.belief(keys).moves(moves)
+        return [entry for entry in moves if isinstance(entry.content, Move)]
+
+    def looks_at(self, windows: Mapping[str, Any], keys: TrustedKeys) -> list[Mapping[str, Any]]:
+        """Return the looks that saw a bar of some test windows, whatever model, split and names.
+
+        Looks that no trusted gate runner signed do not count.
+        """
+        looks = self.belief(keys).counting(self.entries(events=("test_look",)))
+        return looks_at(looks, windows)
+
+    def _whole(self, entries: list[Entry]) -> str:
+        if not entries:
+            return GENESIS
+        self._verified = (entries[-1].seq, entries[-1].entry_hash)
+        self.note(entries[-1], compared=True)
+        return entries[-1].entry_hash
+
+    def _head_signature(self, last: Entry) -> str | None:
+        return last.signature or None
+
+
+def write_refusal(ledger: Ledger, draft: Draft) -> tuple[Entry | None, list[str]]:
+    """Write a refusal down; a server that does not take the line does not change the answer.
+
+    Returns
+    -------
+    tuple
+        The line, or None and a note that says why there is none.
+    """
+    try:
+        return ledger.append(draft), []
+    except TrackingError as error:
+        if not ledger.moves_by_server:
+            raise
+        return None, [f"the refusal is not in the ledger: {error}"]
+
+
+def belief_in(connection: sa.Connection, keys: TrustedKeys) -> Belief:
+    """Return what counts in the ledger over an open connection."""
+    boundaries = read_entries(connection, events=("boundary",))
+    return Belief.from_lines(keys, _ledger_id(connection), boundaries)
+
+
+def _ledger_id(connection: sa.Connection) -> str:
+    first = read_entries(connection, after=0, limit=1)
+    return first[0].entry_hash if first else GENESIS
+
+
+def is_database(url: str) -> bool:
+    """Return whether an address is that of a SQLite or PostgreSQL database."""
+    return re.split(r"[:+]", url, maxsplit=1)[0] in SCHEMES
+
+
+def open_engine(url: str) -> sa.Engine:
+    """Return an engine whose appending transactions take the write lock at once on SQLite."""
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def _leave_begin_to_us(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        appends = connection.get_execution_options().get("moola_append")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if appends else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        line = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise TrackingError(
+            f"the ledger's database fails: {line[:300]}",
+            remedy="Check the address and that the database is up and writable",
+        ) from error
