@@ -61,7 +61,8 @@ def gate_2_control(
         where a control wins: it is better in log-loss or in accuracy with a p-value, adjusted
         jointly over all controls and both metrics
         (`moola.evaluation.gates.family.joint_p_values`), below 1 - confidence. Accuracy counts too
-        because a control with uncalibrated probabilities can never win on log-loss. Otherwise ``inconclusive``, with how far the control may be ahead.
+        because a control with uncalibrated probabilities can never win on log-loss. Otherwise
+        ``inconclusive``, with how far the control may be ahead.
 
     Raises
     ------
