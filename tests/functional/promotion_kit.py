@@ -30,8 +30,7 @@ from moola.promotion.evidence.keys import TrustedKeys, key_id
 from moola.promotion.ledger.belief import signed_look
 from moola.promotion.ledger.entry import Draft, Entry
 from moola.promotion.ledger.local import Ledger
-from moola.promotion.promote import promote
-from moola.promotion.rollback import rollback
+from moola.promotion.production import Production
 from moola.promotion.state import read_state
 from moola.promotion.versions.digest import version_digest
 from moola.serving.pyfunc import log_model
@@ -241,36 +240,38 @@ def look_at(
     return ledger.append_made(draft)
 
 
+def production(
+    client: MlflowClient,
+    ledger: Ledger,
+    keys: TrustedKeys | None = None,
+    *,
+    kind: type[Production] = Production,
+    **changes: Any,
+) -> Production:
+    """Return Production of the tests' model, asked by "ann" under Moola's own policy."""
+    parts = {"name": NAME, "policy": PromotionPolicy(), "who": "ann", **changes}
+    return kind(client=client, ledger=ledger, keys=keys or trusting(KEY), **parts)
+
+
 def ask_promotion(
     client: MlflowClient, ledger: Ledger, key: Ed25519PrivateKey, version: str, **changes: Any
 ) -> Decision:
     """Ask for Production; the promotion gate passes, unless `changes` hold another."""
-    arguments = {
-        "name": NAME,
-        "trusted_keys": trusting(key),
-        "policy": PromotionPolicy(),
-        "who": "ann",
-        "signing_key": key,
-        **changes,
-    }
-    gate = looking(arguments.pop("promotion_gate", lambda _champion: dict(PASSED)))
-    return promote(client=client, ledger=ledger, version=version, promotion_gate=gate, **arguments)
+    gate = looking(changes.pop("promotion_gate", lambda _champion: dict(PASSED)))
+    asked = {name: changes.pop(name) for name in ("evidence", "dry_run") if name in changes}
+    keys = changes.pop("keys", trusting(key))
+    parts = production(client, ledger, keys, **{"signing_key": key, **changes})
+    return parts.promote(version, gate, **asked)
 
 
 def ask_rollback(
     client: MlflowClient, ledger: Ledger, key: Ed25519PrivateKey, **changes: Any
 ) -> Decision:
     """Ask to go back, for a reason."""
-    arguments = {
-        "name": NAME,
-        "trusted_keys": trusting(key),
-        "policy": PromotionPolicy(),
-        "who": "bob",
-        "reason": "drift",
-        "signing_key": key,
-        **changes,
-    }
-    return rollback(client=client, ledger=ledger, **arguments)
+    asked = {name: changes.pop(name) for name in ("to", "reason", "dry_run") if name in changes}
+    keys = changes.pop("keys", trusting(key))
+    parts = production(client, ledger, keys, **{"signing_key": key, "who": "bob", **changes})
+    return parts.rollback(**{"reason": "drift", **asked})
 
 
 class Bench:
@@ -299,6 +300,9 @@ class Bench:
 
     def rollback(self, **changes: Any) -> Decision:
         return ask_rollback(self.client, self.ledger, KEY, **changes)
+
+    def production(self, keys: TrustedKeys | None = None, **changes: Any) -> Production:
+        return production(self.client, self.ledger, keys, **changes)
 
     def stages(self) -> dict[str, str]:
         versions = self.client.search_model_versions(f"name='{NAME}'")

@@ -15,13 +15,11 @@ import pytest
 import yaml
 from docs_kit import EVERYWHERE, LANGUAGES, NOT_RUN, PAGES, PROGRAMS, REFUSED, REPLACED, Reader
 from mlflow import MlflowClient
-from promotion_kit import NAME, PASSED, evaluate, looking, trusting
+from promotion_kit import NAME, ask_promotion, evaluate
 
 from moola.config import names
-from moola.config.promotion import PromotionPolicy
 from moola.promotion.evidence.keys import load_signing_key
 from moola.promotion.ledger.local import Ledger
-from moola.promotion.promote import promote
 
 PROJECT_FILES = ("MLproject", "python_env.yaml", "conda.yaml", "constraints.txt", "src")
 TINY = "--preset compact --epochs 2 --patience 0 --learning-rate 0.002"
@@ -69,17 +67,7 @@ def _put_into_production(reader: Reader, version: str) -> None:
         client.create_experiment("work", (reader.folder / "mlartifacts" / "work").as_uri())
     key = load_signing_key(reader.folder, env={})
     evaluate(client, key, version)
-    promote(
-        client=client,
-        ledger=Ledger(reader.store),
-        name=NAME,
-        version=version,
-        trusted_keys=trusting(key),
-        policy=PromotionPolicy(),
-        promotion_gate=looking(lambda _champion: dict(PASSED)),
-        who="ann",
-        signing_key=key,
-    )
+    ask_promotion(client, Ledger(reader.store), key, version)
 
 
 def test_data_page(tmp_path: Path) -> None:

@@ -23,8 +23,6 @@ from moola.promotion.evidence.keys import trust
 from moola.promotion.guard.core import Guard
 from moola.promotion.ledger.content import EVENTS, Unreadable
 from moola.promotion.page import add_pages
-from moola.promotion.rollback import history, set_challenger
-from moola.promotion.verify import audit_registry
 from moola.steps.serve import ProductionSource
 
 NUM = [pytest.param(200, id="200"), pytest.param(2000, id="2000", marks=pytest.mark.slow)]
@@ -53,8 +51,8 @@ def web(guard: Guard, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> flask.te
 def every_reader(bench: Bench, guard: Guard, asked: flask.testing.FlaskClient) -> None:
     """Ask everything that reads the ledger; version 2 is in Production throughout."""
     keys, ledger = trusting(KEY), bench.ledger
-    assert history(ledger, NAME, keys=keys).champion == "2"
-    found = audit_registry(bench.client, ledger, NAME, keys)
+    assert bench.production(keys).history().champion == "2"
+    found = bench.production(keys).verify()
     assert found.champion == "2"
     assert [f for f in found.findings if "does not count" not in f] == []
     assert guard.frozen().runs
@@ -102,7 +100,7 @@ def test_hostile_lines_break_nothing(
     rng = random.Random(number)
     insert_rows(bench.folder / "mlflow.db", [hostile_row(rng, NAME) for _ in range(number)])
     every_reader(bench, guard, web(guard, bench, monkeypatch))
-    done = set_challenger(client=bench.client, ledger=bench.ledger, name=NAME, version=3, who="ann")
+    done = bench.production().challenger(3)
     assert done.allowed
     assert bench.rollback().version == "1"
     assert bench.promote("3").champion_before == "1"

@@ -14,13 +14,12 @@ import sqlalchemy as sa
 from guard_server import Server, running
 from guard_world import honest
 from mlflow import MlflowClient
-from promotion_kit import NAME, copied_client, evaluate, forget_connections, make_version
+from promotion_kit import copied_client, evaluate, forget_connections, make_version, production
 
 from moola.config.promotion import TRUSTED_FOLDER
 from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key, load_trusted_keys
 from moola.promotion.ledger.local import Ledger
 from moola.promotion.ledger.remote import RemoteLedger
-from moola.promotion.verify import audit_registry
 
 A_FEW = (
     "client",
@@ -124,7 +123,7 @@ def test_registry_and_ledger_agree_after_every_kill(
         if victims is MANY:
             assert 0 < moved < len(victims)
         keys = load_trusted_keys(tmp_path / TRUSTED_FOLDER)  # the server's own among them
-        findings = audit_registry(direct, Ledger(backend), NAME, keys).findings
+        findings = production(direct, Ledger(backend), keys).verify().findings
         assert findings == ()
 
 

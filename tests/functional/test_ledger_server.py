@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from guard_world import World, guarded_world, honest
 from hostile_kit import insert_rows
 from owner_kit import read_rows, write_rows
-from promotion_kit import NAME, evaluate, look_at, make_version, trusting
+from promotion_kit import NAME, evaluate, look_at, make_version, production, trusting
 
 from moola.config.promotion import CHECKPOINT_FOLDER, SERVERS_FOLDER, TRUSTED_FOLDER
 from moola.errors import ConfigError, PromotionRefused, TrackingError
@@ -28,7 +28,6 @@ from moola.promotion.evidence.keys import (
 from moola.promotion.ledger.client_events import Limits
 from moola.promotion.ledger.entry import Draft
 from moola.promotion.ledger.remote import RemoteLedger, checkpoint_of, open_ledger
-from moola.promotion.verify import audit_registry
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 
@@ -69,7 +68,7 @@ def test_a_client_keeps_key_and_checkpoint_and_refuses_others(world: World, tmp_
     trust(tmp_path / TRUSTED_FOLDER, world.server.key.public_key())
     trusted = load_trusted_keys(tmp_path / TRUSTED_FOLDER)
     assert list(trusted.servers) == [key_id(server_key(world).public_key())]
-    assert audit_registry(world.client, ledger, NAME, trusted).findings == ()
+    assert production(world.client, ledger, trusted).verify().findings == ()
     kept = checkpoint_of(world.server.url, tmp_path).read()
     assert kept is not None
     assert (kept.size, kept.ledger) == (len(ledger.entries()), world.server.url)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from owner_kit import KINDS, read_rows, write_rows
-from promotion_kit import KEY, NAME, Bench, trusting
+from promotion_kit import KEY, NAME, Bench
 
 from moola.cli.app import _run
 from moola.errors import ConfigError, PromotionRefused
@@ -18,8 +18,6 @@ from moola.promotion.ledger.checkpoint import CheckpointFile
 from moola.promotion.ledger.entry import Draft
 from moola.promotion.ledger.local import Ledger
 from moola.promotion.ledger.remote import checkpoint_of, open_ledger
-from moola.promotion.rollback import history
-from moola.promotion.verify import audit_registry
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,7 @@ def noticed(bench: Bench, kept: CheckpointFile) -> bool:
         ledger.verify_chain()
     except PromotionRefused:
         return True
-    found = audit_registry(bench.client, ledger, NAME, trusting(KEY))
+    found = bench.production().verify()
     return bool(found.findings) or found.champion != "2"
 
 
@@ -151,13 +149,13 @@ def test_an_unsigned_rollback_moves_nothing(bench: Bench) -> None:
     bench.client.set_registered_model_alias(NAME, "production", "1")
     bench.client.transition_model_version_stage(NAME, "2", "Archived")
     bench.client.transition_model_version_stage(NAME, "1", "Production")
-    unsigned, disagrees = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
+    unsigned, disagrees = bench.production().verify().findings
     assert (
         unsigned
         == f"ledger entry {line.seq} (rollback of version 1) does not count: it is not signed"
     )
     assert disagrees.startswith("the ledger has version 2 in Production, the alias names 1")
-    found = history(bench.ledger, NAME, keys=trusting(KEY))
+    found = bench.production().history()
     assert (found.champion, len(found.notes)) == ("2", 1)
     with pytest.raises(PromotionDenied, match="already holds Production"):
         bench.rollback(to="1")

@@ -23,24 +23,23 @@ from promotion_kit import (
     ask_rollback,
     evaluate,
     make_version,
+    production,
     trusting,
 )
 
-from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
+from moola.config.promotion import POLICY_FILE, TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
 from moola.promotion.decision import PromotionDenied
 from moola.promotion.evidence.attestation import load_evidence
 from moola.promotion.evidence.keys import key_id, load_trusted_keys, revoke, trust
 from moola.promotion.ledger.entry import Draft
 from moola.promotion.ledger.local import Ledger
-from moola.promotion.rollback import history, set_challenger
 from moola.promotion.state import read_state
-from moola.promotion.verify import audit_registry
 from moola.steps.serve import ProductionSource
 
 
 def findings(bench: Bench) -> tuple[str, ...]:
-    return audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
+    return bench.production().verify().findings
 
 
 class Version(str, enum.Enum):  # noqa: UP042 - whose str() is not its value
@@ -53,9 +52,7 @@ def test_versions_of_any_spelling_leave_a_whole_chain(bench: Bench) -> None:
     assert bench.rollback(to=np.int64(1)).version == "1"
     with pytest.raises(PromotionDenied, match="already holds"):
         bench.promote(" 01")
-    challenger = set_challenger(
-        client=bench.client, ledger=bench.ledger, name=NAME, version=np.uint8(3), who="ann"
-    )
+    challenger = bench.production().challenger(np.uint8(3))
     assert challenger.version == "3"
     assert load_evidence(bench.client, NAME, 1).key_id == key_id(KEY.public_key())
     assert {e.version_to for e in bench.ledger.entries(NAME)} == {"1", "2", "3"}
@@ -109,17 +106,19 @@ def test_a_key_that_ceased_to_count_between_look_and_move(bench: Bench) -> None:
     for stops in (path.unlink, lambda: revoke(folder, key_id(KEY.public_key()))):
         trust(folder, KEY.public_key())
         with pytest.raises(PromotionDenied, match=r"unknown key|revoked key"):
-            promote_while(bench, stops, trusted_keys=load_trusted_keys(folder))
+            promote_while(bench, stops, keys=load_trusted_keys(folder))
     assert bench.champion() == "1"
 
 
 def test_a_policy_that_asks_for_more_between_look_and_move(bench: Bench) -> None:
-    rules = [PromotionPolicy()]
-    stricter = PromotionPolicy(required_gates=(0, 1, 2, 6))
+    policy = bench.folder / POLICY_FILE
+    trust(bench.folder / TRUSTED_FOLDER, KEY.public_key())
+
+    def ask_for_more() -> None:
+        policy.write_text("required_gates: [0, 1, 2, 6]\n")
+
     with pytest.raises(PromotionDenied, match="gate 6 is absent"):
-        promote_while(
-            bench, lambda: rules.append(stricter), rules=lambda: (trusting(KEY), rules[-1])
-        )
+        promote_while(bench, ask_for_more, project=bench.folder)
     assert bench.champion() is None
 
 
@@ -157,7 +156,7 @@ def test_a_move_overwritten_right_after_is_not_called_done(
     ("changes", "why"),
     [
         ({"signing_key": None}, "there is no signing key"),
-        ({"trusted_keys": trusting()}, "signs here, is not trusted"),
+        ({"keys": trusting()}, "signs here, is not trusted"),
     ],
 )
 def test_without_a_key_that_counts_nothing_is_begun(
@@ -193,7 +192,7 @@ def test_a_broken_chain_ends_everything_and_names_the_line(bench: Bench) -> None
     for ask in (
         lambda: bench.promote("3"),
         bench.rollback,
-        lambda: history(bench.ledger, NAME),
+        lambda: bench.production().history(),
         lambda: source.load("2"),
     ):
         with pytest.raises(PromotionRefused, match=r"ledger entry 2 \(promotion of .*changed"):
@@ -263,7 +262,7 @@ def test_old_unsigned_moves_count_up_to_a_signed_boundary(bench: Bench) -> None:
     assert bench.events()[-2:] == ["test_look", "promotion"]
     [boundary] = bench.ledger.entries(events=("boundary",))
     assert boundary.payload == {"unsigned_up_to": 4}
-    found = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY))
+    found = bench.production().verify()
     assert found.findings == ()
     said = "2 moves up to ledger entry 4 are from before lines were signed"
     looks = "2 of 3 looks at locked test windows do not count"
@@ -299,4 +298,4 @@ def test_one_transaction_on_postgresql(postgres: str, tmp_path: Path) -> None:
     assert ask_rollback(client, ledger, KEY).version == "1"
     assert [e.event for e in ledger.entries(NAME)] == ["test_look", "promotion"] * 2 + ["rollback"]
     assert read_state(client, NAME).champion == ledger.champion_at(NAME, keys=trusting(KEY)) == "1"
-    assert audit_registry(client, ledger, NAME, trusting(KEY)).findings == ()
+    assert production(client, ledger).verify().findings == ()

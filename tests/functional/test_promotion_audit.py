@@ -21,7 +21,6 @@ from moola.promotion.ledger.entry import Draft
 from moola.promotion.ledger.key_changes import note_key_change, note_key_changes
 from moola.promotion.ledger.local import Ledger
 from moola.promotion.state import put_in_production
-from moola.promotion.verify import audit_registry
 
 
 def test_an_audit_names_what_is_wrong(bench: Bench) -> None:
@@ -30,7 +29,7 @@ def test_an_audit_names_what_is_wrong(bench: Bench) -> None:
     note_key_change(bench.ledger, who="ann", key_id="k", change="trusted")
 
     def audit(keys: TrustedKeys | None = None) -> tuple[str, ...]:
-        return audit_registry(bench.client, bench.ledger, NAME, keys or trusting(KEY)).findings
+        return bench.production(keys).verify().findings
 
     assert audit() == ()
     untrusted = audit(trusting())
@@ -79,11 +78,11 @@ def test_a_promotion_written_past_moola_proves_nothing(bench: Bench, found: str)
         payload={"evidence": signed.to_json()},
     )
     bench.ledger.append(draft)
-    [unsigned] = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
+    [unsigned] = bench.production().verify().findings
     assert "(promotion of version 2) does not count: it is not signed" in unsigned
     bench.ledger.signing(KEY).append(draft)
     put_in_production(bench.client, NAME, "2")
-    _, finding = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
+    _, finding = bench.production().verify().findings
     assert found in finding
     bench.rollback()
     with pytest.raises(PromotionDenied, match=found):
@@ -94,13 +93,13 @@ def test_a_promotion_written_past_moola_proves_nothing(bench: Bench, found: str)
 def test_what_was_required_then_is_asked_by_an_audit_and_now_by_a_rollback(bench: Bench) -> None:
     for version in ("1", "2"):
         bench.promote(version)
-    assert audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings == ()
+    assert bench.production().verify().findings == ()
     with pytest.raises(PromotionDenied, match="gate 6 is absent, not passed"):
         bench.rollback(policy=PromotionPolicy(required_gates=(0, 1, 2, 6)))
     lax = PromotionPolicy(required_gates=(0, 1))
     evaluate(bench.client, KEY, "3", verdicts=("passed", "passed", "inconclusive"), policy=lax)
     bench.promote("3", policy=lax)
-    assert audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings == ()
+    assert bench.production().verify().findings == ()
 
 
 def test_key_changes_are_noted_once(tmp_path: Path) -> None:
@@ -154,12 +153,12 @@ def test_keys_are_listed_and_made_only_where_asked(
 
 def test_an_audit_says_where_the_ledger_ends_and_who_is_in_production(bench: Bench) -> None:
     bench.promote("1")
-    found = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY))
+    found = bench.production().verify()
     assert (found.name, found.champion, found.findings) == (NAME, "1", ())
     assert found.head == bench.ledger.verify_chain() == bench.ledger.entries()[-1].entry_hash
     assert found.num_entries == len(bench.ledger.entries(NAME))
     bench.client.create_registered_model("Other")
-    elsewhere = audit_registry(bench.client, bench.ledger, "Other", trusting(KEY))
+    elsewhere = bench.production(name="Other").verify()
     assert (elsewhere.champion, elsewhere.num_entries) == (None, 0)
 
 
@@ -174,7 +173,7 @@ def test_an_audit_names_a_move_that_was_not_ended(bench: Bench) -> None:
         payload={"event": "promotion", "then": {}, **AUTHOR},
     )
     begun = bench.ledger.signing(KEY).append(draft)
-    findings = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings
+    findings = bench.production().verify().findings
     assert findings == (f"a promotion begun at {begun.at} was not ended",)
 
 
@@ -185,7 +184,7 @@ def test_an_audit_names_a_changed_line_and_has_no_head(bench: Bench) -> None:
         for (name,) in triggers.fetchall():
             database.execute(f"DROP TRIGGER {name}")
         database.execute("UPDATE moola_ledger SET reason = 'because' WHERE seq = 1")
-    found = audit_registry(bench.client, bench.ledger, NAME, trusting(KEY))
+    found = bench.production().verify()
     assert found.head is None
     assert found.findings[0].startswith("ledger entry 1 (")
     assert "was changed" in found.findings[0]

@@ -18,6 +18,7 @@ from promotion_kit import (
     ask_rollback,
     forget_connections,
     killed,
+    production,
     trusting,
 )
 
@@ -79,7 +80,7 @@ REVOKED = replace(trusting(KEY, OTHER), revoked=frozenset({key_id(KEY.public_key
 def recovered(bench: Bench, *, keys: TrustedKeys | None = None, **policy: object) -> Entry | None:
     trusted, rules = keys or trusting(KEY), PromotionPolicy(**policy)
     ledger = bench.ledger.signing(OTHER if keys else KEY)
-    return recover(bench.client, ledger, NAME, trusted_keys=trusted, policy=rules)
+    return recover(production(bench.client, ledger, trusted, policy=rules))
 
 
 POINTS = range(6)  # before and after: intent, stage, alias

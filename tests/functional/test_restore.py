@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from promotion_kit import NAME, PASSED, evaluate, looking, make_version, trusting
+from promotion_kit import NAME, ask_promotion, evaluate, make_version
 from pyarrow import fs
 from services import DOCKER, Postgres, guarded_server, postgres_or_skip, s3_store
 
 from moola.cli import main
-from moola.config.promotion import PromotionPolicy
 from moola.promotion.evidence.keys import load_signing_key
 from moola.promotion.ledger.remote import RemoteLedger
-from moola.promotion.promote import promote
 
 pytest.importorskip("moto.server", reason="needs moto[server]")
 
@@ -44,17 +42,7 @@ def put_into_production(url: str, project: Path) -> None:
     client.create_experiment("work")
     version = make_version(client, project)
     evaluate(client, key, version, model="of another make")
-    promote(
-        client=client,
-        ledger=RemoteLedger(url),
-        name=NAME,
-        version=version,
-        trusted_keys=trusting(key),
-        policy=PromotionPolicy(),
-        promotion_gate=looking(lambda _champion: dict(PASSED)),
-        who="ann",
-        signing_key=key,
-    )
+    ask_promotion(client, RemoteLedger(url), key, version)
 
 
 def remove_weights(env: dict[str, str]) -> None:

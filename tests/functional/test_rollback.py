@@ -11,7 +11,6 @@ from promotion_kit import KEY, NAME, Bench, trusting
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
 from moola.promotion.decision import PromotionDenied
 from moola.promotion.evidence.attestation import SignedEvidence, verify
-from moola.promotion.rollback import history, set_challenger
 from moola.promotion.state import clear_production, read_state
 
 
@@ -30,7 +29,7 @@ def test_rollback_goes_back_step_by_step_and_verifies_again(bench: Bench) -> Non
     assert bench.stages() == {"1": "Archived", "2": "Archived", "3": "Production"}
     other = Ed25519PrivateKey.generate()
     with pytest.raises(PromotionDenied, match="unknown key"):
-        bench.rollback(to="2", signing_key=other, trusted_keys=trusting(other))
+        bench.rollback(to="2", signing_key=other, keys=trusting(other))
     assert bench.champion() == "3"
 
 
@@ -47,22 +46,20 @@ def test_rollback_needs_an_earlier_champion(bench: Bench) -> None:
 def test_challenger(bench: Bench) -> None:
     bench.promote("1")
     for version in ("2", "3"):
-        decision = set_challenger(
-            client=bench.client, ledger=bench.ledger, name=NAME, version=version, who="ann"
-        )
+        decision = bench.production().challenger(version)
         assert decision.ledger_seq == bench.ledger.entries(NAME)[-1].seq
     assert bench.stages() == {"1": "Production", "2": "Archived", "3": "Staging"}
     assert str(bench.client.get_model_version_by_alias(NAME, "challenger").version) == "3"
     with pytest.raises(PromotionDenied, match="it holds Production"):
-        set_challenger(client=bench.client, ledger=bench.ledger, name=NAME, version="1", who="a")
+        bench.production().challenger("1")
 
 
 def test_history_tells_who_was_in_production(bench: Bench) -> None:
     bench.promote("1")
     between = datetime.now(UTC)
     bench.promote("2")
-    assert history(bench.ledger, NAME, between).champion == "1"
-    now = history(bench.ledger, NAME)
+    assert bench.production().history(between).champion == "1"
+    now = bench.production().history()
     assert (now.name, now.champion, len(now.entries)) == (NAME, "2", 4)
 
 

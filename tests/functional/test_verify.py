@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from promotion_kit import KEY, NAME, Bench, evaluate, make_logged_version, trusting
+from promotion_kit import KEY, NAME, Bench, evaluate, make_logged_version
 
 from moola.cli.app import _run
 from moola.config.promotion import TRUSTED_FOLDER
 from moola.promotion.evidence.keys import trust
 from moola.promotion.ledger.entry import Draft
 from moola.promotion.ledger.local import Ledger
-from moola.promotion.verify import audit_registry
 
 
 def findings(bench: Bench) -> list[str]:
-    return list(audit_registry(bench.client, bench.ledger, NAME, trusting(KEY)).findings)
+    return list(bench.production().verify().findings)
 
 
 def folder_of(bench: Bench, version: str) -> Path:

@@ -14,7 +14,7 @@ from moola.cli.reports import print_decision
 
 if TYPE_CHECKING:
     from moola.promotion.decision import Decision
-    from moola.promotion.verify import Audit
+    from moola.promotion.verify import Verification
 
 
 def promote(
@@ -144,23 +144,23 @@ def verify(name: str = Name, ledger: str = LedgerUrl, as_json: bool = AsJson) ->
     if as_json:
         print_json(dataclasses.asdict(audit))
     else:
-        _print_audit(audit)
+        _print_verification(audit)
     if audit.findings:
         raise AuditError(f"{len(audit.findings)} findings about {name}")
 
 
-def _print_audit(audit: Audit) -> None:
+def _print_verification(verification: Verification) -> None:
     from moola.promotion.ledger.entry import printable
 
     out = console()
-    head = (audit.head or "-")[:16]
-    out.print(f"{audit.num_entries} ledger entries about {audit.name}, head {head}")
-    out.print(f"In Production: {audit.champion or 'nothing'}")
-    for finding in audit.findings:
+    head = (verification.head or "-")[:16]
+    out.print(f"{verification.num_entries} ledger entries about {verification.name}, head {head}")
+    out.print(f"In Production: {verification.champion or 'nothing'}")
+    for finding in verification.findings:
         out.print(f"  - {printable(finding)}")
-    if not audit.findings:
+    if not verification.findings:
         out.print("chain, signatures, files and stages agree")
-    for note in audit.notes:
+    for note in verification.notes:
         out.print(f"note: {printable(note)}")
 
 

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from moola.config.promotion import PromotionPolicy
-from moola.errors import ConfigError, PromotionRefused, TrackingError
+from moola.errors import PromotionRefused, TrackingError
 from moola.promotion.calls import mlflow_call
-from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.evidence.keys import TrustedKeys
 from moola.promotion.ledger.content import Intent
 from moola.promotion.ledger.entry import MOVES, Draft, Entry
 from moola.promotion.ledger.lines import open_intent
@@ -32,13 +31,10 @@ from moola.promotion.state import RegistryState, clear_production, put_in_produc
 from moola.promotion.versions.files import Fingerprint, fingerprint, local_folder
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from mlflow import MlflowClient
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 LEASE_SECONDS = 300.0
-# Keys and policy as they are at the moment of the move.
-Rules = Callable[[], tuple[TrustedKeys, PromotionPolicy]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,27 +97,6 @@ def move(client: MlflowClient, ledger: Ledger, draft: Draft, *, seen: Seen) -> E
         entry = _in_one_transaction(store, ledger, draft, seen, files)
     _require_moved(client, ledger, entry, seen, files)
     return entry
-
-
-def require_signing_key(
-    ledger: Ledger, key: Ed25519PrivateKey | None, trusted: TrustedKeys
-) -> Ed25519PrivateKey:
-    """Return the gate runner's key; raises ConfigError if there is none, or it would not count."""
-    if key is None:
-        raise ConfigError(
-            "there is no signing key",
-            limit="a gate runner's: it signs what is written into the ledger",
-            remedy="Run `moola keys --make` where the gates run",
-        )
-    identity = key_id(key.public_key())
-    counts = identity in trusted.keys and identity not in trusted.revoked
-    if not counts and not ledger.moves_by_server:  # a server asks its own trusted keys
-        raise ConfigError(
-            f"key {identity}, which signs here, is not trusted",
-            limit="a key that counts, or the line it signs would not",
-            remedy="Put its public half into .moola/trusted",
-        )
-    return key
 
 
 def last_move(ledger: Ledger, name: str) -> int | None:

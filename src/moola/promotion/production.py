@@ -1,18 +1,22 @@
-"""A project's side of promotion: its ledger, keys and policy, and whether a model exists."""
+"""Production of one registered model: who holds it, who held it, and moving it."""
 
 from __future__ import annotations
 
+import getpass
 import os
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
 from moola.config.promotion import KEY_FILE, KEY_FOLDER, TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import ConfigError
+from moola.promotion import promote, rollback, verify
+from moola.promotion.decision import Decision, PromotionGate
+from moola.promotion.evidence.attestation import SignedEvidence
 from moola.promotion.evidence.keys import (
-    TrustedKeys,
     ensure_signing_key,
     key_is_given,
     load_signing_key,
@@ -20,10 +24,95 @@ from moola.promotion.evidence.keys import (
 )
 from moola.promotion.ledger.local import Ledger
 from moola.promotion.ledger.remote import open_ledger
+from moola.promotion.parts import ProductionParts
+from moola.promotion.rollback import History
+from moola.promotion.verify import Verification
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from mlflow import MlflowClient
+
+
+class Production(ProductionParts):
+    """Production of one registered model; see `ProductionParts` for what it is made of."""
+
+    @classmethod
+    def of_project(
+        cls,
+        client: MlflowClient,
+        name: str,
+        *,
+        ledger_url: str | None = None,
+        project: Path = Path(),
+        who: str | None = None,
+    ) -> Self:
+        """Return a model's Production by the keys and the policy of a project.
+
+        Parameters
+        ----------
+        client
+            Client of the registry.
+        name
+            The registered model.
+        ledger_url
+            Database or guarded server that keeps the ledger; None takes the registry's own.
+        project
+            Folder that holds ``.moola`` (policy, trusted keys, signing key) and ``data``.
+        who
+            Who asks; None: the user of this process.
+        """
+        return cls(
+            client=client,
+            ledger=ledger_of(ledger_url, project),
+            name=name,
+            keys=load_trusted_keys(project / TRUSTED_FOLDER),
+            policy=PromotionPolicy.in_force(project),
+            who=who or getpass.getuser(),
+            signing_key=signing_key(project),
+            project=project,
+            data_root=project / "data",
+        )
+
+    def promote(
+        self,
+        version: str,
+        gate: PromotionGate,
+        *,
+        evidence: SignedEvidence | None = None,
+        dry_run: bool = False,
+    ) -> Decision:
+        """Move Production to a version; see `moola.promotion.promote.promote`."""
+        return promote.promote(self, version, gate, evidence=evidence, dry_run=dry_run)
+
+    def rollback(self, *, reason: str, to: str | None = None, dry_run: bool = False) -> Decision:
+        """Put back a version that held Production; see `moola.promotion.rollback.rollback`."""
+        return rollback.rollback(self, reason=reason, to=to, dry_run=dry_run)
+
+    def challenger(self, version: str) -> Decision:
+        """Name a challenger; see `moola.promotion.rollback.set_challenger`."""
+        return rollback.set_challenger(self, version)
+
+    def history(self, at: datetime | None = None) -> History:
+        """Return all decisions up to a time; see `moola.promotion.rollback.history`."""
+        return rollback.history(self, at)
+
+    def verify(self) -> Verification:
+        """Read the whole history again; see `moola.promotion.verify.verify`."""
+        return verify.verify(self)
+
+    def require_model(self) -> None:
+        """Raise ConfigError if there is no registered model of that name."""
+        try:
+            self.client.get_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            names = ", ".join(m.name for m in self.client.search_registered_models(max_results=20))
+            raise ConfigError(
+                f"registered model {self.name!r} does not exist",
+                limit=f"one of {names}" if names else None,
+                remedy=None if names else "Train a candidate first: `moola train`",
+            ) from None
 
 
 def ledger_of(url: str | None = None, project: Path = Path()) -> Ledger:
@@ -32,11 +121,6 @@ def ledger_of(url: str | None = None, project: Path = Path()) -> Ledger:
     How far it goes is kept in the project's ``.moola/checkpoints`` and compared at the next call.
     """
     return open_ledger(url or mlflow.get_registry_uri(), project=project)
-
-
-def rules_now(project: Path) -> tuple[TrustedKeys, PromotionPolicy]:
-    """Read trusted keys and policy as they are now."""
-    return load_trusted_keys(project / TRUSTED_FOLDER), PromotionPolicy.in_force(project)
 
 
 def signing_key(project: Path) -> Ed25519PrivateKey | None:
@@ -53,18 +137,3 @@ def runner_key(project: Path) -> Ed25519PrivateKey:
         ensure_signing_key(project)
         key = load_signing_key(project, env=os.environ)
     return key
-
-
-def require_model(client: MlflowClient, name: str) -> None:
-    """Raise ConfigError if there is no registered model of that name."""
-    try:
-        client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        known = ", ".join(m.name for m in client.search_registered_models(max_results=20))
-        raise ConfigError(
-            f"registered model {name!r} does not exist",
-            limit=f"one of {known}" if known else None,
-            remedy=None if known else "Train a candidate first: `moola train`",
-        ) from None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused
@@ -22,18 +21,15 @@ from moola.promotion.evidence.attestation import (
 )
 from moola.promotion.evidence.attestation import verify as verify_evidence
 from moola.promotion.evidence.checks import check_evidence
-from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.evidence.keys import key_id
 from moola.promotion.ledger.belief import signed_look
-from moola.promotion.ledger.entry import Draft, Entry, plain_name, plain_text, plain_version
-from moola.promotion.ledger.local import Ledger, write_refusal
-from moola.promotion.moving import Rules, Seen, last_move, move, require_signing_key
+from moola.promotion.ledger.entry import Draft, Entry, plain_version
+from moola.promotion.ledger.local import write_refusal
+from moola.promotion.moving import Seen, last_move, move
+from moola.promotion.parts import ProductionParts
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state
 from moola.promotion.versions.digest import version_digest
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from mlflow import MlflowClient
 
 _UNGUARDED = (
     "this store has no guard: whoever writes to it can move Production past these checks; "
@@ -45,12 +41,9 @@ _UNGUARDED = (
 class _Attempt:
     """What is known so far about one request; turned into a `Decision` at its end."""
 
-    ledger: Ledger
-    name: str
+    parts: ProductionParts
     version: str
-    who: str
     dry_run: bool
-    keys: TrustedKeys
     champion: str | None = None
     signed: SignedEvidence | None = None
     evidence: Evidence | None = None
@@ -61,11 +54,11 @@ class _Attempt:
         return Decision(
             action="promotion",
             allowed=not reasons,
-            name=self.name,
+            name=self.parts.name,
             version=self.version,
             champion_before=self.champion,
-            who=self.who,
-            decided_at=self.ledger.clock().astimezone(UTC).isoformat(),
+            who=self.parts.who,
+            decided_at=self.parts.now(),
             reasons=tuple(reasons),
             notes=tuple(notes),
             evidence_digest=self.evidence.digest if self.evidence else None,
@@ -78,8 +71,8 @@ class _Attempt:
     def draft(self, event: str, reason: str, **payload: Any) -> Draft:
         return Draft(
             event=event,
-            who=self.who,
-            name=self.name,
+            who=self.parts.who,
+            name=self.parts.name,
             reason=reason,
             version_from=self.champion,
             version_to=self.version,
@@ -93,63 +86,40 @@ class _Attempt:
         notes: list[str] = []
         if not self.dry_run:
             draft = self.draft("refusal", "; ".join(reasons), reasons=reasons)
-            entry, notes = write_refusal(self.ledger, draft)
+            entry, notes = write_refusal(self.parts.ledger, draft)
         decision = self.decision(reasons=reasons, entry=entry, notes=notes)
         return PromotionDenied(decision, remedy=remedy)
 
 
 def promote(
-    *,
-    client: MlflowClient,
-    ledger: Ledger,
-    name: str,
+    parts: ProductionParts,
     version: str,
-    trusted_keys: TrustedKeys,
-    policy: PromotionPolicy,
-    promotion_gate: PromotionGate,
-    who: str,
-    signing_key: Ed25519PrivateKey | None = None,
+    gate: PromotionGate,
+    *,
     evidence: SignedEvidence | None = None,
     dry_run: bool = False,
-    rules: Rules | None = None,
 ) -> Decision:
     """Put a version into Production if everything speaks for it.
 
     The order is fixed: the ledger's chain is checked; an interrupted move is finished; signature,
-    version, run, digest, policy and gates are checked; `promotion_gate` says whether it can look;
-    the look at the locked test windows is signed and written down, then taken; on a plain store all
-    is checked again; alias ``production`` and stage ``Production`` move together and the old
-    version is archived.
+    version, run, digest, policy and gates are checked; `gate` says whether it can look; the look at
+    the locked test windows is signed and written down, then taken; on a plain store all is checked
+    again; alias ``production`` and stage ``Production`` move together and the old version is
+    archived.
 
     Parameters
     ----------
-    client
-        Client of the registry.
-    ledger
-        The ledger, usually in the registry's database.
-    name
-        The registered model.
+    parts
+        Of the model.
     version
         The version that shall be promoted, as digits or an integer.
-    trusted_keys
-        Keys whose signature counts.
-    policy
-        The policy in force.
-    promotion_gate
-        Makes the look at the locked test windows ready, once all else is found good, or raises why
-        not. The look is taken once, after it was written down, and not for a dry run.
-    who
-        Who asks; goes into the ledger.
-    signing_key
-        The gate runner's key, which signs the look, what the promotion gate found and, on a plain
-        store, the lines of the ledger. Only a dry run does without.
+    gate
+        Makes the look at the locked test windows ready, once all else is good, or raises why not.
+        The look is taken once, after it was written down, and not for a dry run.
     evidence
         Signed evidence of the evaluation; None reads it from the version's tag.
     dry_run
         Check all but the locked test windows, and change nothing.
-    rules
-        Returns keys and policy as they are at the moment of the move; None reads the keys' folder
-        again and keeps the policy.
 
     Returns
     -------
@@ -159,32 +129,33 @@ def promote(
     Raises
     ------
     PromotionDenied
-        (a `PromotionRefused`) with every reason found; the ledger holds it as a refusal.
+        (a `PromotionRefused`) with every reason; the ledger holds it as a refusal.
     PromotionRefused
         If the ledger's chain is broken.
     TrackingError
         If registry or ledger cannot be reached.
     BadInput
-        If name, version or `who` are no such things, or there is no signing key.
+        If the version is no such thing.
+    ConfigError
+        If there is no signing key that counts.
     """
-    name, version, who = plain_name(name), plain_version(version), plain_text("who", who)
-    key = None if dry_run else require_signing_key(ledger, signing_key, trusted_keys)
-    ledger = ledger.signing(key)
+    version = plain_version(version)
+    if not dry_run:
+        parts = parts.signing()
+    client, ledger = parts.client, parts.ledger
     ledger.verify_chain()
-    attempt = _Attempt(
-        ledger=ledger, name=name, version=version, who=who, dry_run=dry_run, keys=trusted_keys
-    )
+    attempt = _Attempt(parts=parts, version=version, dry_run=dry_run)
     try:
-        notes = [] if dry_run else _recovered(client, ledger, name, trusted_keys, policy)
-        seen_move = last_move(ledger, name)
-        state = read_state(client, name)
+        notes = [] if dry_run else _recovered(parts)
+        move_before = last_move(ledger, parts.name)
+        state = read_state(client, parts.name)
         attempt.champion = state.champion
-        attempt.signed = evidence or load_evidence(client, name, version)
-        attempt.evidence = verify_evidence(attempt.signed, trusted_keys)
-        reasons = _reasons_against(client, attempt, policy)
+        attempt.signed = evidence or load_evidence(client, parts.name, version)
+        attempt.evidence = verify_evidence(attempt.signed, parts.keys)
+        reasons = _reasons_against(attempt)
         if reasons:
             raise attempt.refuse(reasons)
-        look = promotion_gate(attempt.evidence, attempt.champion)
+        look = gate(attempt.evidence, attempt.champion)
     except PromotionDenied:
         raise
     except PromotionRefused as refusal:
@@ -192,19 +163,17 @@ def promote(
     if dry_run:
         notes.append("dry run: the locked test windows were not looked at and nothing was changed")
         return attempt.decision(reasons=[], entry=None, notes=notes)
-    assert key is not None
-    notes += _take_look(attempt, look, key)
+    notes += _take_look(attempt, look)
     try:
         evaluation = attempt.evidence
-        _sign_promotion(client, attempt, key)
+        _sign_promotion(attempt)
         draft = attempt.draft("promotion", _summary(attempt), **_payload(attempt))
-
-        def check_again() -> None:
-            _check_again(
-                client, attempt, evaluation, rules or (lambda: (trusted_keys.now(), policy))
-            )
-
-        seen = Seen(state=state, last_move=seen_move, check=check_again, keys=trusted_keys)
+        seen = Seen(
+            state=state,
+            last_move=move_before,
+            check=lambda: _check_again(attempt, evaluation),
+            keys=parts.keys,
+        )
         entry = move(client, ledger, draft, seen=seen)
     except PromotionRefused as refusal:
         raise attempt.refuse([str(refusal).rstrip(".")]) from refusal
@@ -213,22 +182,16 @@ def promote(
     return attempt.decision(reasons=[], entry=entry, notes=notes)
 
 
-def _recovered(
-    client: MlflowClient,
-    ledger: Ledger,
-    name: str,
-    trusted_keys: TrustedKeys,
-    policy: PromotionPolicy,
-) -> list[str]:
-    entry = recover(client, ledger, name, trusted_keys=trusted_keys, policy=policy)
+def _recovered(parts: ProductionParts) -> list[str]:
+    entry = recover(parts)
     if entry is None:
         return []
     return [f"an interrupted move was closed first: {entry.event} of version {entry.version_to}"]
 
 
-def _reasons_against(client: MlflowClient, attempt: _Attempt, policy: PromotionPolicy) -> list[str]:
+def _reasons_against(attempt: _Attempt) -> list[str]:
     assert attempt.evidence is not None
-    reasons = _not_carried(client, attempt, attempt.evidence, policy)
+    reasons = _not_carried(attempt, attempt.evidence, attempt.parts.policy)
     if attempt.champion == attempt.version:
         reasons.append("it already holds Production")
     if attempt.evidence.purpose != "evaluation":
@@ -236,46 +199,44 @@ def _reasons_against(client: MlflowClient, attempt: _Attempt, policy: PromotionP
     return reasons
 
 
-def _check_again(
-    client: MlflowClient, attempt: _Attempt, evaluation: Evidence, rules: Rules
-) -> None:
+def _check_again(attempt: _Attempt, evaluation: Evidence) -> None:
     """Check files, keys and policy once more, as they are at the moment of the move."""
-    keys, policy = rules()
+    keys, policy = attempt.parts.rules_now()
     assert attempt.signed is not None
     verify_evidence(attempt.signed, keys)
-    reasons = _not_carried(client, attempt, evaluation, policy)
+    reasons = _not_carried(attempt, evaluation, policy)
     if evaluation.key_id in keys.revoked or evaluation.key_id not in keys.keys:
         reasons.append(f"key {evaluation.key_id}, which signed the evaluation, counts no more")
     if reasons:
         raise PromotionRefused("; ".join(reasons))
 
 
-def _not_carried(
-    client: MlflowClient, attempt: _Attempt, evidence: Evidence, policy: PromotionPolicy
-) -> list[str]:
+def _not_carried(attempt: _Attempt, evidence: Evidence, policy: PromotionPolicy) -> list[str]:
     """Return why evidence does not carry the version as it is now."""
-    with mlflow_call(f"version {attempt.version} of {attempt.name}"):
-        run_id = client.get_model_version(attempt.name, attempt.version).run_id
+    client, name, version = attempt.parts.client, attempt.parts.name, attempt.version
+    with mlflow_call(f"version {version} of {name}"):
+        run_id = client.get_model_version(name, version).run_id
     return check_evidence(
         evidence,
-        name=attempt.name,
-        version=attempt.version,
+        name=name,
+        version=version,
         run_id=run_id,
-        model_sha256=version_digest(client, attempt.name, attempt.version),
+        model_sha256=version_digest(client, name, version),
         policy=policy,
-        now=attempt.ledger.clock(),
+        now=attempt.parts.ledger.clock(),
     )
 
 
-def _take_look(attempt: _Attempt, look: Look, key: Ed25519PrivateKey) -> list[str]:
+def _take_look(attempt: _Attempt, look: Look) -> list[str]:
     """Write the test look down, ask the promotion gate, refuse unless it passed."""
     assert attempt.evidence is not None
     data = attempt.evidence.data
     split = {"split": data.get("split"), "split_sha256": str(data.get("split_sha256", ""))}
     windows = {**look.windows, **split}
     notes = _looks_left_out(attempt)
-    attempt.ledger.append_made(lambda ledger_id: _look(attempt, windows, ledger_id, key))
-    attempt.looks = len(attempt.ledger.looks_at(windows, attempt.keys))
+    ledger = attempt.parts.ledger
+    ledger.append_made(lambda ledger_id: _look(attempt, windows, ledger_id))
+    attempt.looks = len(ledger.looks_at(windows, attempt.parts.keys))
     gate = dict(look.take(attempt.looks))
     try:
         canonical_json(gate)
@@ -288,17 +249,15 @@ def _take_look(attempt: _Attempt, look: Look, key: Ed25519PrivateKey) -> list[st
     return notes
 
 
-def _look(
-    attempt: _Attempt, windows: Mapping[str, Any], ledger_id: str, key: Ed25519PrivateKey
-) -> Draft:
+def _look(attempt: _Attempt, windows: Mapping[str, Any], ledger_id: str) -> Draft:
     assert attempt.evidence is not None
     payload = signed_look(
         windows,
-        name=attempt.name,
+        name=attempt.parts.name,
         version=attempt.version,
         evidence_digest=attempt.evidence.digest,
         ledger_id=ledger_id,
-        key=key,
+        key=attempt.parts.require_signing_key(),
     )
     beside = f"version {attempt.version} beside {attempt.champion or 'no champion'}"
     return attempt.draft("test_look", beside, **payload)
@@ -306,8 +265,9 @@ def _look(
 
 def _looks_left_out(attempt: _Attempt) -> list[str]:
     """Say how many lines about looks do not count, because no trusted gate runner signed them."""
-    lines = attempt.ledger.entries(events=("test_look",))
-    ignored = len(lines) - len(attempt.ledger.belief(attempt.keys).counting(lines))
+    ledger = attempt.parts.ledger
+    lines = ledger.entries(events=("test_look",))
+    ignored = len(lines) - len(ledger.belief(attempt.parts.keys).counting(lines))
     if not ignored:
         return []
     return [
@@ -315,12 +275,11 @@ def _looks_left_out(attempt: _Attempt) -> list[str]:
     ]
 
 
-def _sign_promotion(
-    client: MlflowClient, attempt: _Attempt, signing_key: Ed25519PrivateKey
-) -> None:
+def _sign_promotion(attempt: _Attempt) -> None:
     """Sign what the promotion gate found and store it where a guarded server looks for it."""
     assert attempt.evidence is not None
     assert attempt.gate is not None
+    key = attempt.parts.require_signing_key()
     attempt.evidence = dataclasses.replace(
         attempt.evidence,
         purpose="promotion",
@@ -328,13 +287,15 @@ def _sign_promotion(
         promotion_verdict=str(attempt.gate["verdict"]),
         promotion_figures=dict(attempt.gate.get("figures") or {}),
         test_looks=attempt.looks,
-        asked_by=attempt.who,
+        asked_by=attempt.parts.who,
         evaluated_at=attempt.evidence.created_at,
-        created_at=attempt.ledger.clock().astimezone(UTC).isoformat(),
-        key_id=key_id(signing_key.public_key()),
+        created_at=attempt.parts.now(),
+        key_id=key_id(key.public_key()),
     )
-    attempt.signed = sign(attempt.evidence, signing_key)
-    store_evidence(client, attempt.signed, attempt.evidence, tag=TAG_PROMOTION_EVIDENCE)
+    attempt.signed = sign(attempt.evidence, key)
+    store_evidence(
+        attempt.parts.client, attempt.signed, attempt.evidence, tag=TAG_PROMOTION_EVIDENCE
+    )
 
 
 def _summary(attempt: _Attempt) -> str:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from moola.config.names import ALIAS_CHALLENGER, ALIAS_PRODUCTION, STAGE_STAGING
-from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
+from moola.config.promotion import TAG_PROMOTION_EVIDENCE
 from moola.errors import PromotionRefused
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision, PromotionDenied
 from moola.promotion.evidence.attestation import Evidence, sign, store_evidence
-from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.evidence.keys import key_id
 from moola.promotion.evidence.proof import (
     does_not_count,
     last_promotion,
@@ -26,19 +24,13 @@ from moola.promotion.ledger.entry import (
     Draft,
     Entry,
     optional_version,
-    plain_name,
-    plain_text,
     plain_version,
 )
 from moola.promotion.ledger.local import Ledger, write_refusal
-from moola.promotion.moving import Rules, Seen, last_move, move, require_signing_key
+from moola.promotion.moving import Seen, last_move, move
+from moola.promotion.parts import ProductionParts
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state, set_stage
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from mlflow import MlflowClient
-
 
 REMARKS = ("refusal", "challenger", "repair")  # nothing follows from them, whoever wrote them
 
@@ -68,42 +60,31 @@ class History:
     notes: tuple[str, ...] = ()
 
 
-def history(
-    ledger: Ledger, name: str, at: datetime | None = None, *, keys: TrustedKeys | None = None
-) -> History:
+def history(parts: ProductionParts, at: datetime | None = None) -> History:
     """Return a model's history up to a time, after checking the ledger's chain.
 
     Parameters
     ----------
-    ledger
-        The ledger.
-    name
-        The registered model.
+    parts
+        Of the model; a line that none of its keys signed does not count. Without any key every move
+        that can be read is taken, because nothing here can tell.
     at
         The time, with a zone; None: now.
-    keys
-        Trusted keys; a line that none of them signed does not count. None, or no key at all, takes
-        every move that can be read, because nothing here can tell.
-
-    Returns
-    -------
-    History
-        Lines and champion.
 
     Raises
     ------
     PromotionRefused
         If the chain is broken.
     """
-    name = plain_name(name)
+    ledger, name, keys = parts.ledger, parts.name, parts.keys
     ledger.verify_chain()
     entries = [
         entry
         for entry in ledger.entries(name)
         if at is None or entry.time is None or entry.time <= at
     ]
-    belief = ledger.belief(keys or TrustedKeys(keys={}))
-    telling = keys is not None and bool(belief.keys.keys or belief.keys.servers)
+    belief = ledger.belief(keys)
+    telling = bool(belief.keys.keys or belief.keys.servers)
     champion = ledger.champion_at(name, at, keys=keys if telling else None)
     notes = [
         does_not_count(entry, why)
@@ -116,55 +97,20 @@ def history(
 
 
 def rollback(
-    *,
-    client: MlflowClient,
-    ledger: Ledger,
-    name: str,
-    trusted_keys: TrustedKeys,
-    policy: PromotionPolicy,
-    who: str,
-    reason: str,
-    to: str | None = None,
-    signing_key: Ed25519PrivateKey | None = None,
-    dry_run: bool = False,
-    rules: Rules | None = None,
-    data_root: Path | None = None,
+    parts: ProductionParts, *, reason: str, to: str | None = None, dry_run: bool = False
 ) -> Decision:
     """Put back a version that held Production before, after verifying it again.
 
     Parameters
     ----------
-    client
-        Client of the registry.
-    ledger
-        The ledger, usually in the registry's database.
-    name
-        The registered model.
-    trusted_keys
-        Keys whose signature counts.
-    policy
-        The policy in force, which the version's evidence must satisfy but for its age.
-    who
-        Who asks; goes into the ledger.
+    parts
+        Of the model. The version's evidence must satisfy the policy but for its age.
     reason
         Why; goes into the ledger.
     to
         The version; None takes the one that held Production before the present one was promoted.
-    signing_key
-        The gate runner's key, which signs the order to go back and, on a plain store, the lines of
-        the ledger. Only a dry run does without.
     dry_run
         Verify, and change nothing.
-    rules
-        Returns keys and policy as they are at the moment of the move; None reads the keys' folder
-        again and keeps the policy.
-    data_root
-        Root of the data registry, which knows the classes of a labelled set; None: there is none.
-
-    Returns
-    -------
-    Decision
-        The rollback.
 
     Raises
     ------
@@ -174,17 +120,20 @@ def rollback(
     PromotionRefused
         If the ledger's chain is broken.
     BadInput
-        If name or version are no such things, or there is no signing key.
+        If the version is no such thing.
+    ConfigError
+        If there is no signing key that counts.
     """
-    name, to, who = plain_name(name), optional_version(to), plain_text("who", who)
-    key = None if dry_run else require_signing_key(ledger, signing_key, trusted_keys)
-    ledger = ledger.signing(key)
+    to = optional_version(to)
+    if not dry_run:
+        parts = parts.signing()
+    client, ledger, name = parts.client, parts.ledger, parts.name
     ledger.verify_chain()
     if not dry_run:
-        recover(client, ledger, name, trusted_keys=trusted_keys, policy=policy)
+        recover(parts)
     seen_move = last_move(ledger, name)
     state = read_state(client, name)
-    moves, belief = ledger.entries(name, events=MOVES), ledger.belief(trusted_keys)
+    moves, belief = ledger.entries(name, events=MOVES), ledger.belief(parts.keys)
     counting = belief.moves(moves)
     held = counting[-1].version_to if counting else None
     champion = state.alias_version if state.agrees else held
@@ -195,8 +144,8 @@ def rollback(
         name=name,
         version=target or "?",
         champion_before=champion,
-        who=who,
-        decided_at=ledger.clock().astimezone(UTC).isoformat(),
+        who=parts.who,
+        decided_at=parts.now(),
         dry_run=dry_run,
     )
     try:
@@ -205,60 +154,40 @@ def rollback(
             aloud = f" ({ignored} moves in the ledger do not count)" if ignored else ""
             raise PromotionRefused(f"no earlier version held Production{aloud}")
         proof = last_promotion(moves, target, belief)
-        evidence = require_proof(client, proof, trusted_keys, policy=policy)
-        findings = own_file_findings(client, name, target, evidence, data_root=data_root)
+        evidence = require_proof(client, proof, parts.keys, policy=parts.policy)
+        findings = own_file_findings(client, name, target, evidence, data_root=parts.data_root)
         if findings:
             raise PromotionRefused(f"version {target}: {'; '.join(findings)}")
         if target == champion and state.agrees:
             raise PromotionRefused("it already holds Production")
         if dry_run:
             return dataclasses.replace(plan, evidence_digest=evidence.digest)
-        assert key is not None
-        order = _order(client, ledger, evidence, plan, reason=reason, key=key)
+        order = _order(parts, evidence, plan, reason=reason)
         draft = _draft("rollback", plan, reason, evidence=order)
 
         def check_again() -> None:
-            keys, now = rules() if rules else (trusted_keys.now(), policy)
-            require_proof(client, proof, keys, policy=now)
+            keys, policy = parts.rules_now()
+            require_proof(client, proof, keys, policy=policy)
 
-        seen = Seen(state=state, last_move=seen_move, check=check_again, keys=trusted_keys)
+        seen = Seen(state=state, last_move=seen_move, check=check_again, keys=parts.keys)
         entry = move(client, ledger, draft, seen=seen)
     except PromotionRefused as refusal:
         raise _refuse(ledger, plan, refusal) from refusal
     return dataclasses.replace(plan, evidence_digest=order.digest, ledger_seq=entry.seq)
 
 
-def set_challenger(
-    *, client: MlflowClient, ledger: Ledger, name: str, version: str, who: str
-) -> Decision:
+def set_challenger(parts: ProductionParts, version: str) -> Decision:
     """Give alias ``challenger`` and stage ``Staging`` to a version; the one before is archived.
 
     A challenger needs no evidence, because nothing is served from it; the champion cannot be one.
-
-    Parameters
-    ----------
-    client
-        Client of the registry.
-    ledger
-        The ledger, usually in the registry's database.
-    name
-        The registered model.
-    version
-        The version that shall challenge the champion.
-    who
-        Who asks; goes into the ledger.
-
-    Returns
-    -------
-    Decision
-        The change.
 
     Raises
     ------
     PromotionDenied
         If the version holds Production or does not exist.
     """
-    name, version, who = plain_name(name), plain_version(version), plain_text("who", who)
+    client, name, version = parts.client, parts.name, plain_version(version)
+    ledger = parts.ledger.signing(parts.signing_key)
     state = read_state(client, name)
     plan = Decision(
         action="challenger",
@@ -266,8 +195,8 @@ def set_challenger(
         name=name,
         version=version,
         champion_before=state.alias_version,
-        who=who,
-        decided_at=ledger.clock().astimezone(UTC).isoformat(),
+        who=parts.who,
+        decided_at=parts.now(),
     )
     try:
         if version == state.alias_version or version in state.stage_versions:
@@ -298,16 +227,9 @@ def previous_champion(moves: list[Entry]) -> str | None:
     return pile[-2] if len(pile) > 1 else None
 
 
-def _order(
-    client: MlflowClient,
-    ledger: Ledger,
-    evidence: Evidence,
-    plan: Decision,
-    *,
-    reason: str,
-    key: Ed25519PrivateKey,
-) -> Evidence:
+def _order(parts: ProductionParts, evidence: Evidence, plan: Decision, *, reason: str) -> Evidence:
     """Sign an order to go back, which a guarded server asks for, and store it at the version."""
+    key = parts.require_signing_key()
     order = dataclasses.replace(
         evidence,
         purpose="rollback",
@@ -315,10 +237,10 @@ def _order(
         reason=reason,
         asked_by=plan.who,
         evaluated_at=None,
-        created_at=ledger.clock().astimezone(UTC).isoformat(),
+        created_at=parts.now(),
         key_id=key_id(key.public_key()),
     )
-    store_evidence(client, sign(order, key), order, tag=TAG_PROMOTION_EVIDENCE)
+    store_evidence(parts.client, sign(order, key), order, tag=TAG_PROMOTION_EVIDENCE)
     return order
 
 

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moola.errors import MoolaError, one_line
-from moola.promotion.evidence.keys import TrustedKeys
-from moola.promotion.evidence.proof import does_not_count, last_promotion, require_proof
+from moola.promotion.evidence.proof import (
+    does_not_count,
+    last_promotion,
+    own_file_findings,
+    require_proof,
+)
 from moola.promotion.ledger.belief import GENESIS, Belief
 from moola.promotion.ledger.content import Intent, Unreadable
-from moola.promotion.ledger.entry import MOVES, Entry, plain_name
+from moola.promotion.ledger.entry import MOVES, Entry
 from moola.promotion.ledger.lines import open_intent
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.parts import ProductionParts
 from moola.promotion.state import read_state
 from moola.promotion.versions.files import local_folder, odd_files
 
@@ -25,8 +29,8 @@ _MANY = 20  # odd files of one version that are named one by one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audit:
-    """What an audit of one registered model found.
+class Verification:
+    """The result of reading one registered model's whole history again.
 
     Parameters
     ----------
@@ -53,44 +57,27 @@ class Audit:
     notes: tuple[str, ...] = ()
 
 
-def audit_registry(
-    client: MlflowClient, ledger: Ledger, name: str, trusted_keys: TrustedKeys
-) -> Audit:
+def verify(parts: ProductionParts) -> Verification:
     """Check the ledger and its table, what each promotion rests on, and the present state.
 
     Every promotion and rollback must be signed by a trusted key. Of every version that held
     Production, the evidence of its last promotion must be signed, name this version, its run and
-    its files, and show the gates passed that its evaluation required; and run, experiment, logged
-    model and files must be there.
-
-    Parameters
-    ----------
-    client
-        Client of the registry.
-    ledger
-        The ledger, usually in the registry's database.
-    name
-        The registered model.
-    trusted_keys
-        Keys whose signature counts.
-
-    Returns
-    -------
-    Audit
-        What was found.
+    its files, and show the gates passed that its evaluation required; run, experiment, logged model
+    and files must exist; and a version of Moola's own models must be Moola's own packaging, with
+    the classes of the set it was judged on.
 
     Raises
     ------
     TrackingError
         If registry or ledger cannot be reached.
     """
-    name = plain_name(name)
+    client, ledger, name = parts.client, parts.ledger, parts.name
     every = ledger.entries()
     chain = ledger.findings(every)
     findings = [*chain, *ledger.schema_findings()]
     if every and not chain:
         ledger.note(every[-1], compared=True)
-    belief = ledger.belief(trusted_keys)
+    belief = ledger.belief(parts.keys)
     entries = [entry for entry in every if entry.name == name]
     moves = [entry for entry in entries if entry.event in MOVES]
     counting = belief.moves(moves)
@@ -104,7 +91,7 @@ def audit_registry(
     ]
     findings += _unended(entries, belief)
     for version in dict.fromkeys(str(entry.version_to) for entry in counting):
-        findings += _version_findings(client, counting, version, trusted_keys, belief)
+        findings += _version_findings(parts, counting, version, belief)
     champion = counting[-1].version_to if counting else None
     state = read_state(client, name)
     if not state.agrees or state.alias_version != champion:
@@ -114,7 +101,7 @@ def audit_registry(
             f"{state.alias_version}, the stage is held by {held}"
         )
     head = None if chain else every[-1].entry_hash if every else GENESIS
-    return Audit(
+    return Verification(
         name=name,
         head=head,
         num_entries=len(entries),
@@ -134,14 +121,10 @@ def _unended(entries: list[Entry], belief: Belief) -> list[str]:
 
 
 def _version_findings(
-    client: MlflowClient,
-    moves: list[Entry],
-    version: str,
-    trusted_keys: TrustedKeys,
-    belief: Belief,
+    parts: ProductionParts, moves: list[Entry], version: str, belief: Belief
 ) -> list[str]:
-    """Return all that is wrong with one version; nothing about it ends the audit."""
-    name = moves[-1].name
+    """Return all that is wrong with one version; nothing about it ends the verification."""
+    client, name = parts.client, parts.name
     try:
         found = client.get_model_version(name, version)
     except Exception as error:  # whatever MLflow, its client or its database raise
@@ -152,7 +135,9 @@ def _version_findings(
         return [*findings, *(f"version {version}: file {said}" for said in odd)]
     try:
         proof = last_promotion(moves, version, belief)
-        require_proof(client, proof, trusted_keys, policy=None)
+        evidence = require_proof(client, proof, parts.keys, policy=None)
+        odd = own_file_findings(client, name, version, evidence, data_root=parts.data_root)
+        findings += [f"version {version}: {finding}" for finding in odd]
     except MoolaError as refusal:
         findings.append(f"version {version}: {str(refusal).rstrip('.')}")
     except (OSError, RecursionError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,18 +10,16 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-import moola.promotion.promote
 from moola.config import names
 from moola.config.evaluation import Thresholds
-from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import MoolaError
 from moola.hashing import atomic_file
 from moola.judging.candidate import Candidate, find_candidate, find_version, refusals_noted
 from moola.judging.examine import Examiner, signed_report
 from moola.promotion.decision import Decision, PromotionDenied
 from moola.promotion.evidence.attestation import load_evidence, verify
-from moola.promotion.evidence.keys import TrustedKeys, load_trusted_keys
-from moola.promotion.production import ledger_of, rules_now, signing_key
+from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.production import Production
 from moola.promotion.record import append_result, decision_record
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
@@ -100,33 +97,21 @@ def promote(
         params={"candidate": f"{name}/{candidate.version}", "dry_run": dry_run},
         without=_without(candidate.run_id, dry_run=dry_run),
     ) as run:
-        ledger = ledger_of(ledger_url, project)
-        trusted = load_trusted_keys(project / TRUSTED_FOLDER)
-        limits = thresholds or Thresholds.load()
-        policy = PromotionPolicy.in_force(project)
+        production = Production.of_project(
+            client, name, ledger_url=ledger_url, project=project, who=who
+        )
         examiner = Examiner(
-            client, ledger, candidate, data_root=data_root, limits=limits, keys=trusted, run=run,
-            fresh_only=fresh_windows_only or policy.fresh_windows_only,
+            client, production.ledger, candidate, data_root=data_root,
+            limits=thresholds or Thresholds.load(), keys=production.keys, run=run,
+            fresh_only=fresh_windows_only or production.policy.fresh_windows_only,
         )  # fmt: skip
         try:
-            decision = moola.promotion.promote.promote(
-                client=client,
-                ledger=ledger,
-                name=name,
-                version=candidate.version,
-                trusted_keys=trusted,
-                policy=policy,
-                promotion_gate=examiner,
-                who=who or getpass.getuser(),
-                signing_key=signing_key(project),
-                dry_run=dry_run,
-                rules=lambda: rules_now(project),
-            )
+            decision = production.promote(candidate.version, examiner, dry_run=dry_run)
         except PromotionDenied as refusal:
-            report = _vouched_report(client, candidate, trusted)
+            report = _vouched_report(client, candidate, production.keys)
             _record(run, refusal.decision, report, decisions)
             raise
-        report = _vouched_report(client, candidate, trusted)
+        report = _vouched_report(client, candidate, production.keys)
         record = _record(run, decision, report, decisions)
     return PromotionSummary(run_id=run.run_id, decision=decision, record=record)
 

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import copy
 import getpass
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import moola.promotion.rollback
-from moola.config.promotion import (
-    TRUSTED_FOLDER,
-    PromotionPolicy,
-)
-from moola.errors import PromotionRefused
+from moola.config.promotion import TRUSTED_FOLDER
 from moola.promotion.decision import Decision
-from moola.promotion.evidence.keys import (
-    TrustedKeys,
-    ensure_signing_key,
-    key_id,
-    load_trusted_keys,
-    revoke,
-)
-from moola.promotion.evidence.proof import evidence_in, last_promotion, own_file_findings
-from moola.promotion.ledger.belief import Belief
+from moola.promotion.evidence.keys import ensure_signing_key, key_id, load_trusted_keys, revoke
 from moola.promotion.ledger.checkpoint import CheckpointFile
-from moola.promotion.ledger.entry import Entry
 from moola.promotion.ledger.key_changes import REVOKED, TRUSTED, note_key_change
-from moola.promotion.production import ledger_of, require_model, rules_now, signing_key
-from moola.promotion.rollback import History, history, set_challenger
-from moola.promotion.verify import Audit, audit_registry
+from moola.promotion.production import Production, ledger_of, signing_key
+from moola.promotion.rollback import History
+from moola.promotion.verify import Verification
 from moola.tracking.store import connect
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 
 def rollback(
@@ -47,37 +29,18 @@ def rollback(
     dry_run: bool = False,
 ) -> Decision:
     """Put back a version that held Production before; see `moola.promotion.rollback`."""
-    client = connect()
-    require_model(client, name)
-    return moola.promotion.rollback.rollback(
-        client=client,
-        ledger=ledger_of(ledger_url, project),
-        name=name,
-        trusted_keys=load_trusted_keys(project / TRUSTED_FOLDER),
-        policy=PromotionPolicy.in_force(project),
-        who=getpass.getuser(),
-        reason=reason,
-        to=to,
-        signing_key=signing_key(project),
-        dry_run=dry_run,
-        rules=lambda: rules_now(project),
-        data_root=project / "data",
-    )
+    production = Production.of_project(connect(), name, ledger_url=ledger_url, project=project)
+    production.require_model()
+    return production.rollback(to=to, reason=reason, dry_run=dry_run)
 
 
 def challenge(
     *, name: str, version: str, ledger_url: str | None = None, project: Path = Path()
 ) -> Decision:
     """Give alias ``challenger`` and stage ``Staging`` to a version."""
-    client = connect()
-    require_model(client, name)
-    return set_challenger(
-        client=client,
-        ledger=ledger_of(ledger_url, project).signing(signing_key(project)),
-        name=name,
-        version=version,
-        who=getpass.getuser(),
-    )
+    production = Production.of_project(connect(), name, ledger_url=ledger_url, project=project)
+    production.require_model()
+    return production.challenger(version)
 
 
 def read_history(
@@ -104,54 +67,22 @@ def read_history(
         A checkpoint kept elsewhere, as auditors do: the ledger must still contain what it says, and
         it then says how far the ledger goes now. A file that is not there is made.
     """
-    connect()
+    production = Production.of_project(connect(), name, ledger_url=ledger_url, project=project)
     moment = at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
-    ledger = ledger_of(ledger_url, project)
-    found = history(ledger, name, moment, keys=load_trusted_keys(project / TRUSTED_FOLDER))
+    history = production.history(moment)
     if checkpoint is not None:
-        elsewhere = copy.copy(ledger)
-        elsewhere.checkpoint = CheckpointFile(checkpoint, ledger.address)
+        elsewhere = copy.copy(production.ledger)
+        elsewhere.checkpoint = CheckpointFile(checkpoint, elsewhere.address)
         elsewhere.verify_chain()
-    return found
+    return history
 
 
-def verify(name: str, *, ledger_url: str | None = None, project: Path = Path()) -> Audit:
-    """Check the ledger's chain, what each promotion rests on, and who holds Production.
-
-    Versions of Moola's own models must also be Moola's own packaging, with the classes of the set
-    they were judged on; sets below ``data`` in the project are asked where evidence names none.
-    """
-    client = connect()
-    ledger = ledger_of(ledger_url, project)
-    if not ledger.entries(name):  # a model that is gone, but not from the ledger, is a finding
-        require_model(client, name)
-    trusted = load_trusted_keys(project / TRUSTED_FOLDER)
-    audit = audit_registry(client, ledger, name, trusted)
-    belief = ledger.belief(trusted)
-    moves = ledger.moves(name, keys=trusted)
-    more = []
-    for version in dict.fromkeys(str(entry.version_to) for entry in moves):
-        found = _file_findings(client, moves, version, trusted, belief, data_root=project / "data")
-        more += [f"version {version}: {finding}" for finding in found]
-    return replace(audit, findings=(*audit.findings, *more))
-
-
-def _file_findings(
-    client: MlflowClient,
-    moves: list[Entry],
-    version: str,
-    trusted: TrustedKeys,
-    belief: Belief,
-    *,
-    data_root: Path,
-) -> list[str]:
-    """Return what is wrong with the files of a promoted version of Moola's own models."""
-    try:
-        entry = last_promotion(moves, version, belief)
-        evidence = evidence_in(entry, trusted)
-    except PromotionRefused as refusal:
-        return [str(refusal).rstrip(".")]
-    return own_file_findings(client, entry.name, version, evidence, data_root=data_root)
+def verify(name: str, *, ledger_url: str | None = None, project: Path = Path()) -> Verification:
+    """Check the ledger's chain, what each promotion rests on, and who holds Production."""
+    production = Production.of_project(connect(), name, ledger_url=ledger_url, project=project)
+    if not production.ledger.entries(name):  # a model that only the ledger knows is a finding
+        production.require_model()
+    return production.verify()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,5 +126,5 @@ def revoke_key(identity: str, *, ledger_url: str | None = None, project: Path = 
 
 
 def _counting(folder: Path) -> tuple[str, ...]:
-    found = load_trusted_keys(folder)
-    return tuple(sorted(set(found.keys) - found.revoked))
+    keys = load_trusted_keys(folder)
+    return tuple(sorted(set(keys.keys) - keys.revoked))
