@@ -28,7 +28,7 @@ from moola.promotion.evidence.keys import TrustedKeys, key_id
 from moola.promotion.ledger.entry import Draft, Entry
 from moola.promotion.ledger.lines import open_intent
 from moola.promotion.ledger.local import Ledger
-from moola.promotion.moving import Seen, move
+from moola.promotion.moving import Precondition, move
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state
 
@@ -229,11 +229,11 @@ def test_what_a_ledger_does_not_know_of_yet_is_not_taken_out_of_production(bench
     bench.promote("2")
     new = Ledger(f"sqlite:///{bench.folder}/new.db")
     draft = {"who": "ann", "name": NAME, "reason": "r", "version_from": "2", "version_to": "9"}
-    seen = Seen(
+    precondition = Precondition(
         state=read_state(bench.client, NAME), last_move=None, check=lambda: None, keys=trusting(KEY)
     )
     with pytest.raises(PromotionRefused, match="does not exist"):
-        move(bench.client, new, Draft(event="promotion", **draft), seen=seen)
+        move(bench.client, new, Draft(event="promotion", **draft), precondition=precondition)
     assert bench.champion() == "2"
 
 

@@ -38,8 +38,8 @@ LEASE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What was seen when the checks began, and how to make them again.
+class Precondition:
+    """The state when the checks began, and how to make them again.
 
     Parameters
     ----------
@@ -59,7 +59,9 @@ class Seen:
     keys: TrustedKeys
 
 
-def move(client: MlflowClient, ledger: Ledger, draft: Draft, *, seen: Seen) -> Entry:
+def move(
+    client: MlflowClient, ledger: Ledger, draft: Draft, *, precondition: Precondition
+) -> Entry:
     """Carry out a promotion or rollback that has passed all checks and return its ledger entry.
 
     Parameters
@@ -70,8 +72,8 @@ def move(client: MlflowClient, ledger: Ledger, draft: Draft, *, seen: Seen) -> E
         The ledger.
     draft
         The entry to be written once it is done.
-    seen
-        What was seen when the checks began.
+    precondition
+        The state when the checks began.
 
     Returns
     -------
@@ -87,15 +89,15 @@ def move(client: MlflowClient, ledger: Ledger, draft: Draft, *, seen: Seen) -> E
         If a guarded server moved Production without a line in its ledger.
     """
     if ledger.moves_by_server:
-        return _by_server(client, ledger, draft, seen.keys)
+        return _by_server(client, ledger, draft, precondition.keys)
     files = _files(client, draft)
-    seen.check()
+    precondition.check()
     store = store_beside(client, ledger)
     if store is None:
-        entry = _in_two_steps(client, ledger, draft, seen)
+        entry = _in_two_steps(client, ledger, draft, precondition)
     else:
-        entry = _in_one_transaction(store, ledger, draft, seen, files)
-    _require_moved(client, ledger, entry, seen, files)
+        entry = _in_one_transaction(store, ledger, draft, precondition, files)
+    _require_moved(client, ledger, entry, precondition, files)
     return entry
 
 
@@ -106,27 +108,27 @@ def last_move(ledger: Ledger, name: str) -> int | None:
 
 def _by_server(client: MlflowClient, ledger: Ledger, draft: Draft, keys: TrustedKeys) -> Entry:
     put_in_production(client, draft.name, str(draft.version_to))
-    done = ledger.moves(draft.name, keys=keys)
-    if not done or done[-1].version_to != draft.version_to:
+    moves = ledger.moves(draft.name, keys=keys)
+    if not moves or moves[-1].version_to != draft.version_to:
         raise TrackingError(
             "the server moved Production without a signed line in its ledger",
             remedy="Check that the ledger address is that of the server",
         )
-    return done[-1]
+    return moves[-1]
 
 
 def _in_one_transaction(
     store: SqlAlchemyStore,
     ledger: Ledger,
     draft: Draft,
-    seen: Seen,
+    precondition: Precondition,
     files: _Files,
 ) -> Entry:
     """Compare and move: nobody else writes registry or ledger in between."""
     with exclusive(store) as session:
         connection, version = session.connection(), str(draft.version_to)
-        _require_unmoved(connection, draft.name, seen)
-        if state_in(session, draft.name) != seen.state:
+        _require_unmoved(connection, draft.name, precondition)
+        if state_in(session, draft.name) != precondition.state:
             raise _moved(draft.name)
         if origin_in(session, draft.name, version) != (files.run_id, files.address):
             raise PromotionRefused(f"version {version} names another run or other files by now")
@@ -137,15 +139,17 @@ def _in_one_transaction(
     return entry
 
 
-def _in_two_steps(client: MlflowClient, ledger: Ledger, draft: Draft, seen: Seen) -> Entry:
+def _in_two_steps(
+    client: MlflowClient, ledger: Ledger, draft: Draft, precondition: Precondition
+) -> Entry:
     def unmoved(connection: sa.Connection) -> None:
-        _require_unmoved(connection, draft.name, seen)
+        _require_unmoved(connection, draft.name, precondition)
 
     intent = ledger.append(_intent(draft, ledger.clock()), only_if=unmoved)
-    if read_state(client, draft.name) != seen.state:
+    if read_state(client, draft.name) != precondition.state:
         entry = abandon(ledger, intent, _moved(draft.name))
     else:
-        entry = finish(client, ledger, intent, seen.keys)
+        entry = finish(client, ledger, intent, precondition.keys)
     if entry.event == "abandoned":
         raise PromotionRefused(entry.reason)
     return entry
@@ -172,12 +176,12 @@ def undo(
 
     Nothing is touched for an intent that no known key signed; one that is revoked by now is known.
     """
-    known = dataclasses.replace(keys, revoked=frozenset())
-    if ledger.belief(known).why_not(intent) is not None:
+    valid_once = dataclasses.replace(keys, revoked=frozenset())
+    if ledger.belief(valid_once).why_not(intent) is not None:
         return abandon(ledger, intent, why)
     state = read_state(client, intent.name)
     # A ledger that begins with this move knows of no champion; the intent does.
-    champion = ledger.champion_at(intent.name, keys=known) or intent.version_from
+    champion = ledger.champion_at(intent.name, keys=valid_once) or intent.version_from
     touched = intent.version_to in (state.alias_version, *state.stage_versions)
     if touched and (state.alias_version != champion or not state.agrees):
         if champion is None:
@@ -249,15 +253,15 @@ def _require_same(files: _Files, version: str) -> None:
         raise PromotionRefused(f"the files of version {version} were changed while it was checked")
 
 
-def _require_unmoved(connection: sa.Connection, name: str, seen: Seen) -> None:
+def _require_unmoved(connection: sa.Connection, name: str, precondition: Precondition) -> None:
     entries = read_entries(connection, name)
-    pending = open_intent(entries, belief_in(connection, seen.keys))
-    if pending is not None or _last_move(entries) != seen.last_move:
+    pending = open_intent(entries, belief_in(connection, precondition.keys))
+    if pending is not None or _last_move(entries) != precondition.last_move:
         raise _moved(name)
 
 
 def _require_moved(
-    client: MlflowClient, ledger: Ledger, entry: Entry, seen: Seen, files: _Files
+    client: MlflowClient, ledger: Ledger, entry: Entry, precondition: Precondition, files: _Files
 ) -> None:
     """Raise PromotionRefused if what was moved is not in Production, or not what was checked."""
     version = str(entry.version_to)
@@ -272,7 +276,8 @@ def _require_moved(
         return  # somebody else's move came after, and is in the ledger
     _require_same(files, version)
     if files.look is None:
-        seen.check()  # nothing tells cheaply whether files elsewhere were changed in between
+        # Of files elsewhere nothing tells cheaply whether they were changed in between.
+        precondition.check()
 
 
 def _moved(name: str) -> PromotionRefused:

@@ -25,7 +25,7 @@ from moola.promotion.evidence.keys import key_id
 from moola.promotion.ledger.belief import signed_look
 from moola.promotion.ledger.entry import Draft, Entry, plain_version
 from moola.promotion.ledger.local import write_refusal
-from moola.promotion.moving import Seen, last_move, move
+from moola.promotion.moving import Precondition, last_move, move
 from moola.promotion.parts import ProductionParts
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state
@@ -168,13 +168,13 @@ def promote(
         evaluation = attempt.evidence
         _sign_promotion(attempt)
         draft = attempt.draft("promotion", _summary(attempt), **_payload(attempt))
-        seen = Seen(
+        precondition = Precondition(
             state=state,
             last_move=move_before,
             check=lambda: _check_again(attempt, evaluation),
             keys=parts.keys,
         )
-        entry = move(client, ledger, draft, seen=seen)
+        entry = move(client, ledger, draft, precondition=precondition)
     except PromotionRefused as refusal:
         raise attempt.refuse([str(refusal).rstrip(".")]) from refusal
     if not ledger.moves_by_server:

@@ -93,10 +93,10 @@ def move_in(session: Session, name: str, version: str) -> None:
 def _holders(session: Session, name: str) -> list[SqlModelVersion]:
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 
-    held = sa.select(SqlModelVersion).where(
+    holders = sa.select(SqlModelVersion).where(
         SqlModelVersion.name == name, SqlModelVersion.current_stage == STAGE_PRODUCTION
     )
-    return list(session.scalars(held.with_for_update()))
+    return list(session.scalars(holders.with_for_update()))
 
 
 def _version(session: Session, name: str, version: str) -> SqlModelVersion:

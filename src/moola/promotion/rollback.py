@@ -27,7 +27,7 @@ from moola.promotion.ledger.entry import (
     plain_version,
 )
 from moola.promotion.ledger.local import Ledger, write_refusal
-from moola.promotion.moving import Seen, last_move, move
+from moola.promotion.moving import Precondition, last_move, move
 from moola.promotion.parts import ProductionParts
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state, set_stage
@@ -131,12 +131,12 @@ def rollback(
     ledger.verify_chain()
     if not dry_run:
         recover(parts)
-    seen_move = last_move(ledger, name)
+    move_before = last_move(ledger, name)
     state = read_state(client, name)
     moves, belief = ledger.entries(name, events=MOVES), ledger.belief(parts.keys)
     counting = belief.moves(moves)
-    held = counting[-1].version_to if counting else None
-    champion = state.alias_version if state.agrees else held
+    last_champion = counting[-1].version_to if counting else None
+    champion = state.alias_version if state.agrees else last_champion
     target = to or previous_champion(counting)
     plan = Decision(
         action="rollback",
@@ -169,8 +169,10 @@ def rollback(
             keys, policy = parts.rules_now()
             require_proof(client, proof, keys, policy=policy)
 
-        seen = Seen(state=state, last_move=seen_move, check=check_again, keys=parts.keys)
-        entry = move(client, ledger, draft, seen=seen)
+        precondition = Precondition(
+            state=state, last_move=move_before, check=check_again, keys=parts.keys
+        )
+        entry = move(client, ledger, draft, precondition=precondition)
     except PromotionRefused as refusal:
         raise _refuse(ledger, plan, refusal) from refusal
     return dataclasses.replace(plan, evidence_digest=order.digest, ledger_seq=entry.seq)

@@ -33,10 +33,10 @@ class RegistryState:
     def champion(self) -> str | None:
         """The version in Production; raises Unsettled if alias and stage disagree."""
         if not self.agrees:
-            held = ", ".join(self.stage_versions) or "no version"
+            holders = ", ".join(self.stage_versions) or "no version"
             raise Unsettled(
                 f"alias {ALIAS_PRODUCTION} of {self.name} names version {self.alias_version}, "
-                f"stage {STAGE_PRODUCTION} is held by {held}",
+                f"stage {STAGE_PRODUCTION} is held by {holders}",
                 limit="one and the same version",
                 remedy="Run `moola rollback --to VERSION`, or take alias and stage off both",
             )
@@ -78,15 +78,15 @@ def read_state(client: MlflowClient, name: str) -> RegistryState:
 def all_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     """Return every version of a registered model."""
     quote = '"' if "'" in name else "'"
-    found: list[ModelVersion] = []
+    versions: list[ModelVersion] = []
     token = None
     with mlflow_call(f"the versions of {name}", reads=True):
         while True:
             page = client.search_model_versions(f"name={quote}{name}{quote}", page_token=token)
-            found += page
+            versions += page
             token = page.token
             if not token:
-                return found
+                return versions
 
 
 def set_stage(

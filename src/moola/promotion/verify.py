@@ -95,10 +95,10 @@ def verify(parts: ProductionParts) -> Verification:
     champion = counting[-1].version_to if counting else None
     state = read_state(client, name)
     if not state.agrees or state.alias_version != champion:
-        held = ", ".join(state.stage_versions) or "none"
+        holders = ", ".join(state.stage_versions) or "none"
         findings.append(
             f"the ledger has version {champion} in Production, the alias names "
-            f"{state.alias_version}, the stage is held by {held}"
+            f"{state.alias_version}, the stage is held by {holders}"
         )
     head = None if chain else every[-1].entry_hash if every else GENESIS
     return Verification(
@@ -115,9 +115,9 @@ def _unended(entries: list[Entry], belief: Belief) -> list[str]:
     pending = open_intent(entries, belief)
     if pending is None or not isinstance(pending.content, Intent):
         return []
-    said = f"a {pending.content.event} begun at {pending.at} was not ended"
+    finding = f"a {pending.content.event} begun at {pending.at} was not ended"
     why_not = belief.why_not(pending)
-    return [said if why_not is None else f"{said}; {does_not_count(pending, why_not)}"]
+    return [finding if why_not is None else f"{finding}; {does_not_count(pending, why_not)}"]
 
 
 def _version_findings(
@@ -126,13 +126,13 @@ def _version_findings(
     """Return all that is wrong with one version; nothing about it ends the verification."""
     client, name = parts.client, parts.name
     try:
-        found = client.get_model_version(name, version)
+        model_version = client.get_model_version(name, version)
     except Exception as error:  # whatever MLflow, its client or its database raise
         return [f"version {version}: it cannot be read: {one_line(error)}"]
-    findings = [f"version {version}: {said}" for said in _absent(client, found)]
+    findings = [f"version {version}: {finding}" for finding in _absent(client, model_version)]
     odd = _odd_files(client, name, version)
     if odd:  # to copy them could take for ever
-        return [*findings, *(f"version {version}: file {said}" for said in odd)]
+        return [*findings, *(f"version {version}: file {finding}" for finding in odd)]
     try:
         proof = last_promotion(moves, version, belief)
         evidence = require_proof(client, proof, parts.keys, policy=None)
@@ -145,21 +145,21 @@ def _version_findings(
     return findings
 
 
-def _absent(client: MlflowClient, found: ModelVersion) -> Iterator[str]:
+def _absent(client: MlflowClient, model_version: ModelVersion) -> Iterator[str]:
     """Yield which of run, experiment and logged model is not there, or is deleted."""
     from mlflow.exceptions import MlflowException
 
     experiment_id = None
-    if found.run_id:
+    if model_version.run_id:
         try:
-            run = client.get_run(found.run_id)
+            run = client.get_run(model_version.run_id)
         except MlflowException:
-            yield f"run {found.run_id} is not there"
+            yield f"run {model_version.run_id} is not there"
         else:
             experiment_id = run.info.experiment_id
             if run.info.lifecycle_stage != "active":
-                yield f"run {found.run_id} is {run.info.lifecycle_stage}"
-    model_id = _model_id(found)
+                yield f"run {model_version.run_id} is {run.info.lifecycle_stage}"
+    model_id = _model_id(model_version)
     if model_id is not None:
         try:
             logged = client.get_logged_model(model_id)
@@ -176,11 +176,11 @@ def _absent(client: MlflowClient, found: ModelVersion) -> Iterator[str]:
                 yield f"experiment {experiment_id} is {experiment.lifecycle_stage}"
 
 
-def _model_id(found: ModelVersion) -> str | None:
-    source = str(found.source or "")
+def _model_id(model_version: ModelVersion) -> str | None:
+    source = str(model_version.source or "")
     if source.startswith("models:/m-"):
         return source.removeprefix("models:/").split("/")[0]
-    return found.model_id or None
+    return model_version.model_id or None
 
 
 def _odd_files(client: MlflowClient, name: str, version: str) -> list[str]:
