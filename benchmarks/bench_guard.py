@@ -37,7 +37,7 @@ def seed(folder: Path) -> str:
     from mlflow.entities import Metric
 
     from moola.promotion.ledger.entry import Draft
-    from moola.promotion.ledger.local import Ledger
+    from moola.promotion.ledger.local import LocalLedger
 
     warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated, and guarded
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -51,7 +51,7 @@ def seed(folder: Path) -> str:
             client.create_model_version(NAME, f"mlflow-artifacts:/bench/{number}", run.info.run_id)
     client.transition_model_version_stage(NAME, "1", "Production")
     client.set_registered_model_alias(NAME, "production", "1")
-    Ledger(f"sqlite:///{folder}/mlflow.db").append(
+    LocalLedger(f"sqlite:///{folder}/mlflow.db").append(
         Draft(event="promotion", who="bench", name=NAME, reason="seed", version_to="1")
     )
     return str(run.info.run_id)

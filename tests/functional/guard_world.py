@@ -40,7 +40,8 @@ from moola.promotion.decision import Decision
 from moola.promotion.evidence.attestation import Evidence, SignedEvidence, sign, verify
 from moola.promotion.evidence.keys import key_id
 from moola.promotion.guard.core import Guard
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.base import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.ledger.remote import RemoteLedger
 
 KEPT = "Kept"  # a second model with a version in Production, made from a logged model
@@ -256,7 +257,7 @@ def local_guard(folder: Path, **policy: object) -> Guard:
     return Guard(
         policy=PromotionPolicy(**policy),
         trusted_folder=folder / TRUSTED_FOLDER,
-        ledger=Ledger(f"sqlite:///{folder}/mlflow.db"),
+        ledger=LocalLedger(f"sqlite:///{folder}/mlflow.db"),
         artifacts_destination=str(folder),
         artifact_root=str(folder),
         lock_file=folder / "lock",

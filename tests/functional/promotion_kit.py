@@ -27,9 +27,10 @@ from moola.promotion.evidence.attestation import (
     store_evidence,
 )
 from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.belief import signed_look
 from moola.promotion.ledger.entry import Draft, Entry
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.production import Production
 from moola.promotion.state import read_state
 from moola.promotion.versions.digest import version_digest
@@ -281,7 +282,7 @@ class Bench:
         self.folder = folder
         self.client = copied_client(template, folder)
         self.ledger_url = f"sqlite:///{folder}/{ledger}"
-        self.ledger = Ledger(self.ledger_url)
+        self.ledger = LocalLedger(self.ledger_url)
         for number in range(3):
             make_version(self.client, folder, weights=f"w{number}")
             evaluate(self.client, KEY, str(number + 1))

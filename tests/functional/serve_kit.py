@@ -27,7 +27,8 @@ from moola.config.promotion import TRUSTED_FOLDER
 from moola.config.training import FinetuneConfig
 from moola.promotion.decision import Decision
 from moola.promotion.evidence.keys import trust
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.base import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.serving.pyfunc import log_model
 from moola.training.finetune import build_model
 from moola.training.stored_config import TRAINED_AS
@@ -175,7 +176,7 @@ def make_stand(folder: Path, template_db: Path) -> Stand:
     uri = f"sqlite:///{folder}/mlflow.db"
     client = MlflowClient(uri)
     client.create_experiment("work", artifact_location=(folder / "mlartifacts").as_uri())
-    stand = Stand(folder=folder, client=client, ledger=Ledger(uri))
+    stand = Stand(folder=folder, client=client, ledger=LocalLedger(uri))
     trust(folder / TRUSTED_FOLDER, stand.key.public_key())
     for seed in (1, 2):
         stand.make_version(seed=seed)
@@ -191,7 +192,7 @@ def copy_of(stand: Stand, folder: Path) -> Stand:
     return Stand(
         folder=folder,
         client=MlflowClient(uri),
-        ledger=Ledger(uri),
+        ledger=LocalLedger(uri),
         key=stand.key,
         models=dict(stand.models),
     )

@@ -19,7 +19,7 @@ from promotion_kit import NAME, ask_promotion, evaluate
 
 from moola.config import names
 from moola.promotion.evidence.keys import load_signing_key
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 
 PROJECT_FILES = ("MLproject", "python_env.yaml", "conda.yaml", "constraints.txt", "src")
 TINY = "--preset compact --epochs 2 --patience 0 --learning-rate 0.002"
@@ -67,7 +67,7 @@ def _put_into_production(reader: Reader, version: str) -> None:
         client.create_experiment("work", (reader.folder / "mlartifacts" / "work").as_uri())
     key = load_signing_key(reader.folder, env={})
     evaluate(client, key, version)
-    ask_promotion(client, Ledger(reader.store), key, version)
+    ask_promotion(client, LocalLedger(reader.store), key, version)
 
 
 def test_data_page(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from promotion_kit import (
 
 from moola.errors import PromotionRefused
 from moola.promotion.ledger.lines import open_intent
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.ledger.remote import RemoteLedger
 from moola.promotion.record import decision_record
 
@@ -113,14 +113,14 @@ def test_a_client_with_the_database_at_hand_shares_the_ledger(world: World) -> N
     for number in range(2):
         make_version(world.client, world.folder, weights=f"d{number}", name="Direct")
         evaluate(world.client, world.server.key, str(number + 1), name="Direct")
-    ledger = Ledger(f"sqlite:///{world.folder}/mlflow.db")
+    ledger = LocalLedger(f"sqlite:///{world.folder}/mlflow.db")
     decision = honest(world.server, "1", ledger=ledger, name="Direct")
     entries = ledger.entries("Direct")
     assert [entry.event for entry in entries] == ["test_look", "intent", "promotion"]
     assert entries[-1].payload["by_server"] is True
     assert (decision.ledger_seq, open_intent(entries)) == (entries[-1].seq, None)
     # A ledger elsewhere does not hold the looks at the test set that the server asks for.
-    elsewhere = Ledger(f"sqlite:///{world.folder}/elsewhere.db")
+    elsewhere = LocalLedger(f"sqlite:///{world.folder}/elsewhere.db")
     with pytest.raises(PromotionRefused, match="no look at the test set"):
         honest(world.server, "2", ledger=elsewhere, name="Direct")
     assert ledger.champion_at("Direct") == "1"

@@ -21,7 +21,7 @@ from promotion_kit import NAME
 from services import s3_store
 
 import moola
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 
 pytestmark = pytest.mark.usefixtures("quick_client")
 
@@ -81,7 +81,7 @@ def test_on_postgresql(tmp_path: Path, postgres: str) -> None:
             attempt(world, name)
         assert world.state() == world.before
         assert world.promote("2").champion_before == "1"
-        ledger = Ledger(postgres)
+        ledger = LocalLedger(postgres)
         ledger.verify_chain()
         assert ledger.champion_at(NAME) == "2"
         import sqlalchemy as sa

@@ -33,8 +33,9 @@ from moola.promotion.evidence.attestation import Evidence, sign, verify
 from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key
 from moola.promotion.guard.artifacts import guarded
 from moola.promotion.guard.registry import GuardedRegistryStore
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.lines import open_intent
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.state import read_state
 
 pytestmark = pytest.mark.usefixtures("quick_client")
@@ -100,7 +101,7 @@ def test_a_server_killed_at_random_moments_moves_all_or_nothing(
     make_version(client, tmp_path)
     evidence = verify(evaluate(client, key, "1"), trusting(key))
     address = f"sqlite:///{tmp_path}/mlflow.db"
-    ledger = Ledger(address)
+    ledger = LocalLedger(address)
     look_at(ledger, key, "1", evidence)
     passed = {"purpose": "promotion", "promotion_verdict": "passed", "test_looks": 1}
     promotion = dataclasses.replace(evidence, evaluated_at=evidence.created_at, **passed)

@@ -31,7 +31,7 @@ from moola.hashing import sha256_file
 from moola.promotion.evidence.attestation import Evidence, verify
 from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key
 from moola.promotion.ledger.entry import Draft
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.versions.packaging import check_packaging, packaging_findings
 from moola.promotion.versions.packaging_files import regular_files
 from moola.promotion.versions.referee import referee
@@ -63,7 +63,7 @@ class World:
         self.run_id = str(self.client.get_model_version(NAME, "1").run_id)
         ensure_signing_key(folder)
         self.key: Ed25519PrivateKey = load_signing_key(folder, env={})
-        self.ledger = Ledger(f"sqlite:///{folder}/mlflow.db")
+        self.ledger = LocalLedger(f"sqlite:///{folder}/mlflow.db")
 
     def make(self, name: str, hostile: Hostile) -> tuple[Path, Path]:
         """Return the folder of a hostile version and that of its canaries."""

@@ -18,7 +18,7 @@ from promotion_kit import copied_client, evaluate, forget_connections, make_vers
 
 from moola.config.promotion import TRUSTED_FOLDER
 from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key, load_trusted_keys
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.ledger.remote import RemoteLedger
 
 A_FEW = (
@@ -123,7 +123,7 @@ def test_registry_and_ledger_agree_after_every_kill(
         if victims is MANY:
             assert 0 < moved < len(victims)
         keys = load_trusted_keys(tmp_path / TRUSTED_FOLDER)  # the server's own among them
-        findings = production(direct, Ledger(backend), keys).verify().findings
+        findings = production(direct, LocalLedger(backend), keys).verify().findings
         assert findings == ()
 
 

@@ -28,8 +28,9 @@ from moola.hashing import pretty_json
 from moola.judging.candidate import find_candidate
 from moola.promotion.decision import Decision, PromotionDenied
 from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.entry import Draft
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.serving.pyfunc import checkpoint_of
 from moola.steps.finetune import finetune
 from moola.steps.promote import PromotionSummary, promote
@@ -112,7 +113,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Iter
 @pytest.fixture
 def ledger(tmp_path: Path, project: Project) -> Iterator[Ledger]:
     """An empty ledger, as if nobody had looked yet; nothing stays in Production."""
-    yield Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    yield LocalLedger(f"sqlite:///{tmp_path}/ledger.db")
     project.hold_production(None)
 
 

@@ -16,7 +16,7 @@ from moola.errors import ConfigError, PromotionRefused
 from moola.promotion.decision import PromotionDenied
 from moola.promotion.ledger.checkpoint import CheckpointFile
 from moola.promotion.ledger.entry import Draft
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.ledger.remote import checkpoint_of, open_ledger
 
 
@@ -35,7 +35,7 @@ def original(template_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Ben
 
 def noticed(bench: Bench, kept: CheckpointFile) -> bool:
     """Return whether the next contact of a client with that checkpoint notices something."""
-    ledger = Ledger(bench.ledger_url, checkpoint=kept)
+    ledger = LocalLedger(bench.ledger_url, checkpoint=kept)
     try:
         ledger.verify_chain()
     except PromotionRefused:
@@ -57,7 +57,7 @@ def attacks(bench: Bench, folder: Path, number: int) -> tuple[Counter[str], Coun
             if damaged == rows:
                 continue
             kept = CheckpointFile(folder / f"{attempt}.json", "x")
-            Ledger(bench.ledger_url, checkpoint=kept).verify_chain()
+            LocalLedger(bench.ledger_url, checkpoint=kept).verify_chain()
             write_rows(database, damaged)
             tried[kind] += 1
             missed[kind] += not noticed(bench, kept)
@@ -107,7 +107,7 @@ def test_every_command_refuses_a_ledger_that_was_cut(
 def test_the_checkpoint_goes_on_only_from_what_it_knows(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
     kept = checkpoint_of(url, tmp_path)
-    ledger = Ledger(url, checkpoint=kept)
+    ledger = LocalLedger(url, checkpoint=kept)
     draft = Draft(event="refusal", who="ann", name=NAME, reason="r")
     entries = [ledger.append(draft) for _ in range(3)]
     found = kept.read()
@@ -120,7 +120,7 @@ def test_the_checkpoint_goes_on_only_from_what_it_knows(tmp_path: Path) -> None:
     with pytest.raises(
         PromotionRefused, match=r"entry 3 .* is another now: rewritten after entry 1"
     ):
-        Ledger(url, checkpoint=kept).verify_chain()
+        LocalLedger(url, checkpoint=kept).verify_chain()
     kept.path.write_text("{}")
     with pytest.raises(ConfigError, match="is no checkpoint of a ledger"):
         kept.read()
@@ -128,7 +128,7 @@ def test_the_checkpoint_goes_on_only_from_what_it_knows(tmp_path: Path) -> None:
 
 def test_a_running_reader_notices_what_is_rewritten_under_it(bench: Bench, tmp_path: Path) -> None:
     bench.promote("1")
-    ledger = Ledger(bench.ledger_url, checkpoint=CheckpointFile(tmp_path / "c.json", "x"))
+    ledger = LocalLedger(bench.ledger_url, checkpoint=CheckpointFile(tmp_path / "c.json", "x"))
     ledger.check_chain()
     bench.promote("2")
     ledger.check_chain()

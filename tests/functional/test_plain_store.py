@@ -33,7 +33,7 @@ from moola.promotion.decision import PromotionDenied
 from moola.promotion.evidence.attestation import load_evidence
 from moola.promotion.evidence.keys import key_id, load_trusted_keys, revoke, trust
 from moola.promotion.ledger.entry import Draft
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.state import read_state
 from moola.steps.serve import ProductionSource
 
@@ -169,7 +169,7 @@ def test_without_a_key_that_counts_nothing_is_begun(
 
 
 def test_evidence_is_too_old_after_thirty_days(bench: Bench) -> None:
-    later = Ledger(bench.ledger_url, clock=lambda: datetime.now(UTC) + timedelta(days=31))
+    later = LocalLedger(bench.ledger_url, clock=lambda: datetime.now(UTC) + timedelta(days=31))
     with pytest.raises(PromotionDenied, match=r"evidence is 31\.0 days old, at most 30 count"):
         bench.promote("1", ledger=later)
 
@@ -206,7 +206,7 @@ DRAFT = Draft(event="refusal", who="ann", name=NAME, reason="r")
 def test_times_go_on_and_never_far_back(tmp_path: Path) -> None:
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)
     moments = [now, now - timedelta(minutes=4), now + timedelta(hours=1)]
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", clock=lambda: moments.pop(0))
+    ledger = LocalLedger(f"sqlite:///{tmp_path}/ledger.db", clock=lambda: moments.pop(0))
     times = [ledger.append(DRAFT).time for _ in range(3)]
     assert times == [now, now, now + timedelta(hours=1)]
     moments = [now - timedelta(days=396)]
@@ -218,7 +218,7 @@ def test_times_go_on_and_never_far_back(tmp_path: Path) -> None:
 
 
 def test_a_line_of_the_year_9999_ends_no_ledger(tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db").signing(KEY)
+    ledger = LocalLedger(f"sqlite:///{tmp_path}/ledger.db").signing(KEY)
     ledger.append(DRAFT)
     odd = {
         "event": "refusal", "who": "eve", "name": NAME, "version_from": None, "version_to": None,
@@ -230,7 +230,7 @@ def test_a_line_of_the_year_9999_ends_no_ledger(tmp_path: Path) -> None:
 
 
 def test_what_the_database_gives_back_differently_is_not_written(tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger = LocalLedger(f"sqlite:///{tmp_path}/ledger.db")
     ledger.append(DRAFT)
     with sqlite3.connect(tmp_path / "ledger.db") as database:
         database.execute("DROP TRIGGER moola_ledger_no_update")
@@ -256,7 +256,7 @@ def test_old_unsigned_moves_count_up_to_a_signed_boundary(bench: Bench) -> None:
     for version in ("1", "2"):
         bench.promote(version)
     as_before_signatures(bench)
-    bench.ledger = Ledger(bench.ledger_url)
+    bench.ledger = LocalLedger(bench.ledger_url)
     assert len(findings(bench)) == 3  # nobody vouches for them yet: two moves, and who is champion
     assert bench.promote("3").champion_before == "2"
     assert bench.events()[-2:] == ["test_look", "promotion"]
@@ -290,7 +290,7 @@ def test_no_boundary_in_a_ledger_that_was_always_signed(bench: Bench) -> None:
 def test_one_transaction_on_postgresql(postgres: str, tmp_path: Path) -> None:
     client = MlflowClient(postgres)
     client.create_experiment("work", artifact_location=(tmp_path / "mlartifacts").as_uri())
-    ledger = Ledger(postgres)
+    ledger = LocalLedger(postgres)
     for number in range(2):
         make_version(client, tmp_path, weights=f"w{number}")
         evaluate(client, KEY, str(number + 1))

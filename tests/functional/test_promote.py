@@ -25,7 +25,7 @@ from moola.errors import PromotionRefused, TrackingError
 from moola.promotion.decision import Decision, PromotionDenied
 from moola.promotion.evidence.attestation import SignedEvidence, verify
 from moola.promotion.ledger.entry import Draft
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.record import append_result, decision_record
 
 
@@ -78,7 +78,7 @@ def test_a_promotion_says_when_its_evaluation_was(bench: Bench) -> None:
 
 
 def test_the_ledger_may_be_older_than_the_store(tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/new.db")
+    ledger = LocalLedger(f"sqlite:///{tmp_path}/new.db")
     MlflowClient(f"sqlite:///{tmp_path}/new.db").create_experiment("x")
     assert ledger.entries() == []
 

@@ -19,7 +19,7 @@ from moola.promotion.evidence.attestation import SignedEvidence, sign, verify
 from moola.promotion.evidence.keys import TrustedKeys, key_id
 from moola.promotion.ledger.entry import Draft
 from moola.promotion.ledger.key_changes import note_key_change, note_key_changes
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.state import put_in_production
 
 
@@ -103,7 +103,7 @@ def test_what_was_required_then_is_asked_by_an_audit_and_now_by_a_rollback(bench
 
 
 def test_key_changes_are_noted_once(tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/keys.db")
+    ledger = LocalLedger(f"sqlite:///{tmp_path}/keys.db")
     first, second = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     one, two = (key_id(key.public_key()) for key in (first, second))
 

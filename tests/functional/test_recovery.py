@@ -25,9 +25,10 @@ from promotion_kit import (
 from moola.config.promotion import PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.entry import Draft, Entry
 from moola.promotion.ledger.lines import open_intent
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.moving import Precondition, move
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state
@@ -65,11 +66,11 @@ def crash_at(point: int, bench: Bench, how) -> tuple[MlflowClient, Ledger]:
         def set_registered_model_alias(self, *args, **kwargs):
             return write(lambda: MlflowClient.set_registered_model_alias(self, *args, **kwargs))
 
-    class CrashingLedger(Ledger):
+    class CrashingLedger(LocalLedger):
         def append(self, draft: Draft, **kwargs):
             if draft.event != "intent":
-                return Ledger.append(self, draft, **kwargs)
-            return write(lambda: Ledger.append(self, draft, **kwargs))
+                return LocalLedger.append(self, draft, **kwargs)
+            return write(lambda: LocalLedger.append(self, draft, **kwargs))
 
     return CrashingClient(bench.client.tracking_uri), CrashingLedger(bench.ledger_url)
 
@@ -80,7 +81,8 @@ REVOKED = replace(trusting(KEY, OTHER), revoked=frozenset({key_id(KEY.public_key
 def recovered(bench: Bench, *, keys: TrustedKeys | None = None, **policy: object) -> Entry | None:
     trusted, rules = keys or trusting(KEY), PromotionPolicy(**policy)
     ledger = bench.ledger.signing(OTHER if keys else KEY)
-    return recover(production(bench.client, ledger, trusted, policy=rules))
+    parts = production(bench.client, ledger, trusted, policy=rules)
+    return recover(parts, ledger.read(trusted))
 
 
 POINTS = range(6)  # before and after: intent, stage, alias
@@ -128,7 +130,7 @@ def promote_and_kill_after(seconds: float, bench: Bench) -> None:
     forget_connections(bench.folder)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process at once, like kill -9
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    ledger = Ledger(bench.ledger_url)
+    ledger = LocalLedger(bench.ledger_url)
     bench.promote("2", client=MlflowClient(bench.client.tracking_uri), ledger=ledger)
 
 
@@ -227,7 +229,7 @@ def test_an_interrupted_move_must_meet_the_keys_and_the_policy_of_today(
 
 def test_what_a_ledger_does_not_know_of_yet_is_not_taken_out_of_production(bench: Bench) -> None:
     bench.promote("2")
-    new = Ledger(f"sqlite:///{bench.folder}/new.db")
+    new = LocalLedger(f"sqlite:///{bench.folder}/new.db")
     draft = {"who": "ann", "name": NAME, "reason": "r", "version_from": "2", "version_to": "9"}
     precondition = Precondition(
         state=read_state(bench.client, NAME), last_move=None, check=lambda: None, keys=trusting(KEY)

@@ -26,7 +26,7 @@ from moola.promotion.evidence.attestation import Evidence, sign, verify
 from moola.promotion.evidence.keys import trust
 from moola.promotion.guard.core import Guard
 from moola.promotion.guard.registry import GuardedRegistryStore
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.versions.fetched import fetched
 from moola.promotion.versions.referee import disagreements
 from moola.promotion.versions.referee_score import score
@@ -87,7 +87,7 @@ class Office:
         self.folder, self.scored = folder, scored
         self.client = copied_client(template_db, folder)
         make_packaged_version(self.client, checkpoint)
-        self.ledger = Ledger(f"sqlite:///{folder}/mlflow.db")
+        self.ledger = LocalLedger(f"sqlite:///{folder}/mlflow.db")
         trust(folder / TRUSTED_FOLDER, KEY.public_key())
         self.evaluation = verify(evaluate(self.client, KEY, "1"), trusting(KEY))
 

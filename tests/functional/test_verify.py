@@ -16,7 +16,7 @@ from moola.cli.app import _run
 from moola.config.promotion import TRUSTED_FOLDER
 from moola.promotion.evidence.keys import trust
 from moola.promotion.ledger.entry import Draft
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 
 
 def findings(bench: Bench) -> list[str]:
@@ -168,7 +168,7 @@ PG_CHANGES = {
 
 
 def test_the_same_on_postgresql(postgres: str) -> None:
-    ledger = Ledger(postgres).signing(KEY)
+    ledger = LocalLedger(postgres).signing(KEY)
     draft = Draft(event="refusal", who="ann", name=NAME, reason="é\u2028" * 3)
     ledger.append(draft)
     assert ledger.schema_findings() == []
@@ -183,7 +183,7 @@ def test_the_same_on_postgresql(postgres: str) -> None:
         assert ledger.schema_findings() == [], change
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE moola_ledger DROP COLUMN signature")
-    old = Ledger(postgres).signing(KEY)
+    old = LocalLedger(postgres).signing(KEY)
     old.append(draft)
     assert [e.event for e in old.entries()][-2:] == ["boundary", "refusal"]
     old.verify_chain()

@@ -18,7 +18,7 @@ from moola.errors import ConfigError
 from moola.promotion.guard.core import Guard
 from moola.promotion.guard.registry import GuardedRegistryStore
 from moola.promotion.ledger.entry import Draft
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.webhooks import Webhooks
 
 SECRET = "shared with the receiver"
@@ -61,7 +61,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def entry_of(event: str, folder: Path):
-    ledger = Ledger(f"sqlite:///{folder}/ledger.db")
+    ledger = LocalLedger(f"sqlite:///{folder}/ledger.db")
     return ledger.append(
         Draft(event=event, who="ann", name=NAME, reason="drift", version_from="1", version_to="2")
     )
@@ -117,7 +117,7 @@ def test_a_dead_receiver_does_not_hold_up_a_decision(
     guard = Guard(
         policy=PromotionPolicy(),
         trusted_folder=tmp_path / TRUSTED_FOLDER,
-        ledger=Ledger(f"sqlite:///{tmp_path}/mlflow.db"),
+        ledger=LocalLedger(f"sqlite:///{tmp_path}/mlflow.db"),
         artifacts_destination=str(tmp_path),
         artifact_root=str(tmp_path),
         lock_file=tmp_path / "lock",

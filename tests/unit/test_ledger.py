@@ -17,11 +17,12 @@ from moola.config.promotion import PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
 from moola.promotion.evidence.keys import TrustedKeys, key_id
 from moola.promotion.guard.core import Guard
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.belief import GENESIS, signed_look
 from moola.promotion.ledger.checkpoint import address_of
 from moola.promotion.ledger.entry import Draft
 from moola.promotion.ledger.lines import open_intent
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.moving import close_intent
 
 KEY, SERVER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
@@ -47,7 +48,7 @@ def draft(event: str = "refusal", **changes) -> Draft:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(f"sqlite:///{tmp_path}/ledger.db", clock=Clock())
+    return LocalLedger(f"sqlite:///{tmp_path}/ledger.db", clock=Clock())
 
 
 def test_entries_are_numbered_timed_and_chained(ledger: Ledger) -> None:
@@ -169,7 +170,7 @@ def test_test_looks_count_by_the_bars_they_share(ledger: Ledger) -> None:
 
 
 def test_a_look_counts_only_as_it_was_signed_and_once(ledger: Ledger, tmp_path: Path) -> None:
-    elsewhere = Ledger(f"sqlite:///{tmp_path}/elsewhere.db", clock=Clock())
+    elsewhere = LocalLedger(f"sqlite:///{tmp_path}/elsewhere.db", clock=Clock())
     elsewhere.append(draft(who="bob"))
     ledger.append(draft())
     windows = span("2019-05", "2019-08", split_sha256="a")
@@ -255,13 +256,13 @@ def test_bad_drafts_and_addresses(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not plain JSON"):
         draft(payload={"x": float("nan")})
     with pytest.raises(ConfigError, match="sqlite: or postgresql:"):
-        Ledger("http://127.0.0.1:1")
+        LocalLedger("http://127.0.0.1:1")
     with pytest.raises(TrackingError, match="database fails"):
-        Ledger(f"sqlite:///{tmp_path}/absent/ledger.db")
+        LocalLedger(f"sqlite:///{tmp_path}/absent/ledger.db")
 
 
 def _append_some(url: str, who: str) -> None:
-    ledger = Ledger(url)
+    ledger = LocalLedger(url)
     for _ in range(10):
         ledger.append(draft(who=who))
 
@@ -276,7 +277,7 @@ def test_processes_create_and_append_at_once(tmp_path: Path) -> None:
     for worker in workers:
         worker.join(timeout=60)
     assert [worker.exitcode for worker in workers] == [0] * 6
-    ledger = Ledger(url)
+    ledger = LocalLedger(url)
     assert [entry.seq for entry in ledger.entries()] == list(range(1, 61))
     ledger.verify_chain()
 

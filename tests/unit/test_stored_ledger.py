@@ -15,7 +15,8 @@ import pytest
 from moola.errors import PromotionRefused
 from moola.promotion.evidence.attestation import SignedEvidence, verify
 from moola.promotion.evidence.keys import load_trusted_keys
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.base import Ledger
+from moola.promotion.ledger.local import LocalLedger
 
 STORED = Path(__file__).resolve().parents[1] / "stored"
 NAME = "EnhancedSimpleLSTM"
@@ -25,7 +26,7 @@ NAME = "EnhancedSimpleLSTM"
 def ledger(tmp_path: Path) -> Ledger:
     with sqlite3.connect(tmp_path / "ledger.db") as database:
         database.executescript((STORED / "ledger.sql").read_text())
-    return Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    return LocalLedger(f"sqlite:///{tmp_path}/ledger.db")
 
 
 def test_the_chain_and_every_signature(ledger: Ledger) -> None:

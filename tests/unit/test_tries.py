@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from moola.errors import BadInput
 from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.belief import signed_look
 from moola.promotion.ledger.client_events import read_event
 from moola.promotion.ledger.entry import Draft
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.ledger.tries import Tries, count_tries, note_judgement, note_search
 
 KEY = Ed25519PrivateKey.generate()
@@ -28,7 +29,7 @@ Judge = Callable[..., Tries]
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    return LocalLedger(f"sqlite:///{tmp_path}/ledger.db")
 
 
 @pytest.fixture

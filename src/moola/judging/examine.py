@@ -28,8 +28,8 @@ from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import GateDict, Look
 from moola.promotion.evidence.attestation import Evidence
 from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.content import Move
-from moola.promotion.ledger.local import Ledger
 from moola.promotion.versions.classes import require_classes
 from moola.promotion.versions.fetched import fetched
 from moola.promotion.versions.inspection import inspect, require_distribution

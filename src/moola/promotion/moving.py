@@ -21,10 +21,11 @@ import sqlalchemy as sa
 from moola.errors import PromotionRefused, TrackingError
 from moola.promotion.calls import mlflow_call
 from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.content import Intent
-from moola.promotion.ledger.entry import MOVES, Draft, Entry
-from moola.promotion.ledger.lines import open_intent
-from moola.promotion.ledger.local import Ledger, belief_in
+from moola.promotion.ledger.entry import Draft, Entry
+from moola.promotion.ledger.lines import last_move, open_intent
+from moola.promotion.ledger.local import LocalLedger, belief_in
 from moola.promotion.ledger.rows import read_entries
 from moola.promotion.registry_rows import exclusive, move_in, origin_in, state_in, store_beside
 from moola.promotion.state import RegistryState, clear_production, put_in_production, read_state
@@ -88,7 +89,7 @@ def move(
     TrackingError
         If a guarded server moved Production without a line in its ledger.
     """
-    if ledger.moves_by_server:
+    if not isinstance(ledger, LocalLedger):
         return _by_server(client, ledger, draft, precondition.keys)
     files = _files(client, draft)
     precondition.check()
@@ -99,11 +100,6 @@ def move(
         entry = _in_one_transaction(store, ledger, draft, precondition, files)
     _require_moved(client, ledger, entry, precondition, files)
     return entry
-
-
-def last_move(ledger: Ledger, name: str) -> int | None:
-    """Return the number of the last promotion or rollback of a model."""
-    return _last_move(ledger.entries(name))
 
 
 def _by_server(client: MlflowClient, ledger: Ledger, draft: Draft, keys: TrustedKeys) -> Entry:
@@ -119,7 +115,7 @@ def _by_server(client: MlflowClient, ledger: Ledger, draft: Draft, keys: Trusted
 
 def _in_one_transaction(
     store: SqlAlchemyStore,
-    ledger: Ledger,
+    ledger: LocalLedger,
     draft: Draft,
     precondition: Precondition,
     files: _Files,
@@ -140,7 +136,7 @@ def _in_one_transaction(
 
 
 def _in_two_steps(
-    client: MlflowClient, ledger: Ledger, draft: Draft, precondition: Precondition
+    client: MlflowClient, ledger: LocalLedger, draft: Draft, precondition: Precondition
 ) -> Entry:
     def unmoved(connection: sa.Connection) -> None:
         _require_unmoved(connection, draft.name, precondition)
@@ -155,7 +151,7 @@ def _in_two_steps(
     return entry
 
 
-def finish(client: MlflowClient, ledger: Ledger, intent: Entry, keys: TrustedKeys) -> Entry:
+def finish(client: MlflowClient, ledger: LocalLedger, intent: Entry, keys: TrustedKeys) -> Entry:
     """Carry an intent through and write the line it announced; undo it where that is refused."""
     try:
         put_in_production(client, intent.name, str(intent.version_to))
@@ -170,7 +166,11 @@ def finish(client: MlflowClient, ledger: Ledger, intent: Entry, keys: TrustedKey
 
 
 def undo(
-    client: MlflowClient, ledger: Ledger, intent: Entry, why: PromotionRefused, keys: TrustedKeys
+    client: MlflowClient,
+    ledger: LocalLedger,
+    intent: Entry,
+    why: PromotionRefused,
+    keys: TrustedKeys,
 ) -> Entry:
     """Take an intent back: where it has moved anything, the ledger's champion gets it back.
 
@@ -191,7 +191,7 @@ def undo(
     return abandon(ledger, intent, why)
 
 
-def abandon(ledger: Ledger, intent: Entry, why: PromotionRefused) -> Entry:
+def abandon(ledger: LocalLedger, intent: Entry, why: PromotionRefused) -> Entry:
     """Write down that a move that was begun is given up."""
     return ledger.append(
         Draft(
@@ -207,7 +207,7 @@ def abandon(ledger: Ledger, intent: Entry, why: PromotionRefused) -> Entry:
     )
 
 
-def close_intent(connection: sa.Connection, ledger: Ledger, intent: Entry) -> Entry:
+def close_intent(connection: sa.Connection, ledger: LocalLedger, intent: Entry) -> Entry:
     """Write the line an intent announced, unless it is there already."""
     announced = intent.content
     assert isinstance(announced, Intent)
@@ -256,7 +256,7 @@ def _require_same(files: _Files, version: str) -> None:
 def _require_unmoved(connection: sa.Connection, name: str, precondition: Precondition) -> None:
     entries = read_entries(connection, name)
     pending = open_intent(entries, belief_in(connection, precondition.keys))
-    if pending is not None or _last_move(entries) != precondition.last_move:
+    if pending is not None or last_move(entries) != precondition.last_move:
         raise _moved(name)
 
 
@@ -267,7 +267,7 @@ def _require_moved(
     version = str(entry.version_to)
     state = read_state(client, entry.name)
     if (state.alias_version, state.stage_versions) != (version, (version,)):
-        if last_move(ledger, entry.name) == entry.seq:
+        if last_move(ledger.entries(entry.name)) == entry.seq:
             raise PromotionRefused(
                 f"Production of {entry.name} was moved past Moola right after: the alias names "
                 f"version {state.alias_version}",
@@ -285,10 +285,6 @@ def _moved(name: str) -> PromotionRefused:
         f"Production of {name} was moved by somebody else while this was checked",
         remedy="Run it again: it is then compared with the new champion",
     )
-
-
-def _last_move(entries: list[Entry]) -> int | None:
-    return max((e.seq for e in entries if e.event in MOVES), default=None)
 
 
 def _intent(draft: Draft, now: datetime) -> Draft:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import ConfigError
 from moola.promotion.evidence.keys import TrustedKeys, key_id, load_trusted_keys
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.entry import plain_name, plain_text
-from moola.promotion.ledger.local import Ledger
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

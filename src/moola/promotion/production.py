@@ -22,7 +22,7 @@ from moola.promotion.evidence.keys import (
     load_signing_key,
     load_trusted_keys,
 )
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.remote import open_ledger
 from moola.promotion.parts import ProductionParts
 from moola.promotion.rollback import History

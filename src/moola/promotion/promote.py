@@ -22,10 +22,10 @@ from moola.promotion.evidence.attestation import (
 from moola.promotion.evidence.attestation import verify as verify_evidence
 from moola.promotion.evidence.checks import check_evidence
 from moola.promotion.evidence.keys import key_id
+from moola.promotion.ledger.base import LedgerView, write_refusal
 from moola.promotion.ledger.belief import signed_look
 from moola.promotion.ledger.entry import Draft, Entry, plain_version
-from moola.promotion.ledger.local import write_refusal
-from moola.promotion.moving import Precondition, last_move, move
+from moola.promotion.moving import Precondition, move
 from moola.promotion.parts import ProductionParts
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state
@@ -143,11 +143,14 @@ def promote(
     if not dry_run:
         parts = parts.signing()
     client, ledger = parts.client, parts.ledger
-    ledger.verify_chain()
+    view = ledger.read(parts.keys)
     attempt = _Attempt(parts=parts, version=version, dry_run=dry_run)
     try:
-        notes = [] if dry_run else _recovered(parts)
-        move_before = last_move(ledger, parts.name)
+        notes = []
+        if not dry_run and (entry := recover(parts, view)):
+            closed = f"{entry.event} of version {entry.version_to}"
+            notes.append(f"an interrupted move was closed first: {closed}")
+            view = ledger.read(parts.keys)
         state = read_state(client, parts.name)
         attempt.champion = state.champion
         attempt.signed = evidence or load_evidence(client, parts.name, version)
@@ -163,14 +166,15 @@ def promote(
     if dry_run:
         notes.append("dry run: the locked test windows were not looked at and nothing was changed")
         return attempt.decision(reasons=[], entry=None, notes=notes)
-    notes += _take_look(attempt, look)
+    notes += _looks_left_out(view)
+    _take_look(attempt, look)
     try:
         evaluation = attempt.evidence
         _sign_promotion(attempt)
         draft = attempt.draft("promotion", _summary(attempt), **_payload(attempt))
         precondition = Precondition(
             state=state,
-            last_move=move_before,
+            last_move=view.last_move(parts.name),
             check=lambda: _check_again(attempt, evaluation),
             keys=parts.keys,
         )
@@ -180,13 +184,6 @@ def promote(
     if not ledger.moves_by_server:
         notes.append(_UNGUARDED)
     return attempt.decision(reasons=[], entry=entry, notes=notes)
-
-
-def _recovered(parts: ProductionParts) -> list[str]:
-    entry = recover(parts)
-    if entry is None:
-        return []
-    return [f"an interrupted move was closed first: {entry.event} of version {entry.version_to}"]
 
 
 def _reasons_against(attempt: _Attempt) -> list[str]:
@@ -227,13 +224,12 @@ def _not_carried(attempt: _Attempt, evidence: Evidence, policy: PromotionPolicy)
     )
 
 
-def _take_look(attempt: _Attempt, look: Look) -> list[str]:
+def _take_look(attempt: _Attempt, look: Look) -> None:
     """Write the test look down, ask the promotion gate, refuse unless it passed."""
     assert attempt.evidence is not None
     data = attempt.evidence.data
     split = {"split": data.get("split"), "split_sha256": str(data.get("split_sha256", ""))}
     windows = {**look.windows, **split}
-    notes = _looks_left_out(attempt)
     ledger = attempt.parts.ledger
     ledger.append_made(lambda ledger_id: _look(attempt, windows, ledger_id))
     attempt.looks = len(ledger.looks_at(windows, attempt.parts.keys))
@@ -246,7 +242,6 @@ def _take_look(attempt: _Attempt, look: Look) -> list[str]:
     if gate.get("verdict") != "passed":
         why = [str(reason) for reason in gate.get("reasons") or []]
         raise attempt.refuse([f"the promotion gate is {gate.get('verdict', 'absent')}", *why])
-    return notes
 
 
 def _look(attempt: _Attempt, windows: Mapping[str, Any], ledger_id: str) -> Draft:
@@ -263,11 +258,10 @@ def _look(attempt: _Attempt, windows: Mapping[str, Any], ledger_id: str) -> Draf
     return attempt.draft("test_look", beside, **payload)
 
 
-def _looks_left_out(attempt: _Attempt) -> list[str]:
+def _looks_left_out(view: LedgerView) -> list[str]:
     """Say how many lines about looks do not count, because no trusted gate runner signed them."""
-    ledger = attempt.parts.ledger
-    lines = ledger.entries(events=("test_look",))
-    ignored = len(lines) - len(ledger.belief(attempt.parts.keys).counting(lines))
+    looks = view.entries(events=("test_look",))
+    ignored = len(looks) - len(view.belief.counting(looks))
     if not ignored:
         return []
     return [

@@ -21,14 +21,16 @@ from moola.promotion.evidence.proof import (
     require_promotion,
     require_proof,
 )
+from moola.promotion.ledger.base import LedgerView
 from moola.promotion.ledger.content import Intent
-from moola.promotion.ledger.entry import MOVES, Entry
+from moola.promotion.ledger.entry import Entry
 from moola.promotion.ledger.lines import open_intent
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.moving import finish, undo
 from moola.promotion.parts import ProductionParts
 
 
-def recover(parts: ProductionParts) -> Entry | None:
+def recover(parts: ProductionParts, view: LedgerView) -> Entry | None:
     """Finish a move of Production that was interrupted, or undo it if it is no longer proven.
 
     Returns the entry that closes the interrupted move; None if there was none.
@@ -39,10 +41,10 @@ def recover(parts: ProductionParts) -> Entry | None:
         If the move is still under way.
     """
     client, ledger, name, keys = parts.client, parts.ledger, parts.name, parts.keys
-    if ledger.moves_by_server:
+    if not isinstance(ledger, LocalLedger):
         return None
-    belief = ledger.belief(keys)
-    intent = open_intent(ledger.entries(name), belief)
+    belief = view.belief
+    intent = open_intent(view.entries(name), belief)
     if intent is None or not isinstance(announced := intent.content, Intent):
         return None
     if why_not := belief.why_not(intent):  # it keeps nobody waiting
@@ -54,13 +56,13 @@ def recover(parts: ProductionParts) -> Entry | None:
             remedy="Try again when it has ended",
         )
     try:
-        _require_still_proven(parts, intent)
+        _require_still_proven(parts, view, intent)
     except PromotionRefused as refusal:
         return undo(client, ledger, intent, refusal, keys)
     return finish(client, ledger, intent, keys)
 
 
-def _require_still_proven(parts: ProductionParts, intent: Entry) -> None:
+def _require_still_proven(parts: ProductionParts, view: LedgerView, intent: Entry) -> None:
     client, keys, policy = parts.client, parts.keys, parts.policy
     announced = intent.content
     assert isinstance(announced, Intent)
@@ -74,8 +76,7 @@ def _require_still_proven(parts: ProductionParts, intent: Entry) -> None:
         require_promotion(evidence, f"ledger entry {intent.seq}")
         require_carries(client, evidence, intent.name, version, policy=policy)
         return
-    moves = parts.ledger.entries(intent.name, events=MOVES)
-    proof = last_promotion(moves, version, parts.ledger.belief(keys))
+    proof = last_promotion(view.moves(intent.name), version, view.belief)
     require_proof(client, proof, keys, policy=policy)
 
 

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from moola.config.names import ALIAS_PRODUCTION, STAGE_ARCHIVED, STAGE_PRODUCTION
 from moola.promotion.calls import mlflow_call
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.checkpoint import address_of
-from moola.promotion.ledger.local import Ledger, is_database
+from moola.promotion.ledger.local import is_database
 from moola.promotion.ledger.schema import lock_for_append
 from moola.promotion.state import RegistryState
 

@@ -19,15 +19,15 @@ from moola.promotion.evidence.proof import (
     own_file_findings,
     require_proof,
 )
+from moola.promotion.ledger.base import Ledger, write_refusal
 from moola.promotion.ledger.entry import (
-    MOVES,
     Draft,
     Entry,
     optional_version,
     plain_version,
 )
-from moola.promotion.ledger.local import Ledger, write_refusal
-from moola.promotion.moving import Precondition, last_move, move
+from moola.promotion.ledger.lines import champion_after, readable
+from moola.promotion.moving import Precondition, move
 from moola.promotion.parts import ProductionParts
 from moola.promotion.recovery import recover
 from moola.promotion.state import read_state, set_stage
@@ -76,16 +76,15 @@ def history(parts: ProductionParts, at: datetime | None = None) -> History:
     PromotionRefused
         If the chain is broken.
     """
-    ledger, name, keys = parts.ledger, parts.name, parts.keys
-    ledger.verify_chain()
+    name, view = parts.name, parts.ledger.read(parts.keys)
     entries = [
         entry
-        for entry in ledger.entries(name)
+        for entry in view.entries(name)
         if at is None or entry.time is None or entry.time <= at
     ]
-    belief = ledger.belief(keys)
+    belief, moves = view.belief, view.moves(name)
     telling = bool(belief.keys.keys or belief.keys.servers)
-    champion = ledger.champion_at(name, at, keys=keys if telling else None)
+    champion = champion_after(belief.moves(moves) if telling else readable(moves), at)
     notes = [
         does_not_count(entry, why)
         for entry in entries
@@ -128,12 +127,11 @@ def rollback(
     if not dry_run:
         parts = parts.signing()
     client, ledger, name = parts.client, parts.ledger, parts.name
-    ledger.verify_chain()
-    if not dry_run:
-        recover(parts)
-    move_before = last_move(ledger, name)
+    view = ledger.read(parts.keys)
+    if not dry_run and recover(parts, view):
+        view = ledger.read(parts.keys)
     state = read_state(client, name)
-    moves, belief = ledger.entries(name, events=MOVES), ledger.belief(parts.keys)
+    moves, belief = view.moves(name), view.belief
     counting = belief.moves(moves)
     last_champion = counting[-1].version_to if counting else None
     champion = state.alias_version if state.agrees else last_champion
@@ -170,7 +168,7 @@ def rollback(
             require_proof(client, proof, keys, policy=policy)
 
         precondition = Precondition(
-            state=state, last_move=move_before, check=check_again, keys=parts.keys
+            state=state, last_move=view.last_move(name), check=check_again, keys=parts.keys
         )
         entry = move(client, ledger, draft, precondition=precondition)
     except PromotionRefused as refusal:

@@ -77,9 +77,8 @@ def verify(parts: ProductionParts) -> Verification:
     findings = [*chain, *ledger.schema_findings()]
     if every and not chain:
         ledger.note(every[-1], compared=True)
-    belief = ledger.belief(parts.keys)
-    entries = [entry for entry in every if entry.name == name]
-    moves = [entry for entry in entries if entry.event in MOVES]
+    view = ledger.view_of(every, parts.keys)
+    belief, entries, moves = view.belief, view.entries(name), view.moves(name)
     counting = belief.moves(moves)
     findings += [
         does_not_count(entry, why) for entry in moves if (why := belief.why_not(entry)) is not None

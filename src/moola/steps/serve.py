@@ -17,8 +17,8 @@ from moola.models.device import resolve_device
 from moola.promotion.evidence.attestation import Evidence
 from moola.promotion.evidence.keys import load_trusted_keys
 from moola.promotion.evidence.proof import evidence_in, last_promotion, require_proof
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.entry import MOVES
-from moola.promotion.ledger.local import Ledger
 from moola.promotion.production import ledger_of
 from moola.promotion.state import read_state
 from moola.promotion.versions.classes import require_judged_classes

@@ -21,7 +21,7 @@ from moola.promotion.ledger.content import LookLine, Move
 from moola.promotion.ledger.entry import MOVES, Draft, Entry
 from moola.promotion.ledger.key_changes import note_key_changes
 from moola.promotion.ledger.lines import looks_at
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.webhooks import Webhooks
 
 _LONGEST_WAIT_SECONDS = 20.0
@@ -51,7 +51,7 @@ class Guard:
 
     policy: PromotionPolicy
     trusted_folder: Path
-    ledger: Ledger
+    ledger: LocalLedger
     artifacts_destination: str
     artifact_root: str
     lock_file: Path

@@ -36,7 +36,7 @@ from moola.promotion.guard.doors import (
     unknown_native_routes,
 )
 from moola.promotion.ledger.checkpoint import CheckpointFile, address_of
-from moola.promotion.ledger.local import SCHEMES, Ledger, is_database
+from moola.promotion.ledger.local import SCHEMES, LocalLedger, is_database
 from moola.promotion.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def guard_from_environment(env: Mapping[str, str]) -> Guard:
     return Guard(
         policy=policy,
         trusted_folder=trusted,
-        ledger=Ledger(registry, checkpoint=kept).signing(key),
+        ledger=LocalLedger(registry, checkpoint=kept).signing(key),
         artifacts_destination=env.get(constants.ARTIFACTS_DESTINATION_ENV_VAR) or ARTIFACT_ROOT,
         artifact_root=env.get(constants.ARTIFACT_ROOT_ENV_VAR) or "mlflow-artifacts:/",
         lock_file=trusted.parent / GUARD_LOCK,

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from moola.promotion.guard.frozen import overlaps
-from moola.promotion.ledger.local import Ledger
+from moola.promotion.ledger.local import LocalLedger
 
 LONGEST_ADDRESS_SECONDS = 300
 _LONGEST_WRITE = timedelta(hours=6)
@@ -38,7 +38,7 @@ class Uploads:
         before a promotion, which then sees it, or after, and then sees what the promotion froze.
     """
 
-    def __init__(self, ledger: Ledger):
+    def __init__(self, ledger: LocalLedger):
         self._ledger = ledger
         with ledger.transaction() as connection:
             _TABLE.create(connection, checkfirst=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.content import KeyChange
 from moola.promotion.ledger.entry import Draft, Entry
-from moola.promotion.ledger.local import Ledger, belief_in
+from moola.promotion.ledger.local import LocalLedger, belief_in
 from moola.promotion.ledger.rows import read_entries
 
 TRUSTED, REVOKED, REMOVED = "trusted", "revoked", "removed"
@@ -37,7 +38,7 @@ def note_key_change(ledger: Ledger, *, who: str, key_id: str, change: str) -> En
     return ledger.append(_draft(who, key_id, change))
 
 
-def note_key_changes(ledger: Ledger, trusted: TrustedKeys, *, who: str) -> list[Entry]:
+def note_key_changes(ledger: LocalLedger, trusted: TrustedKeys, *, who: str) -> list[Entry]:
     """Write down how the trusted keys differ from what the ledger last said of them.
 
     Parameters

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from moola.data.market import same_market
 from moola.errors import PromotionRefused
 from moola.promotion.ledger.belief import GENESIS, Belief
 from moola.promotion.ledger.content import Abandoned, Intent, LookLine, Move
-from moola.promotion.ledger.entry import Entry
+from moola.promotion.ledger.entry import MOVES, Entry
 
 
 def chain_findings(entries: list[Entry], *, after: tuple[int, str] = (0, GENESIS)) -> list[str]:
@@ -43,8 +44,8 @@ def _shown(entry: Entry) -> str:
 
 def looks_at(looks: list[Entry], windows: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return which windows the looks saw that saw a bar of these test windows."""
-    seen = [look.content.windows for look in looks if isinstance(look.content, LookLine)]
-    return [one for one in seen if same_windows(one, windows)]
+    spans = [look.content.windows for look in looks if isinstance(look.content, LookLine)]
+    return [one for one in spans if same_windows(one, windows)]
 
 
 def same_windows(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -75,6 +76,24 @@ def _one_market(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     if first is None or second is None:
         return False
     return same_market(first, second) is not False
+
+
+def readable(moves: list[Entry]) -> list[Entry]:
+    """Return the promotions and rollbacks that can be understood, whoever wrote them."""
+    return [entry for entry in moves if isinstance(entry.content, Move)]
+
+
+def champion_after(moves: list[Entry], time: datetime | None) -> str | None:
+    """Return the version in Production after the moves up to a time; None: after all of them."""
+    before = [
+        entry for entry in moves if time is None or (entry.time is not None and entry.time <= time)
+    ]
+    return before[-1].version_to if before else None
+
+
+def last_move(entries: list[Entry]) -> int | None:
+    """Return the number of the last promotion or rollback among some entries."""
+    return max((entry.seq for entry in entries if entry.event in MOVES), default=None)
 
 
 def open_intent(entries: list[Entry], belief: Belief | None = None) -> Entry | None:

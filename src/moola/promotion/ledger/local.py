@@ -6,23 +6,20 @@ changed or missing entry breaks the chain, and triggers refuse UPDATE and DELETE
 
 from __future__ import annotations
 
-import copy
-import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from moola.errors import ConfigError, PromotionRefused, TrackingError
+from moola.errors import ConfigError, TrackingError
 from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.ledger.base import Ledger, utc_now
 from moola.promotion.ledger.belief import GENESIS, Belief
 from moola.promotion.ledger.checkpoint import CheckpointFile, address_of
-from moola.promotion.ledger.content import Move
-from moola.promotion.ledger.entry import MOVES, Draft, Entry
-from moola.promotion.ledger.lines import broken, chain_findings, looks_at
+from moola.promotion.ledger.entry import Draft, Entry
 from moola.promotion.ledger.rows import append_entry, last_entry, read_entries
 from moola.promotion.ledger.schema import (
     LEDGER,
@@ -36,15 +33,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SCHEMES = ("sqlite", "postgresql")
-_log = logging.getLogger(__name__)
 
 
-def utc_now() -> datetime:
-    """Return the present time in UTC."""
-    return datetime.now(UTC)
-
-
-class Ledger:
+class LocalLedger(Ledger):
     """The ledger in one SQLite or PostgreSQL database; the table is made on first use.
 
     Parameters
@@ -92,12 +83,6 @@ class Ledger:
         """The address of the database in one spelling, without user and password."""
         return address_of(self._engine.url.render_as_string())
 
-    def signing(self, key: Ed25519PrivateKey | None) -> Self:
-        """Return this ledger with a key that signs every line written through it."""
-        signing = copy.copy(self)
-        signing.signer = key
-        return signing
-
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """Yield a connection that alone may append until the block ends; commits at its end."""
@@ -115,24 +100,7 @@ class Ledger:
     ) -> Entry:
         """Append one entry in a transaction of its own.
 
-        Parameters
-        ----------
-        draft
-            What happened.
-        only_if
-            Called inside the transaction, before the entry is written; may raise to refuse.
-
-        Returns
-        -------
-        Entry
-            The entry with its number, time and hash, as it is read back.
-
-        Raises
-        ------
-        PromotionRefused
-            If the clock is behind the ledger's last line.
-        TrackingError
-            If the database fails, or gives back another line than it was given.
+        `only_if` is called inside it, before the entry is written, and may raise to refuse.
         """
         with self.transaction() as connection:
             if only_if is not None:
@@ -142,10 +110,7 @@ class Ledger:
         return entry
 
     def append_made(self, make: Callable[[str], Draft]) -> Entry:
-        """Append what a function says, given the ledger's id.
-
-        The id is the hash of the ledger's first line, zeros where it is empty.
-        """
+        """Append the draft that a function makes of the ledger's id, in one transaction."""
         with self.transaction() as connection:
             entry = self.append_in(connection, make(_ledger_id(connection)))
         self.note(entry, compared=False)
@@ -183,45 +148,6 @@ class Ledger:
         with _database_errors(), self._engine.connect() as connection:
             return belief_in(connection, keys)
 
-    def verify_chain(self) -> str:
-        """Check every entry, and that what was seen of the ledger before is still there.
-
-        Returns
-        -------
-        str
-            Hash of the last entry.
-
-        Raises
-        ------
-        PromotionRefused
-            Naming the first entry that is missing, was changed, cut off or written anew.
-        """
-        entries = self.entries()
-        if findings := self.findings(entries):
-            raise broken(findings)
-        return self._whole(entries)
-
-    def check_chain(self) -> None:
-        """As `verify_chain`, but read only what was added since this object last checked it."""
-        seq, head = self._verified
-        newer = self.entries(after=seq - 1) if seq else []
-        if not newer or (newer[0].seq, newer[0].entry_hash) != (seq, head):
-            self.verify_chain()
-            if seq:
-                raise PromotionRefused(f"ledger entry {seq} was changed after it was checked")
-            return
-        findings = [*chain_findings(newer[1:], after=self._verified), *self._cut_off(newer)]
-        if findings:
-            raise broken(findings)
-        self._whole(newer)
-
-    def findings(self, entries: list[Entry]) -> list[str]:
-        """Return what is wrong with the chain of all entries, by itself and by the checkpoint."""
-        return [*chain_findings(entries), *self._cut_off(entries)]
-
-    def _cut_off(self, entries: list[Entry]) -> list[str]:
-        return [] if self.checkpoint is None else self.checkpoint.compare(entries)
-
     def schema_findings(self) -> list[str]:
         """Return what is wrong with the table and its triggers."""
         with _database_errors(), self._engine.connect() as connection:
@@ -230,77 +156,19 @@ class Ledger:
     def repair(self) -> list[str]:
         """Make missing triggers again and write down that they were; return what was put right."""
         with self.transaction() as connection:
-            found = repair_schema(connection)
-            if found:
-                reason = f"made again: {'; '.join(found)}"
+            repairs = repair_schema(connection)
+            if repairs:
+                reason = f"made again: {'; '.join(repairs)}"
                 self.append_in(
                     connection, Draft(event="repair", who="server", name="", reason=reason)
                 )
-        return found
+        return repairs
 
-    def note(self, last: Entry, *, compared: bool) -> None:
-        """Keep how far the ledger went; where that cannot be written, say so in the log.
-
-        A ledger that was not `compared` with what was kept of it has to go on from there.
-        """
-        if self.checkpoint is None:
-            return
-        try:
-            self.checkpoint.note(last, compared=compared, signature=self._head_signature(last))
-        except (OSError, ConfigError) as error:  # the line is written all the same
-            _log.warning("no checkpoint of the ledger is kept: %s", error)
-
-    def champion_at(
-        self, name: str, time: datetime | None = None, *, keys: TrustedKeys | None = None
-    ) -> str | None:
-        """Return the version in Production at a time (None: now), or None if there was none.
-
-        Given keys, only moves that they signed are believed; without, all that can be read.
-        """
-        moves = self.moves(name, keys=keys)
-        held = [e for e in moves if time is None or (e.time is not None and e.time <= time)]
-        return held[-1].version_to if held else None
-
-    def moves(self, name: str, *, keys: TrustedKeys | None = None) -> list[Entry]:
-        """Return the promotions and rollbacks of a model that count, or that can be read."""
-        moves = self.entries(name, events=MOVES)
-        if keys is not None:
-            return self.belief(keys).moves(moves)
-        return [entry for entry in moves if isinstance(entry.content, Move)]
-
-    def looks_at(self, windows: Mapping[str, Any], keys: TrustedKeys) -> list[Mapping[str, Any]]:
-        """Return the looks that saw a bar of some test windows, whatever model, split and names.
-
-        Looks that no trusted gate runner signed do not count.
-        """
-        looks = self.belief(keys).counting(self.entries(events=("test_look",)))
-        return looks_at(looks, windows)
-
-    def _whole(self, entries: list[Entry]) -> str:
-        if not entries:
-            return GENESIS
-        self._verified = (entries[-1].seq, entries[-1].entry_hash)
-        self.note(entries[-1], compared=True)
-        return entries[-1].entry_hash
+    def _counting_keys(self, keys: TrustedKeys) -> TrustedKeys:
+        return keys
 
     def _head_signature(self, last: Entry) -> str | None:
         return last.signature or None
-
-
-def write_refusal(ledger: Ledger, draft: Draft) -> tuple[Entry | None, list[str]]:
-    """Write a refusal down; a server that does not take the line does not change the answer.
-
-    Returns
-    -------
-    tuple
-        The line, or None and a note that says why there is none.
-    """
-    try:
-        return ledger.append(draft), []
-    except TrackingError as error:
-        if not ledger.moves_by_server:
-            raise
-        return None, [f"the refusal is not in the ledger: {error}"]
 
 
 def belief_in(connection: sa.Connection, keys: TrustedKeys) -> Belief:
@@ -331,6 +199,8 @@ def open_engine(url: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
+        # A transaction that begins by reading cannot take the write lock once another one has
+        # written: SQLite then fails at once instead of waiting.
         appends = connection.get_execution_options().get("moola_append")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if appends else "BEGIN")
 

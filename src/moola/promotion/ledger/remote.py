@@ -8,17 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from moola.config.promotion import CHECKPOINT_FOLDER, SERVERS_FOLDER, TRUSTED_FOLDER
-from moola.errors import ConfigError, PromotionRefused, TrackingError
+from moola.errors import PromotionRefused, TrackingError
 from moola.promotion.calls import mlflow_call
 from moola.promotion.evidence.keys import TrustedKeys, key_id, load_trusted_keys, trust
+from moola.promotion.ledger.base import Ledger, utc_now
 from moola.promotion.ledger.belief import GENESIS, Belief, head_is_signed
 from moola.promotion.ledger.checkpoint import CheckpointFile, address_of
 from moola.promotion.ledger.entry import Draft, Entry
-from moola.promotion.ledger.local import Ledger, utc_now
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.page import LEDGER_ROUTE
 
 _SECONDS = 30.0
@@ -76,21 +76,13 @@ class RemoteLedger(Ledger):
         """The address of the server in one spelling, without user and password."""
         return address_of(self._url)
 
-    def transaction(self) -> Any:
-        """Refuse: transactions are the server's business."""
-        raise ConfigError("the ledger of a server cannot be written to directly")
-
-    def append(
-        self, draft: Draft, *, only_if: Callable[[sa.Connection], None] | None = None
-    ) -> Entry:
-        """Have the server append an entry; `only_if` is not possible here."""
-        if only_if is not None:
-            raise ConfigError("the ledger of a server cannot be written to under a condition")
+    def append(self, draft: Draft) -> Entry:
+        """Have the server append an entry."""
         values = {k: v for k, v in dataclasses.asdict(draft).items() if v is not None}
         status, body = self._call("POST", values)
         if status != 200:
-            said = body.get("message", f"status {status}")
-            raise TrackingError(f"{self._url} did not write the {draft.event} down: {said}")
+            reason = body.get("message", f"status {status}")
+            raise TrackingError(f"{self._url} did not write the {draft.event} down: {reason}")
         entry = Entry.from_row(body)
         self.note(entry, compared=False)
         return entry
@@ -114,32 +106,19 @@ class RemoteLedger(Ledger):
             asked["after"] = after
         return [Entry.from_row(values) for values in self._get(asked)["entries"]]
 
-    def ends(self) -> tuple[Entry | None, Entry | None]:
-        """Return the first line and the last, None where there is none."""
-        entries = self.entries()
-        return (entries[0], entries[-1]) if entries else (None, None)
-
-    def last_seq(self, events: tuple[str, ...]) -> int:
-        """Return the number of the last entry of some events, 0 if there is none."""
-        return max((entry.seq for entry in self.entries(events=events)), default=0)
-
     def belief(self, keys: TrustedKeys) -> Belief:
         """Return what counts in this ledger by some trusted keys and the server's own."""
         answer = self._get({"event": "boundary"})
         boundaries = [Entry.from_row(values) for values in answer["entries"]]
         ledger_id = str(answer.get("ledger_id", GENESIS))
-        return Belief.from_lines(self._with_server(keys), ledger_id, boundaries)
+        return Belief.from_lines(self._counting_keys(keys), ledger_id, boundaries)
 
     def schema_findings(self) -> list[str]:
         """Return what the server says is wrong with the table and its triggers."""
-        said = self._get({"name": "", "schema": "1"}).get("schema") or []
-        return [str(finding) for finding in said]
+        findings = self._get({"name": "", "schema": "1"}).get("schema") or []
+        return [str(finding) for finding in findings]
 
-    def repair(self) -> list[str]:
-        """Refuse: it is the server's business."""
-        raise ConfigError("the table of a server's ledger cannot be repaired from here")
-
-    def _with_server(self, keys: TrustedKeys) -> TrustedKeys:
+    def _counting_keys(self, keys: TrustedKeys) -> TrustedKeys:
         if self._key is None:
             return keys
         return dataclasses.replace(keys, servers={**keys.servers, key_id(self._key): self._key})
@@ -147,8 +126,8 @@ class RemoteLedger(Ledger):
     def _pin(self, key: Ed25519PublicKey, folder: Path) -> None:
         """Keep the server's key at the first contact; refuse another one later."""
         identity, trusted = key_id(key), load_trusted_keys(folder)
-        known = self.checkpoint is not None and self.checkpoint.read() is not None
-        if identity in trusted.revoked or (known and identity not in trusted.servers):
+        was_here = self.checkpoint is not None and self.checkpoint.read() is not None
+        if identity in trusted.revoked or (was_here and identity not in trusted.servers):
             raise PromotionRefused(
                 f"the server at {self._url} signs with key {identity}, which is not trusted here",
                 limit=f"one of {', '.join(sorted(trusted.servers)) or 'none'}",
@@ -162,7 +141,7 @@ class RemoteLedger(Ledger):
         signature = self._head.get("signature")
         if self._key is None or not isinstance(signature, str):
             return None
-        keys = self._with_server(TrustedKeys(keys={}))
+        keys = self._counting_keys(TrustedKeys(keys={}))
         return signature if head_is_signed(head, signature, keys) else None
 
     def _get(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -213,11 +192,11 @@ def open_ledger(
         Folder whose ``.moola`` keeps a checkpoint of each ledger and the keys of servers; None
         keeps neither.
     """
-    kept = None if project is None else checkpoint_of(uri, project)
+    checkpoint = None if project is None else checkpoint_of(uri, project)
     if not _is_server(uri):
-        return Ledger(uri, clock=clock, checkpoint=kept)
+        return LocalLedger(uri, clock=clock, checkpoint=checkpoint)
     folder = None if project is None else project / TRUSTED_FOLDER
-    return RemoteLedger(uri, clock=clock, checkpoint=kept, trusted_folder=folder)
+    return RemoteLedger(uri, clock=clock, checkpoint=checkpoint, trusted_folder=folder)
 
 
 def checkpoint_of(uri: str, project: Path) -> CheckpointFile:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.ledger.base import Ledger
 from moola.promotion.ledger.belief import signed_look
 from moola.promotion.ledger.content import LookLine
 from moola.promotion.ledger.entry import Draft, plain_name
 from moola.promotion.ledger.lines import looks_at
-from moola.promotion.ledger.local import Ledger
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
