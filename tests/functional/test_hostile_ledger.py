@@ -43,7 +43,9 @@ def web(guard: Guard, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> flask.te
     monkeypatch.setattr(handlers, "_get_model_registry_store", lambda: store)
     monkeypatch.setattr(handlers, "_get_tracking_store", lambda: runs)
     app = flask.Flask(__name__)
-    monkeypatch.setattr("moola.promotion.page.Limits", lambda: SimpleNamespace(take=lambda _: True))
+    monkeypatch.setattr(
+        "moola.promotion.page.RateLimits", lambda: SimpleNamespace(take=lambda _: True)
+    )
     add_pages(app, guard)
     return app.test_client()
 

@@ -25,7 +25,7 @@ from moola.promotion.evidence.keys import (
     load_trusted_keys,
     trust,
 )
-from moola.promotion.ledger.client_events import Limits
+from moola.promotion.ledger.client_events import RateLimits
 from moola.promotion.ledger.entry import Draft
 from moola.promotion.ledger.remote import RemoteLedger, checkpoint_of, open_ledger
 
@@ -166,7 +166,7 @@ def test_a_server_whose_ledger_was_cut_moves_nothing(world: World, tmp_path: Pat
 
 def test_each_caller_has_so_many_lines_and_then_one_in_a_while() -> None:
     now = [0.0]
-    limits = Limits(at_once=3, seconds_each=2.0, clock=lambda: now[0])
+    limits = RateLimits(at_once=3, seconds_each=2.0, clock=lambda: now[0])
     assert [limits.take("eve") for _ in range(5)] == [True] * 3 + [False] * 2
     assert limits.take("ann")
     now[0] = 1.0

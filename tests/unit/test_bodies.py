@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from moola.errors import BadInput
-from moola.serving.bodies import CSV, JSON, NPZ, Limits, TooLarge, read_question
+from moola.serving.bodies import CSV, JSON, NPZ, BodyLimits, TooLarge, read_question
 from moola.serving.inputs import window_columns
 from moola.serving.readers import Readers
-from moola.serving.replies import Refusal
+from moola.serving.replies import RefusedRequest
 
 T = 3
-LIMITS = Limits(window_bars=T, max_windows=5, max_bytes=1 << 20)
+LIMITS = BodyLimits(window_bars=T, max_windows=5, max_bytes=1 << 20)
 X = np.arange(1, 25, dtype=np.float32).reshape(2, T, 4)
 X[..., 1], X[..., 2] = 100, 0.5
 NAMES = window_columns(T)
@@ -118,14 +118,14 @@ def test_what_no_request_needs_is_counted_before_it_is_read() -> None:
 
 @pytest.mark.medium
 def test_a_reader_out_of_memory_says_so_and_goes_on() -> None:
-    wide = Limits(window_bars=T, max_windows=10**8, max_bytes=1)
+    wide = BodyLimits(window_bars=T, max_windows=10**8, max_bytes=1)
     many = b'{"inputs":[' + b"1.5," * 12_000_000 + b"1]}"  # 32 bytes a number, once read
 
     async def ask() -> None:
         readers = Readers(max_bytes=1, seconds=60, max_waiting=1)
         try:
             await readers.ready()
-            with pytest.raises(Refusal, match="more than memory") as refused:
+            with pytest.raises(RefusedRequest, match="more than memory") as refused:
                 await readers.read(JSON, many, {}, wide)
             assert refused.value.status == 413
             found = await readers.read(
@@ -152,5 +152,7 @@ def test_a_queue_of_bodies_has_an_end() -> None:
             readers.close()
 
     answers = asyncio.run(ask())
-    assert [type(answer).__name__ for answer in answers] == ["Question"] * 3 + ["Refusal"] * 2
+    assert [type(answer).__name__ for answer in answers] == ["Question"] * 3 + [
+        "RefusedRequest"
+    ] * 2
     assert {answer.status for answer in answers[3:]} == {503}

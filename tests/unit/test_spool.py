@@ -13,7 +13,7 @@ from mlflow.exceptions import RestException
 
 from moola.errors import TrackingError
 from moola.tracking.delivery import StoreAway, StoreRefuses, _judged, next_load
-from moola.tracking.spool import Entry, Spool, left_spools
+from moola.tracking.spool import Spool, SpoolEntry, left_spools
 from moola.tracking.sync import sync
 
 STORE = "http://127.0.0.1:1"
@@ -126,11 +126,11 @@ def test_a_spool_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
         Spool.create(STORE, root=tmp_path / "file" / "spool")
 
 
-def batch(number: int, run: str = "r", **body: object) -> Entry:
-    return Entry(number=number, run=run, kind="batch", body=body)
+def batch(number: int, run: str = "r", **body: object) -> SpoolEntry:
+    return SpoolEntry(number=number, run=run, kind="batch", body=body)
 
 
-def numbers(*entries: Entry) -> list[int]:
+def numbers(*entries: SpoolEntry) -> list[int]:
     return [e.number for e in next_load(entries)]
 
 
@@ -140,7 +140,7 @@ def test_batches_of_a_run_travel_together_within_the_limits() -> None:
     assert numbers(batch(0, **thousand), batch(1, tags={"a": "1"})) == [0]
     assert numbers(batch(0), batch(1, run="other")) == [0]
     assert numbers(batch(0, params={"a": "1"}), batch(1, params={"a": "2"})) == [0]
-    files, inputs = (Entry(number=1, run="r", kind=k, body={}) for k in ("files", "inputs"))
+    files, inputs = (SpoolEntry(number=1, run="r", kind=k, body={}) for k in ("files", "inputs"))
     assert numbers(batch(0), files, batch(2)) == [0, 2]
     assert numbers(batch(0), inputs, batch(2)) == [0]
     assert numbers(files, batch(2)) == [1]

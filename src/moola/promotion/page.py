@@ -15,7 +15,7 @@ from moola.promotion.guard.core import Guard, deny
 from moola.promotion.ledger.belief import GENESIS, sign_head
 from moola.promotion.ledger.client_events import (
     MAX_BODY,
-    Limits,
+    RateLimits,
     claimed,
     read_event,
     require_known,
@@ -47,7 +47,7 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
     template = Environment(
         loader=PackageLoader("moola.promotion", "."), autoescape=True
     ).get_template("page.html")
-    limits = Limits()
+    limits = RateLimits()
 
     def page() -> flask.Response:
         asked = flask.request.args

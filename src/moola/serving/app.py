@@ -17,14 +17,14 @@ from moola import __version__
 from moola.config.serving import NO_VERSION, ServeConfig
 from moola.errors import BadInput, MoolaError
 from moola.serving.batching import Batcher, Overloaded
-from moola.serving.bodies import JSON, READERS, Limits
+from moola.serving.bodies import JSON, READERS, BodyLimits
 from moola.serving.envelope import Envelope
 from moola.serving.follow import Follower, Served, Source
 from moola.serving.kept import Answered, PredictionLog
 from moola.serving.observe import Metrics
 from moola.serving.openapi import INVOCATIONS
 from moola.serving.readers import Readers
-from moola.serving.replies import Refusal, error_body, write_reply
+from moola.serving.replies import RefusedRequest, error_body, write_reply
 
 LOG = logging.getLogger("moola.serve")
 _UTF_8 = ("charset=utf-8", 'charset="utf-8"')
@@ -60,8 +60,10 @@ class Service:
         """Answer a body that was read whole."""
         served = self.follower.current
         if served is None:
-            raise Refusal(503, "TEMPORARILY_UNAVAILABLE", "no proven version is in Production")
-        limits = Limits(
+            raise RefusedRequest(
+                503, "TEMPORARILY_UNAVAILABLE", "no proven version is in Production"
+            )
+        limits = BodyLimits(
             window_bars=served.scorer.window_bars,
             max_windows=self.config.max_windows,
             max_bytes=self.max_bytes,
@@ -72,7 +74,7 @@ class Service:
         try:
             logits = await self.batcher.logits(served.scorer, question.X)
         except Overloaded as error:
-            raise Refusal(503, "TEMPORARILY_UNAVAILABLE", str(error)) from None
+            raise RefusedRequest(503, "TEMPORARILY_UNAVAILABLE", str(error)) from None
         scores = served.scorer.scores(
             logits, calibrated=question.calibrated, return_set=question.return_set
         )
@@ -110,7 +112,7 @@ def create_app(config: ServeConfig, source: Source, *, token: str | None = None)
     Parameters
     ----------
     config
-        Limits.
+        BodyLimits.
     source
         Where versions come from, and what they must show.
     token
@@ -188,7 +190,7 @@ def _add_refusals(app: FastAPI, config: ServeConfig) -> None:
         body = error_body(code, message, request.state.request_id)
         return Response(body, status, media_type=JSON, headers=headers)
 
-    async def on_refusal(request: Request, error: Refusal) -> Response:
+    async def on_refusal(request: Request, error: RefusedRequest) -> Response:
         return refuse(request, error.status, error.code, str(error))
 
     async def on_bad_input(request: Request, error: BadInput) -> Response:
@@ -208,7 +210,7 @@ def _add_refusals(app: FastAPI, config: ServeConfig) -> None:
         return refuse(request, 400, "BAD_REQUEST", "the body did not arrive whole")
 
     handlers: dict[type[Exception], Any] = {
-        Refusal: on_refusal,
+        RefusedRequest: on_refusal,
         BadInput: on_bad_input,
         TimeoutError: on_timeout,
         HTTPException: on_http,
@@ -223,9 +225,11 @@ def _content_type(request: Request) -> str:
     mime, *parameters = (part.strip().lower() for part in given.split(";"))
     if mime not in READERS or any(p not in _UTF_8 for p in parameters):
         known = ", ".join(READERS)
-        raise Refusal(415, "BAD_REQUEST", f"content type is {given[:60]!r}; expected {known}")
+        raise RefusedRequest(
+            415, "BAD_REQUEST", f"content type is {given[:60]!r}; expected {known}"
+        )
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise Refusal(415, "BAD_REQUEST", "the body is compressed; expected it as it is")
+        raise RefusedRequest(415, "BAD_REQUEST", "the body is compressed; expected it as it is")
     return mime
 
 
@@ -233,10 +237,10 @@ async def _read_body(request: Request, limit: int) -> bytes:
     stated = request.headers.get("content-length", "")
     message = f"the body is larger than {limit} bytes"
     if stated.isdecimal() and int(stated[:20]) > limit:
-        raise Refusal(413, "BAD_REQUEST", message)
+        raise RefusedRequest(413, "BAD_REQUEST", message)
     body = bytearray()  # a list of parts would take many times the bytes of a body sent in crumbs
     async for part in request.stream():
         body += part
         if len(body) > limit:
-            raise Refusal(413, "BAD_REQUEST", message)
+            raise RefusedRequest(413, "BAD_REQUEST", message)
     return bytes(body)

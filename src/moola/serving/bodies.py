@@ -49,7 +49,7 @@ class TooLarge(BadInput):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class BodyLimits:
     """What a body may hold.
 
     Attributes
@@ -82,7 +82,7 @@ class Question:
 
 
 def read_question(
-    content_type: str, body: bytes, query: Mapping[str, str], limits: Limits
+    content_type: str, body: bytes, query: Mapping[str, str], limits: BodyLimits
 ) -> Question:
     """Read a request's body and query.
 
@@ -139,12 +139,12 @@ def _check_count(body: bytes, mark: bytes, most: int, what: str) -> None:
         raise TooLarge(f"the body holds {count} {what}", limit=f"at most {most} in one request")
 
 
-def _check_values(body: bytes, limits: Limits) -> None:
+def _check_values(body: bytes, limits: BodyLimits) -> None:
     # Two more a window: the brackets around it, or what a table's index adds.
     _check_count(body, b",", limits.max_windows * (limits.max_columns + 2), "values")
 
 
-def _check_width(num_columns: int, limits: Limits) -> None:
+def _check_width(num_columns: int, limits: BodyLimits) -> None:
     if num_columns > limits.max_columns:
         raise BadInput(
             f"the table has {num_columns} columns",
@@ -152,7 +152,7 @@ def _check_width(num_columns: int, limits: Limits) -> None:
         )
 
 
-def _read_json(body: bytes, limits: Limits) -> tuple[NDArray[Any], Mapping[str, Any]]:
+def _read_json(body: bytes, limits: BodyLimits) -> tuple[NDArray[Any], Mapping[str, Any]]:
     _check_values(body, limits)
     _check_count(body, b"[", limits.max_windows * (limits.window_bars + 2), "lists")
     _check_count(body, b"{", limits.max_windows, "objects")
@@ -179,7 +179,7 @@ def _read_json(body: bytes, limits: Limits) -> tuple[NDArray[Any], Mapping[str, 
     return from_lists(value), params
 
 
-def _from_table(field: str, value: Any, limits: Limits) -> NDArray[np.float64]:
+def _from_table(field: str, value: Any, limits: BodyLimits) -> NDArray[np.float64]:
     names, rows = _split(value) if field == "dataframe_split" else _records(value)
     if any(not isinstance(name, str) for name in names):
         raise BadInput(f"{field} has a column without a name", limit=_TABLE)
@@ -216,7 +216,7 @@ def _from_base64(text: Any, shape: Any) -> NDArray[np.float32]:
         raise BadInput(f"inputs_base64 does not fill shape {shape}"[:120], limit=_BASE64) from None
 
 
-def _read_npz(body: bytes, limits: Limits) -> tuple[NDArray[Any], Mapping[str, Any]]:
+def _read_npz(body: bytes, limits: BodyLimits) -> tuple[NDArray[Any], Mapping[str, Any]]:
     limit = "np.savez(file, X=windows), without objects"
     try:
         if body.count(b"PK\x01\x02") > _MEMBERS:
@@ -255,12 +255,12 @@ def _from_npy(data: bytes) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _read_arrow(body: bytes, limits: Limits) -> tuple[NDArray[Any], Mapping[str, Any]]:
+def _read_arrow(body: bytes, limits: BodyLimits) -> tuple[NDArray[Any], Mapping[str, Any]]:
     most = {"max_columns": limits.max_columns, "max_batches": limits.max_windows}
     return windows_in_stream(body, **most), {}
 
 
-def _read_csv(body: bytes, limits: Limits) -> tuple[NDArray[Any], Mapping[str, Any]]:
+def _read_csv(body: bytes, limits: BodyLimits) -> tuple[NDArray[Any], Mapping[str, Any]]:
     _check_values(body, limits)
     body = body.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
     end = min((at for at in (body.find(b"\n"), body.find(b"\r")) if at >= 0), default=len(body))
@@ -288,7 +288,7 @@ def _csv_rows(names: list[str], rows: bytes) -> pa.Table:
         raise BadInput("the rows are not numbers, one a column", limit=_CSV) from None
 
 
-READERS: dict[str, Callable[[bytes, Limits], tuple[NDArray[Any], Mapping[str, Any]]]] = {
+READERS: dict[str, Callable[[bytes, BodyLimits], tuple[NDArray[Any], Mapping[str, Any]]]] = {
     JSON: _read_json,
     CSV: _read_csv,
     NPZ: _read_npz,

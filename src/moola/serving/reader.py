@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from moola.errors import BadInput
-from moola.serving.bodies import Limits, TooLarge, read_question
+from moola.serving.bodies import BodyLimits, TooLarge, read_question
 
 LENGTHS = struct.Struct("<QQ")
 _MIB = 1 << 20
@@ -49,7 +49,7 @@ def answer(facts: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         Shape, flags and the windows' bytes; or ``status`` and ``message`` of a refusal.
     """
     try:
-        limits = Limits(**facts["limits"])
+        limits = BodyLimits(**facts["limits"])
         question = read_question(facts["content_type"], body, facts["query"], limits)
     except TooLarge as error:
         return {"status": 413, "message": str(error)}, b""

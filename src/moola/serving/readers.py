@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from moola.serving.bodies import Limits, Question
+from moola.serving.bodies import BodyLimits, Question
 from moola.serving.reader import LENGTHS, frame
-from moola.serving.replies import Refusal
+from moola.serving.replies import RefusedRequest
 
 _LOG = logging.getLogger("moola.serve")
 _LARGE_BYTES = 1 << 20
@@ -122,7 +122,7 @@ class _Lane:
     async def ask(self, facts: dict[str, Any], body: bytes) -> _Answer:
         if self._num_waiting >= self._max_waiting:
             message = f"{self._num_waiting} bodies wait to be read"
-            raise Refusal(503, "TEMPORARILY_UNAVAILABLE", message)
+            raise RefusedRequest(503, "TEMPORARILY_UNAVAILABLE", message)
         self._num_waiting += 1
         try:
             await self._free.acquire()
@@ -180,13 +180,13 @@ class Readers:
         await asyncio.gather(self._small.ready(), self._large.ready())
 
     async def read(
-        self, content_type: str, body: bytes, query: Mapping[str, str], limits: Limits
+        self, content_type: str, body: bytes, query: Mapping[str, str], limits: BodyLimits
     ) -> Question:
         """Read a body, see `moola.serving.bodies.read_question`.
 
         Raises
         ------
-        Refusal
+        RefusedRequest
             If it cannot be used, or the process ended over it, or too many wait.
         TimeoutError
             If it takes too long.
@@ -200,9 +200,9 @@ class Readers:
                 done, content = await lane.ask(facts, body)
             except EOFError:
                 message = "the body ended the process that read it"
-                raise Refusal(400, "BAD_REQUEST", message) from None
+                raise RefusedRequest(400, "BAD_REQUEST", message) from None
         if "status" in done:
-            raise Refusal(done["status"], "BAD_REQUEST", done["message"])
+            raise RefusedRequest(done["status"], "BAD_REQUEST", done["message"])
         return Question(
             X=np.frombuffer(content, dtype=np.float32).reshape(done["shape"]),
             calibrated=done["calibrated"],

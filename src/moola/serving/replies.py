@@ -11,7 +11,7 @@ from moola.serving.scoring import Scores, WindowScorer
 MESSAGE_LIMIT = 200
 
 
-class Refusal(Exception):
+class RefusedRequest(Exception):
     """A request that is not answered: status, MLflow's error code, and why."""
 
     def __init__(self, status: int, code: str, message: str):

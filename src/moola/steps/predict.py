@@ -28,7 +28,7 @@ from moola.promotion.versions.fetched import fetched, fetched_from
 from moola.promotion.versions.inspection import inspect
 from moola.serving.pyfunc import checkpoint_of
 from moola.serving.scoring import UNREGISTERED, WindowScorer
-from moola.steps.window_files import Chunk, holds_bars, read_windows
+from moola.steps.window_files import WindowChunk, holds_bars, read_windows
 from moola.tracking.store import connect
 
 
@@ -139,7 +139,7 @@ def _crosses_gaps(
     return recipe.cross_gaps, f"as the recipe of {scorer.labeled} says"
 
 
-def _checked(file: Path, chunk: Chunk, window_bars: int) -> NDArray[np.float32]:
+def _checked(file: Path, chunk: WindowChunk, window_bars: int) -> NDArray[np.float32]:
     numbers = chunk.where.get("window")
     first = 0 if numbers is None else int(numbers[0])
     try:

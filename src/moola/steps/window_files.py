@@ -26,7 +26,7 @@ _BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunk:
+class WindowChunk:
     """Some windows of a file.
 
     Attributes
@@ -49,7 +49,7 @@ class Chunk:
 
 def read_windows(
     path: Path, *, window_bars: int, step: int = 1, cross_gaps: bool = False
-) -> Iterator[Chunk]:
+) -> Iterator[WindowChunk]:
     """Yield the windows of a file in order, at most 2,048 at a time.
 
     Parameters
@@ -66,7 +66,7 @@ def read_windows(
 
     Yields
     ------
-    Chunk
+    WindowChunk
         The next windows, at most 2,048.
 
     Raises
@@ -96,7 +96,7 @@ def holds_bars(path: Path) -> bool:
     return path.suffix != ".npy" and not _holds_windows(path)
 
 
-def _array_windows(path: Path) -> Iterator[Chunk]:
+def _array_windows(path: Path) -> Iterator[WindowChunk]:
     try:
         X = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -108,9 +108,11 @@ def _array_windows(path: Path) -> Iterator[Chunk]:
         yield _numbered(part, begin, total=len(X))
 
 
-def _numbered(X: NDArray[Any], begin: int, *, total: int) -> Chunk:
+def _numbered(X: NDArray[Any], begin: int, *, total: int) -> WindowChunk:
     end = begin + len(X)
-    return Chunk(X=X, where={"window": np.arange(begin, end)}, done=end, total=max(total, end))
+    return WindowChunk(
+        X=X, where={"window": np.arange(begin, end)}, done=end, total=max(total, end)
+    )
 
 
 def _holds_windows(path: Path) -> bool:
@@ -123,7 +125,7 @@ def _holds_windows(path: Path) -> bool:
         raise DataError(f"file {path} cannot be read: {error}") from None
 
 
-def _table_windows(path: Path) -> Iterator[Chunk]:
+def _table_windows(path: Path) -> Iterator[WindowChunk]:
     begin = 0
     try:
         for batch, total in _table_batches(path):
@@ -152,7 +154,9 @@ def _table_batches(path: Path) -> Iterator[tuple[pa.RecordBatch, int]]:
             yield batch, max(rows, rows * size // used)
 
 
-def _bar_windows(path: Path, window_bars: int, step: int, cross_gaps: bool) -> Iterator[Chunk]:
+def _bar_windows(
+    path: Path, window_bars: int, step: int, cross_gaps: bool
+) -> Iterator[WindowChunk]:
     options, tally = IngestOptions(), Tally()
     reader = RowReader(path, *detect(path, options), options, tally)
     held_time = np.empty(0, dtype="datetime64[us]")
@@ -180,7 +184,7 @@ def _bar_windows(path: Path, window_bars: int, step: int, cross_gaps: bool) -> I
             gaps = np.r_[0, 0, np.cumsum(distance > longest)]  # gaps before each bar
             starts = starts[gaps[starts + window_bars] == gaps[starts + 1]]
         if possible > len(starts):
-            yield Chunk(
+            yield WindowChunk(
                 X=np.empty((0, window_bars, len(PRICE_COLUMNS)), dtype=np.float32),
                 where={},
                 done=tally.rows,
@@ -190,7 +194,7 @@ def _bar_windows(path: Path, window_bars: int, step: int, cross_gaps: bool) -> I
         every = view_windows(ohlc, window_bars) if len(starts) else ohlc
         for begin in range(0, len(starts), CHUNK_WINDOWS):
             rows = starts[begin : begin + CHUNK_WINDOWS]
-            yield Chunk(
+            yield WindowChunk(
                 X=every[rows],
                 where={"time": time[rows + window_bars - 1]},
                 done=tally.rows,

@@ -17,7 +17,7 @@ from requests import HTTPError
 
 from moola.config import names
 from moola.errors import one_line
-from moola.tracking.spool import Entry, Spool
+from moola.tracking.spool import Spool, SpoolEntry
 from moola.tracking.store import experiment_id, is_server, lost_race
 
 BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS, BATCH_ALL = 1000, 100, 100, 1000  # MLflow's limits
@@ -40,7 +40,7 @@ class StoreRefuses(Exception):
     """The store will never take this entry."""
 
 
-def deliver(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:
+def deliver(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry]) -> None:
     """Bring entries of one run and kind (see `next_load`) to a store and write that down.
 
     Parameters
@@ -64,7 +64,7 @@ def deliver(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> Non
             spool.refuse(entry, f"{entry.kind}: {refusal}")
 
 
-def next_load(waiting: Sequence[Entry]) -> list[Entry]:
+def next_load(waiting: Sequence[SpoolEntry]) -> list[SpoolEntry]:
     """Return the first entry with those behind it that fit into the same request.
 
     Files between them are passed over: it does not matter which of the two comes first.
@@ -85,14 +85,14 @@ def next_load(waiting: Sequence[Entry]) -> list[Entry]:
 class _Batch:
     """The joined content of batch entries."""
 
-    def __init__(self, *entries: Entry):
+    def __init__(self, *entries: SpoolEntry):
         self.metrics: list[Any] = []
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
         for entry in entries:
             self._add(entry)
 
-    def takes(self, entry: Entry) -> bool:
+    def takes(self, entry: SpoolEntry) -> bool:
         """Add an entry's content if it fits; a parameter said twice does not."""
         params, tags = entry.body.get("params", {}), entry.body.get("tags", {})
         counts = (
@@ -107,13 +107,13 @@ class _Batch:
         self._add(entry)
         return True
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: SpoolEntry) -> None:
         self.metrics += entry.body.get("metrics", [])
         self.params |= entry.body.get("params", {})
         self.tags |= entry.body.get("tags", {})
 
 
-def _send(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:
+def _send(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry]) -> None:
     first = entries[0]
     facts = None
     try:
@@ -145,7 +145,7 @@ def _judged(client: MlflowClient, error: Exception) -> Exception:
     return StoreRefuses(reason) if never else StoreAway(reason)
 
 
-def _open(client: MlflowClient, spool: Spool, entry: Entry) -> dict[str, str]:
+def _open(client: MlflowClient, spool: Spool, entry: SpoolEntry) -> dict[str, str]:
     """Create a run, or join one, and return its id and experiment."""
     body = entry.body
     if body.get("join"):
@@ -172,7 +172,7 @@ def _open(client: MlflowClient, spool: Spool, entry: Entry) -> dict[str, str]:
     return {"run_id": found[0], "experiment_id": str(experiment)}
 
 
-def _send_batch(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:
+def _send_batch(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry]) -> None:
     run_id = spool.ids[entries[0].run]["run_id"]
     content = _Batch(*entries)
     params = content.params
@@ -199,7 +199,7 @@ def _send_batch(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) ->
     )
 
 
-def _send_inputs(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:
+def _send_inputs(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry]) -> None:
     inputs = [
         DatasetInput(
             dataset=Dataset(**d["dataset"]), tags=[InputTag(k, v) for k, v in d["tags"].items()]
@@ -209,7 +209,7 @@ def _send_inputs(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -
     client.log_inputs(spool.ids[entries[0].run]["run_id"], inputs)
 
 
-def _send_files(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:
+def _send_files(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry]) -> None:
     folder = spool.files(entries[0])
     run_id = spool.ids[entries[0].run]["run_id"]
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -226,7 +226,7 @@ def _send_files(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) ->
             # logged again meanwhile: a later entry brings it
 
 
-def _send_end(client: MlflowClient, spool: Spool, entries: Sequence[Entry]) -> None:
+def _send_end(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry]) -> None:
     run, body = entries[0].run, entries[0].body
     facts = spool.ids[run]
     client.set_terminated(facts["run_id"], body["status"], body["end_time"])

@@ -20,7 +20,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
 from moola.tracking.delivery import StoreAway, deliver, next_load
-from moola.tracking.spool import Entry, Spool, set_aside
+from moola.tracking.spool import Spool, SpoolEntry, set_aside
 from moola.tracking.store import is_server
 
 _LOG = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Sender(threading.Thread):
         files: Mapping[str, bytes] | None = None,
         *,
         linger: bool = False,
-    ) -> Entry:
+    ) -> SpoolEntry:
         """Write an entry into the spool and hand it to the thread; never waits for the store.
 
         With `linger` it may be sent `LINGER_SECONDS` later, together with what follows.

@@ -39,7 +39,7 @@ _REFUSED = "refused"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class SpoolEntry:
     """One thing to bring to the store: its number, the key of its run, its kind and content."""
 
     number: int
@@ -64,7 +64,7 @@ class Spool:
         self.ids: dict[str, dict[str, str]] = {}  # run key -> facts confirmed by the store
         self.tries: Counter[str] = Counter()  # how often the creation of a run was asked for
         self.refused: list[str] = []
-        self.waiting: list[Entry] = []
+        self.waiting: list[SpoolEntry] = []
         self._next = 0
         self._newest: dict[tuple[str, str], Path] = {}  # (run, artifact path) -> its newest file
         for name in ("journal.jsonl", "acks.jsonl"):
@@ -133,9 +133,9 @@ class Spool:
 
     def append(
         self, run: str, kind: str, body: Mapping[str, Any], files: Mapping[str, bytes] | None = None
-    ) -> Entry:
+    ) -> SpoolEntry:
         """Write an entry down; it is safe from the end of this process when this returns."""
-        entry = Entry(number=self._next, run=run, kind=kind, body=body)
+        entry = SpoolEntry(number=self._next, run=run, kind=kind, body=body)
         for path, content in (files or {}).items():
             target = self.files(entry) / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ class Spool:
             self._newest[run, path] = self.files(entry) / path
         return entry
 
-    def files(self, entry: Entry) -> Path:
+    def files(self, entry: SpoolEntry) -> Path:
         """Return the folder that holds an entry's files."""
         return self.folder / "files" / str(entry.number)
 
@@ -158,19 +158,19 @@ class Spool:
         self.tries[run] += 1
         return self._ack({"trying": run})
 
-    def confirm(self, entry: Entry, facts: Mapping[str, str] | None = None) -> None:
+    def confirm(self, entry: SpoolEntry, facts: Mapping[str, str] | None = None) -> None:
         """Write down that the store has an entry."""
         if facts:
             self.ids[entry.run] = dict(facts)
         if self._ack({"n": entry.number, "run": entry.run, "facts": facts}):
             shutil.rmtree(self.files(entry), ignore_errors=True)
 
-    def drop(self, sent: Collection[Entry]) -> None:
+    def drop(self, sent: Collection[SpoolEntry]) -> None:
         """Take entries that were confirmed or refused from those that wait."""
         numbers = {entry.number for entry in sent}
         self.waiting[:] = [entry for entry in self.waiting if entry.number not in numbers]
 
-    def refuse(self, entry: Entry, reason: str) -> None:
+    def refuse(self, entry: SpoolEntry, reason: str) -> None:
         """Write down that the store will never take an entry; its files are kept."""
         self.refused.append(reason)
         self._ack({"n": entry.number, "run": entry.run, "refused": reason})
@@ -219,7 +219,7 @@ class Spool:
             self._next = record["n"] + 1
             if record["n"] not in done:
                 self.waiting.append(
-                    Entry(
+                    SpoolEntry(
                         number=record["n"],
                         run=record["run"],
                         kind=record["kind"],

@@ -35,7 +35,7 @@ from moola.data.ingest.outcome import outcome_lines, outcome_of, refuse_absurd
 from moola.data.ingest.quality import QualityReport, assess
 from moola.data.ingest.quality_page import quality_page
 from moola.data.ingest.rows import RowReader, Tally
-from moola.data.ingest.spool import Spool
+from moola.data.ingest.spool import RowSpool
 from moola.data.ingest.varying import varying_texts
 from moola.data.windows import choose_starts
 from moola.errors import DataError, one_line
@@ -125,7 +125,7 @@ def convert(
 
     Returns what is known of the file and of what came of it. Raises what `ingest` raises.
     """
-    tally, spool = Tally(), Spool(target.parent / "spool.arrow")
+    tally, spool = Tally(), RowSpool(target.parent / "spool.arrow")
     file, form = detect(path, options, target.parent / "unpacked")
     reader = RowReader(path, file, form, options, tally)
     with spool:
@@ -236,7 +236,7 @@ def _refuse_much_repair(path: Path, tally: Tally, options: IngestOptions) -> Non
 
 
 def _refuse_braid(
-    path: Path, file: BarFile, form: Format, *, spool: Spool, options: IngestOptions
+    path: Path, file: BarFile, form: Format, *, spool: RowSpool, options: IngestOptions
 ) -> None:
     """Refuse to sort rows that a column of texts parts into series of their own."""
     if spool.order != "mixed" or "sort" not in options.repairs:
@@ -250,7 +250,7 @@ def _refuse_braid(
             )
 
 
-def _write(target: Path, reader: RowReader, spool: Spool) -> None:
+def _write(target: Path, reader: RowReader, spool: RowSpool) -> None:
     """Write the spooled rows in time order, each time once."""
     path, options, tally, zone = reader.path, reader.options, reader.tally, reader.clock.zone
     if not spool.num_rows:

@@ -16,7 +16,7 @@ _BUCKET_ROWS = 1 << 20
 _NOTHING = np.iinfo(np.int64).min
 
 
-class Spool:
+class RowSpool:
     """Record batches with a ``timestamp`` column, kept in an Arrow file.
 
     Parameters
@@ -44,7 +44,7 @@ class Spool:
         self._last = _NOTHING
         self._rises = self._falls = False
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> RowSpool:
         return self
 
     def __exit__(self, *_: object) -> None:

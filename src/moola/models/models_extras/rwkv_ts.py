@@ -45,7 +45,7 @@ class RWKVTS(nn.Module):
         check_count("patch_size", patch_size)
         self.patch_size = patch_size
         self.embed = nn.Sequential(nn.Linear(input_dim * patch_size, width), nn.LayerNorm(width))
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(_RwkvBlock(width) for _ in range(num_layers))
         self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
 
     def forward(self, x_NTC: torch.Tensor, features_NF: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ class RWKVTS(nn.Module):
         return self.classifier(tokens_NLD[:, -1])
 
 
-class _Block(nn.Module):
+class _RwkvBlock(nn.Module):
     """Time mixing, then channel mixing, each on normalised tokens and beside the identity."""
 
     def __init__(self, width: int):

@@ -42,7 +42,7 @@ class TCN(nn.Module):
         check_count("kernel_size", kernel_size)
         widths = [input_dim, *[num_channels] * num_blocks]
         self.blocks = nn.ModuleList(
-            _Block(widths[i], widths[i + 1], kernel_size, dilation=2**i, dropout=dropout)
+            _TcnBlock(widths[i], widths[i + 1], kernel_size, dilation=2**i, dropout=dropout)
             for i in range(num_blocks)
         )
         self.classifier = nn.Linear(num_channels, num_classes)
@@ -55,7 +55,7 @@ class TCN(nn.Module):
         return self.classifier(states_NDT[:, :, -1])
 
 
-class _Block(nn.Module):
+class _TcnBlock(nn.Module):
     """Two weight-normalised causal convolutions, each with ReLU and dropout, and a shortcut."""
 
     def __init__(self, num_in: int, num_out: int, kernel: int, *, dilation: int, dropout: float):

@@ -29,7 +29,7 @@ _KEPT = 64  # earlier places, so that a rewrite can be told from a cut
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class LedgerCheckpoint:
     """Where a ledger ended.
 
     Parameters
@@ -75,7 +75,7 @@ class CheckpointFile:
         name = hashlib.sha256(address.encode()).hexdigest()[:16]
         return cls(Path(folder) / f"{name}.json", address)
 
-    def read(self) -> Checkpoint | None:
+    def read(self) -> LedgerCheckpoint | None:
         """Return the checkpoint, None if there is none yet.
 
         Raises
@@ -86,7 +86,7 @@ class CheckpointFile:
         try:
             values = read_json(self.path.read_text("utf-8"))
             earlier = tuple((int(seq), str(line)) for seq, line in values.pop("earlier"))
-            found = Checkpoint(**values, earlier=earlier)
+            found = LedgerCheckpoint(**values, earlier=earlier)
             if type(found.size) is not int or not HEX_64.fullmatch(found.head):
                 raise ValueError("no size and hash")
         except FileNotFoundError:
@@ -146,7 +146,7 @@ class CheckpointFile:
                 if kept.size >= last.seq or not (compared or follows):
                     return
             before = (*kept.earlier, (kept.size, kept.head))[-_KEPT:] if kept else ()
-            made = Checkpoint(
+            made = LedgerCheckpoint(
                 ledger=self.address,
                 size=last.seq,
                 head=last.entry_hash,

@@ -162,7 +162,7 @@ def require_signed_look(
         raise BadInput("the look is at another split than the evidence names")
 
 
-class Limits:
+class RateLimits:
     """How much each caller may write: a number at once, then one in a while.
 
     Parameters
