@@ -270,6 +270,6 @@ def _usage_message(error: Any, message: str, arguments: list[str]) -> str:
     if context is None or not hasattr(error, "possibilities"):
         return f"{message}."
     parameters = context.command.get_params(context)
-    known = [o for p in parameters for o in p.opts if o.startswith("--")]
-    near = difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.0)
+    spellings = [o for p in parameters for o in p.opts if o.startswith("--")]
+    near = difflib.get_close_matches(error.option_name, spellings, n=1, cutoff=0.0)
     return f"No such option: {error.option_name}. The nearest is {near[0]}."

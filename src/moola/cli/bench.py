@@ -89,13 +89,18 @@ def _bench_ucr(names: tuple[str, ...]) -> None:
         "published",
     ):
         rows.add_column(column, justify="right")
-    for found in results:
-        sizes = (found.num_train, found.num_test, found.num_classes, found.num_bars)
-        figures = (found.accuracy, min(found.accuracies), max(found.accuracies), found.published)
+    for result in results:
+        sizes = (result.num_train, result.num_test, result.num_classes, result.num_bars)
+        figures = (
+            result.accuracy,
+            min(result.accuracies),
+            max(result.accuracies),
+            result.published,
+        )
         cells = ["-" if f is None else f"{f:.4f}" for f in figures]
-        rows.add_row(found.name, *(str(s) for s in sizes), *cells)
+        rows.add_row(result.name, *(str(s) for s in sizes), *cells)
     console().print(rows)
-    missed = [found.name for found in results if not found.holds]
+    missed = [result.name for result in results if not result.holds]
     if missed:
         raise Refused(
             f"{model or 'minirocket'} misses the published accuracy on {', '.join(missed)}",

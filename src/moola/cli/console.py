@@ -70,10 +70,10 @@ def table(*columns: str) -> Any:
     """Return an empty table without rules."""
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False)
+    grid = Table(box=None, pad_edge=False)
     for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+        grid.add_column(column, overflow="fold")
+    return grid
 
 
 @contextmanager
@@ -146,10 +146,10 @@ def print_gates(reports: Sequence[Any]) -> None:
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows of the same keys as a table."""
     names = list(rows[0]) if rows else ["nothing is here yet"]
-    made = table(*(str(name).replace("_", " ") for name in names))
+    grid = table(*(str(name).replace("_", " ") for name in names))
     for row in rows:
-        made.add_row(*(words(v) for v in row.values()))
-    console().print(made)
+        grid.add_row(*(words(v) for v in row.values()))
+    console().print(grid)
 
 
 def print_json(value: Any) -> None:

@@ -74,8 +74,8 @@ def build(
     left_out: dict[str, LeftOut | None] = {}
     with progress_bars(quiet=as_json) as report:
         for name, recipe in sets.items():
-            made = registry.build_set(name, recipe, report=partial(report, name))
-            digests[name], left_out[name] = made.sha256, made.left_out
+            windows = registry.build_set(name, recipe, report=partial(report, name))
+            digests[name], left_out[name] = windows.sha256, windows.left_out
         for name, split_recipe in splits.items():
             digests[f"splits/{name}"] = registry.build_split(name, split_recipe).digest()
     if as_json:
@@ -147,13 +147,13 @@ def split(
     registry = _registry(data_root)
     labeled = qualified(labeled, "labeled_windows")
     if indices is not None:
-        found = registry.load_set(labeled)
-        made: Any = from_indices(
-            name, labeled, found.sha256, found.times,
+        windows = registry.load_set(labeled)
+        divided: Any = from_indices(
+            name, labeled, windows.sha256, windows.times,
             **read_indices(indices), embargo_bars=embargo_bars,
         )  # fmt: skip
-        registry.audit(found, made).require()
-        registry.save_split(made)
+        registry.audit(windows, divided).require()
+        registry.save_split(divided)
     else:
         recipe = SplitRecipe(
             labeled=labeled,
@@ -164,14 +164,14 @@ def split(
             train_blocks=train_blocks,
             embargo_bars=embargo_bars,
         )
-        made = registry.build_split(name, recipe)
-    parts = [made] if isinstance(made, Split) else list(made.folds)
+        divided = registry.build_split(name, recipe)
+    parts = [divided] if isinstance(divided, Split) else list(divided.folds)
     rows = [
         {"split": s.name, **{p: len(r) for p, r in s.parts.items()}, "purged": len(s.purged)}
         for s in parts
     ]
     if as_json:
-        print_json({"name": made.name, "sha256": made.digest(), "parts": rows})
+        print_json({"name": divided.name, "sha256": divided.digest(), "parts": rows})
         return
     print_table(rows)
 
@@ -196,7 +196,7 @@ def synth(
 
     registry = _registry(data_root)
     augment, config = load_augmenter(augmenter, setting)
-    made, checks = registry.build_synthetic(
+    synthetic, checks = registry.build_synthetic(
         name,
         registry.load_set(qualified(labeled, "labeled_windows")),
         registry.load_split(split_name),
@@ -207,9 +207,16 @@ def synth(
     )
     if as_json:
         rows = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks]
-        print_json({"name": made.name, "sha256": made.sha256, "windows": len(made), "checks": rows})
+        print_json(
+            {
+                "name": synthetic.name,
+                "sha256": synthetic.sha256,
+                "windows": len(synthetic),
+                "checks": rows,
+            }
+        )
         return
-    console().print(f"{made.name}: {len(made)} windows, SHA-256 {made.sha256}")
+    console().print(f"{synthetic.name}: {len(synthetic)} windows, SHA-256 {synthetic.sha256}")
     _print_checks(checks)
 
 

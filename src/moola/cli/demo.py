@@ -216,9 +216,9 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> No
     code = process.poll()
     ended = f"did not answer within {_SERVE_SECONDS:g} s" if code is None else f"ended with {code}"
     log.seek(0)
-    said = log.read().decode(errors="replace").strip().rpartition("\n")[2] or "nothing"
+    last_line = log.read().decode(errors="replace").strip().rpartition("\n")[2] or "nothing"
     raise TrackingError(
-        f"mlflow models serve {ended}; the last it said: {said}",
+        f"mlflow models serve {ended}; the last it said: {last_line}",
         remedy="The versions are registered; serve one by hand to see more",
     )
 

@@ -133,17 +133,17 @@ def print_ablation(summary: AblationSummary) -> None:
 
 def print_forensics(summary: ForensicsSummary, *, tensors: bool) -> None:
     """Print what two checkpoints have in common, the findings last."""
-    found = summary.comparison
-    encoder = found.encoder_pairs()
+    comparison = summary.comparison
+    encoder = comparison.encoder_pairs()
     rows: dict[str, Any] = {
-        "A": found.a,
-        "B": found.b,
-        "Common tensors": f"{len(found.pairs)}, {len(encoder)} of them the encoder's",
-        "Equal": f"{sum(p.equal for p in found.pairs)}, {sum(p.equal for p in encoder)} of them "
-        "the encoder's",
-        "Only in A": ", ".join(found.only_a) or "none",
-        "Only in B": ", ".join(found.only_b) or "none",
-        "LSTM layers": f"{found.layers_a} and {found.layers_b}",
+        "A": comparison.a,
+        "B": comparison.b,
+        "Common tensors": f"{len(comparison.pairs)}, {len(encoder)} of them the encoder's",
+        "Equal": f"{sum(p.equal for p in comparison.pairs)}, "
+        f"{sum(p.equal for p in encoder)} of them the encoder's",
+        "Only in A": ", ".join(comparison.only_a) or "none",
+        "Only in B": ", ".join(comparison.only_b) or "none",
+        "LSTM layers": f"{comparison.layers_a} and {comparison.layers_b}",
     }
     findings = dict(enumerate(summary.findings(), start=1))
     print_report(

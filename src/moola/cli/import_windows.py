@@ -36,9 +36,9 @@ def import_windows(
         bar_seconds=bar_seconds,
         timezone=timezone,
     )
-    made = DataStore(data_root).import_set(name, windows, rows, options)
+    imported = DataStore(data_root).import_set(name, windows, rows, options)
     if as_json:
-        print_json({"name": made.name, "sha256": made.sha256, "windows": len(made)})
+        print_json({"name": imported.name, "sha256": imported.sha256, "windows": len(imported)})
         return
-    console().print(f"{made.name:<36}{made.sha256}")
-    console().print(f"{'':<36}{len(made):,} windows of {made.meta['T']} bars; {UNPROVEN}")
+    console().print(f"{imported.name:<36}{imported.sha256}")
+    console().print(f"{'':<36}{len(imported):,} windows of {imported.meta['T']} bars; {UNPROVEN}")

@@ -81,27 +81,27 @@ def ingest(
     registry.fetch_bars(name, required=False)
     total = max(1, file.stat().st_size // 64) if file.is_file() else 1
     with progress_bars(quiet=as_json) as report:
-        done = moola.data.ingest.ingest(
+        ingested = moola.data.ingest.ingest(
             file,
             name,
             registry.data_root / "bars",
             options,
             report=lambda rows: report("reading rows", rows, max(total, rows + 1)),
         )
-        report("reading rows", done.report.num_bars, done.report.num_bars)
-    registry.publish(f"bars/{done.path.name}")
-    for path in (done.report_path, done.page_path):
+        report("reading rows", ingested.report.num_bars, ingested.report.num_bars)
+    registry.publish(f"bars/{ingested.path.name}")
+    for path in (ingested.report_path, ingested.page_path):
         registry.publish(f"bars/{path.name}", replace=True)
-    quality = done.report.to_dict()
+    quality = ingested.report.to_dict()
     if as_json:
         print_json(quality)
         return
     sections = {
         "OUTCOME": {k.capitalize(): v for k, v in quality["facts"]["outcome"].items()},
-        "BARS": {"File": done.path, "Format": quality["facts"]["format"]},
+        "BARS": {"File": ingested.path, "Format": quality["facts"]["format"]},
         "QUALITY": {k.replace("_", " "): v for k, v in quality["counts"].items()}
         | {"windows": quality["facts"]["windows"]},
-        "REPORT": {"Page": done.page_path, "JSON": done.report_path},
+        "REPORT": {"Page": ingested.page_path, "JSON": ingested.report_path},
     }
     print_report(f"BAR SET {name}", sections)
 
@@ -111,10 +111,10 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _where(pairs: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    conditions: dict[str, str] = {}
     for pair in pairs:
         column, sign, value = pair.partition("=")
-        if not sign or not column.strip() or column.strip() in found:
+        if not sign or not column.strip() or column.strip() in conditions:
             raise ConfigError(f"--where is {pair!r}", limit="COLUMN=VALUE, each column once")
-        found[column.strip()] = value.strip()
-    return found
+        conditions[column.strip()] = value.strip()
+    return conditions

@@ -54,16 +54,16 @@ def model_rows() -> list[dict[str, Any]]:
 
 
 def _row(entry: ModelEntry) -> dict[str, Any]:
-    made = entry.load()
+    estimator = entry.load()
     row = {
         "name": entry.name,
         "role": entry.role,
         "inputs": entry.inputs,
         "takes_encoder": entry.takes_encoder,
-        "parameters": made().num_parameters,
+        "parameters": estimator().num_parameters,
         "purpose": entry.purpose,
         "path": entry.path,
     }
-    if hasattr(made, "from_preset"):
-        row["parameters_compact"] = made.from_preset("compact").num_parameters
+    if hasattr(estimator, "from_preset"):
+        row["parameters_compact"] = estimator.from_preset("compact").num_parameters
     return row

@@ -44,8 +44,8 @@ def stored(*folders: str) -> Callable[[typer.Context, str], list[str]]:
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         root = Path(str(context.params.get("data_root") or "data"))
         paths = [(folder, path) for folder in folders for path in (root / folder).glob("[!.]*")]
-        found = {f"{folder}/{path.name.partition('.')[0]}" for folder, path in paths}
-        return sorted(name for name in found if name.startswith(incomplete))
+        on_disk = {f"{folder}/{path.name.partition('.')[0]}" for folder, path in paths}
+        return sorted(name for name in on_disk if name.startswith(incomplete))
 
     return complete
 
@@ -129,13 +129,13 @@ def options_of(
     fields = [name for name in options_in(kind) if name in (only or (name,))]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        _, *others = inspect.signature(command, eval_str=True).parameters.values()
 
         def run(**values: Any) -> None:
-            given = {name: _value_of(kind, name, values.pop(name)) for name in fields}
-            command(kind(**given), **values)
+            chosen = {name: _value_of(kind, name, values.pop(name)) for name in fields}
+            command(kind(**chosen), **values)
 
-        parameters = [*(_parameter(kind, name) for name in fields), *own]
+        parameters = [*(_parameter(kind, name) for name in fields), *others]
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
         )

@@ -107,14 +107,14 @@ def history(
     from moola.steps.registry import read_history
 
     when = parse_utc(at, "--at")
-    found = read_history(name, at=when, ledger_url=ledger or None, checkpoint=checkpoint)
+    past = read_history(name, at=when, ledger_url=ledger or None, checkpoint=checkpoint)
     if as_json:
-        entries = [entry.to_dict() for entry in found.entries]
-        notes = list(found.notes)
-        print_json({"champion": found.champion, "at": when, "entries": entries, "notes": notes})
+        entries = [entry.to_dict() for entry in past.entries]
+        notes = list(past.notes)
+        print_json({"champion": past.champion, "at": when, "entries": entries, "notes": notes})
         return
     rows = table("seq", "time (UTC)", "event", "from", "to", "who", "reason")
-    for entry in found.entries:
+    for entry in past.entries:
         words = (
             entry.at[:19],
             entry.event,
@@ -126,10 +126,10 @@ def history(
         rows.add_row(str(entry.seq), *map(printable, words))
     out = console()
     out.print(rows)
-    for note in found.notes:
+    for note in past.notes:
         out.print(f"  - {printable(note)}")
     moment = f"at {when:%Y-%m-%d %H:%M}" if when else "now"
-    out.print(f"In Production {moment}: {found.champion or 'nothing'}")
+    out.print(f"In Production {moment}: {past.champion or 'nothing'}")
 
 
 def verify(name: str = Name, ledger: str = LedgerUrl, as_json: bool = AsJson) -> None:
@@ -183,19 +183,19 @@ def keys(
     if make and revoke:
         raise ConfigError("--make and --revoke are both given", limit="one of them")
     if revoke:
-        found = revoke_key(revoke, ledger_url=url)
+        key_ids = revoke_key(revoke, ledger_url=url)
     else:
-        found = make_key(ledger_url=url) if make else list_keys()
+        key_ids = make_key(ledger_url=url) if make else list_keys()
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(key_ids))
         return
     out = console()
-    for identity in found.trusted:
-        out.print(identity + "  signs here" * (identity == found.signing))
-    if found.signing is None:
+    for identity in key_ids.trusted:
+        out.print(identity + "  signs here" * (identity == key_ids.signing))
+    if key_ids.signing is None:
         out.print("no key signs here; the gate runner's is made by moola keys --make")
-    elif found.signing not in found.trusted:
-        out.print(f"{found.signing} signs here and is not trusted")
+    elif key_ids.signing not in key_ids.trusted:
+        out.print(f"{key_ids.signing} signs here and is not trusted")
 
 
 def _tell(decision: Decision, *, as_json: bool, record: Path | None = None) -> None:

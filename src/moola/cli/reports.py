@@ -209,38 +209,41 @@ def print_evaluation(summary: EvaluationSummary) -> None:
         out.print(f"Not signed: promotion needs gates {missing} as well; run without --gate")
 
 
-def print_investigation(found: Investigation) -> None:
+def print_investigation(investigation: Investigation) -> None:
     """Print the leak checks of a version, and what is still to be answered."""
     print_report(
-        f"LEAK CHECKS OF {found.name} VERSION {found.version}",
-        {"SUSPICIONS": dict(found.suspicions) or {"None": "gate 1 is not too good to be true"}},
+        f"LEAK CHECKS OF {investigation.name} VERSION {investigation.version}",
+        {
+            "SUSPICIONS": dict(investigation.suspicions)
+            or {"None": "gate 1 is not too good to be true"}
+        },
     )
     rows = table("check", "leak", "what it shows")
-    for name, check in found.checks.items():
-        told = {True: ("LEAK", "red"), False: ("no", "green"), None: ("unknown", "dim")}
-        rows.add_row(name, styled(*told[check.leak]), check.question)
+    for name, check in investigation.checks.items():
+        words = {True: ("LEAK", "red"), False: ("no", "green"), None: ("unknown", "dim")}
+        rows.add_row(name, styled(*words[check.leak]), check.question)
         rows.add_row("", "", check.detail)
     out = console()
     out.print(rows)
-    out.print(f"Gate 1 is {found.verdict}")
-    if found.asked:
-        options = " ".join(f'--answer {name}="..."' for name in found.asked)
+    out.print(f"Gate 1 is {investigation.verdict}")
+    if investigation.asked:
+        options = " ".join(f'--answer {name}="..."' for name in investigation.asked)
         out.print(
             "A leak is mended in the data. Where there is none, say why: "
-            f"moola investigate {found.version} {options}"
+            f"moola investigate {investigation.version} {options}"
         )
 
 
-def investigation_facts(found: Investigation) -> dict[str, Any]:
+def investigation_facts(investigation: Investigation) -> dict[str, Any]:
     """Return the leak checks of a version, JSON-ready."""
     return {
-        "run_id": found.run_id,
-        "name": found.name,
-        "version": found.version,
-        "gate_1": found.verdict,
-        "suspicions": dict(found.suspicions),
-        "checks": {name: check.to_dict() for name, check in found.checks.items()},
-        "asked": found.asked,
+        "run_id": investigation.run_id,
+        "name": investigation.name,
+        "version": investigation.version,
+        "gate_1": investigation.verdict,
+        "suspicions": dict(investigation.suspicions),
+        "checks": {name: check.to_dict() for name, check in investigation.checks.items()},
+        "asked": investigation.asked,
     }
 
 

@@ -45,9 +45,9 @@ def runs(
     """
     from moola.steps.runs import list_runs
 
-    found = list_runs(num=num, step=step or None)
+    listed_runs = list_runs(num=num, step=step or None)
     if as_json:
-        print_json([dataclasses.asdict(run) for run in found])
+        print_json([dataclasses.asdict(run) for run in listed_runs])
         return
     rows = [
         (
@@ -59,7 +59,7 @@ def runs(
             figure(run.metrics["log_loss"]) if "log_loss" in run.metrics else "",
             run.name,
         )
-        for run in found
+        for run in listed_runs
     ]
     columns = ("run", "step", "started (UTC)", "seconds", "status", "log-loss", "name")
     print_columns(columns, rows)
@@ -75,19 +75,19 @@ def show(
     """
     from moola.steps.runs import finetune_view, gate_reports, read_run
 
-    found = read_run(run)
+    report = read_run(run)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(report))
         return
-    view = finetune_view(found)
+    view = finetune_view(report)
     if view is not None:
-        if found.status != "FINISHED":
-            status = styled(found.status, _STATUS_STYLE.get(found.status, "dim"))
-            console().print(status, found.tags.get(names.TAG_REASON, ""), sep=": ")
+        if report.status != "FINISHED":
+            status = styled(report.status, _STATUS_STYLE.get(report.status, "dim"))
+            console().print(status, report.tags.get(names.TAG_REASON, ""), sep=": ")
         print_finetune(view)
     else:
-        _print_run(found)
-    if reports := gate_reports(found):
+        _print_run(report)
+    if reports := gate_reports(report):
         print_gates(reports)
 
 
@@ -201,8 +201,8 @@ def _print_run(run: StoredRun) -> None:
     }
     if reason := run.tags.get(names.TAG_REASON):
         rows["Reason"] = reason
-    told = [line for line in run.tags.get(names.TAG_NOTE, "").splitlines() if line.strip()]
-    if words := next((line for line in told if not line.startswith("#")), ""):
+    note_lines = [line for line in run.tags.get(names.TAG_NOTE, "").splitlines() if line.strip()]
+    if words := next((line for line in note_lines if not line.startswith("#")), ""):
         rows["In words"] = words
     sections = {
         "RUN": rows,

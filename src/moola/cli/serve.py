@@ -101,7 +101,7 @@ def predict(
     import moola.steps.predict
 
     with progress_bars(quiet=as_json) as progress:
-        done = moola.steps.predict.predict(
+        summary = moola.steps.predict.predict(
             file,
             output=output,
             model_uri=model,
@@ -112,15 +112,16 @@ def predict(
             progress=progress,
         )
     if as_json:
-        print_json(dataclasses.asdict(done))
+        print_json(dataclasses.asdict(summary))
         return
     console().print(
-        f"{done.num_windows:,} windows scored by {model} (version {done.version}) -> {done.path}"
+        f"{summary.num_windows:,} windows scored by {model} (version {summary.version}) "
+        f"-> {summary.path}"
     )
-    why = f" ({done.why})" if done.why else ""
-    if done.left_out:
-        console().print(f"{done.left_out:,} windows span a gap and were left out{why}")
-    elif done.cross_gaps:
+    why = f" ({summary.why})" if summary.why else ""
+    if summary.left_out:
+        console().print(f"{summary.left_out:,} windows span a gap and were left out{why}")
+    elif summary.cross_gaps:
         console().print(f"windows may span gaps{why}")
 
 

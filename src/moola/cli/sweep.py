@@ -85,8 +85,8 @@ def sweep(
         )
     command = train_command(summary.best)
     if as_json:
-        found = {"run_id": summary.run_id, "trials": list(summary.rows), "train": command}
-        print_json({**found, "against_start": summary.against_start, "warning": summary.warning})
+        result = {"run_id": summary.run_id, "trials": list(summary.rows), "train": command}
+        print_json({**result, "against_start": summary.against_start, "warning": summary.warning})
         return
     print_sweep(summary, command)
 
@@ -108,12 +108,12 @@ def train_command(config: FinetuneConfig) -> str:
 def print_sweep(summary: SweepSummary, command: str) -> None:
     """Print the best configurations, what to make of them, and how to train the first."""
     against = summary.against_start
-    told = "outside the space"
+    place = "outside the space"
     if against is not None and against["low"] is None and not against["estimate"]:
-        told = "the start itself is the best"
+        place = "the start itself is the best"
     elif against is not None:
         low, high = figure(against["low"]), figure(against["high"])
-        told = f"{figure(against['estimate'])} [{low}, {high}] in log-loss"
+        place = f"{figure(against['estimate'])} [{low}, {high}] in log-loss"
     print_report(
         "SWEEP",
         {
@@ -122,7 +122,7 @@ def print_sweep(summary: SweepSummary, command: str) -> None:
                 "Study": summary.study,
                 "Windows": f"{summary.num_windows} walk-forward validation windows",
                 "Seeds": f"{len(summary.seeds)}, averaged per window",
-                "Best less start": told,
+                "Best less start": place,
             }
         },
     )

@@ -126,7 +126,7 @@ def evaluate(
     )
     limits = Thresholds.load(thresholds) if thresholds else None
     versions = resolve_versions(version or "newest", name, model=model or None)
-    found = []
+    summaries = []
     try:
         for one in versions:
             with progress_bars(quiet=as_json) as progress:
@@ -142,16 +142,16 @@ def evaluate(
                     data_root=data_root,
                     progress=progress,
                 )
-            found.append(evaluation_facts(summary))
+            summaries.append(evaluation_facts(summary))
             if not as_json:
                 print_evaluation(summary)
     except Exception as error:  # what was judged is told, even if a later version cannot be
-        if as_json and found:
-            print_json(found)
+        if as_json and summaries:
+            print_json(summaries)
             error.told_as_json = True  # type: ignore[attr-defined]
         raise
     if as_json:
-        print_json(found)
+        print_json(summaries)
 
 
 def investigate(
@@ -179,7 +179,7 @@ def investigate(
     from moola.steps.investigate import investigate_version
 
     with progress_bars(quiet=as_json) as progress:
-        found = investigate_version(
+        investigation = investigate_version(
             version=None if version == "newest" else version,
             name=name,
             answers=_answers(answer),
@@ -188,20 +188,20 @@ def investigate(
             progress=progress,
         )
     if as_json:
-        print_json(investigation_facts(found))
+        print_json(investigation_facts(investigation))
     else:
-        print_investigation(found)
+        print_investigation(investigation)
 
 
 def _answers(pairs: list[str]) -> dict[str, str]:
     """Return answers by name; raises ConfigError unless each is NAME=REASON, given once."""
-    found: dict[str, str] = {}
+    answers: dict[str, str] = {}
     for pair in pairs:
         name, sign, reason = pair.partition("=")
-        if not sign or not name.strip() or name.strip() in found:
+        if not sign or not name.strip() or name.strip() in answers:
             raise ConfigError(f"--answer is {pair!r}", limit="NAME=REASON, each name once")
-        found[name.strip()] = reason.strip()
-    return found
+        answers[name.strip()] = reason.strip()
+    return answers
 
 
 def demo(

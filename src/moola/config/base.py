@@ -97,13 +97,13 @@ class Config:
         Raises ConfigError for an unknown key, with the nearest known one, and for an absent one.
         """
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-        known = [f.name for f in fields]
+        field_names = [f.name for f in fields]
         for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
+            if key not in field_names:
+                near = difflib.get_close_matches(str(key), field_names, n=1)
                 raise ConfigError(
                     f"unknown key {key!r} in {cls.__name__}",
-                    limit=f"one of {', '.join(known)}",
+                    limit=f"one of {', '.join(field_names)}",
                     remedy=f"Did you mean {near[0]!r}?" if near else None,
                 )
         none = dataclasses.MISSING
@@ -201,7 +201,7 @@ def check_range(
     open_high: bool = False,
 ) -> None:
     """Raise ConfigError unless `value` is a finite number inside the interval."""
-    left, right = "(" if open_low else "[", ")" if open_high else "]"
+    opening, closing = "(" if open_low else "[", ")" if open_high else "]"
     inside = (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -211,7 +211,7 @@ def check_range(
     )
     if not inside:
         raise ConfigError(
-            f"{name} is {value!r}", limit=f"a number in {left}{low:g}, {high:g}{right}"
+            f"{name} is {value!r}", limit=f"a number in {opening}{low:g}, {high:g}{closing}"
         )
 
 

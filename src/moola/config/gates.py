@@ -91,10 +91,11 @@ def add_gate(number: int, about: GateAbout) -> None:
     """
     if type(number) is not int or number < 0:
         raise BadInput(f"the number of a gate is {number!r}", limit="a whole number of at least 0")
-    taken = [g for g, own in GATES.items() if g == number or own.name == about.name]
-    if taken and GATES.get(number) != about:
+    clashing = [g for g, other in GATES.items() if g == number or other.name == about.name]
+    if clashing and GATES.get(number) != about:
         raise BadInput(
-            f"gate {number} {about.name!r} is gate {taken[0]} {GATES[taken[0]].name!r} already",
+            f"gate {number} {about.name!r} is gate {clashing[0]} {GATES[clashing[0]].name!r} "
+            "already",
             limit="a number and a name of its own",
         )
     GATES[number] = about

@@ -74,12 +74,12 @@ def read_bars(path: Path) -> Bars:
     try:
         table = pq.read_table(path, columns=["timestamp", *PRICE_COLUMNS])
     except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
+        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
         raise DataError(
             f"bar file {path} does not exist",
-            limit=f"one of: {known}",
+            limit=f"one of: {names}",
             remedy=None
-            if known != "none"
+            if names != "none"
             else "`moola data init` brings those that ship with Moola, `moola data ingest FILE` "
             "your own",
         ) from None

@@ -108,12 +108,12 @@ def counted(name: str, recipe: WindowRecipe, left_out: LeftOut) -> dict[str, Any
 
     The default sets keep the bytes they have always had; their manifests have the counts.
     """
-    own: dict[str, Any] = {}
+    exclusions: dict[str, Any] = {}
     if recipe.label == "file":
-        own["num_dropped"] = left_out.num_left_out
+        exclusions["num_dropped"] = left_out.num_left_out
     if left_out.num_left_out and (name, recipe.source) not in _FIXED_META:
-        own["left_out"] = left_out.to_dict()
-    return own
+        exclusions["left_out"] = left_out.to_dict()
+    return exclusions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,9 +185,9 @@ def _read(windows: Path, rows: Path | None) -> tuple[NDArray[Any], pa.Table]:
 def _read_rows(path: Path) -> pa.Table:
     if is_parquet(path):
         return pq.read_table(path)
-    known = ("first_bar", "last_bar", "label", "label_end")
+    columns = ("first_bar", "last_bar", "label", "label_end")
     texts = pa_csv.ConvertOptions(
-        column_types=dict.fromkeys(known, pa.string()), strings_can_be_null=False
+        column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
     )
     return pa_csv.read_csv(path, convert_options=texts)
 

@@ -33,8 +33,8 @@ class LeftOut:
     @property
     def words(self) -> str:
         """The count in words: ``5,005 of 5,130 windows; left out: 93 repeated bars, 32 gaps``."""
-        kept = f"{self.possible - self.num_left_out:,} of {self.possible:,} windows"
-        return f"{kept}; left out: {self.reasons_in_words}" if self.num_left_out else kept
+        share = f"{self.possible - self.num_left_out:,} of {self.possible:,} windows"
+        return f"{share}; left out: {self.reasons_in_words}" if self.num_left_out else share
 
     @property
     def reasons_in_words(self) -> str:

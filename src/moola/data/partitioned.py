@@ -55,17 +55,17 @@ class PartitionedBars:
         self.left_out = LeftOut(possible=0)
         self._digest = hashlib.sha256()
         try:
-            found = ds.dataset(path, filesystem=filesystem, format="parquet", partitioning="hive")
+            dataset = ds.dataset(path, filesystem=filesystem, format="parquet", partitioning="hive")
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"bars {name} at {path} cannot be read: {one_line(error)}") from None
         wanted = ("timestamp", *PRICE_COLUMNS)
-        absent = [c for c in wanted if c not in found.schema.names]
+        absent = [c for c in wanted if c not in dataset.schema.names]
         if absent:
             raise DataError(
                 f"bars {name} at {path} lack {', '.join(absent)}",
                 limit=f"parquet files with the columns {', '.join(wanted)}",
             )
-        self._dataset = found
+        self._dataset = dataset
         self._columns = list(wanted)
 
     @property
@@ -115,7 +115,7 @@ class PartitionedBars:
         self, recipe: WindowRecipe
     ) -> Iterator[tuple[NDArray[np.datetime64], NDArray[np.float64], bool]]:
         """Yield times and prices between the recipe's bounds, and whether they are the last."""
-        held = None
+        tail = None
         for batch in self._batches(recipe):
             time = batch["timestamp"].cast(pa.timestamp("us", tz="UTC")).to_numpy()
             columns = [batch[c].cast(pa.float64()).to_numpy() for c in PRICE_COLUMNS]
@@ -123,11 +123,11 @@ class PartitionedBars:
             for array in piece:
                 self._digest.update(np.ascontiguousarray(array).view(np.uint8).data)
             self.num_bars += len(time)
-            if held is not None:
-                yield *held, False
-            held = piece
-        if held is not None:
-            yield *held, True
+            if tail is not None:
+                yield *tail, False
+            tail = piece
+        if tail is not None:
+            yield *tail, True
 
     def _rows_before(self, recipe: WindowRecipe) -> int:
         """Return how many bars of the source lie before the recipe's start; few are read."""
@@ -230,8 +230,8 @@ def write_partitioned_set(
                 limit=f"{recipe.window_bars + recipe.label_bars} bars or more that may be used",
                 remedy=source.left_out.remedy if reasons else "Widen start and end",
             )
-        own = counted(name, recipe, source.left_out)
-        writer.finish(source_sha256=source.sha256, **own)
+        counts = counted(name, recipe, source.left_out)
+        writer.finish(source_sha256=source.sha256, **counts)
     write_manifest(
         folder, name, recipe=recipe.to_dict(), sources={recipe.source: source.sha256},
         left_out=source.left_out.to_dict(),

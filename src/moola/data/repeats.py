@@ -114,7 +114,7 @@ def _runs(bar: NDArray[np.uint64], flat: NDArray[np.bool_]) -> NDArray[np.int64]
     Neighbouring occurrences of the same 2, 4, 8 and 16 bars are joined where they follow each
     other at one lag. Longer keys find what shorter ones lose where a pair of bars is common.
     """
-    found = []
+    runs = []
     key, still = bar, flat
     for size in _GRAMS:
         half = size // 2
@@ -127,10 +127,10 @@ def _runs(bar: NDArray[np.uint64], flat: NDArray[np.bool_]) -> NDArray[np.int64]
         order = position[np.argsort(key[position], kind="stable")]
         same = key[order][1:] == key[order][:-1]
         first, lag = order[:-1][same], (order[1:] - order[:-1])[same]
-        found.append(_joined(first, lag, size))
-    if not found:
+        runs.append(_joined(first, lag, size))
+    if not runs:
         return np.empty((3, 0), dtype=np.int64)
-    return np.unique(np.concatenate(found, axis=1), axis=1)
+    return np.unique(np.concatenate(runs, axis=1), axis=1)
 
 
 def _twice(key: NDArray[np.uint64], position: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -26,9 +26,9 @@ def shipped_bars() -> tuple[Path, ...]:
         If they are neither in the installed package nor in the checkout it runs from.
     """
     for folder in (_PACKAGE / "shipped_bars", _PACKAGE.parents[1] / "data" / "bars"):
-        found = tuple(sorted(folder.glob("*.parquet")))
-        if found:
-            return found
+        files = tuple(sorted(folder.glob("*.parquet")))
+        if files:
+            return files
     raise DataError("the bars that ship with Moola are missing", remedy="Install Moola again")
 
 

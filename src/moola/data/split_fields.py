@@ -27,20 +27,20 @@ def refuse_strategy(name: str, strategy: object) -> None:
 
 def indices(values: Mapping[str, Any], key: str, name: str) -> NDArray[np.int64]:
     """Return a list of window numbers as int64; raises DataError if it is something else."""
-    found = values.get(key)
-    if not isinstance(found, list) or not all(type(i) is int for i in found):
+    value = values.get(key)
+    if not isinstance(value, list) or not all(type(i) is int for i in value):
         malformed(name, f"{key} is missing or holds something else", "a list of whole numbers")
-    if any(i < 0 or i > 2**62 for i in found):
-        malformed(name, f"{key} holds {min(found)} to {max(found)}", "window numbers from 0")
-    return np.array(found, dtype=np.int64)
+    if any(i < 0 or i > 2**62 for i in value):
+        malformed(name, f"{key} holds {min(value)} to {max(value)}", "window numbers from 0")
+    return np.array(value, dtype=np.int64)
 
 
 def text(values: Mapping[str, Any], key: str, name: str) -> str:
     """Return a text that is not empty; raises DataError if it is something else."""
-    found = values.get(key)
-    if not isinstance(found, str) or not found:
-        malformed(name, f"{key} is {found!r}", "a text")
-    return found
+    value = values.get(key)
+    if not isinstance(value, str) or not value:
+        malformed(name, f"{key} is {value!r}", "a text")
+    return value
 
 
 def malformed(name: str, problem: str, limit: str) -> NoReturn:

@@ -225,10 +225,10 @@ def read_split_file(path: Path) -> Split | WalkForward:
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("[!.]*.json"))) or "none"
+        names = ", ".join(sorted(p.stem for p in path.parent.glob("[!.]*.json"))) or "none"
         raise DataError(
             f"split {path.stem!r} does not exist in {path.parent}",
-            limit=f"one of: {known}",
+            limit=f"one of: {names}",
             remedy="Make the default ones with `moola data build`",
         ) from None
     except (OSError, ValueError, RecursionError) as error:
@@ -236,14 +236,14 @@ def read_split_file(path: Path) -> Split | WalkForward:
     if not isinstance(values, Mapping):
         raise DataError(f"split file {path} holds {type(values).__name__}", limit="an object")
     folded = values.get("strategy") == "walk_forward"
-    found = WalkForward.from_dict(values) if folded else Split.from_dict(values)
-    if values.get("sha256", found.digest()) != found.digest():
+    split = WalkForward.from_dict(values) if folded else Split.from_dict(values)
+    if values.get("sha256", split.digest()) != split.digest():
         raise AuditError(
-            f"split file {path.name} changed since it was made: digest {found.digest()[:12]}",
+            f"split file {path.name} changed since it was made: digest {split.digest()[:12]}",
             limit=str(values["sha256"])[:12],
             remedy=AGAIN,
         )
-    return found
+    return split
 
 
 def read_indices(path: Path) -> dict[str, NDArray[np.int64]]:

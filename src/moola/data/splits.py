@@ -163,8 +163,8 @@ def from_indices(
                 limit=f"0 to {len(times) - 1}",
             )
     recipe = SplitRecipe(labeled=labeled, embargo_bars=embargo_bars)
-    given = _checked(name, recipe, labeled_sha256, parts=parts, universe=np.arange(len(times)))
-    refuse_shuffled(given)
+    split = _checked(name, recipe, labeled_sha256, parts=parts, universe=np.arange(len(times)))
+    refuse_shuffled(split)
     parts["val"] = purge(times, val, test, embargo_bars)
     parts["train"] = purge(times, train, parts["val"], embargo_bars)
     return _checked(name, recipe, labeled_sha256, parts=parts, universe=np.arange(len(times)))
@@ -181,7 +181,7 @@ def _checked(
     for part, rows in parts.items():
         if not len(rows):
             _refuse_empty(name, part)
-    kept = np.concatenate(list(parts.values()))
+    indices = np.concatenate(list(parts.values()))
     return Split(
         name=name,
         labeled=recipe.labeled,
@@ -190,7 +190,7 @@ def _checked(
         train=parts["train"],
         val=parts["val"],
         test=parts.get("test", _NONE),
-        purged=np.setdiff1d(universe, kept).astype(np.int64),
+        purged=np.setdiff1d(universe, indices).astype(np.int64),
         embargo_bars=recipe.embargo_bars,
     )
 

@@ -67,16 +67,16 @@ def load_augmenter(spec: str, settings: Sequence[str]) -> tuple[Augmenter, dict[
     module, _, attribute = spec.partition(":")
     try:
         values = {name: yaml.safe_load(value) for name, _, value in pairs}
-        found = getattr(importlib.import_module(module), attribute)
-        made = found(**values) if isinstance(found, type) else found
+        factory = getattr(importlib.import_module(module), attribute)
+        augmenter = factory(**values) if isinstance(factory, type) else factory
     except (ImportError, AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(
             f"augmenter {spec!r} cannot be used: {error}", limit="module:class or module:function"
         ) from None
-    augment = made if callable(made) else getattr(made, "augment", None)
+    augment = augmenter if callable(augmenter) else getattr(augmenter, "augment", None)
     if augment is None:
         raise ConfigError(f"augmenter {spec!r} cannot be called", limit="augmenter(X, rng)")
-    stated = getattr(made, "settings", None)
+    stated = getattr(augmenter, "settings", None)
     return augment, {"augmenter": spec, **values, **(stated if isinstance(stated, dict) else {})}
 
 
@@ -183,14 +183,14 @@ def _augmented(
 ) -> NDArray[np.float32]:
     """Return what the augmenter makes of windows, or raise DataError if that cannot be used."""
     shape = X_NTC.shape
-    made = augment(X_NTC, rng)
-    if np.shape(made) != shape:
+    copies = augment(X_NTC, rng)
+    if np.shape(copies) != shape:
         raise DataError(
-            f"the augmenter returned shape {np.shape(made)}",
+            f"the augmenter returned shape {np.shape(copies)}",
             limit=f"{shape}, a window of each given one",
         )
     try:
-        return np.ascontiguousarray(check_windows(made))
+        return np.ascontiguousarray(check_windows(copies))
     except BadInput as error:
         raise DataError(f"the augmenter broke its windows: {error}") from None
 
@@ -205,25 +205,32 @@ def _draw_parents(
     return np.sort(np.r_[np.tile(train, whole), drawn]).astype(np.int64)
 
 
-def write_synthetic(folder: Path, made: SyntheticSet) -> None:
+def write_synthetic(folder: Path, synthetic: SyntheticSet) -> None:
     """Write a synthetic set's files into an empty folder."""
-    for file, array in (("X_ohlc", made.X_ohlc), ("X_feats20", made.X_feats20), ("y", made.y)):
+    for file, array in (
+        ("X_ohlc", synthetic.X_ohlc),
+        ("X_feats20", synthetic.X_feats20),
+        ("y", synthetic.y),
+    ):
         np.save(folder / f"{file}.npy", array, allow_pickle=False)
-    pq.write_table(pa.table({"parent": made.parent}), folder / "parents.parquet")
-    write_json(folder / "augmentation_config.json", made.config)
+    pq.write_table(pa.table({"parent": synthetic.parent}), folder / "parents.parquet")
+    write_json(folder / "augmentation_config.json", synthetic.config)
     meta = {
-        "T": made.X_ohlc.shape[1],
+        "T": synthetic.X_ohlc.shape[1],
         "D_ohlc": 4,
-        "D_feats": made.X_feats20.shape[1],
-        "K": made.num_classes,
-        "num_windows": len(made),
-        "source": made.labeled,
-        "source_sha256": made.labeled_sha256,
-        "split": made.split,
+        "D_feats": synthetic.X_feats20.shape[1],
+        "K": synthetic.num_classes,
+        "num_windows": len(synthetic),
+        "source": synthetic.labeled,
+        "source_sha256": synthetic.labeled_sha256,
+        "split": synthetic.split,
     }
     write_json(folder / "meta.json", meta)
     write_manifest(
-        folder, made.name, recipe=dict(made.config), sources={made.labeled: made.labeled_sha256}
+        folder,
+        synthetic.name,
+        recipe=dict(synthetic.config),
+        sources={synthetic.labeled: synthetic.labeled_sha256},
     )
 
 

@@ -124,14 +124,14 @@ def class_numbers(labels: pa.Array, names: Sequence[str], where: str) -> NDArray
         raise DataError(
             f"{where} holds labels of type {kind}", limit="class numbers 0, 1, ... or class names"
         )
-    known = pc.index_in(text, pa.array(list(names), pa.string()))
-    if not known.null_count:
-        return np.asarray(known.cast(pa.int64()))
+    positions = pc.index_in(text, pa.array(list(names), pa.string()))
+    if not positions.null_count:
+        return np.asarray(positions.cast(pa.int64()))
     numbers = pc.match_substring_regex(text, r"^-?\d{1,9}$")
     if np.asarray(numbers).all():
         return np.asarray(text.cast(pa.int64()))
-    strange = np.asarray(pc.and_(known.is_null(), pc.invert(numbers)))
-    row = int(np.argmax(strange if strange.any() else np.asarray(known.is_null())))
+    strange = np.asarray(pc.and_(positions.is_null(), pc.invert(numbers)))
+    row = int(np.argmax(strange if strange.any() else np.asarray(positions.is_null())))
     raise DataError(
         f"{where}: label {text[row].as_py()!r} in row {row} is no class",
         limit=f"all of them names ({', '.join(names)}) or all numbers from 0 to {len(names) - 1}",
@@ -182,9 +182,9 @@ def _read_table(path: Path) -> pa.Table:
         options = pa_csv.ConvertOptions(column_types=columns, strings_can_be_null=False)
         return pa_csv.read_csv(path, convert_options=options)
     except FileNotFoundError:
-        known = ", ".join(sorted(p.name for p in path.parent.glob("[!.]*"))) or "none"
+        names = ", ".join(sorted(p.name for p in path.parent.glob("[!.]*"))) or "none"
         raise DataError(
-            f"label file {path} does not exist", remedy=f"Label files there: {known}"
+            f"label file {path} does not exist", remedy=f"Label files there: {names}"
         ) from None
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"label file {path} cannot be read: {one_line(error)}") from None

@@ -103,8 +103,8 @@ def _spread(
     """Return each dimension's standard deviation, over all processes."""
     if total is None:
         return states_NH.std(dim=0)
-    own = torch.full_like(states_NH[:1], len(states_NH))
-    count, first = total(torch.cat([own, states_NH.sum(dim=0, keepdim=True)])).unbind()
+    sizes = torch.full_like(states_NH[:1], len(states_NH))
+    count, first = total(torch.cat([sizes, states_NH.sum(dim=0, keepdim=True)])).unbind()
     squares = total((states_NH - first / count).square().sum(dim=0))
     return (squares / (count - 1)).sqrt()
 
@@ -116,10 +116,13 @@ def interpolate(x_NTC: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
     """
     T = x_NTC.shape[1]
     bar = torch.arange(T, device=x_NTC.device).expand(mask_NT.shape)
-    left = torch.where(mask_NT, -1, bar).cummax(dim=1).values
+    left_bar = torch.where(mask_NT, -1, bar).cummax(dim=1).values
     right = torch.where(mask_NT, T, bar).flip(1).cummin(dim=1).values.flip(1)
-    left, right = torch.where(left < 0, right, left), torch.where(right >= T, left, right)
-    left, right = left.clamp(0, T - 1), right.clamp(0, T - 1)
-    share = ((bar - left) / (right - left).clamp_min(1)).to(x_NTC.dtype)[..., None]
+    left_bar, right = (
+        torch.where(left_bar < 0, right, left_bar),
+        torch.where(right >= T, left_bar, right),
+    )
+    left_bar, right = left_bar.clamp(0, T - 1), right.clamp(0, T - 1)
+    share = ((bar - left_bar) / (right - left_bar).clamp_min(1)).to(x_NTC.dtype)[..., None]
     row = torch.arange(len(x_NTC), device=x_NTC.device)[:, None]
-    return (1 - share) * x_NTC[row, left] + share * x_NTC[row, right]
+    return (1 - share) * x_NTC[row, left_bar] + share * x_NTC[row, right]

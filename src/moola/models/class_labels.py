@@ -58,10 +58,10 @@ def known_labels(y: NDArray, classes: NDArray, num_windows: int) -> NDArray[np.i
             limit=f"({num_windows},), one label a window",
             remedy="Give as many labels as windows",
         )
-    known = np.isin(y, classes)
-    if not known.all():
+    is_class = np.isin(y, classes)
+    if not is_class.all():
         raise BadInput(
-            f"validation holds a label that training lacks, {y[int(np.argmin(known))]!r}",
+            f"validation holds a label that training lacks, {y[int(np.argmin(is_class))]!r}",
             limit=f"one of {classes.tolist()}",
             remedy="Drop its windows, or train on that class too",
         )
@@ -96,10 +96,10 @@ def held_back(
     rows = np.arange(len(target))
     border = len(target) - max(1, round(share * len(target)))
     train = rows[: max(0, border - gap_windows)]
-    left, known = len(np.unique(target[train])), len(np.unique(target))
-    if left < known:
+    remaining, total = len(np.unique(target[train])), len(np.unique(target))
+    if remaining < total:
         raise BadInput(
-            f"val_split {share:g} and a gap of {gap_windows} windows leave {left} of {known} "
+            f"val_split {share:g} and a gap of {gap_windows} windows leave {remaining} of {total} "
             "classes to train on",
             limit="every class in the earlier part",
             remedy="Lower val_split or gap_windows, or train on more windows",

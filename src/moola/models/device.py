@@ -76,16 +76,16 @@ def use_bf16(asked: str, device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if asked == "fp32" or device == "cuda":
         return asked == "bf16"
-    found = torch.cpu.get_capabilities()
+    capabilities = torch.cpu.get_capabilities()
     if asked == "bf16":
-        if found.get("architecture") == "x86_64" and not found.get("avx512_bw"):
+        if capabilities.get("architecture") == "x86_64" and not capabilities.get("avx512_bw"):
             raise DeviceError(
-                f"amp is 'bf16', but this CPU ({found.get('cpu_name')}) has no AVX512",
+                f"amp is 'bf16', but this CPU ({capabilities.get('cpu_name')}) has no AVX512",
                 limit="auto or fp32 here",
                 remedy="Use --amp auto",
             )
         return True
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def keep_freed_memory() -> bool:

@@ -136,17 +136,17 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
             validation = tuple(part[late] for part in parts)
             X, target = X[train], target[train]
             features = features if features is None else parts[2][train]
-        self.inputs_, X, found = Inputs.learn(X, features, kind=self.input_kind)
+        self.inputs_, X, extra = Inputs.learn(X, features, kind=self.input_kind)
         self.classes_ = classes
         self.window_bars_ = self.inputs_.window_bars
         self.n_features_in_ = self.inputs_.num_channels
-        held = self._validation_set(validation)
+        validation_set = self._validation_set(validation)
         weight = class_weights(self.class_weight, target)
         weight = weight if weight is None else weight.to(self._place)
         source = TrainSource(
             X,
             target,
-            prepare=lambda x: self._tensors(x, self.inputs_.recomputed(x, found)),
+            prepare=lambda x: self._tensors(x, self.inputs_.recomputed(x, extra)),
             augmentation=self._augmentation(),
             seed=self.seed,
         )
@@ -154,7 +154,7 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
             torch.manual_seed(self.seed)
             self.net_ = self.build_net(len(classes)).to(self._place)
             loss = ClassificationLoss(weight, self.focal_gamma)
-            self._train(source, held, loss, callbacks, state_file)
+            self._train(source, validation_set, loss, callbacks, state_file)
         return self
 
     def predict_proba(self, X: NDArray, *, features: NDArray | None = None) -> NDArray[np.float64]:
@@ -233,7 +233,7 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
     def _train(
         self,
         source: TrainSource,
-        held: TrainSet | None,
+        validation_set: TrainSet | None,
         loss: ClassificationLoss,
         callbacks: Sequence[Callback],
         state_file: StateFile | None,
@@ -248,7 +248,9 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
             cache_frozen=self.cache_frozen,
             seed=self.seed,
         )
-        loop = FitLoop(self.net_, source, held, loss=loss, options=options, callbacks=callbacks)
+        loop = FitLoop(
+            self.net_, source, validation_set, loss=loss, options=options, callbacks=callbacks
+        )
         state = loop.run(state_file)
         self.history_, self.kept_epoch_ = state.history, state.kept_epoch
         self.resumed_at_ = state.resumed_at

@@ -78,12 +78,12 @@ class Inputs:
             If shapes or values cannot be used.
         """
         X = check_input(X, kind)
-        found = _features(X, features, kind)
+        feature_matrix = _features(X, features, kind)
         if kind == "series":
             channel_mean, channel_scale = _figures(X.reshape(-1, X.shape[2]))
         else:
             channel_mean, channel_scale = np.zeros(4, np.float32), np.ones(4, np.float32)
-        mean, scale = _figures(found)
+        mean, scale = _figures(feature_matrix)
         inputs = cls(
             kind=kind,
             window_bars=int(X.shape[1]),
@@ -94,7 +94,7 @@ class Inputs:
             channel_mean=channel_mean,
             channel_scale=channel_scale,
         )
-        return inputs, X, found
+        return inputs, X, feature_matrix
 
     @property
     def num_features(self) -> int:
@@ -204,31 +204,31 @@ def check_features(
     features: NDArray, num_windows: int, *, num_features: int | None = None
 ) -> NDArray[np.float32]:
     """Return features as float32, shape (n, F) with F at most 20, or raise BadInput."""
-    found = np.asarray(features)
+    array = np.asarray(features)
     width = f"1 to {MAX_FEATURES}" if num_features is None else str(num_features)
-    if found.ndim != 2 or found.dtype.kind not in "fiu" or len(found) != num_windows:
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or len(array) != num_windows:
         raise BadInput(
-            f"features have shape {found.shape} and type {found.dtype}",
+            f"features have shape {array.shape} and type {array.dtype}",
             limit=f"numbers of shape ({num_windows}, {width})",
             remedy="Give one row of numbers a window",
         )
-    fits = found.shape[1] == num_features if num_features else 1 <= found.shape[1] <= MAX_FEATURES
+    fits = array.shape[1] == num_features if num_features else 1 <= array.shape[1] <= MAX_FEATURES
     if not fits:
         raise BadInput(
-            f"windows have {found.shape[1]} features",
+            f"windows have {array.shape[1]} features",
             limit=f"{width}{', as in training' if num_features else ''}",
             remedy=f"Choose at most {MAX_FEATURES}, the same in training and prediction",
         )
     with np.errstate(over="ignore"):
-        found = found.astype(np.float32, copy=False)
-    bad = ~np.isfinite(found).all(axis=1)
+        array = array.astype(np.float32, copy=False)
+    bad = ~np.isfinite(array).all(axis=1)
     if bad.any():
         raise BadInput(
             f"the features of window {int(np.argmax(bad))} hold NaN or infinity",
             limit="finite numbers",
             remedy="Fill or drop it",
         )
-    return found
+    return array
 
 
 def _features(

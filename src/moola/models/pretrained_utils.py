@@ -73,14 +73,16 @@ def load_pretrained_strict(
     check_range("min_match_ratio", min_match_ratio, low=0, high=1)
     checkpoint = read_checkpoint(Path(checkpoint_path))
     tensors = net_tensors(model)
-    own = {n: t for n, t in model.state_dict().items() if n in tensors}
+    targets = {n: t for n, t in model.state_dict().items() if n in tensors}
     path = str(checkpoint_path)
-    plan, report = _match(own, tensors, checkpoint, path=path, scope=scope, minimum=min_match_ratio)
+    plan, report = _match(
+        targets, tensors, checkpoint, path=path, scope=scope, minimum=min_match_ratio
+    )
     problem = refusal(report, allow_shape_mismatch=allow_shape_mismatch)
     if problem is not None:
         problem.proof = ("load_report", report.to_dict())
         raise problem
-    _copy(model, own, plan)
+    _copy(model, targets, plan)
     frozen = _freeze(model, tensors, plan) if freeze_encoder else {}
     return LoadReport(**{**report.__dict__, **frozen}).to_dict()
 
@@ -159,7 +161,7 @@ class _Plan:
 
 
 def _match(
-    own: Mapping[str, torch.Tensor],
+    targets: Mapping[str, torch.Tensor],
     tensors: Mapping[str, NetTensor],
     checkpoint: Checkpoint,
     *,
@@ -167,21 +169,23 @@ def _match(
     scope: str,
     minimum: float,
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
-    given = _by_canonical_name(checkpoint, path)
-    encoder = [n for n in own if is_encoder_tensor(n)]
-    wanted = encoder if scope == "encoder" else list(own)
+    sources = _by_canonical_name(checkpoint, path)
+    encoder = [n for n in targets if is_encoder_tensor(n)]
+    wanted = encoder if scope == "encoder" else list(targets)
     trainable = [n for n in wanted if tensors[n].kind == PARAMETER]
-    plan = _plan(own, wanted, given, path)
-    left = [entry for entry in given.values() if entry.key not in plan.used]
+    plan = _plan(targets, wanted, sources, path)
+    unused = [entry for entry in sources.values() if entry.key not in plan.used]
     forward_only = bool(encoder) and not any(n.endswith("_reverse") for n in encoder)
     layers = num_layers(encoder)
     unexpected = [
         entry.key
-        for entry in left
+        for entry in unused
         if entry.is_encoder and not (forward_only and _is_beyond(entry.key, layers))
     ]
-    taken = sum(n in plan.tensors for n in encoder)
-    of_file = taken + len(unexpected) + sum(is_encoder_tensor(m["name"]) for m in plan.mismatched)
+    num_matched = sum(n in plan.tensors for n in encoder)
+    of_file = (
+        num_matched + len(unexpected) + sum(is_encoder_tensor(m["name"]) for m in plan.mismatched)
+    )
     report = LoadReport(
         checkpoint=path,
         checkpoint_sha256=checkpoint.sha256,
@@ -191,33 +195,33 @@ def _match(
         missing=tuple(plan.missing),
         mismatched=tuple(plan.mismatched),
         unexpected=tuple(unexpected),
-        ignored=tuple(entry.key for entry in left if entry.key not in unexpected),
-        match_ratio_encoder=_ratio(plan.tensors, own, encoder, by_size=False),
-        match_ratio_model=_ratio(plan.tensors, own, list(own), by_size=False),
-        match_ratio_encoder_parameters=_ratio(plan.tensors, own, encoder, by_size=True),
-        match_ratio_model_parameters=_ratio(plan.tensors, own, list(own), by_size=True),
-        encoder_taken=taken,
+        ignored=tuple(entry.key for entry in unused if entry.key not in unexpected),
+        match_ratio_encoder=_ratio(plan.tensors, targets, encoder, by_size=False),
+        match_ratio_model=_ratio(plan.tensors, targets, list(targets), by_size=False),
+        match_ratio_encoder_parameters=_ratio(plan.tensors, targets, encoder, by_size=True),
+        match_ratio_model_parameters=_ratio(plan.tensors, targets, list(targets), by_size=True),
+        encoder_taken=num_matched,
         encoder_given=of_file,
-        match_ratio_checkpoint=taken / of_file if of_file else 0.0,
+        match_ratio_checkpoint=num_matched / of_file if of_file else 0.0,
         buffers=_buffers(tensors, plan, scope),
         match_ratio_without_buffers=(
-            _ratio(plan.tensors, own, trainable, by_size=False) if trainable else 1.0
+            _ratio(plan.tensors, targets, trainable, by_size=False) if trainable else 1.0
         ),
         min_match_ratio=minimum,
-        cast=_casts(own, plan.tensors),
+        cast=_casts(targets, plan.tensors),
     )
     return plan.tensors, report
 
 
 def _plan(
-    own: Mapping[str, torch.Tensor],
+    targets: Mapping[str, torch.Tensor],
     wanted: list[str],
-    given: Mapping[tuple[str, bool], _Given],
+    sources: Mapping[tuple[str, bool], _Given],
     path: str,
 ) -> _Plan:
     plan = _Plan()
     for name in wanted:
-        entry = given.get(_canonical(name))
+        entry = sources.get(_canonical(name))
         if entry is None:
             plan.missing.append(name)
             continue
@@ -227,11 +231,11 @@ def _plan(
                 limit="one encoder",
             )
         plan.used.add(entry.key)
-        _require_type(name, own[name], entry, path)
-        if entry.tensor.shape == own[name].shape:
+        _require_type(name, targets[name], entry, path)
+        if entry.tensor.shape == targets[name].shape:
             plan.tensors[name] = entry.tensor
         else:
-            shapes = {"checkpoint": list(entry.tensor.shape), "model": list(own[name].shape)}
+            shapes = {"checkpoint": list(entry.tensor.shape), "model": list(targets[name].shape)}
             plan.mismatched.append({"name": name, **shapes})
     return plan
 
@@ -252,63 +256,63 @@ def _buffers(
 
 
 def _casts(
-    own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]
+    targets: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, str], ...]:
     return tuple(
-        {"name": n, "checkpoint": str(t.dtype), "model": str(own[n].dtype)}
+        {"name": n, "checkpoint": str(t.dtype), "model": str(targets[n].dtype)}
         for n, t in plan.items()
-        if t.dtype != own[n].dtype
+        if t.dtype != targets[n].dtype
     )
 
 
 def _by_canonical_name(checkpoint: Checkpoint, path: str) -> dict[tuple[str, bool], _Given]:
     whole = checkpoint.form == "encoder_state_dict"
-    given: dict[tuple[str, bool], _Given] = {}
+    sources: dict[tuple[str, bool], _Given] = {}
     for key, tensor in sorted(checkpoint.tensors.items()):
         name, is_encoder = _canonical(key)
         identity = (name, is_encoder or whole)
-        if identity in given:
+        if identity in sources:
             raise CheckpointError(
-                f"{path} holds {name} twice, as {given[identity].key} and as {key}",
+                f"{path} holds {name} twice, as {sources[identity].key} and as {key}",
                 limit="one encoder in a checkpoint",
                 remedy="Save the encoder that is meant by itself",
             )
-        given[identity] = _Given(key=key, tensor=tensor, is_encoder=identity[1])
-    return given
+        sources[identity] = _Given(key=key, tensor=tensor, is_encoder=identity[1])
+    return sources
 
 
-def _require_type(name: str, own: torch.Tensor, given: _Given, path: str) -> None:
+def _require_type(name: str, target: torch.Tensor, source: _Given, path: str) -> None:
     """Floats go into floats, whatever their width; anything else must be of the same type."""
-    both_float = own.is_floating_point() and given.tensor.is_floating_point()
-    if not both_float and own.dtype != given.tensor.dtype:
-        wanted = "floating point" if own.is_floating_point() else str(own.dtype)
+    both_float = target.is_floating_point() and source.tensor.is_floating_point()
+    if not both_float and target.dtype != source.tensor.dtype:
+        wanted = "floating point" if target.is_floating_point() else str(target.dtype)
         raise CheckpointError(
-            f"tensor {given.key} of {path} is of type {given.tensor.dtype}",
-            limit=f"{wanted}, as {name} is of type {own.dtype}",
+            f"tensor {source.key} of {path} is of type {source.tensor.dtype}",
+            limit=f"{wanted}, as {name} is of type {target.dtype}",
         )
 
 
 def _ratio(
     plan: Mapping[str, torch.Tensor],
-    own: Mapping[str, torch.Tensor],
+    targets: Mapping[str, torch.Tensor],
     names: list[str],
     *,
     by_size: bool,
 ) -> float:
     def weigh(chosen: list[str]) -> int:
-        return sum(own[n].numel() if by_size else 1 for n in chosen)
+        return sum(targets[n].numel() if by_size else 1 for n in chosen)
 
     return weigh([n for n in names if n in plan]) / weigh(names) if names else 0.0
 
 
 def _copy(
-    model: nn.Module, own: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]
+    model: nn.Module, targets: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor]
 ) -> None:
     """Copy into the model's own tensors; on any failure restore all of them.
 
     The model is asked anew for what it holds: what a state dict gives out may be a copy.
     """
-    converted = {name: tensor.to(own[name]) for name, tensor in plan.items()}
+    converted = {name: tensor.to(targets[name]) for name, tensor in plan.items()}
     for name, tensor in converted.items():
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
@@ -316,11 +320,11 @@ def _copy(
                 f"{plan[name].dtype} holds {float(plan[name].abs().max()):g}",
                 limit=f"at most {torch.finfo(tensor.dtype).max:g}",
             )
-    before = {name: own[name].clone() for name in plan}
+    before = {name: targets[name].clone() for name in plan}
     try:
         with torch.no_grad():
             for name, tensor in converted.items():
-                own[name].copy_(tensor)
+                targets[name].copy_(tensor)
             now = model.state_dict()
             wrong = [n for n, t in converted.items() if not same_bits(now[n], t)]
         if wrong:
@@ -328,7 +332,7 @@ def _copy(
     except BaseException:
         with torch.no_grad():
             for name, tensor in before.items():
-                own[name].copy_(tensor)
+                targets[name].copy_(tensor)
         raise
 
 

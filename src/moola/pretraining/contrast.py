@@ -53,8 +53,8 @@ def _contrast(z_GMD: torch.Tensor) -> torch.Tensor:
     if rows == 2:  # nothing to be mistaken for
         return z_GMD.new_zeros(())
     likeness = torch.bmm(z_GMD, z_GMD.transpose(1, 2))
-    own = torch.eye(rows, dtype=torch.bool, device=z_GMD.device)
-    likeness = likeness.masked_fill(own, float("-inf"))
+    diagonal = torch.eye(rows, dtype=torch.bool, device=z_GMD.device)
+    likeness = likeness.masked_fill(diagonal, float("-inf"))
     partner = (torch.arange(rows, device=z_GMD.device) + rows // 2) % rows
     return functional.cross_entropy(likeness.reshape(-1, rows).float(), partner.repeat(len(z_GMD)))
 

@@ -77,8 +77,8 @@ class Corpus:
         """Return windows as they are, normalised, shape (len(rows), T, 4)."""
         if self._held is None:
             return torch.from_numpy(normalise(self._source[rows.cpu().numpy()])).to(self.device)
-        held = self._held[rows]
-        return normalise_batch(held) if self._fresh else held
+        block = self._held[rows]
+        return normalise_batch(block) if self._fresh else block
 
     def batches(
         self, order: torch.Tensor, batch_size: int, draw: torch.Generator, share: Share

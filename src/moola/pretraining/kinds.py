@@ -73,10 +73,10 @@ class Kind:
 
 def _measure_masked(model: Any, X: NDArray, config: PretrainConfig, block: int) -> Quality:
     model = model.cpu()
-    made = reconstruct(model, X, config.to_dict(), seed=0)
-    rows = error_table(made, patch_size=config.patch_size, block=block)
+    reconstruction = reconstruct(model, X, config.to_dict(), seed=0)
+    rows = error_table(reconstruction, patch_size=config.patch_size, block=block)
     figures = {f"masked_{key}": float(rows[0][key]) for key in rows[0] if key != "part"}
-    return _with_spread(encode(model, X), figures, made, rows)
+    return _with_spread(encode(model, X), figures, reconstruction, rows)
 
 
 def _measure_multitask(model: Any, X: NDArray, config: MultitaskConfig, block: int) -> Quality:
@@ -96,13 +96,13 @@ def _measure_ts2vec(model: Any, X: NDArray, config: TS2VecConfig, block: int) ->
 def _with_spread(
     states_ND: NDArray,
     figures: Mapping[str, float],
-    made: Reconstruction | None = None,
+    reconstruction: Reconstruction | None = None,
     rows: list[dict[str, Any]] | None = None,
 ) -> Quality:
     return Quality(
         figures={**figures, **collapse_figures(states_ND)},
         variance_shares=variance_shares(states_ND),
-        reconstruction=made,
+        reconstruction=reconstruction,
         error_rows=tuple(rows or ()),
     )
 
@@ -148,15 +148,15 @@ def build_pretrained(config: Mapping[str, Any]) -> nn.Module:
 
     Raises CheckpointError if the configuration is not that of a pretrained encoder.
     """
-    known = {kind.name: kind.build for kind in KINDS.values()}
+    builders = {kind.name: kind.build for kind in KINDS.values()}
     kind, shape = config.get("kind"), config.get("shape")
-    if kind not in known or not isinstance(shape, Mapping):
+    if kind not in builders or not isinstance(shape, Mapping):
         raise CheckpointError(
             f"a checkpoint of kind {kind!r} is no pretrained encoder with its shape",
-            limit=f"a kind of {', '.join(known)}",
+            limit=f"a kind of {', '.join(builders)}",
             remedy="Pretrain the encoder with Moola",
         )
-    return known[kind](**shape).eval()
+    return builders[kind](**shape).eval()
 
 
 def load_pretrained(folder: Path) -> nn.Module:

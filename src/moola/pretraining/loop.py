@@ -141,14 +141,14 @@ def rate_at(config: CorpusConfig, epoch: int, step: int, num_steps: int) -> floa
     """Return the learning rate of a step, counted over all epochs."""
     low = min(MIN_LEARNING_RATE, config.learning_rate)
     if config.schedule == "cosine":
-        done = epoch / config.epochs
+        progress = epoch / config.epochs
     else:
         total = config.epochs * num_steps
         warm = max(1, round(_WARM_UP * total))
         if step < warm:
             return config.learning_rate * (step + 1) / warm
-        done = (step - warm) / max(1, total - warm)
-    return low + (config.learning_rate - low) * (1 + math.cos(math.pi * done)) / 2
+        progress = (step - warm) / max(1, total - warm)
+    return low + (config.learning_rate - low) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _seed_epoch(seed: int, epoch: int, share: Share, draw: torch.Generator) -> None:

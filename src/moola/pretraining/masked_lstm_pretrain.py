@@ -59,8 +59,8 @@ class MaskedLSTMPretrainer:
         **options: Any,
     ):
         check_count("input_dim", input_dim, low=4, high=4)
-        given = (config or PretrainConfig()).to_dict()
-        self.config = PretrainConfig.from_mapping({**given, **options})
+        values = (config or PretrainConfig()).to_dict()
+        self.config = PretrainConfig.from_mapping({**values, **options})
         self.device = device
 
     def pretrain(

@@ -112,9 +112,9 @@ def held_out_answers(
     for x in torch.from_numpy(normalise(np.asarray(X_NTC))).split(_EVALUATE_BATCH):
         logits, wanted = model(x), bar_targets(x, horizon_bars)
         for task in TASKS:
-            known = wanted[task] != IGNORED
-            targets[task].append(wanted[task][known])
-            answers[task].append(logits[task][known].double().softmax(dim=1))
+            has_target = wanted[task] != IGNORED
+            targets[task].append(wanted[task][has_target])
+            answers[task].append(logits[task][has_target].double().softmax(dim=1))
     return {t: (torch.cat(targets[t]).numpy(), torch.cat(answers[t]).numpy()) for t in TASKS}
 
 

@@ -13,16 +13,18 @@ from moola.evaluation.pages.plots import BLUE, INK, PALE, RED, SOFT, blank_figur
 from moola.pretraining.quality import Reconstruction
 
 
-def reconstruction_figure(made: Reconstruction, windows: Sequence[int]) -> Figure:
+def reconstruction_figure(reconstruction: Reconstruction, windows: Sequence[int]) -> Figure:
     """Draw close, high and low of some windows, what was hidden shaded, and what was put there."""
     figure, axes = _panels(len(windows), height=2.1)
-    bar = np.arange(made.mask.shape[1])
+    bar = np.arange(reconstruction.mask.shape[1])
     for axis, row in zip(axes, windows, strict=True):
-        hidden = made.mask[row]
+        hidden = reconstruction.mask[row]
         edges = np.flatnonzero(np.diff(np.r_[0, hidden.astype(int), 0]))
         for begin, end in edges.reshape(-1, 2):
             axis.axvspan(begin - 0.5, end - 0.5, color=PALE, zorder=0)
-        truth, guess, line = (x[row] for x in (made.truth, made.model, made.linear))
+        truth, guess, line = (
+            x[row] for x in (reconstruction.truth, reconstruction.model, reconstruction.linear)
+        )
         axis.fill_between(bar, truth[:, 2], truth[:, 1], color=SOFT, alpha=0.35, linewidth=0)
         axis.plot(bar, truth[:, 3], color=INK, linewidth=1, label="close, range")
         for values, colour, name in ((guess, RED, "model"), (line, BLUE, "linear")):

@@ -70,26 +70,28 @@ def masked_errors(
     return window_errors(reconstruct(model, X, config, seed=seed))
 
 
-def window_errors(made: Reconstruction) -> dict[str, NDArray[np.float64]]:
+def window_errors(reconstruction: Reconstruction) -> dict[str, NDArray[np.float64]]:
     """Return what ``masked_errors`` returns, of a reconstruction."""
-    hidden = made.mask.sum(axis=1)
+    hidden = reconstruction.mask.sum(axis=1)
 
     def error(guess: NDArray) -> NDArray[np.float64]:
-        return np.asarray(made.squared(guess).mean(axis=2).sum(axis=1) / hidden)
+        return np.asarray(reconstruction.squared(guess).mean(axis=2).sum(axis=1) / hidden)
 
     return {
-        "model": error(made.model),
-        "linear": error(made.linear),
-        "last_value": error(made.last),
+        "model": error(reconstruction.model),
+        "linear": error(reconstruction.linear),
+        "last_value": error(reconstruction.last),
     }
 
 
-def error_table(made: Reconstruction, *, patch_size: int, block: int) -> list[dict[str, Any]]:
+def error_table(
+    reconstruction: Reconstruction, *, patch_size: int, block: int
+) -> list[dict[str, Any]]:
     """Return the masked error of model and linear interpolation: whole, by channel, by place.
 
     Parameters
     ----------
-    made
+    reconstruction
         Windows in time order.
     patch_size
         Places are counted from 1 within the grid's patches of so many bars.
@@ -101,8 +103,8 @@ def error_table(made: Reconstruction, *, patch_size: int, block: int) -> list[di
     Rows with ``part``, ``model``, ``linear``, ``last_value``, and the mean difference ``delta`` of
     model and linear with its 95 % interval ``delta_low``, ``delta_high``.
     """
-    bar = np.arange(made.mask.shape[1]) % patch_size
-    parts = {"all": np.ones(made.truth.shape[1:], bool)}
+    bar = np.arange(reconstruction.mask.shape[1]) % patch_size
+    parts = {"all": np.ones(reconstruction.truth.shape[1:], bool)}
     for channel, name in enumerate(("open", "high", "low", "close")):
         parts[name] = np.broadcast_to(np.arange(4) == channel, parts["all"].shape)
     for place in range(patch_size):
@@ -110,12 +112,14 @@ def error_table(made: Reconstruction, *, patch_size: int, block: int) -> list[di
             (bar == place)[:, None], parts["all"].shape
         )
     guesses: dict[str, NDArray] = {
-        "model": made.model,
-        "linear": made.linear,
-        "last_value": made.last,
+        "model": reconstruction.model,
+        "linear": reconstruction.linear,
+        "last_value": reconstruction.last,
     }
-    squared = {name: made.squared(guess) for name, guess in guesses.items()}
-    return [_error_row(name, squared, made.mask, part, block) for name, part in parts.items()]
+    squared = {name: reconstruction.squared(guess) for name, guess in guesses.items()}
+    return [
+        _error_row(name, squared, reconstruction.mask, part, block) for name, part in parts.items()
+    ]
 
 
 def _error_row(
@@ -126,8 +130,10 @@ def _error_row(
     block: int,
 ) -> dict[str, Any]:
     count = (mask_NT[..., None] & part_TC).sum(axis=(1, 2))
-    seen = count > 0
-    errors = {k: (v * part_TC).sum(axis=(1, 2))[seen] / count[seen] for k, v in squared.items()}
+    counted = count > 0
+    errors = {
+        k: (v * part_TC).sum(axis=(1, 2))[counted] / count[counted] for k, v in squared.items()
+    }
     delta, low, high = block_interval(errors["model"] - errors["linear"], block)
     means = {k: float(v.mean()) for k, v in errors.items()}
     return {"part": name, **means, "delta": delta, "delta_low": low, "delta_high": high}
@@ -143,10 +149,12 @@ def interpolate_masked(
     x, mask = torch.from_numpy(x_NTC), torch.from_numpy(mask_NT)
     linear = interpolate(x, mask).numpy()
     bar = np.arange(x_NTC.shape[1])
-    left = np.maximum.accumulate(np.where(mask_NT, -1, bar), axis=1)
+    left_bar = np.maximum.accumulate(np.where(mask_NT, -1, bar), axis=1)
     first = np.argmin(mask_NT, axis=1)[:, None]
     row = np.arange(len(x_NTC))[:, None]
-    last = np.broadcast_to(x_NTC[row, np.where(left < 0, first, left)][..., 3:4], x_NTC.shape)
+    last = np.broadcast_to(
+        x_NTC[row, np.where(left_bar < 0, first, left_bar)][..., 3:4], x_NTC.shape
+    )
     return linear, last
 
 

@@ -104,7 +104,7 @@ def run_session(
     with _lack_of_memory_in_words(config), torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         objective = make(train, val)
-        done = run_epochs(
+        outcome = run_epochs(
             objective,
             config,
             device=session.device,
@@ -114,11 +114,11 @@ def run_session(
         )
     return PretrainResult(
         model=objective.model,
-        history=done.history,
-        kept_epoch=done.kept_epoch,
+        history=outcome.history,
+        kept_epoch=outcome.kept_epoch,
         train_rows=train,
         val_rows=val,
-        resumed_at=done.resumed_at,
+        resumed_at=outcome.resumed_at,
     )
 
 
@@ -127,8 +127,8 @@ def _lack_of_memory_in_words(config: CorpusConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        known = any(sign in str(error) for sign in _MEMORY_SIGNS)
-        if not known and not isinstance(error, MemoryError):
+        is_memory = any(sign in str(error) for sign in _MEMORY_SIGNS)
+        if not is_memory and not isinstance(error, MemoryError):
             raise
         raise DeviceError(
             f"memory ran out at batch_size {config.batch_size}",

@@ -100,13 +100,13 @@ def check_stored_encoder(folder: Path) -> None:
 
 
 def _pretraining(values: object, kind: type) -> CorpusConfig:
-    found = fields.exact("pretraining", values, set(kind.__dataclass_fields__))  # type: ignore[attr-defined]
-    fields.check_types("pretraining", found, kind)
+    options = fields.exact("pretraining", values, set(kind.__dataclass_fields__))  # type: ignore[attr-defined]
+    fields.check_types("pretraining", options, kind)
     for name, most in _MOST.items():
-        if name in found:
-            fields.whole(f"pretraining.{name}", found[name], 1, most)
+        if name in options:
+            fields.whole(f"pretraining.{name}", options[name], 1, most)
     try:
-        config: CorpusConfig = kind.from_mapping(found)  # type: ignore[attr-defined]
+        config: CorpusConfig = kind.from_mapping(options)  # type: ignore[attr-defined]
     except ConfigError as error:
         raise CheckpointError(f"pretraining: {error.problem}", limit=error.limit) from None
     return config

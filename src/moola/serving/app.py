@@ -221,12 +221,12 @@ def _add_refusals(app: FastAPI, config: ServeConfig) -> None:
 
 
 def _content_type(request: Request) -> str:
-    given = request.headers.get("content-type", "")
-    mime, *parameters = (part.strip().lower() for part in given.split(";"))
+    header = request.headers.get("content-type", "")
+    mime, *parameters = (part.strip().lower() for part in header.split(";"))
     if mime not in READERS or any(p not in _UTF_8 for p in parameters):
-        known = ", ".join(READERS)
+        types = ", ".join(READERS)
         raise RefusedRequest(
-            415, "BAD_REQUEST", f"content type is {given[:60]!r}; expected {known}"
+            415, "BAD_REQUEST", f"content type is {header[:60]!r}; expected {types}"
         )
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RefusedRequest(415, "BAD_REQUEST", "the body is compressed; expected it as it is")

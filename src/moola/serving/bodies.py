@@ -169,8 +169,8 @@ def _read_json(body: bytes, limits: BodyLimits) -> tuple[NDArray[Any], Mapping[s
         raise BadInput(f"params is a {type(params).__name__}", limit="an object")
     shape = content.pop("shape", None)
     if len(content) != 1 or next(iter(content)) not in _FIELDS:
-        found = ", ".join(repr(key[:20]) for key in list(content)[:3]) or "none"
-        raise BadInput(f"the JSON holds {found}", limit=f"just one of {', '.join(_FIELDS)}")
+        keys = ", ".join(repr(key[:20]) for key in list(content)[:3]) or "none"
+        raise BadInput(f"the JSON holds {keys}", limit=f"just one of {', '.join(_FIELDS)}")
     field, value = content.popitem()
     if field in _TABLES:
         return _from_table(field, value, limits), params

@@ -102,5 +102,5 @@ async def _refuse(send: Send, status: int, code: str, message: str, scope: Any) 
     await send({"type": "http.response.body", "body": body})
 
 
-def _request_id(given: bytes) -> str:
-    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+def _request_id(header: bytes) -> str:
+    return header.decode() if _REQUEST_ID.fullmatch(header) else uuid.uuid4().hex

@@ -60,12 +60,12 @@ def answer(facts: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
             "status": 413,
             "message": "the body unpacks to more than memory is set aside for",
         }, b""
-    done = {
+    outcome = {
         "shape": question.X.shape,
         "calibrated": question.calibrated,
         "return_set": question.return_set,
     }
-    return done, question.X.tobytes()
+    return outcome, question.X.tobytes()
 
 
 def _limit_memory(num_bytes: int) -> None:
@@ -87,8 +87,8 @@ def _serve(line: socket.socket, stream: BinaryIO) -> None:
     while lengths := stream.read(LENGTHS.size):
         num_facts, num_bytes = LENGTHS.unpack(lengths)
         facts = orjson.loads(stream.read(num_facts))
-        done, content = answer(facts, stream.read(num_bytes))
-        line.sendall(b"".join((frame(done, len(content)), content)))
+        outcome, content = answer(facts, stream.read(num_bytes))
+        line.sendall(b"".join((frame(outcome, len(content)), content)))
         del content
         gc.collect(
             0

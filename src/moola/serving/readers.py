@@ -36,14 +36,14 @@ class _Process(asyncio.Protocol):
 
     def __init__(self, *, max_bytes: int, niceness: int):
         self._line, other = socket.socketpair()
-        known = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         module = [sys.executable, "-P", "-m", "moola.serving.reader", str(max_bytes), str(niceness)]
         with other:
             self._process = subprocess.Popen(
                 module,
                 stdin=other.fileno(),
                 stdout=subprocess.DEVNULL,
-                env={**known, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
@@ -194,19 +194,19 @@ class Readers:
         lane = self._large if len(body) >= _LARGE_BYTES else self._small
         facts = {"content_type": content_type, "query": query, "limits": vars(limits)}
         try:
-            done, content = await lane.ask(facts, body)
+            outcome, content = await lane.ask(facts, body)
         except EOFError:  # somebody else may have ended it: what ends two of them is the body
             try:
-                done, content = await lane.ask(facts, body)
+                outcome, content = await lane.ask(facts, body)
             except EOFError:
                 message = "the body ended the process that read it"
                 raise RefusedRequest(400, "BAD_REQUEST", message) from None
-        if "status" in done:
-            raise RefusedRequest(done["status"], "BAD_REQUEST", done["message"])
+        if "status" in outcome:
+            raise RefusedRequest(outcome["status"], "BAD_REQUEST", outcome["message"])
         return Question(
-            X=np.frombuffer(content, dtype=np.float32).reshape(done["shape"]),
-            calibrated=done["calibrated"],
-            return_set=done["return_set"],
+            X=np.frombuffer(content, dtype=np.float32).reshape(outcome["shape"]),
+            calibrated=outcome["calibrated"],
+            return_set=outcome["return_set"],
         )
 
     def close(self) -> None:

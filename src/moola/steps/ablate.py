@@ -156,11 +156,18 @@ def _rows(
     predictions: Mapping[str, WalkForwardPredictions],
     finding: AblationFinding,
 ) -> tuple[Mapping[str, Any], ...]:
-    found = []
+    rows = []
     for arm in arms:
-        own = predictions[arm.letter]
-        found.append(table_row(arm, compute_metrics(own.y, own.proba), spread(own), finding))
-    return tuple(found)
+        arm_predictions = predictions[arm.letter]
+        rows.append(
+            table_row(
+                arm,
+                compute_metrics(arm_predictions.y, arm_predictions.proba),
+                spread(arm_predictions),
+                finding,
+            )
+        )
+    return tuple(rows)
 
 
 def _log(
@@ -201,11 +208,11 @@ def _log(
 def spread(predictions: WalkForwardPredictions) -> dict[str, float | None]:
     """Return the standard deviation over seeds of what each seed alone scores; of one: None."""
     each = [compute_metrics(predictions.y, proba) for proba in predictions.proba_by_seed]
-    found: dict[str, float | None] = {}
+    figures: dict[str, float | None] = {}
     for name in _SPREAD:
         values = [v for m in each if (v := m[name]) is not None]
-        found[name] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return found
+        figures[name] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return figures
 
 
 def note(rows: tuple[Mapping[str, Any], ...], finding: AblationFinding) -> str:
@@ -228,19 +235,23 @@ def _log_arm(
         names.TAG_REASON: row["against_a"],
         names.TAG_EXPERIMENT: row["experiment"],
     }
-    own = predictions
+    arm_predictions = predictions
     proofs = ("load_report", "schedule", "calibration")
     title = f"{arm.letter}-{arm.config.schedule}"
     with child_run(run, title, tags=tags, metrics=numbers, proofs=proofs) as child:
         child.log_params(arm.config.to_dict())
-        if own.load_report is None:
+        if arm_predictions.load_report is None:
             child.proofs.none("load_report", FROM_SCRATCH)
         else:
-            child.proofs.log("load_report", own.load_report)
-        schedule = own.trainings[0].schedule if own.trainings else None
-        child.proofs.log("schedule", {"schedule": schedule, "proof": own.proof})
-        child.proofs.log("calibration", calibration_bins(own.y, own.proba).to_dict())
-        table = predictions_table(own.rows, own.y, labels, probability=own.proba)
+            child.proofs.log("load_report", arm_predictions.load_report)
+        schedule = arm_predictions.trainings[0].schedule if arm_predictions.trainings else None
+        child.proofs.log("schedule", {"schedule": schedule, "proof": arm_predictions.proof})
+        child.proofs.log(
+            "calibration", calibration_bins(arm_predictions.y, arm_predictions.proba).to_dict()
+        )
+        table = predictions_table(
+            arm_predictions.rows, arm_predictions.y, labels, probability=arm_predictions.proba
+        )
         child.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="walk_forward"), table)
 
 

@@ -82,8 +82,8 @@ def _versions(client: MlflowClient) -> Iterator[ModelVersion]:
 def _refers(run: Run, name: str) -> bool:
     """Whether a run was given a set or a split, as a parameter or as an input."""
     inputs = run.inputs.dataset_inputs if run.inputs is not None else []
-    given = [*run.data.params.values(), *(i.dataset.name for i in inputs)]
-    return any(_is(value, name) for value in given)
+    named = [*run.data.params.values(), *(i.dataset.name for i in inputs)]
+    return any(_is(value, name) for value in named)
 
 
 def _is(value: str, name: str) -> bool:

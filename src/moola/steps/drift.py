@@ -83,21 +83,21 @@ def drift(
         row of another, or fewer than 5 blocks of windows were served.
     """
     client = connect()
-    kept = read_kept(folder)
-    version = version or str(kept["model_version"].iloc[-1])
-    kept = kept[kept["model_version"] == version]
-    if kept.empty:
+    answers = read_kept(folder)
+    version = version or str(answers["model_version"].iloc[-1])
+    answers = answers[answers["model_version"] == version]
+    if answers.empty:
         raise DataError(f"{folder} holds no answer of version {version}")
     candidate = find_candidate(client, name, version)
     scorer = load_scorer(f"models:/{name}/{version}")
     scores = [f"probability_{label}" for label in scorer.class_names]  # others': other versions'
-    served = _labelled(kept, labels, scores) if labels else None
+    served = _labelled(answers, labels, scores) if labels else None
     num_labelled = 0 if served is None else len(served[0])
     with tracked_run(
         step="drift",
         experiment=names.EXPERIMENT_MONITORING,
         name=f"drift-{name}-v{version}",
-        params={"model": f"{name}/{version}", "windows": len(kept), "labels": num_labelled},
+        params={"model": f"{name}/{version}", "windows": len(answers), "labels": num_labelled},
         without=_without(candidate.run_id, labelled=served is not None),
     ) as run:
         data = DataStore(data_root).load_labeled(
@@ -111,7 +111,7 @@ def drift(
         trained = np.column_stack([features20(data.X_train), scorer.probabilities(data.X_train)])
         report = drift_report(
             trained,
-            kept[[*FEATURE_NAMES, *scores]].to_numpy(dtype=np.float64),
+            answers[[*FEATURE_NAMES, *scores]].to_numpy(dtype=np.float64),
             names=(*FEATURE_NAMES, *scores),
             block_length=data.labeled.times.gap_windows(data.split.train),
             num_permutations=num_permutations,
@@ -169,20 +169,20 @@ def read_kept(folder: Path) -> pd.DataFrame:
 
 
 def _labelled(
-    kept: pd.DataFrame, path: Path, scores: list[str]
+    answers: pd.DataFrame, path: Path, scores: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return labels (n,) and probabilities (n, K) of the served windows that a file labels."""
     labels = _read_labels(path, scores)
     _refuse_twice(labels, f"labels file {path}", remedy="Keep one line of each")
-    served = kept[kept.set_index(_KEY).index.isin(labels.set_index(_KEY).index)]
+    served = answers[answers.set_index(_KEY).index.isin(labels.set_index(_KEY).index)]
     _refuse_twice(
         served,
         "what was kept",
         remedy="Callers that send x-request-id must send another one with each request",
     )
     joined = served.drop(columns="label").merge(labels, on=_KEY)
-    known = joined["label"].isin(range(len(scores))).all()
-    if joined.empty or not known:
+    is_class = joined["label"].isin(range(len(scores))).all()
+    if joined.empty or not is_class:
         raise DataError(
             f"{path} has {len(labels)} labels, {len(joined)} of windows that were served",
             limit=f"at least one, each from 0 to {len(scores) - 1}",

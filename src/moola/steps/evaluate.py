@@ -226,15 +226,15 @@ def _claims_of(
     peers: Sequence[Candidate], judge: Judge, judge_of: Callable[..., Judge]
 ) -> dict[str, tuple[GateReport, ...]]:
     """Judge the peers by those of the candidate's gates that claim superiority."""
-    found = {}
+    claims = {}
     for peer in peers:
         gates = tuple(g for g in judge.gates if GATES[g].claims and g in gates_about(peer))
         if gates:
             config = replace(judge.config, gates=gates)
             other = judge_of(candidate=peer, config=config)
             other.tries = judge.tries
-            found[peer.version] = _reports(other)
-    return found
+            claims[peer.version] = _reports(other)
+    return claims
 
 
 def resolve_versions(
@@ -249,16 +249,16 @@ def resolve_versions(
     if "" in words:
         raise ConfigError(f"version is {text!r}", limit="versions such as 1,2,3, or newest")
     client = connect()
-    found = [
+    numbers = [
         newest_of(client, name, model)
         if w == "newest" and model
         else find_version(client, name, None if w == "newest" else w)
         for w in words
     ]
-    for number in dict.fromkeys(found):
-        if model and (own := model_of(client, name, number)) != model:
-            raise ConfigError(f"version {number} of {name} is a {own}", limit=model)
-    return tuple(dict.fromkeys(found))
+    for number in dict.fromkeys(numbers):
+        if model and (kind := model_of(client, name, number)) != model:
+            raise ConfigError(f"version {number} of {name} is a {kind}", limit=model)
+    return tuple(dict.fromkeys(numbers))
 
 
 def _peer(judge_of: Callable[..., Judge], trainings: TrainingsLog, **options: Any) -> Judge:

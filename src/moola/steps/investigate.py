@@ -117,7 +117,7 @@ def investigate_version(
             limit=f"version {number} of {name}",
         )
     document = dict(signed_report(client, evidence))
-    held = _gate_1(document)
+    gate_1 = _gate_1(document)
     registry = DataStore(data_root)
     limits = thresholds or Thresholds.load()
     with tracked_run(
@@ -126,14 +126,14 @@ def investigate_version(
         name=f"investigate-{name}-v{number}",
         params={"candidate": f"{name}/{number}"},
     ) as run:
-        found = leak_checks(registry, evidence, limits=limits, progress=progress)
-        plain = {key: check.to_dict() for key, check in found.items()}
-        asked = questions(held, plain) if held.verdict == "held" else ()
+        results = leak_checks(registry, evidence, limits=limits, progress=progress)
+        plain = {key: check.to_dict() for key, check in results.items()}
+        asked = questions(gate_1, plain) if gate_1.verdict == "held" else ()
         run.log_json("leak_checks.json", plain)
-        verdict = held.verdict
+        verdict = gate_1.verdict
         if answers:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            report = answered(held, answers, checks=plain, who=getpass.getuser(), at=now)
+            report = answered(gate_1, answers, checks=plain, who=getpass.getuser(), at=now)
             _sign_again(run, document, report, evidence, project)
             verdict, asked = report.verdict, ()
         run.set_tags({names.TAG_CANDIDATE: f"{name}/{number}", names.TAG_VERDICT: verdict})
@@ -142,8 +142,8 @@ def investigate_version(
         name=name,
         version=number,
         verdict=verdict,
-        suspicions=held.figures.get(LEAKS, {}).get("suspicions", {}),
-        checks=found,
+        suspicions=gate_1.figures.get(LEAKS, {}).get("suspicions", {}),
+        checks=results,
         asked=asked,
     )
 
@@ -208,11 +208,11 @@ def checks_of(
     }
     if labeled.recipe.label != "file":
         del steps["offset"]
-    found = {}
+    checks_by_name = {}
     for name, check in steps.items():
-        found[name] = check()
-        progress("leak checks", len(found), len(steps), name)
-    return found
+        checks_by_name[name] = check()
+        progress("leak checks", len(checks_by_name), len(steps), name)
+    return checks_by_name
 
 
 def _horizon(labeled: WindowSet, rows: NDArray[np.int64]) -> int:
@@ -260,7 +260,7 @@ def _agreement(
     """Return how often labels are those of a rule, by rule and by where it begins to look."""
     if bars is None or labeled.y is None:
         return {}
-    recipe, found = labeled.recipe, {}
+    recipe, agreement = labeled.recipe, {}
     for label, num_classes in RULE_CLASSES.items():
         if num_classes != labeled.num_classes or label in PAST_LABELS:
             continue
@@ -274,8 +274,8 @@ def _agreement(
             fit = (starts >= 0) & (starts + span <= len(bars))
             if fit.any():
                 same = label_windows(bars, starts[fit], rule).y == labeled.y[rows[fit]]
-                found[label, offset] = float(same.mean())
-    return found
+                agreement[label, offset] = float(same.mean())
+    return agreement
 
 
 def _gate_1(document: Mapping[str, Any]) -> GateReport:
@@ -302,14 +302,14 @@ def _sign_again(
     document["gates"] = [report.to_dict() if g["gate"] == 1 else g for g in document["gates"]]
     run.log_json(names.ARTIFACT_GATE_REPORT, document)
     run.require_store("signing the evidence")
-    made = evidence_from_report(
+    new_evidence = evidence_from_report(
         document,
         gates_run_id=run.run_id,
         policy=PromotionPolicy.in_force(project),
         key=key,
         now=datetime.fromisoformat(evidence.created_at),
     )
-    made = replace(made, required_gates=evidence.required_gates)
-    store_evidence(run.client, sign(made, key), made)
+    new_evidence = replace(new_evidence, required_gates=evidence.required_gates)
+    store_evidence(run.client, sign(new_evidence, key), new_evidence)
     tag = names.TAG_GATE_OF_VERSION.format(gate=1)
-    run.client.set_model_version_tag(made.name, made.version, tag, report.verdict)
+    run.client.set_model_version_tag(new_evidence.name, new_evidence.version, tag, report.verdict)

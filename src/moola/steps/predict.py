@@ -173,12 +173,12 @@ def load_scorer(model_uri: str, *, device: str = "cpu") -> WindowScorer:
         its signed evidence is about.
     """
     client = connect()
-    found = _registered(client, model_uri)
-    if found is None:
+    registered = _registered(client, model_uri)
+    if registered is None:
         with fetched_from(model_uri, model_uri) as folder:
             inspect(folder)
             return WindowScorer.load(checkpoint_of(folder), device=device, version=UNREGISTERED)
-    name, version = found
+    name, version = registered
     with fetched(client, name, version) as folder:
         inspection = inspect(folder)
         if evidence := _signed(client, name, version):

@@ -139,35 +139,35 @@ def sweep(
     base = ready_to_start(base, cache)
     registry = DataStore(data_root)
     labeled = registry.load_set(base.labeled)
-    found = find_folds(registry, labeled.name, folds)
+    plan = find_folds(registry, labeled.name, folds)
     search = _Search(
-        base=base, space=space, seeds=seeds, labeled=labeled, folds=found,
+        base=base, space=space, seeds=seeds, labeled=labeled, folds=plan,
         device=device, cache=cache, launcher=launcher,
     )  # fmt: skip
     opened = tracked_run(
         step="sweep",
         experiment=names.EXPERIMENT_FINETUNE,
-        name=run_name("sweep", base.labeled, found.name, seeds[0], git_state()),
+        name=run_name("sweep", base.labeled, plan.name, seeds[0], git_state()),
         params={**search.asked, "trials": trials, "device_used": device},
         without=without_encoder(base),
         device=describe_device(device),
     )
     with opened as run, launcher.session(), TrainingsLog(run) as trainings:
-        require_folds(registry, labeled, found, base, on_proof=run.proofs.log)
-        num_windows = sum(len(fold.val) for fold in found.folds)
-        run.log_inputs([folds_dataset(labeled, found, num_windows)])
+        require_folds(registry, labeled, plan, base, on_proof=run.proofs.log)
+        num_windows = sum(len(fold.val) for fold in plan.folds)
+        run.log_inputs([folds_dataset(labeled, plan, num_windows)])
         counted = searched_on(
-            labeled, found, search=search.key, tried=trials, data_root=data_root,
+            labeled, plan, search=search.key, tried=trials, data_root=data_root,
             project=project,
         )  # fmt: skip
         run.set_tags({names.TAG_SEARCHED: counted})
         study = search.open_study(studies)
         logged = 0
-        while (done := len(_finished(study))) < trials:
-            progress("configurations", done, trials)
+        while (num_finished := len(_finished(study))) < trials:
+            progress("configurations", num_finished, trials)
             search.judge_one(study, trainings)
             logged = _log_so_far(run, _rows(study), logged)
-        progress("configurations", done, trials)
+        progress("configurations", num_finished, trials)
         rows = _rows(study)
         _log_so_far(run, rows, logged)
         best = search.configured(rows[0])

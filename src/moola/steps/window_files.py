@@ -160,13 +160,13 @@ def _bar_windows(
     options, tally = IngestOptions(), Tally()
     reader = RowReader(path, *detect(path, options), options, tally)
     held_time = np.empty(0, dtype="datetime64[us]")
-    held = np.empty((0, len(PRICE_COLUMNS)), dtype=np.float32)
+    tail = np.empty((0, len(PRICE_COLUMNS)), dtype=np.float32)
     first_row, longest = 0, None
     for batch, _ in reader.batches():
         _refuse_faults(path, tally)
         time = np.r_[held_time, batch["timestamp"].to_numpy(zero_copy_only=False)]
         prices = np.column_stack([batch[p].to_numpy() for p in PRICE_COLUMNS]).astype(np.float32)
-        ohlc = np.concatenate([held, prices])
+        ohlc = np.concatenate([tail, prices])
         distance = np.diff(time.astype(np.int64))
         if (distance <= 0).any():
             row = first_row + int(np.argmax(distance <= 0)) + 1
@@ -200,8 +200,8 @@ def _bar_windows(
                 done=tally.rows,
                 total=_total_rows(path, tally.rows),
             )
-        kept = max(0, len(time) - window_bars + 1)
-        held_time, held, first_row = time[kept:], ohlc[kept:], first_row + kept
+        num_windows = max(0, len(time) - window_bars + 1)
+        held_time, tail, first_row = time[num_windows:], ohlc[num_windows:], first_row + num_windows
 
 
 def _total_rows(path: Path, rows: int) -> int:

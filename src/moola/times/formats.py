@@ -65,8 +65,8 @@ class TextForm:
     @property
     def words(self) -> str | None:
         """Words that every text holds beside the directives, such as ``EST``; None: none."""
-        found = re.findall(r"[A-Za-z][A-Za-z/_]+|Z$", re.sub(r"%[A-Za-z%]", " ", self.written))
-        return found[-1] if found else None
+        parts = re.findall(r"[A-Za-z][A-Za-z/_]+|Z$", re.sub(r"%[A-Za-z%]", " ", self.written))
+        return parts[-1] if parts else None
 
     @property
     def states_zone(self) -> bool:
@@ -140,21 +140,21 @@ class IsoForm:
 Form = TextForm | IsoForm
 
 
-def form_of_format(written: str) -> TextForm:
+def form_of_format(pattern: str) -> TextForm:
     """Return the form that a user's ``--time-format`` describes.
 
     Raises DataError for a directive that is not honoured and for a format that names no whole date.
     """
-    form = _compile(written)
+    form = _compile(pattern)
     date = {"year", "short_year"} & set(form.fields), {"month", "month_name"} & set(form.fields)
     if not all(date) or "day" not in form.fields:
         raise DataError(
-            f"time format {written!r} names no whole date",
+            f"time format {pattern!r} names no whole date",
             limit="year, month and day: %Y, %m and %d",
             remedy="Join the columns of date and time with --time-column date,time",
         )
     if "hour12" in form.fields and "half" not in form.fields:
-        raise DataError(f"time format {written!r} has %I without %p", remedy="Write %H, or add %p")
+        raise DataError(f"time format {pattern!r} has %I without %p", remedy="Write %H, or add %p")
     return form
 
 
@@ -198,8 +198,8 @@ def _suggestion(sample: str) -> str:
 def _known_forms() -> list[TextForm]:
     if not _KNOWN:
         for date in _KNOWN_DATES:
-            written = [date, *(f"{date}{sep}{c}" for c in _KNOWN_CLOCKS for sep in (" ", "T"))]
-            _KNOWN.extend(_with_zone(written))
+            patterns = [date, *(f"{date}{sep}{c}" for c in _KNOWN_CLOCKS for sep in (" ", "T"))]
+            _KNOWN.extend(_with_zone(patterns))
         _KNOWN.extend(_with_zone(list(_COMPACT)))
     return _KNOWN
 
@@ -207,14 +207,14 @@ def _known_forms() -> list[TextForm]:
 _KNOWN: list[TextForm] = []
 
 
-def _with_zone(written: list[str]) -> list[TextForm]:
+def _with_zone(patterns: list[str]) -> list[TextForm]:
     zones = ("", "%z", " %z")
-    return [_compile(w + z, fraction=True) for w in written for z in zones if "%H" in w or not z]
+    return [_compile(w + z, fraction=True) for w in patterns for z in zones if "%H" in w or not z]
 
 
-def _compile(written: str, *, fraction: bool = False) -> TextForm:
+def _compile(text: str, *, fraction: bool = False) -> TextForm:
     """Turn directives into a pattern; with `fraction`, seconds may have decimals."""
-    whole = written
+    whole = text
     for short, long in _SHORT.items():
         whole = whole.replace(short, long)
     tokens = re.findall(r"%[A-Za-z%]|%|\s+|[^%\s]", whole)
@@ -229,35 +229,37 @@ def _compile(written: str, *, fraction: bool = False) -> TextForm:
         else:
             letter = _SAME.get(token[1:], token[1:])
             if letter not in _FIELDS:
-                raise _unknown_directive(written, token)
+                raise _unknown_directive(text, token)
             name, free, fixed = _FIELDS[letter]
             if name in fields:
-                raise DataError(f"time format {written!r} names the {name} twice")
+                raise DataError(f"time format {text!r} names the {name} twice")
             fields.append(name)
             tight = _is_digits(tokens, k - 1) or _is_digits(tokens, k + 1)
             pattern += f"(?P<{name}>{fixed if tight else free})"
             if letter == "S" and fraction:
                 fields.append("fraction")
                 pattern += r"(?:[.,](?P<fraction>\d{1,9}))?"
-    return TextForm(written=written, pattern=f"^{pattern}$", fields=tuple(fields))
+    return TextForm(written=text, pattern=f"^{pattern}$", fields=tuple(fields))
 
 
 def _is_digits(tokens: list[str], k: int) -> bool:
     return 0 <= k < len(tokens) and tokens[k][:1] == "%" and tokens[k][1:] in "YymdHIMSf"
 
 
-def _unknown_directive(written: str, token: str) -> DataError:
+def _unknown_directive(pattern: str, token: str) -> DataError:
     if token == "%Z":
         return DataError(
-            f"time format {written!r} has %Z: the name of a zone cannot be read row by row",
+            f"time format {pattern!r} has %Z: the name of a zone cannot be read row by row",
             limit="%z, an offset such as -0500",
             remedy="Write the zone's name as it is in the file in the place of %Z, and give "
             "--timezone",
         )
-    known = " ".join(f"%{d}" for d in [*_FIELDS, *_SAME, *(s[1:] for s in _SHORT)])
+    directives = " ".join(f"%{d}" for d in [*_FIELDS, *_SAME, *(s[1:] for s in _SHORT)])
     remedy = "Say the unit with --epoch-unit" if token == "%s" else None
     return DataError(
-        f"time format {written!r} has {token}", limit=f"directives among {known}", remedy=remedy
+        f"time format {pattern!r} has {token}",
+        limit=f"directives among {directives}",
+        remedy=remedy,
     )
 
 
@@ -298,9 +300,9 @@ def _moment(columns: dict[str, Any], n: int) -> tuple[NDArray[np.int64], NDArray
     return micros - offset, faulty | impossible
 
 
-def _index_of(names: pa.Array, known: tuple[str, ...]) -> NDArray[np.int64]:
+def _index_of(names: pa.Array, allowed: tuple[str, ...]) -> NDArray[np.int64]:
     short = pc.utf8_slice_codeunits(pc.utf8_lower(names), 0, 3)
-    return np.asarray(pc.index_in(short, pa.array(known)).cast(pa.int64()))
+    return np.asarray(pc.index_in(short, pa.array(allowed)).cast(pa.int64()))
 
 
 def _fraction(columns: dict[str, Any], n: int) -> NDArray[np.int64]:

@@ -58,13 +58,13 @@ class Epoch:
     def read(self, values: NDArray) -> NDArray[np.int64]:
         """Return microseconds since 1970, shape (n,); raises DataError for a value of no unit."""
         out = np.zeros(len(values), dtype=np.int64)
-        left = np.ones(len(values), dtype=bool)
+        remaining = np.ones(len(values), dtype=bool)
         for unit in self.units:
-            mine = left if self.stated else left & _inside(values, unit)
+            mine = remaining if self.stated else remaining & _inside(values, unit)
             out[mine] = _micros(values[mine], unit)
-            left &= ~mine
-        if left.any():
-            value = values[np.argmax(left)]
+            remaining &= ~mine
+        if remaining.any():
+            value = values[np.argmax(remaining)]
             raise DataError(
                 f"time {_plain(value)} is no {self.written} like the column's first",
                 limit="one unit in a column, and years from 1971 to 2099",
@@ -123,8 +123,8 @@ def reading_of(values: NDArray, mixed: tuple[str, ...] = ()) -> Numbers:
         reading.read(values)
         return reading
     units = [u for u in _BANDS if _inside(values, u).any()]
-    known = np.any([_inside(values, u) for u in units], axis=0) if units else np.zeros(1, bool)
-    if units and known.all():
+    plausible = np.any([_inside(values, u) for u in units], axis=0) if units else np.zeros(1, bool)
+    if units and plausible.all():
         if len(units) == 1:
             return Epoch(units=tuple(mixed) if units[0] in mixed else (units[0],))
         if set(units) <= set(mixed):
@@ -136,11 +136,11 @@ def reading_of(values: NDArray, mixed: tuple[str, ...] = ()) -> Numbers:
             limit="one unit in a column",
             remedy="Mend the file: write one unit",
         )
-    raise _unknown(values, known if units else np.zeros(len(values), dtype=bool))
+    raise _unknown(values, plausible if units else np.zeros(len(values), dtype=bool))
 
 
-def _unknown(values: NDArray, known: NDArray[np.bool_]) -> DataError:
-    value = values[int(np.argmin(known))]
+def _unknown(values: NDArray, plausible: NDArray[np.bool_]) -> DataError:
+    value = values[int(np.argmin(plausible))]
     low, high = float(values.min()), float(values.max())
     counted = (np.diff(values) == 1).all() and values[0] in (0, 1)
     if counted and len(values) > 1:

@@ -214,8 +214,8 @@ class TimeReader:
         return reading_of(numbers, self._mixed)
 
     def _refuse_option(self, what: str) -> None:
-        given = {"--time-format": self._time_format, "--epoch-unit": self._epoch_unit}
-        for option, value in given.items():
+        options = {"--time-format": self._time_format, "--epoch-unit": self._epoch_unit}
+        for option, value in options.items():
             if value is not None:
                 raise DataError(
                     f"{option} is given, but the times {what}", remedy=f"Leave {option} out"

@@ -35,10 +35,10 @@ class MoolaContext(RunContextProvider):
             for p in manifests
         }
         splits = {p.stem: sha256_file(p) for p in sorted((data / "splits").glob("*.json"))}
-        found = {names.TAG_SETS: sets, names.TAG_SPLITS: splits}
+        tags_by_name = {names.TAG_SETS: sets, names.TAG_SPLITS: splits}
         return {
             **git_tags(git_state(folder)),
-            **{tag: _listed(values) for tag, values in found.items() if values},
+            **{tag: _listed(values) for tag, values in tags_by_name.items() if values},
         }
 
 

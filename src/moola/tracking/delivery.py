@@ -161,15 +161,15 @@ def _open(client: MlflowClient, spool: Spool, entry: SpoolEntry) -> dict[str, st
         tags[names.TAG_PARENT] = parent["run_id"]
     else:
         experiment = experiment_id(client, body["experiment"], body["artifact_location"])
-    found = _runs_of(client, experiment, entry.run) if spool.tries[entry.run] else []
-    if not found:
+    runs = _runs_of(client, experiment, entry.run) if spool.tries[entry.run] else []
+    if not runs:
         if not spool.trying(entry.run):
             raise StoreAway("the spool was handed on")
         created = client.create_run(
             experiment, start_time=body["start_time"], tags=tags, run_name=body["name"]
         )
-        found = [str(created.info.run_id)]
-    return {"run_id": found[0], "experiment_id": str(experiment)}
+        runs = [str(created.info.run_id)]
+    return {"run_id": runs[0], "experiment_id": str(experiment)}
 
 
 def _send_batch(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry]) -> None:
@@ -177,8 +177,8 @@ def _send_batch(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry
     content = _Batch(*entries)
     params = content.params
     if params and any(e.body.get("joined") for e in entries):
-        written = client.get_run(run_id).data.params  # by `mlflow run`; written once for good
-        params = {k: v for k, v in params.items() if k not in written}
+        stored = client.get_run(run_id).data.params  # by `mlflow run`; written once for good
+        params = {k: v for k, v in params.items() if k not in stored}
     client.log_batch(
         run_id,
         metrics=[
@@ -217,8 +217,8 @@ def _send_files(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry
         try:
             if path.suffix == ".json":
                 text = path.read_text()
-                if (known := _with_ids(text, spool)) != text:
-                    path.write_text(known)
+                if (resolved := _with_ids(text, spool)) != text:
+                    path.write_text(resolved)
             client.log_artifact(run_id, str(path), None if parent == Path() else parent.as_posix())
         except FileNotFoundError:
             if path.exists():
@@ -237,8 +237,8 @@ def _send_end(client: MlflowClient, spool: Spool, entries: Sequence[SpoolEntry])
 
 
 def _runs_of(client: MlflowClient, experiment: str, run: str) -> list[str]:
-    found = client.search_runs([experiment], f"tags.`{names.TAG_RUN_KEY}` = '{run}'")
-    return sorted(str(r.info.run_id) for r in found)
+    runs = client.search_runs([experiment], f"tags.`{names.TAG_RUN_KEY}` = '{run}'")
+    return sorted(str(r.info.run_id) for r in runs)
 
 
 def _with_ids(text: str, spool: Spool) -> str:

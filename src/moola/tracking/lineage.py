@@ -56,7 +56,7 @@ def git_state(folder: Path | None = None) -> GitState:
 
 def environment(device: str | None = None, seed: int | None = None) -> dict[str, Any]:
     """Return machine, threads, seed and every installed package as JSON-ready values."""
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
@@ -68,11 +68,11 @@ def environment(device: str | None = None, seed: int | None = None) -> dict[str,
     }
     torch = sys.modules.get("torch")  # where it is not loaded, it has no part in the run
     if torch is not None:
-        found["threads"]["torch"] = torch.get_num_threads()
-        found["cuda"] = torch.version.cuda
+        facts["threads"]["torch"] = torch.get_num_threads()
+        facts["cuda"] = torch.version.cuda
         gpus = range(torch.cuda.device_count())
-        found["gpus"] = [torch.cuda.get_device_name(i) for i in gpus]
-    return found
+        facts["gpus"] = [torch.cuda.get_device_name(i) for i in gpus]
+    return facts
 
 
 @cache
@@ -131,10 +131,10 @@ def git_tags(git: GitState) -> dict[str, str]:
 
 def _git(folder: Path | None, *args: str) -> str | None:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", *args], cwd=folder, capture_output=True, encoding="utf-8", errors="replace",
             timeout=_GIT_SECONDS, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None

@@ -89,8 +89,8 @@ def child_run(
     """
     run = TrackedRun(parent.client, parent.sender, uuid.uuid4().hex, name, parent.git)
     elsewhere = {name: IN_PARENT for name in PROOFS if name not in proofs}
-    own = {**git_tags(parent.git), **tags, **run.proofs.begin(elsewhere)}
-    body = {"name": name, "tags": tag_texts(own), "start_time": int(time.time() * 1000)}
+    child_tags = {**git_tags(parent.git), **tags, **run.proofs.begin(elsewhere)}
+    body = {"name": name, "tags": tag_texts(child_tags), "start_time": int(time.time() * 1000)}
     parent.sender.append(run.key, "open", {**body, "parent": parent.key})
     try:
         run.log_metrics(metrics)
@@ -145,7 +145,7 @@ def _sender(client: MlflowClient) -> Iterator[Sender]:
 
 def _left(store: str) -> list[Spool]:
     """Take the spools that ended processes left for a store."""
-    found = []
+    spools = []
     for folder in left_spools():
         spool = Spool.take(folder)
         if spool is None:
@@ -153,10 +153,10 @@ def _left(store: str) -> list[Spool]:
         if spool.store == store:
             spool.add_missing_ends()
             if spool.waiting:
-                found.append(spool)
+                spools.append(spool)
                 continue
         spool.close()
-    return found
+    return spools
 
 
 def _opened(sender: Sender, experiment: str, name: str) -> TrackedRun:

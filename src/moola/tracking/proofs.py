@@ -116,9 +116,9 @@ def killed_before(tags: Mapping[str, str]) -> dict[str, str]:
 
     `tags` are those of its run.
     """
-    own = (names.TAG_PROOF.format(proof=proof) for proof in PROOFS)
-    left = [tag for tag in own if tags.get(tag, "").startswith(_PENDING)]
-    return dict.fromkeys(left, "none: the process was killed before it was known")
+    proof_tags = (names.TAG_PROOF.format(proof=proof) for proof in PROOFS)
+    pending = [tag for tag in proof_tags if tags.get(tag, "").startswith(_PENDING)]
+    return dict.fromkeys(pending, "none: the process was killed before it was known")
 
 
 def none_of_them(reason: str) -> dict[str, str]:

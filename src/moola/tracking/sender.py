@@ -44,11 +44,11 @@ class Sender(threading.Thread):
         Spools of ended runs for the same store, oldest first; the sender closes them.
     """
 
-    def __init__(self, client: MlflowClient, spool: Spool, left: list[Spool]):
+    def __init__(self, client: MlflowClient, spool: Spool, leftovers: list[Spool]):
         super().__init__(name="moola-sender", daemon=True)
         self.client = client
         self.spool = spool
-        self._left = left
+        self._left = leftovers
         self._change = threading.Condition()
         self._answers = 0
         self._stopped = False
@@ -120,15 +120,15 @@ class Sender(threading.Thread):
                     source.close()
                 self._change.notify_all()
 
-    def wait(self, done: Callable[[], bool], *, while_away: bool = True) -> bool:
-        """Wait until `done`; return whether it is.
+    def wait(self, is_done: Callable[[], bool], *, while_away: bool = True) -> bool:
+        """Wait until `is_done`; return whether it is.
 
         Time without a sign of life from the store is charged to this run's patience. When that is
         used up, only an answer that comes at once is waited for.
 
         Parameters
         ----------
-        done
+        is_done
             Asked again after each change.
         while_away
             Also wait while the breaker is open.
@@ -140,16 +140,16 @@ class Sender(threading.Thread):
         """
         with self._change, self._without_lingering():
             answers = self._answers
-            while not done():
+            while not is_done():
                 if self.trouble and (not while_away or self._waited >= PATIENCE_SECONDS):
                     return False
                 began = time.monotonic()
-                left = max(PATIENCE_SECONDS - self._waited, 0.0)
-                self._change.wait(timeout=min(_TICK_SECONDS, max(left, 0.05)))
-                if self._answers == answers and not self._busy(began, left):
+                seconds = max(PATIENCE_SECONDS - self._waited, 0.0)
+                self._change.wait(timeout=min(_TICK_SECONDS, max(seconds, 0.05)))
+                if self._answers == answers and not self._busy(began, seconds):
                     self._waited += time.monotonic() - began
                     if self._waited >= PATIENCE_SECONDS:
-                        return done()
+                        return is_done()
                 answers = self._answers
             return True
 
@@ -188,13 +188,15 @@ class Sender(threading.Thread):
         finally:
             self._hurried = False
 
-    def _busy(self, began: float, left: float) -> bool:
+    def _busy(self, began: float, seconds: float) -> bool:
         """Return whether a store that has not answered lately is alive all the same."""
         if self.trouble or self._waited_for_busy >= _SLOW_SECONDS:
             return False
         self._change.release()
         try:
-            alive = _is_alive(self.client.tracking_uri, min(0.5, max(left - _TICK_SECONDS, 0.05)))
+            alive = _is_alive(
+                self.client.tracking_uri, min(0.5, max(seconds - _TICK_SECONDS, 0.05))
+            )
         finally:
             self._change.acquire()
         if alive:

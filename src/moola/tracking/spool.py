@@ -205,19 +205,19 @@ class Spool:
         self._lock.close()
 
     def _load(self) -> None:
-        done = set()
+        finished = set()
         for record in _lines(self.folder / "acks.jsonl"):
             if "trying" in record:
                 self.tries[record["trying"]] += 1
                 continue
-            done.add(record["n"])
+            finished.add(record["n"])
             if record.get("facts"):
                 self.ids[record["run"]] = record["facts"]
             if "refused" in record:
                 self.refused.append(record["refused"])
         for record in _lines(self.folder / "journal.jsonl"):
             self._next = record["n"] + 1
-            if record["n"] not in done:
+            if record["n"] not in finished:
                 self.waiting.append(
                     SpoolEntry(
                         number=record["n"],

@@ -130,16 +130,16 @@ def artifact_location(uri: str, experiment: str) -> str | None:
 
 def experiment_id(client: MlflowClient, name: str, location: str | None) -> str:
     """Return an experiment's id, creating it with its artifacts at `location`."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:
-        found = client.get_experiment_by_name(name)  # another process was first
-        if found is None:
+        experiment = client.get_experiment_by_name(name)  # another process was first
+        if experiment is None:
             raise
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
 
 def lost_race(error: Exception) -> bool:
@@ -159,9 +159,9 @@ def shown(uri: str) -> str:
 def _unusable(uri: str, error: Exception) -> TrackingError:
     if is_server(uri):
         why = _CAUSE.search(str(error))
-        said = why[1] if why else one_line(error, limit=120)
+        reason = why[1] if why else one_line(error, limit=120)
         return TrackingError(
-            f"tracking server {shown(uri)} does not answer: {said}", remedy=_start_it(uri)
+            f"tracking server {shown(uri)} does not answer: {reason}", remedy=_start_it(uri)
         )
     return TrackingError(
         f"tracking store {shown(uri)} cannot be used: {one_line(error)}",

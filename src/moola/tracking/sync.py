@@ -47,8 +47,8 @@ def sync(root: Path | None = None) -> Iterator[SyncReport]:
     for folder in left_spools(root):
         spool = Spool.take(folder)
         if spool is None:
-            kept = set_aside(folder)
-            trouble = f"it cannot be read and is kept in {kept}" if kept.exists() else _HELD
+            leftover = set_aside(folder)
+            trouble = f"it cannot be read and is kept in {leftover}" if leftover.exists() else _HELD
             yield SyncReport(folder=folder, trouble=trouble)
             continue
         spool.add_missing_ends()

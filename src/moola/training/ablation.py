@@ -56,8 +56,8 @@ class AblationFinding:
 
     def flags(self) -> list[str]:
         """Return the red flags in words."""
-        found = [f"{a} and {b} give identical predictions: no effect" for a, b in self.identical]
-        return found + [
+        findings = [f"{a} and {b} give identical predictions: no effect" for a, b in self.identical]
+        return findings + [
             f"{a} and {b} answer every window alike, though with other probabilities"
             for a, b in self.same_answers
         ]
@@ -140,14 +140,14 @@ def experiments(
         raise ConfigError(
             f"experiments is {only!r}", limit="A and at least one of B, C, D, E, such as ABD"
         )
-    found = tuple(
+    chosen = tuple(
         Experiment(letter=letter, title=title, config=config)
         for letter, (title, config) in arms.items()
         if letter in only
     )
-    for experiment in found:
+    for experiment in chosen:
         _check_reached(experiment)
-    return found
+    return chosen
 
 
 def same_schedules(arms: Sequence[Experiment]) -> tuple[tuple[str, str], ...]:
@@ -212,7 +212,7 @@ def judge_ablation(
         if letter != BASELINE
     }
     p_values = {k: c.deltas["log_loss"].p_value for k, c in comparisons.items()}
-    known = holm({k: p for k, p in p_values.items() if p is not None})
+    adjusted = holm({k: p for k, p in p_values.items() if p is not None})
     identical, same = [], []
     for pair in combinations(sorted(predictions), 2):
         a, b = (predictions[letter].proba for letter in pair)
@@ -224,7 +224,7 @@ def judge_ablation(
             same.append(pair)
     return AblationFinding(
         comparisons=comparisons,
-        p_adjusted={k: known.get(k) for k in p_values},
+        p_adjusted={k: adjusted.get(k) for k in p_values},
         identical=tuple(identical),
         same_answers=tuple(same),
         same_schedule=tuple(same_schedule),

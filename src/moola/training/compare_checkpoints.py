@@ -210,19 +210,22 @@ def _pair(name: str, a: torch.Tensor, b: torch.Tensor, *, is_encoder: bool) -> T
     )
 
 
-def _layer_findings(found: CheckpointComparison) -> list[str]:
+def _layer_findings(comparison: CheckpointComparison) -> list[str]:
     lines = []
-    if found.layers_a != found.layers_b and found.layers_a and found.layers_b:
+    if comparison.layers_a != comparison.layers_b and comparison.layers_a and comparison.layers_b:
         small, large = sorted(
-            ((found.layers_a, found.a, found.only_a), (found.layers_b, found.b, found.only_b)),
+            (
+                (comparison.layers_a, comparison.a, comparison.only_a),
+                (comparison.layers_b, comparison.b, comparison.only_b),
+            ),
             key=lambda side: side[0],
         )
-        taken = len(found.encoder_pairs())
+        num_pairs = len(comparison.encoder_pairs())
         advice = layer_diagnosis(
-            small[0], large[0], num_taken=taken, num_given=taken + len(_lstm(large[2]))
+            small[0], large[0], num_taken=num_pairs, num_given=num_pairs + len(_lstm(large[2]))
         )
         lines.append(f"layer mismatch: {small[1]} has {small[0]}, {large[1]} {large[0]}; {advice}")
-    shapes = [p for p in found.encoder_pairs() if p.shape_a != p.shape_b]
+    shapes = [p for p in comparison.encoder_pairs() if p.shape_a != p.shape_b]
     if shapes:
         first = shapes[0]
         lines.append(
@@ -232,8 +235,8 @@ def _layer_findings(found: CheckpointComparison) -> list[str]:
     return lines
 
 
-def _encoder_findings(found: CheckpointComparison) -> list[str]:
-    pairs = [p for p in found.encoder_pairs() if p.shape_a == p.shape_b]
+def _encoder_findings(comparison: CheckpointComparison) -> list[str]:
+    pairs = [p for p in comparison.encoder_pairs() if p.shape_a == p.shape_b]
     if not pairs:
         return ["the two have no encoder tensor in common"]
     equal = sum(p.equal for p in pairs)
@@ -244,11 +247,14 @@ def _encoder_findings(found: CheckpointComparison) -> list[str]:
             f"first {cast[0].name}: {cast[0].type_a} and {cast[0].type_b}"
         ]
     if equal == len(pairs):
-        if found.pairs == tuple(p for p in found.pairs if p.equal) and not found.only_b:
-            return [f"all {len(found.pairs)} common tensors are equal to the bit"]
+        if (
+            comparison.pairs == tuple(p for p in comparison.pairs if p.equal)
+            and not comparison.only_b
+        ):
+            return [f"all {len(comparison.pairs)} common tensors are equal to the bit"]
         return [
             f"all {equal} encoder tensors are equal to the bit: no training step touched the "
-            f"encoder between {found.a} and {found.b} (frozen all along)"
+            f"encoder between {comparison.a} and {comparison.b} (frozen all along)"
         ]
     changes = [p.relative_change for p in pairs if p.relative_change is not None and not p.equal]
     line = f"{len(pairs) - equal} of {len(pairs)} encoder tensors differ"
@@ -267,23 +273,26 @@ def _encoder_findings(found: CheckpointComparison) -> list[str]:
     return [line]
 
 
-def _only_findings(found: CheckpointComparison) -> list[str]:
+def _only_findings(comparison: CheckpointComparison) -> list[str]:
     """Return the encoder's tensors that one lacks, where the number of layers does not say it."""
-    if found.layers_a != found.layers_b:
+    if comparison.layers_a != comparison.layers_b:
         return []
     return [
         f"{len(names)} encoder tensors are in {label} only: {', '.join(names[:4])}"
         + (", ..." if names[4:] else "")
-        for label, names in ((found.a, found.encoder_only_a), (found.b, found.encoder_only_b))
+        for label, names in (
+            (comparison.a, comparison.encoder_only_a),
+            (comparison.b, comparison.encoder_only_b),
+        )
         if names
     ]
 
 
-def _signal_findings(found: CheckpointComparison) -> list[str]:
+def _signal_findings(comparison: CheckpointComparison) -> list[str]:
     lines = []
-    for label, which in ((found.a, "signal_a"), (found.b, "signal_b")):
+    for label, which in ((comparison.a, "signal_a"), (comparison.b, "signal_b")):
         signals: Mapping[str, InitSignal] = {
-            p.name: s for p in found.encoder_pairs() if (s := getattr(p, which)) is not None
+            p.name: s for p in comparison.encoder_pairs() if (s := getattr(p, which)) is not None
         }
         fresh = [n for n, s in signals.items() if s.verdict == AS_INITIALISED]
         if fresh and len(fresh) == len(signals):

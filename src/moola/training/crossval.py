@@ -262,14 +262,18 @@ def _train(
     on_training: Callable[[str, Training], None],
 ) -> None:
     """Run the tasks that have no result yet, those with most windows first."""
-    missing = {n: {t.path for t in own if not t.path.exists()} for n, own in tasks.items()}
-    for name, own in tasks.items():
-        for task in own:
+    missing = {
+        n: {t.path for t in fold_tasks if not t.path.exists()} for n, fold_tasks in tasks.items()
+    }
+    for name, fold_tasks in tasks.items():
+        for task in fold_tasks:
             if task.path not in missing[name]:
                 on_training(name, _training_of(task))
-        on_done(name, len(own) - len(missing[name]), len(own))
-    left = {t.path: t for own in tasks.values() for t in own if not t.path.exists()}
-    ordered = sorted(left.values(), key=lambda task: -len(task.fold.train))
+        on_done(name, len(fold_tasks) - len(missing[name]), len(fold_tasks))
+    remaining = {
+        t.path: t for fold_tasks in tasks.values() for t in fold_tasks if not t.path.exists()
+    }
+    ordered = sorted(remaining.values(), key=lambda task: -len(task.fold.train))
     assert labeled.y is not None
     shared = _Shared(
         X=labeled.X_ohlc,
@@ -281,26 +285,26 @@ def _train(
         if synthetic is not None
         else None,
     )
-    for done in launcher.map(_run_task, shared, ordered):
-        task = ordered[done.index]
+    for outcome in launcher.map(_run_task, shared, ordered):
+        task = ordered[outcome.index]
         with atomic_file(task.path) as temporary:
-            temporary.write_bytes(done.result)
-        _log_task(task, done)
+            temporary.write_bytes(outcome.result)
+        _log_task(task, outcome)
         for name in (n for n, paths in missing.items() if task.path in paths):
             missing[name].discard(task.path)
             on_training(name, _training_of(task))
             on_done(name, len(tasks[name]) - len(missing[name]), len(tasks[name]))
 
 
-def _log_task(task: _Task, done: Done) -> None:
+def _log_task(task: _Task, outcome: Done) -> None:
     line = {
         "result": task.path.name,
         "model": task.config.model,
         "fold": task.fold.name,
         "seed": task.config.seed,
-        "host": done.host,
-        "pid": done.pid,
-        "seconds": round(done.seconds, 3),
+        "host": outcome.host,
+        "pid": outcome.pid,
+        "seconds": round(outcome.seconds, 3),
     }
     with (task.path.parent / TASK_LOG).open("a") as handle:
         handle.write(json.dumps(line) + "\n")
@@ -309,20 +313,20 @@ def _log_task(task: _Task, done: Done) -> None:
 def _encoder_files(tasks: Iterable[_Task]) -> dict[str, dict[str, bytes]]:
     """Return the files of every encoder the tasks start from, by its path and their names."""
     paths = {t.config.pretrained_encoder for t in tasks} - {None}
-    found = {}
+    digests = {}
     for path in (Path(str(p)) for p in paths):
         files = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
-        found[str(path)] = {p.name: p.read_bytes() for p in files}
-    return found
+        digests[str(path)] = {p.name: p.read_bytes() for p in files}
+    return digests
 
 
 def _run_task(shared: _Shared, task: _Task) -> bytes:
     """Train one fold with one seed; return the file its result is kept in."""
     X, y, times = shared.X, shared.y, shared.times
-    fit, stop, held = task.fold.train, task.fold.train[:0], None
+    fit, stop, validation = task.fold.train, task.fold.train[:0], None
     if task.config.patience:
         fit, stop = early_stopping_rows(fit, times.label_end, times.first)
-        held = (X[stop], y[stop])
+        validation = (X[stop], y[stop])
     X_fit, y_fit = X[fit], y[fit]
     if task.config.synthetic:
         assert shared.synthetic is not None
@@ -332,7 +336,7 @@ def _run_task(shared: _Shared, task: _Task) -> bytes:
             config,
             X_fit,
             y_fit,
-            validation=held,
+            validation=validation,
             gap_windows=times.gap_windows(fit),
             device=shared.device,
         )
@@ -353,11 +357,11 @@ def _run_task(shared: _Shared, task: _Task) -> bytes:
 
 
 def _with_synthetic(
-    X: NDArray[np.float32], y: NDArray[np.int64], fit: NDArray[np.int64], made: _Synthetic
+    X: NDArray[np.float32], y: NDArray[np.int64], fit: NDArray[np.int64], synthetic: _Synthetic
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Append the synthetic windows of the rows a training is fitted on, and of no others."""
-    own = np.isin(made.parent, fit)
-    return np.concatenate([X, made.X[own]]), np.concatenate([y, made.y[own]])
+    usable = np.isin(synthetic.parent, fit)
+    return np.concatenate([X, synthetic.X[usable]]), np.concatenate([y, synthetic.y[usable]])
 
 
 def _training_of(task: _Task) -> Training:

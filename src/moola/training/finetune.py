@@ -235,8 +235,8 @@ def model_params(
 
 def stated_sizes(config: FinetuneConfig) -> dict[str, int]:
     """Return the net's sizes that a configuration states by itself, whatever its encoder."""
-    own = config.model in ("simple_lstm", "adapter_lstm")  # they have one size of their own
-    preset = {} if own else PRESETS[config.preset]
+    one_size = config.model in ("simple_lstm", "adapter_lstm")  # they have one size of their own
+    preset = {} if one_size else PRESETS[config.preset]
     asked = {name: getattr(config, name) for name in LARGEST_SIZES}
     return {**preset, **{name: size for name, size in asked.items() if size is not None}}
 
@@ -268,14 +268,14 @@ def with_sizes(config: FinetuneConfig) -> FinetuneConfig:
     return replace(config, **sizes)
 
 
-def _sizes_of_encoder(config: FinetuneConfig, found: tuple[int, int] | None) -> dict[str, int]:
-    if found is None:
+def _sizes_of_encoder(config: FinetuneConfig, lstm: tuple[int, int] | None) -> dict[str, int]:
+    if lstm is None:
         raise CheckpointError(
             f"encoder {config.pretrained_encoder} is no LSTM, and {config.model} has one",
             limit="an encoder of `moola pretrain-bilstm` or `moola pretrain-multitask`",
             remedy="Use --model adapter_lstm with an encoder of `moola pretrain-ts2vec`",
         )
-    hidden, layers = found
+    hidden, layers = lstm
     sizes = {"hidden_size": hidden, "num_layers": 1 if config.model == "simple_lstm" else layers}
     return {name: size for name, size in sizes.items() if getattr(config, name) is None}
 
@@ -334,17 +334,17 @@ def early_stopping_rows(
         If no window ends its label before those held back begin.
     """
     border = len(train) - max(1, round(share * len(train)))
-    held = train[border:]
+    stop = train[border:]
     fit = train[:border]
-    kept = fit[label_end[fit] < first[held].min()] if len(held) else fit[:0]
-    if not len(kept):
+    purged = fit[label_end[fit] < first[stop].min()] if len(stop) else fit[:0]
+    if not len(purged):
         raise DataError(
             f"of {len(train)} training windows none is left to fit on: all share bars with the "
-            f"{len(held)} held back for early stopping",
+            f"{len(stop)} held back for early stopping",
             limit="windows whose labels end before the latest begin",
             remedy="Take a longer train part, or --patience 0, which stops nothing early",
         )
-    return kept, held
+    return purged, stop
 
 
 class _LoadEncoder(Callback):

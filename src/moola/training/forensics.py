@@ -173,8 +173,8 @@ class WeightEvolution(Callback):
 
     def load_state(self, values: Mapping[str, Any]) -> None:
         """Take the rows back; refuse those of another schedule."""
-        written = json.dumps(self.schedule.to_dict())
-        if json.dumps(values["schedule"]) != written:
+        stated = json.dumps(self.schedule.to_dict())
+        if json.dumps(values["schedule"]) != stated:
             raise ProofError(
                 f"the interrupted run followed schedule {values['schedule']['name']}",
                 limit=f"{self.schedule.name}, the same phases",

@@ -138,14 +138,16 @@ class RayLauncher:
             run = ray.remote(
                 num_cpus=self.cpus_per_task, num_gpus=self.gpus_per_task, max_retries=self.retries
             )(run_one)
-            held = ray.put(shared)
+            reference = ray.put(shared)
             waiting = iter(enumerate(tasks))
             room = self.jobs or len(tasks)
-            running = [run.remote(function, held, *task) for task in islice(waiting, room)]
+            running = [run.remote(function, reference, *task) for task in islice(waiting, room)]
             try:
                 while running:
                     finished, running = ray.wait(running, num_returns=1)
-                    running += [run.remote(function, held, *task) for task in islice(waiting, 1)]
+                    running += [
+                        run.remote(function, reference, *task) for task in islice(waiting, 1)
+                    ]
                     yield self._result(ray, finished[0])
             finally:
                 for task in running:
@@ -153,7 +155,7 @@ class RayLauncher:
 
     def _result(self, ray: Any, task: Any) -> Done:
         try:
-            done: Done = ray.get(task)
+            outcome: Done = ray.get(task)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, MoolaError):
                 raise error.cause from None
@@ -170,7 +172,7 @@ class RayLauncher:
                 limit=f"at most {self.retries} deaths of its worker",
                 remedy=_KEPT,
             ) from None
-        return done
+        return outcome
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -128,13 +128,13 @@ def require_statable(config: FinetuneConfig, class_names: tuple[str, ...]) -> No
 def _trained_as(values: object, num_classes: int) -> FinetuneConfig:
     if isinstance(values, dict):  # versions from before there were sizes or synthetic sets
         values = {**dict.fromkeys((*LARGEST_SIZES, "synthetic")), **values}
-    found = fields.exact(TRAINED_AS, values, set(FinetuneConfig.__dataclass_fields__))
-    fields.check_types(TRAINED_AS, found, FinetuneConfig)
+    stated = fields.exact(TRAINED_AS, values, set(FinetuneConfig.__dataclass_fields__))
+    fields.check_types(TRAINED_AS, stated, FinetuneConfig)
     for name in ("labeled", "split", "synthetic"):
-        if found[name] is not None:
-            _set_name(name, found[name])
+        if stated[name] is not None:
+            _set_name(name, stated[name])
     try:
-        config = FinetuneConfig.from_mapping(found)
+        config = FinetuneConfig.from_mapping(stated)
     except ConfigError as error:
         raise CheckpointError(f"{TRAINED_AS}: {error.problem}", limit=error.limit) from None
     bounds = {"epochs": MOST_EPOCHS, "unfreeze_after": MOST_EPOCHS, "patience": MOST_EPOCHS,
@@ -155,21 +155,24 @@ def _params(model: object, values: object, config: FinetuneConfig) -> dict[str, 
     """Return the estimator's arguments if they are those the stated training gives it."""
     if model != config.model:
         raise fields.wrong("model", model, f"{config.model}, as {TRAINED_AS} states")
-    found = values if isinstance(values, Mapping) else {}
+    stated = values if isinstance(values, Mapping) else {}
     shape = stated_sizes(config)
     if config.model == "adapter_lstm" and config.pretrained_encoder:
         shape = {
-            k: fields.whole(f"params.{k}", found.get(k), 1, n) for k, n in _ENCODER_SHAPE.items()
+            k: fields.whole(f"params.{k}", stated.get(k), 1, n) for k, n in _ENCODER_SHAPE.items()
         }
-    use_amp = found.get("use_amp") is True
+    use_amp = stated.get("use_amp") is True
     wanted = get_model(config.model, **model_params(config, shape, use_amp=use_amp)).get_params()
     del wanted["device"]
     fields.exact("params", values, set(wanted))
     for name, value in wanted.items():
         plain = list(value) if isinstance(value, tuple) else value
-        same = type(found[name]) is type(plain) or {type(found[name]), type(plain)} == {int, float}
-        if not same or found[name] != plain:
-            raise fields.wrong(f"params.{name}", found[name], f"{plain}, as {TRAINED_AS} makes it")
+        same = type(stated[name]) is type(plain) or {type(stated[name]), type(plain)} == {
+            int,
+            float,
+        }
+        if not same or stated[name] != plain:
+            raise fields.wrong(f"params.{name}", stated[name], f"{plain}, as {TRAINED_AS} makes it")
     return dict(wanted)
 
 
@@ -187,21 +190,21 @@ def _class_names(names: object, classes: object) -> tuple[str, ...]:
 
 
 def _conformal(values: object) -> dict[str, float]:
-    found = fields.exact("conformal", values, {"threshold", "level", "num_windows"})
+    stated = fields.exact("conformal", values, {"threshold", "level", "num_windows"})
     return {
-        "threshold": fields.number("conformal.threshold", found["threshold"], 0, 1),
-        "level": fields.number("conformal.level", found["level"], _LEVEL, _LEVEL),
+        "threshold": fields.number("conformal.threshold", stated["threshold"], 0, 1),
+        "level": fields.number("conformal.level", stated["level"], _LEVEL, _LEVEL),
         "num_windows": fields.whole(
-            "conformal.num_windows", found["num_windows"], 1, _MOST_WINDOWS
+            "conformal.num_windows", stated["num_windows"], 1, _MOST_WINDOWS
         ),
     }
 
 
 def _scaler(values: object) -> None:
-    found = fields.exact("scaler", values, {"mean", "scale"})
+    stated = fields.exact("scaler", values, {"mean", "scale"})
     bounds = {"mean": -_LARGEST_FEATURE, "scale": _SMALLEST_SCALE}
     for key, low in bounds.items():
-        numbers = found[key]
+        numbers = stated[key]
         if not isinstance(numbers, list) or len(numbers) != MAX_FEATURES:
             raise fields.wrong(f"scaler.{key}", numbers, f"a list of {MAX_FEATURES} numbers")
         for value in numbers:

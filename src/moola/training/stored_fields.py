@@ -78,18 +78,18 @@ def text(name: str, value: object, longest: int = LONGEST_NAME) -> str:
 
 def bare(name: str, value: object) -> str:
     """Return a name that leads nowhere when it is taken for a path or an address."""
-    found = text(name, value)
-    if found.startswith((".", "~", "-")) or any(c in found for c in "/\\:"):
+    word = text(name, value)
+    if word.startswith((".", "~", "-")) or any(c in word for c in "/\\:"):
         raise wrong(name, value, "a bare name, no path and no address")
-    return found
+    return word
 
 
 def digest(name: str, value: object) -> str:
     """Return a SHA-256 in hex digits."""
-    found = text(name, value)
-    if len(found) != 64 or set(found) - set("0123456789abcdef"):
+    word = text(name, value)
+    if len(word) != 64 or set(word) - set("0123456789abcdef"):
         raise wrong(name, value, "64 hex digits")
-    return found
+    return word
 
 
 def wrong(name: str, value: object, limit: str) -> CheckpointError:

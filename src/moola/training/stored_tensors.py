@@ -100,10 +100,10 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         raise ValueError("a name twice")
-    return found
+    return entries
 
 
 def _place(name: str, entry: object, kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -112,12 +112,12 @@ def _place(name: str, entry: object, kind: str, shape: tuple[int, ...]) -> tuple
     for side in shape:
         count *= side
     wanted = {"dtype": kind, "shape": list(shape)}
-    found = entry if isinstance(entry, dict) else {}
-    offsets = found.get("data_offsets")
+    header = entry if isinstance(entry, dict) else {}
+    offsets = header.get("data_offsets")
     whole = isinstance(offsets, list) and [type(o) for o in offsets] == [int, int]
-    if set(found) == {*wanted, "data_offsets"} and isinstance(offsets, list) and whole:
+    if set(header) == {*wanted, "data_offsets"} and isinstance(offsets, list) and whole:
         begin, end = offsets
-        stated = {"dtype": found["dtype"], "shape": found["shape"]}
+        stated = {"dtype": header["dtype"], "shape": header["shape"]}
         if stated == wanted and begin >= 0 and end - begin == count:
             return begin, end
     raise _no_weights(f"tensor {name} has another type, shape or size", f"{kind} {list(shape)}")

@@ -266,11 +266,11 @@ def _cover(rows: NDArray[np.int64], times: WindowTimes) -> NDArray[np.int64]:
     """Return `rows`, or where there are many, enough of them to hold every two bars of all."""
     if len(rows) <= _ALL_WINDOWS:
         return rows
-    kept = [0]
-    while kept[-1] < len(rows) - 1:
-        reach = np.searchsorted(times.first[rows], times.last[rows[kept[-1]]]) - 1
-        kept.append(max(int(reach), kept[-1] + 1))
-    return rows[kept]
+    chain = [0]
+    while chain[-1] < len(rows) - 1:
+        reach = np.searchsorted(times.first[rows], times.last[rows[chain[-1]]]) - 1
+        chain.append(max(int(reach), chain[-1] + 1))
+    return rows[chain]
 
 
 def _class_check(split: Split, y: NDArray[np.int64] | None, num_classes: int) -> Check:
@@ -319,16 +319,16 @@ def _corpus_bar_checks(
         detail = "not compared: the corpus is not in this registry"
         return [Check(name=name, passed=True, detail=detail)]
     held_out = np.concatenate([split.val, split.test])
-    known = np.empty(0, dtype=np.uint64)
+    set_bars = np.empty(0, dtype=np.uint64)
     for begin in range(0, len(X_corpus_NTC), _CORPUS_BLOCK):
         block = X_corpus_NTC[begin : begin + _CORPUS_BLOCK]
-        known = np.union1d(known, bar_pair_keys(block))
-    known = known[known != 0]
-    hits = held_out[np.isin(bar_pair_keys(X_NTC[held_out]), known).any(axis=1)]
+        set_bars = np.union1d(set_bars, bar_pair_keys(block))
+    set_bars = set_bars[set_bars != 0]
+    hits = held_out[np.isin(bar_pair_keys(X_NTC[held_out]), set_bars).any(axis=1)]
     return [
         Check(
             name=name,
             passed=not len(hits),
-            detail=name_windows(hits, f"{len(known)} pairs of corpus bars, none held out"),
+            detail=name_windows(hits, f"{len(set_bars)} pairs of corpus bars, none held out"),
         )
     ]

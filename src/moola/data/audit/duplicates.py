@@ -65,7 +65,7 @@ def same_windows(
     list of tuple
         Empty where no window is in two parts.
     """
-    seen: dict[bytes, tuple[str, int]] = {}
+    first_by_bytes: dict[bytes, tuple[str, int]] = {}
     clashes: list[tuple[str, int, str, int]] = []
     for part, rows in parts.items():
         for begin in range(0, len(rows), 4096):
@@ -76,7 +76,7 @@ def same_windows(
                 X += np.float32(0.0)  # -0 becomes 0
             for row, window in zip(block.tolist(), X, strict=True):
                 key = hashlib.blake2b(np.ascontiguousarray(window).data, digest_size=16).digest()
-                other = seen.setdefault(key, (part, row))
+                other = first_by_bytes.setdefault(key, (part, row))
                 if other[0] != part:
                     clashes.append((*other, part, row))
     return clashes
@@ -115,13 +115,13 @@ def shifted_copies(
     if not len(a) or not len(b):
         return []
     keys_a, keys_b = _shape_keys(X_NTC[a]), _shape_keys(X_NTC[b])
-    known, where = _index(keys_a)
-    if not len(known):
+    keys_of_a, where = _index(keys_a)
+    if not len(keys_of_a):
         return []
-    found: list[ShiftedCopy] = []
+    copies: list[ShiftedCopy] = []
     for row, keys in enumerate(keys_b):
-        slot = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        hits = np.flatnonzero((known[slot] == keys) & (keys != 0))
+        slot = np.minimum(np.searchsorted(keys_of_a, keys), len(keys_of_a) - 1)
+        hits = np.flatnonzero((keys_of_a[slot] == keys) & (keys != 0))
         if len(hits) < min_bars // 2:
             continue
         cells = [where[slot[h]] for h in hits.tolist()]
@@ -133,14 +133,14 @@ def shifted_copies(
                 X_NTC[a[other], begin : begin + num], X_NTC[b[row], first : first + num]
             )
             if r >= min_correlation:
-                found.append(
+                copies.append(
                     ShiftedCopy(
                         a=int(a[other]), b=int(b[row]), a_bar=begin, b_bar=first,
                         num_bars=num, correlation=r,
                     )
                 )  # fmt: skip
                 break
-    return found
+    return copies
 
 
 def _index(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], list[NDArray[np.int64]]]:
@@ -151,10 +151,10 @@ def _index(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], list[NDArray[n
     """
     flat = keys.reshape(-1)
     order = np.argsort(flat, kind="stable")
-    known, first = np.unique(flat[order], return_index=True)
+    distinct, first = np.unique(flat[order], return_index=True)
     cells = [c[:_MAX_COPIES] for c in np.split(order, first[1:])]
-    keep = np.flatnonzero(known != 0)
-    return known[keep], [cells[k] for k in keep.tolist()]
+    keep = np.flatnonzero(distinct != 0)
+    return distinct[keep], [cells[k] for k in keep.tolist()]
 
 
 def _longest(
@@ -164,13 +164,13 @@ def _longest(
     alignments, member, counts = np.unique(
         np.column_stack([row_a, lag]), axis=0, return_inverse=True, return_counts=True
     )
-    found = []
+    longest = []
     for pick in np.argsort(-counts, kind="stable")[:4].tolist():
         bars = bar_b[member.reshape(-1) == pick]
         first, num_bars = int(bars.min()), int(bars.max() - bars.min()) + 2
         if num_bars >= min_bars and counts[pick] >= max(min_bars // 2, num_bars / 3):
-            found.append((int(alignments[pick, 0]), int(alignments[pick, 1]), first, num_bars))
-    return found
+            longest.append((int(alignments[pick, 0]), int(alignments[pick, 1]), first, num_bars))
+    return longest
 
 
 def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

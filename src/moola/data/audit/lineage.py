@@ -97,14 +97,14 @@ def _differing(
     windows: WindowSet, bars: Bars, starts: NDArray[np.int64], *, with_features: bool
 ) -> NDArray[np.int64]:
     view = view_windows(bars.ohlc.astype(np.float32), int(windows.meta["T"]))
-    found: NDArray = windows.X_ohlc
+    stored: NDArray = windows.X_ohlc
     derive: Callable[[NDArray[np.float32]], NDArray[np.float32]] = np.ascontiguousarray
     if with_features and windows.X_feats20 is not None:
-        found, derive = windows.X_feats20, features20
+        stored, derive = windows.X_feats20, features20
     bad = []
     for begin in range(0, len(starts), _CHUNK_WINDOWS):
         expected = derive(view[starts[begin : begin + _CHUNK_WINDOWS]])
-        differs = expected != found[begin : begin + _CHUNK_WINDOWS]
+        differs = expected != stored[begin : begin + _CHUNK_WINDOWS]
         bad.append(begin + np.flatnonzero(differs.reshape(len(expected), -1).any(axis=1)))
     return np.concatenate(bad)
 

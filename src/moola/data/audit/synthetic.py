@@ -21,7 +21,7 @@ STATISTICS = (*FEATURE_NAMES, *MOMENT_NAMES)
 
 
 def synthetic_quality(
-    made: SyntheticSet,
+    synthetic: SyntheticSet,
     labeled: WindowSet,
     train: NDArray[np.int64],
     *,
@@ -39,9 +39,9 @@ def synthetic_quality(
     span = int((labeled.times.label_end - first).max()) + 1
     return compare_samples(
         window_statistics(labeled.X_ohlc[train]),
-        window_statistics(made.X_ohlc),
+        window_statistics(synthetic.X_ohlc),
         real_block=first[train] // span,
-        synthetic_block=first[made.parent] // span,
+        synthetic_block=first[synthetic.parent] // span,
         names=STATISTICS,
         num_permutations=num_permutations,
         random_state=random_state,
@@ -54,38 +54,39 @@ def window_statistics(X_NTC: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def synthetic_checks(
-    made: SyntheticSet, labeled: WindowSet, split: Split
+    synthetic: SyntheticSet, labeled: WindowSet, split: Split
 ) -> tuple[list[Check], SampleComparison | None]:
     """Check that a synthetic set may be appended to the train part of a split.
 
     The quality is tested only if everything else holds; a p below 0.1 fails, and so does a
     classifier's ROC-AUC above 0.6.
     """
-    outside = np.setdiff1d(made.parent, split.train)
-    exists = made.parent[(made.parent >= 0) & (made.parent < len(labeled))]
-    same = (made.labeled, made.labeled_sha256) == (labeled.name, labeled.sha256)
-    faults = _content_faults(made, labeled) if same and len(exists) == len(made) else []
+    outside = np.setdiff1d(synthetic.parent, split.train)
+    exists = synthetic.parent[(synthetic.parent >= 0) & (synthetic.parent < len(labeled))]
+    same = (synthetic.labeled, synthetic.labeled_sha256) == (labeled.name, labeled.sha256)
+    faults = _content_faults(synthetic, labeled) if same and len(exists) == len(synthetic) else []
     checks = [
         Check(
             name="synthetic windows were made from this set",
             passed=same,
-            detail=f"{made.name} was made from {made.labeled} {made.labeled_sha256[:12]}, "
+            detail=f"{synthetic.name} was made from {synthetic.labeled} "
+            f"{synthetic.labeled_sha256[:12]}, "
             f"the set is {labeled.name} {labeled.sha256[:12]}",
         ),
         Check(
             name="synthetic windows were made from train windows only",
             passed=not len(outside),
-            detail=name_windows(outside, f"{len(made)} windows, all parents in train"),
+            detail=name_windows(outside, f"{len(synthetic)} windows, all parents in train"),
         ),
         Check(
             name="synthetic windows are valid and labelled as their parents",
             passed=not faults,
-            detail="; ".join(faults) or f"{len(made)} windows",
+            detail="; ".join(faults) or f"{len(synthetic)} windows",
         ),
     ]
     if not all(c.passed for c in checks):
         return checks, None
-    report = synthetic_quality(made, labeled, split.train)
+    report = synthetic_quality(synthetic, labeled, split.train)
     worst = min(report.features, key=lambda f: f.p_holm)
     checks.append(
         Check(
@@ -100,18 +101,18 @@ def synthetic_checks(
     return checks, report
 
 
-def _content_faults(made: SyntheticSet, labeled: WindowSet) -> list[str]:
+def _content_faults(synthetic: SyntheticSet, labeled: WindowSet) -> list[str]:
     faults = []
-    if made.X_ohlc.shape[1:] != labeled.X_ohlc.shape[1:]:
-        return [f"windows of shape {made.X_ohlc.shape[1:]}, real {labeled.X_ohlc.shape[1:]}"]
+    if synthetic.X_ohlc.shape[1:] != labeled.X_ohlc.shape[1:]:
+        return [f"windows of shape {synthetic.X_ohlc.shape[1:]}, real {labeled.X_ohlc.shape[1:]}"]
     try:
-        check_windows(made.X_ohlc)
+        check_windows(synthetic.X_ohlc)
     except BadInput as error:
         faults.append(str(error))
     assert labeled.y is not None
-    wrong = np.flatnonzero(made.y != labeled.y[made.parent])
+    wrong = np.flatnonzero(synthetic.y != labeled.y[synthetic.parent])
     if len(wrong):
         faults.append(name_windows(wrong, "") + " have another label than their parents")
-    if not faults and not np.array_equal(made.X_feats20, features20(made.X_ohlc)):
+    if not faults and not np.array_equal(synthetic.X_feats20, features20(synthetic.X_ohlc)):
         faults.append("stored features are not those of the windows")
     return faults

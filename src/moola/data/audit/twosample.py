@@ -66,10 +66,11 @@ class SampleComparison:
 
     def can_detect(self) -> str:
         """Say in words what the test sees at this size."""
-        seen = [f.detectable_ks for f in self.features]
+        detectable = [f.detectable_ks for f in self.features]
         return (
             f"{self.num_real} real and {self.num_synthetic} synthetic windows in "
-            f"{self.num_blocks} blocks: a KS distance below {min(seen):.2f} to {max(seen):.2f}, "
+            f"{self.num_blocks} blocks: a KS distance below {min(detectable):.2f} to "
+            f"{max(detectable):.2f}, "
             "depending on the feature, cannot be told from chance"
         )
 

@@ -138,9 +138,9 @@ def assign(
     """
     mine = _of_ticker(path, names, ticker)
     prices = _prices(path, names, mine)
-    known = {n.lower() for n in names}
+    lowered = {n.lower() for n in names}
     integer = all(_is_whole(sample[p]) for p in prices.values())
-    databento = known >= _DATABENTO
+    databento = lowered >= _DATABENTO
     name = "Databento" if databento else source
     mixed = _MIXED_UNITS.get(name, ())
     chosen, why = choose_time(path, mine, sample, times, mixed)
@@ -184,12 +184,12 @@ def _of_ticker(path: Path, names: Sequence[str], ticker: str | None) -> list[tup
     return [(p, n) for (p, owner), n in zip(split, names, strict=True) if owner in keep]
 
 
-def _such_as(names: Sequence[str], found: Mapping[str, str], absent: list[str]) -> list[str]:
+def _such_as(names: Sequence[str], columns: Mapping[str, str], absent: list[str]) -> list[str]:
     """Return a file's columns as ``--columns`` may name them, what is absent in free places.
 
     It can be typed as it is printed, and shows the user which of its words to move.
     """
-    meant = {name: price for price, name in found.items()}
+    meant = {name: price for price, name in columns.items()}
     words = [meant.get(name) or plain_name(name)[0] or f"column{i}" for i, name in enumerate(names)]
     free = [i for i, word in enumerate(words) if word not in {*meant.values(), *_NOT_PRICES}]
     if not {"time", "date", "datetime", "timestamp"} & set(words):
@@ -200,30 +200,30 @@ def _such_as(names: Sequence[str], found: Mapping[str, str], absent: list[str]) 
 
 
 def _prices(path: Path, names: Sequence[str], mine: list[tuple[str, str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     for _, name in mine:
         price = price_of(name)
         if price is None:
             continue
-        if price in found:
+        if price in columns:
             raise DataError(
-                f"file {path} names a column twice: {found[price]} and {name} are both {price}",
+                f"file {path} names a column twice: {columns[price]} and {name} are both {price}",
                 remedy="Leave out the one that is not meant",
             )
-        found[price] = name
-    if not found:
-        found = short_prices([n for _, n in mine]) or {}
+        columns[price] = name
+    if not columns:
+        columns = short_prices([n for _, n in mine]) or {}
     last = [n for _, n in mine if plain_name(n)[0] in ("last", "lastprice")]
-    if "close" not in found and len(last) == 1:
-        found["close"] = last[0]  # as some charting programs call it
-    absent = [p for p in PRICE_COLUMNS if p not in found]
+    if "close" not in columns and len(last) == 1:
+        columns["close"] = last[0]  # as some charting programs call it
+    absent = [p for p in PRICE_COLUMNS if p not in columns]
     if absent:
         raise DataError(
             f"file {path} has the columns {', '.join(names[:20])}; missing: {', '.join(absent)}",
             remedy="Name the columns in their order, such as --columns "
-            + ",".join(_such_as(names, found, absent)),
+            + ",".join(_such_as(names, columns, absent)),
         )
-    return found
+    return columns
 
 
 def _zone_words(

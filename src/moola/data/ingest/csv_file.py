@@ -155,10 +155,10 @@ class _Records:
 
 
 def _head_of(records: _Records, path: Path, columns: tuple[str, ...]) -> Head:
-    found = records.next()
-    if found is None:
+    record = records.next()
+    if record is None:
         raise DataError(f"file {path} holds no rows")
-    text, begin = found
+    text, begin = record
     delimiter = records.delimiter or max((",", ";", "\t", "|"), key=text.count)
     source, names, header = _names(records, path, columns, _fields(text, delimiter), delimiter)
     if not header:
@@ -166,9 +166,9 @@ def _head_of(records: _Records, path: Path, columns: tuple[str, ...]) -> Head:
     comments = len(records.comments)
     rows: list[tuple[str, ...]] = []
     offset = records.at
-    while len(rows) < _SAMPLE_ROWS and (found := records.next()) is not None:
-        offset = found[1] if not rows else offset
-        rows.append(tuple(_fields(found[0], delimiter)))
+    while len(rows) < _SAMPLE_ROWS and (record := records.next()) is not None:
+        offset = record[1] if not rows else offset
+        rows.append(tuple(_fields(record[0], delimiter)))
     if not rows:
         raise DataError(f"file {path} holds no rows")
     if len(rows[0]) != len(names):
@@ -217,8 +217,8 @@ def is_header(path: Path, first: list[str], columns: tuple[str, ...]) -> bool:
     if not fields or any(_NUMBER.match(f) for f in fields):
         return False
     for wanted, field in prices:
-        said = price_of(field)
-        if said is not None and said != wanted:
+        price = price_of(field)
+        if price is not None and price != wanted:
             raise DataError(
                 f"file {path} calls a column {field!r} that --columns calls {wanted}",
                 remedy="Leave --columns out, or put the names into the file's order",
@@ -293,9 +293,9 @@ def csv_batches(
         return "error"
 
     with pa.input_stream(str(path), compression="detect") as stream:
-        left = head.offset
-        while left > 0:
-            left -= len(stream.read(min(left, 1 << 20)))
+        remaining = head.offset
+        while remaining > 0:
+            remaining -= len(stream.read(min(remaining, 1 << 20)))
         reader = pa_csv.open_csv(
             stream,
             read_options=pa_csv.ReadOptions(

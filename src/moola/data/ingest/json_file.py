@@ -33,7 +33,7 @@ class JsonFile:
         self._keys: Sequence[Any]
         if isinstance(first, dict):
             self._keys = list(first)
-            self.source, known = "JSON", tuple(str(k) for k in first)
+            self.source, names = "JSON", tuple(str(k) for k in first)
         else:
             self._keys = range(len(first))
             kinds = {6: ("ccxt rows", CCXT), 12: ("Binance klines", BINANCE)}
@@ -43,14 +43,14 @@ class JsonFile:
                     limit="6 (ccxt) or 12 (Binance klines)",
                     remedy="Name them with --columns time,open,high,low,close,...",
                 )
-            self.source, known = kinds.get(len(first), ("", ()))
+            self.source, names = kinds.get(len(first), ("", ()))
         if columns and len(columns) != len(self._keys):
             raise DataError(
                 f"--columns names {len(columns)} columns, and file {path} has {len(self._keys)}",
                 limit="one name a value, in their order",
             )
         self.source = "own columns" if columns else self.source
-        self.names = columns or known
+        self.names = columns or names
 
     def sample(self) -> dict[str, pa.Array]:
         """Return the first rows by column."""

@@ -69,5 +69,5 @@ def raw_words(name: str) -> list[str]:
 def short_prices(names: Sequence[str]) -> dict[str, str] | None:
     """Return the columns o, h, l and c where a file calls its prices so."""
     short = {n.strip().lower(): n for n in reversed(names)}
-    found = {p: short[p[0]] for p in PRICE_COLUMNS if p[0] in short}
-    return found if len(found) == 4 else None
+    columns = {p: short[p[0]] for p in PRICE_COLUMNS if p[0] in short}
+    return columns if len(columns) == 4 else None

@@ -97,13 +97,13 @@ def outcome_of(path: Path) -> Outcome:
 
 
 def outcome_lines(
-    found: Outcome, *, clock: TimeReader, columns: str, why: str, tally: Tally, comments: int = 0
+    outcome: Outcome, *, clock: TimeReader, columns: str, why: str, tally: Tally, comments: int = 0
 ) -> dict[str, str]:
     """Return the five lines that are printed and kept, by name.
 
     Parameters
     ----------
-    found
+    outcome
         What the file became.
     clock
         The reader of its times.
@@ -116,68 +116,72 @@ def outcome_lines(
     """
     source = f"column {columns}" + f" ({why})" * bool(why)
     return {
-        "times": f"{_moment(found.first)} to {_moment(found.last)} UTC; {clock.zone_words}; "
+        "times": f"{_moment(outcome.first)} to {_moment(outcome.last)} UTC; {clock.zone_words}; "
         f"{source}: {clock.written}",
-        "step": _step_line(found),
-        "rows": _rows_line(found, tally, comments),
-        "prices": f"{found.lowest:.10g} to {found.highest:.10g}, "
-        + (f"tick {found.tick:.10g}" if found.tick else "no tick size: they are no short decimals"),
-        "years": _years_line(found.years),
+        "step": _step_line(outcome),
+        "rows": _rows_line(outcome, tally, comments),
+        "prices": f"{outcome.lowest:.10g} to {outcome.highest:.10g}, "
+        + (
+            f"tick {outcome.tick:.10g}"
+            if outcome.tick
+            else "no tick size: they are no short decimals"
+        ),
+        "years": _years_line(outcome.years),
     }
 
 
 def refuse_absurd(
-    found: Outcome,
+    outcome: Outcome,
     clock: TimeReader,
     accept: Collection[str],
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
     """Raise DataError for an outcome that only a wrong reading gives, unless it is accepted."""
-    for name, problem, limit in _absurdities(found, clock, now()):
+    for name, problem, limit in _absurdities(outcome, clock, now()):
         if name not in accept:
             raise DataError(problem, limit=limit, remedy=f"If it is so, take --accept {name}")
 
 
 def _absurdities(
-    found: Outcome, clock: TimeReader, now: datetime
+    outcome: Outcome, clock: TimeReader, now: datetime
 ) -> Iterator[tuple[str, str, str]]:
     start, end = np.datetime64("1969-12-31"), np.datetime64("1971-01-01")
-    if start <= found.first and found.last < end and not clock.stated_epoch:
+    if start <= outcome.first and outcome.last < end and not clock.stated_epoch:
         yield (
             "early",
-            f"all bars lie in 1970 ({_moment(found.first)} to {_moment(found.last)}), as numbers "
-            "taken in a wrong unit do",
+            f"all bars lie in 1970 ({_moment(outcome.first)} to {_moment(outcome.last)}), as "
+            "numbers taken in a wrong unit do",
             "bars of the years in which they were traded",
         )
-    if 0 < found.usual < 1_000_000 and clock.is_digits:
+    if 0 < outcome.usual < 1_000_000 and clock.is_digits:
         yield (
             "sub-second",
-            f"the usual step between bars is {found.usual / 1e6:g} s, from times that are "
+            f"the usual step between bars is {outcome.usual / 1e6:g} s, from times that are "
             f"{clock.written}",
             "1 s or more",
         )
-    if sum(found.steps.values()) >= 3 and found.num_usual < 2:
+    if sum(outcome.steps.values()) >= 3 and outcome.num_usual < 2:
         yield (
             "odd-steps",
-            f"no two steps between bars agree; the median is {_duration(found.usual)}",
+            f"no two steps between bars agree; the median is {_duration(outcome.usual)}",
             "a step that other bars confirm",
         )
-    if found.widest[0] > max(_YEAR_DAYS * 86_400_000_000, 20 * found.usual):
+    if outcome.widest[0] > max(_YEAR_DAYS * 86_400_000_000, 20 * outcome.usual):
         yield (
             "hole",
-            f"after {_moment(found.widest[1])} no bar follows for {_duration(found.widest[0])}",
+            f"after {_moment(outcome.widest[1])} no bar follows for {_duration(outcome.widest[0])}",
             f"at most {_YEAR_DAYS} days without bars",
         )
     limit = np.datetime64(now.replace(tzinfo=None), "us") + np.timedelta64(2, "D")
-    if found.last > limit:
-        yield "future", f"the last bar opens at {_moment(found.last)}", f"a time before {limit}"
-    if found.last_off_grid:
+    if outcome.last > limit:
+        yield "future", f"the last bar opens at {_moment(outcome.last)}", f"a time before {limit}"
+    if outcome.last_off_grid:
         yield (
             "partial",
-            f"the last bar opens at {_moment(found.last)}, off the grid of all others: a bar that "
-            "is not yet complete",
-            f"a multiple of {_duration(found.usual)} after the others",
+            f"the last bar opens at {_moment(outcome.last)}, off the grid of all others: a bar "
+            "that is not yet complete",
+            f"a multiple of {_duration(outcome.usual)} after the others",
         )
 
 
@@ -187,10 +191,10 @@ def _count(tally: dict[int, int], values: NDArray[np.int64]) -> None:
 
 
 def _lower_median(steps: dict[int, int]) -> int:
-    total, seen = sum(steps.values()), 0
+    total, below = sum(steps.values()), 0
     for step in sorted(steps):
-        seen += steps[step]
-        if 2 * seen >= total:
+        below += steps[step]
+        if 2 * below >= total:
             return step
     return 0
 
@@ -203,32 +207,32 @@ def _off_grid(latest: NDArray[np.datetime64], usual: int) -> bool:
     return bool((phase[:-1] == phase[0]).all() and phase[-1] != phase[0])
 
 
-def _step_line(found: Outcome) -> str:
-    total = sum(found.steps.values())
+def _step_line(outcome: Outcome) -> str:
+    total = sum(outcome.steps.values())
     if not total:
         return "one bar, no step"
-    share = found.num_usual / total
-    text = f"{_duration(found.usual)}, {found.num_usual:,} of {total:,} steps ({share:.1%})"
-    others = [s for s in found.steps if not is_step(s, found.usual)]
+    share = outcome.num_usual / total
+    text = f"{_duration(outcome.usual)}, {outcome.num_usual:,} of {total:,} steps ({share:.1%})"
+    others = [s for s in outcome.steps if not is_step(s, outcome.usual)]
     if not others:
         return text
     return text + f"; others from {_duration(min(others))} to {_duration(max(others))}"
 
 
-def _rows_line(found: Outcome, tally: Tally, comments: int) -> str:
-    left = {"other instruments": tally.other_rows, **dict(sorted(tally.repaired.items()))}
+def _rows_line(outcome: Outcome, tally: Tally, comments: int) -> str:
+    dropped = {"other instruments": tally.other_rows, **dict(sorted(tally.repaired.items()))}
     gone = [
         f"{n:,} {'by ' * (name in tally.repaired)}{name}"
-        for name, n in left.items()
+        for name, n in dropped.items()
         if n and name not in ("sort", "widen")
     ]
-    kept = [f"{n:,} mended by {k}" for k, n in tally.repaired.items() if k in ("sort", "widen")]
+    mended = [f"{n:,} mended by {k}" for k, n in tally.repaired.items() if k in ("sort", "widen")]
     if tally.volume_unread:
-        kept.append(f"{tally.volume_unread:,} without volume, which could not be read")
+        mended.append(f"{tally.volume_unread:,} without volume, which could not be read")
     if comments:
-        kept.append(f"{comments:,} comment lines passed over")
-    text = f"{tally.rows:,} read, {found.num_bars:,} bars; left out: {', '.join(gone) or 'none'}"
-    return "; ".join([text, *kept])
+        mended.append(f"{comments:,} comment lines passed over")
+    text = f"{tally.rows:,} read, {outcome.num_bars:,} bars; left out: {', '.join(gone) or 'none'}"
+    return "; ".join([text, *mended])
 
 
 def _years_line(years: dict[int, int]) -> str:

@@ -134,15 +134,15 @@ def assess(
 def _repeated_blocks(path: Path, num_bars: int) -> tuple[list[RepeatedBlock], dict[str, Any]]:
     """Find blocks, in a long file stretch by stretch: both copies must lie within one."""
     blocks: list[RepeatedBlock] = []
-    held, begin = np.empty((0, 4)), 0
+    tail, begin = np.empty((0, 4)), 0
     for row, _, ohlc in chunks(path, *PRICE_COLUMNS):
-        held = np.concatenate([held, ohlc[begin + len(held) - row :]])
-        if len(held) >= _SEARCHED_BARS or row + len(ohlc) == num_bars:
+        tail = np.concatenate([tail, ohlc[begin + len(tail) - row :]])
+        if len(tail) >= _SEARCHED_BARS or row + len(ohlc) == num_bars:
             blocks += [
                 replace(b, first=b.first + begin, again=b.again + begin)
-                for b in find_repeated_blocks(held)
+                for b in find_repeated_blocks(tail)
             ]
-            held, begin = held[:0], begin + len(held)
+            tail, begin = tail[:0], begin + len(tail)
     if num_bars > _SEARCHED_BARS:
         return blocks, {"repeated_blocks": f"searched in stretches of {_SEARCHED_BARS:,} bars"}
     return blocks, {}

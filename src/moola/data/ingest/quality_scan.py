@@ -111,14 +111,14 @@ def _median(tally: dict[int, int]) -> float:
 
 def find_gaps(path: Path, line: TimeLine) -> tuple[list[Finding], int]:
     """Return stretches without bars and their number."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     num = 0
     for row, time, _ in chunks(path):
         step = np.diff(time).astype(np.int64)
         for k in np.flatnonzero(step > line.gap_limit).tolist():
             num += 1
             hours = step[k] / 3.6e9
-            found.append(
+            findings.append(
                 Finding(
                     row=row + k + 1,
                     time=str(time[k + 1]),
@@ -127,13 +127,13 @@ def find_gaps(path: Path, line: TimeLine) -> tuple[list[Finding], int]:
                     size=float(hours),
                 )
             )
-        found = list(largest(found, 4 * LISTED))
-    return found, num
+        findings = list(largest(findings, 4 * LISTED))
+    return findings, num
 
 
 def find_flat_runs(path: Path) -> tuple[list[Finding], int, int]:
     """Return runs of flat bars, the number of runs of 2 or more, and of flat bars."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     num_runs = num_flat = 0
     begin: tuple[int, str] | None = None
     end = 0
@@ -142,7 +142,7 @@ def find_flat_runs(path: Path) -> tuple[list[Finding], int, int]:
         nonlocal num_runs
         if begin is not None:
             num_runs += at - begin[0] >= 2
-            found.append(
+            findings.append(
                 Finding(
                     row=begin[0],
                     time=begin[1],
@@ -165,9 +165,9 @@ def find_flat_runs(path: Path) -> tuple[list[Finding], int, int]:
                 close(offset + k)
                 begin = None
         end = offset + len(flat)
-        found = list(largest(found, 4 * LISTED))
+        findings = list(largest(findings, 4 * LISTED))
     close(end)
-    return found, num_runs, num_flat
+    return findings, num_runs, num_flat
 
 
 def find_jumps(
@@ -181,7 +181,7 @@ def find_jumps(
     np.abs(np.subtract(changes, np.float32(median), out=changes), out=changes)
     mad = float(np.median(changes, overwrite_input=True)) if len(changes) else 0.0
     del changes
-    found: list[Finding] = []
+    findings: list[Finding] = []
     num, curve = 0, []
     width = max(1, -(-line.num_bars // _PLOTTED))
     for row, time, price in chunks(path, "high", "low", "close"):
@@ -191,7 +191,7 @@ def find_jumps(
         for k in np.flatnonzero(far > jump_mad).tolist():
             num += 1
             late = (time[k + 1] - time[k]).astype(np.int64) > line.gap_limit
-            found.append(
+            findings.append(
                 Finding(
                     row=row + k + 1,
                     time=str(time[k + 1]),
@@ -200,8 +200,8 @@ def find_jumps(
                     size=float(far[k]),
                 )
             )
-        found = list(largest(found, 4 * LISTED))
-    return found, num, (median, mad), np.array(curve)
+        findings = list(largest(findings, 4 * LISTED))
+    return findings, num, (median, mad), np.array(curve)
 
 
 def _curve(
@@ -215,7 +215,7 @@ def _curve(
     return np.column_stack([clock, low, high, peak]).tolist()
 
 
-def largest(found: list[Finding], limit: int = LISTED) -> tuple[Finding, ...]:
+def largest(findings: list[Finding], limit: int = LISTED) -> tuple[Finding, ...]:
     """Return the largest findings, in time order."""
-    kept = found if len(found) <= limit else sorted(found, key=lambda f: -f.size)[:limit]
-    return tuple(sorted(kept, key=lambda f: f.row))
+    listed = findings if len(findings) <= limit else sorted(findings, key=lambda f: -f.size)[:limit]
+    return tuple(sorted(listed, key=lambda f: f.row))

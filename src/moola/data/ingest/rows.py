@@ -205,26 +205,26 @@ class RowReader:
                 continue
             values = as_text(batch[column])
             self._note(column, values if mine.all() else values.filter(pa.array(mine)))
-            seen = self._seen.get(column, set())
-            if len(seen) > 1:
-                raise _several(self.path, column, seen)
+            so_far = self._seen.get(column, set())
+            if len(so_far) > 1:
+                raise _several(self.path, column, so_far)
         return mine
 
     def _note(self, column: str, values: pa.Array) -> None:
-        seen = self._seen.setdefault(column, set())
-        if len(seen) < 1000:
-            seen.update(str(v) for v in pc.unique(values).to_pylist())
+        so_far = self._seen.setdefault(column, set())
+        if len(so_far) < 1000:
+            so_far.update(str(v) for v in pc.unique(values).to_pylist())
 
     def _refuse_absent(self) -> None:
         for column, value in self._where.items():
-            seen = self._seen.get(column, set())
-            if value in seen or not self.tally.rows:
+            values = self._seen.get(column, set())
+            if value in values or not self.tally.rows:
                 continue
             option = "--symbol" if value == self.options.symbol else f"--where {column}="
             raise DataError(
                 f"file {self.path} holds no bars of {value!r}",
                 limit=f"{option}{' ' * (option == '--symbol')}one of "
-                f"{', '.join(sorted(seen)[:20])}",
+                f"{', '.join(sorted(values)[:20])}",
             )
 
     def _unreadable(self, error: Exception) -> DataError:
@@ -236,12 +236,12 @@ class RowReader:
         )
 
 
-def _several(path: Path, column: str, seen: set[str]) -> DataError:
-    value = sorted(seen)[0]
+def _several(path: Path, column: str, values: set[str]) -> DataError:
+    value = sorted(values)[0]
     quoted = f"'{column}={value}'" if " " in f"{column}{value}" else f"{column}={value}"
     return DataError(
         f"file {path} holds several instruments or kinds of bars, column {column}: "
-        f"{', '.join(sorted(seen)[:10])}",
+        f"{', '.join(sorted(values)[:10])}",
         remedy=f"Choose one, for example --where {quoted}",
     )
 
@@ -249,8 +249,8 @@ def _several(path: Path, column: str, seen: set[str]) -> DataError:
 def symbol_column(path: Path, file: BarFile, form: Format, symbol: str) -> str:
     """Return the column that holds the instrument asked for; raises DataError if none does."""
     first: dict[str, list[str]] = {}
-    taken = {*form.time, *form.prices, form.volume}
-    others = [n for n in file.names if n not in taken and file.names.count(n) == 1]
+    used = {*form.time, *form.prices, form.volume}
+    others = [n for n in file.names if n not in used and file.names.count(n) == 1]
     for batch in file.batches(others, []) if others else ():
         for name in [*form.constant, *[n for n in others if n not in form.constant]]:
             if name not in batch.schema.names:
@@ -259,7 +259,7 @@ def symbol_column(path: Path, file: BarFile, form: Format, symbol: str) -> str:
             if np.asarray(pc.equal(values, symbol).fill_null(False)).any():
                 return name
             first.setdefault(name, [str(v) for v in pc.unique(values).to_pylist()[:20]])
-    known = [v for n in form.constant for v in first.get(n, [])]
+    constants = [v for n in form.constant for v in first.get(n, [])]
     if not form.constant:
         raise DataError(
             f"--symbol is {symbol!r}, but no column of file {path} holds it",
@@ -268,7 +268,7 @@ def symbol_column(path: Path, file: BarFile, form: Format, symbol: str) -> str:
         )
     raise DataError(
         f"file {path} holds no bars of {symbol!r}",
-        limit=f"--symbol one of {', '.join(sorted(known)[:20])}",
+        limit=f"--symbol one of {', '.join(sorted(constants)[:20])}",
     )
 
 

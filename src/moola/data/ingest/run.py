@@ -136,14 +136,14 @@ def convert(
     _refuse_braid(path, file, form, spool=spool, options=options)
     _write(target, reader, spool)
     _refuse_much_repair(path, tally, options)
-    found = outcome_of(target)
-    refuse_absurd(found, reader.clock, options.accept)
+    outcome = outcome_of(target)
+    refuse_absurd(outcome, reader.clock, options.accept)
     return {
         "source_file": path.name,
         "source_sha256": sha256_file(path),
         "format": form.name,
         "outcome": outcome_lines(
-            found,
+            outcome,
             clock=reader.clock,
             columns=" and ".join(n or "without a name" for n in form.time),
             why=form.why,
@@ -278,8 +278,8 @@ def _write(target: Path, reader: RowReader, spool: RowSpool) -> None:
                     first_time.setdefault(kind, time[np.argmax(mask)])
             duplicates += int((again & ~other).sum())
             contradictions += int(other.sum())
-            kept = batch if not again.any() else batch.filter(pa.array(~again))
-            writer.write_batch(kept.cast(schema), row_group_size=_BATCH_ROWS * 8)
+            fresh = batch if not again.any() else batch.filter(pa.array(~again))
+            writer.write_batch(fresh.cast(schema), row_group_size=_BATCH_ROWS * 8)
     if contradictions:
         raise _contradiction(reader, contradictions, first_time["other"])
     if duplicates and "drop-duplicates" not in options.repairs:
@@ -317,22 +317,22 @@ def _contradiction(reader: RowReader, count: int, time: np.datetime64) -> DataEr
             problem, limit="one bar a time", remedy="No column tells them apart: mend the file"
         )
     column, values = next(iter(varying.items()))
-    told = "; ".join(f"{c}: {', '.join(v[:5])}" for c, v in list(varying.items())[:5])
+    examples = "; ".join(f"{c}: {', '.join(v[:5])}" for c, v in list(varying.items())[:5])
     quoted = f"{column}={values[0]}"
     return DataError(
-        f"{problem}; columns that differ: {told}",
+        f"{problem}; columns that differ: {examples}",
         limit="one instrument, and one bar a time",
         remedy=f"Choose one, for example --where {repr(quoted) if ' ' in quoted else quoted}",
     )
 
 
-def _install(made: Path, target: Path) -> None:
+def _install(temporary: Path, target: Path) -> None:
     if target.exists():
-        if sha256_file(target) != sha256_file(made):
+        if sha256_file(target) != sha256_file(temporary):
             raise DataError(
                 f"bar set {target.stem} exists with another content",
                 remedy="Bar sets are immutable: use a new name",
             )
         return
     with atomic_file(target) as draft:
-        made.replace(draft)
+        temporary.replace(draft)

@@ -95,17 +95,17 @@ class RowSpool:
 
     def _reversed(self, reader: Any) -> Iterator[pa.RecordBatch]:
         """Batches backwards; equal times keep the order of the file, so they are sorted stably."""
-        held: pa.Table | None = None
+        later: pa.Table | None = None
         for k in range(reader.num_record_batches - 1, -1, -1):
             batch = reader.get_batch(k)
-            tables = [pa.Table.from_batches([batch])] + ([held] if held is not None else [])
+            tables = [pa.Table.from_batches([batch])] + ([later] if later is not None else [])
             rows = _sorted(pa.concat_tables(tables))
             newest = _micros(rows)[-1]
             # later batches hold older rows first met earlier in the file: keep the boundary's time
-            held = rows.filter(pc.equal(rows["timestamp"].cast(pa.int64()), int(newest)))
-            yield from _batches(rows.slice(0, len(rows) - len(held)))
-        if held is not None:
-            yield from _batches(held)
+            later = rows.filter(pc.equal(rows["timestamp"].cast(pa.int64()), int(newest)))
+            yield from _batches(rows.slice(0, len(rows) - len(later)))
+        if later is not None:
+            yield from _batches(later)
 
     def _note_turn(self, step: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         up, down = step > 0, step < 0
@@ -133,7 +133,7 @@ class RowSpool:
         return list(pairwise(edges))
 
     def _between(self, reader: Any, low: int, high: int) -> pa.RecordBatch:
-        found = []
+        pieces = []
         for k, (first, last, _) in enumerate(self._spans):
             if last < low or first >= high:
                 continue
@@ -141,8 +141,8 @@ class RowSpool:
             time = _micros(batch)
             inside = (time >= low) & (time < high)
             if inside.any():
-                found.append(batch.filter(pa.array(inside)))
-        table = _sorted(pa.Table.from_batches(found))
+                pieces.append(batch.filter(pa.array(inside)))
+        table = _sorted(pa.Table.from_batches(pieces))
         return table.combine_chunks().to_batches()[0]
 
 

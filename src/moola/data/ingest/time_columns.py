@@ -123,31 +123,31 @@ def _refuse_rival(
 
 
 def _candidates(mine: list[tuple[str, str]], sample: Columns) -> list[_Candidate]:
-    found: list[_Candidate] = []
+    candidates: list[_Candidate] = []
     by_plain: dict[str, list[str]] = {}
     for plain, name in mine:
         by_plain.setdefault(plain, []).append(name)
     for rank, names in ((0, _OPENING), (1, _NEUTRAL), (2, _CLOSING)):
         for order, plain in enumerate(names):
             for name in by_plain.get(plain, []):
-                found.append(_Candidate(columns=(name,), rank=rank, order=order))
+                candidates.append(_Candidate(columns=(name,), rank=rank, order=order))
     dates = [n for p in ("date", "day", "tradingday") for n in by_plain.get(p, [])]
     clocks = [n for p in ("time", "timeofday", "clock", "bartime") for n in by_plain.get(p, [])]
     clocks = [n for n in clocks if _is_clock(sample[n])]
     if dates and clocks:
-        found = [c for c in found if c.columns[0] not in (dates[0], clocks[0])]
-        found.append(_Candidate(columns=(dates[0], clocks[0]), rank=1, order=len(_NEUTRAL)))
-    found += [
+        candidates = [c for c in candidates if c.columns[0] not in (dates[0], clocks[0])]
+        candidates.append(_Candidate(columns=(dates[0], clocks[0]), rank=1, order=len(_NEUTRAL)))
+    candidates += [
         _Candidate(columns=(name,), rank=1, order=len(_NEUTRAL) + 1)
         for plain in _INDEX
         for name in by_plain.get(plain, [])
         if not _is_numeric(sample[name])
     ]
-    if not found:
+    if not candidates:
         typed = [n for _, n in mine if n in sample and pa.types.is_timestamp(sample[n].type)]
         if len(typed) == 1:
-            found.append(_Candidate(columns=(typed[0],), rank=1, order=0))
-    return found
+            candidates.append(_Candidate(columns=(typed[0],), rank=1, order=0))
+    return candidates
 
 
 def _tried(

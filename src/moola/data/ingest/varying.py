@@ -46,21 +46,21 @@ def varying_texts(file: BarFile, form: Format) -> dict[str, Values]:
 
     Reads the file once more: this is asked only where it is about to be refused, or sorted.
     """
-    taken = {*form.time, *form.prices, form.volume}
-    others = [n for n in file.names if n and n not in taken and file.names.count(n) == 1]
-    found = {n: Values() for n in others}
+    used = {*form.time, *form.prices, form.volume}
+    others = [n for n in file.names if n and n not in used and file.names.count(n) == 1]
+    values = {n: Values() for n in others}
     if not others:
         return {}
     for batch in file.batches([*form.time, *others], []):
         time = joined([batch[c] for c in form.time])
-        for name in list(found):
+        for name in list(values):
             if not _may_tell(batch[name].type):
-                del found[name]
+                del values[name]
                 continue
-            _note(found[name], as_text(batch[name]).fill_null(""), time)
-            if len(found[name].seen) > _MAX_VALUES:
-                del found[name]
-    return {n: v for n, v in found.items() if len(v.seen) > 1}
+            _note(values[name], as_text(batch[name]).fill_null(""), time)
+            if len(values[name].seen) > _MAX_VALUES:
+                del values[name]
+    return {n: v for n, v in values.items() if len(v.seen) > 1}
 
 
 def _may_tell(kind: pa.DataType) -> bool:

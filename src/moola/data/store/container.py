@@ -38,16 +38,16 @@ class DataContainer:
 
 
 def with_synthetic(
-    audit: AuditTrail, made: SyntheticSet, labeled: WindowSet, split: Split
+    audit: AuditTrail, synthetic: SyntheticSet, labeled: WindowSet, split: Split
 ) -> AuditTrail:
     """Return the audit of a split with the checks and facts of what is appended to its train."""
-    checks, report = synthetic_checks(made, labeled, split)
+    checks, report = synthetic_checks(synthetic, labeled, split)
     facts = {
         **audit.facts,
-        "synthetic_applied": made.name,
-        "synthetic_sha256": made.sha256,
-        "synthetic_ratio": len(made) / (len(made) + len(split.train)),
-        "n_synthetic_train": len(made),
+        "synthetic_applied": synthetic.name,
+        "synthetic_sha256": synthetic.sha256,
+        "synthetic_ratio": len(synthetic) / (len(synthetic) + len(split.train)),
+        "n_synthetic_train": len(synthetic),
         "synthetic_quality": report.to_dict() if report else None,
     }
     return replace(audit, checks=(*audit.checks, *checks), facts=facts)

@@ -97,9 +97,9 @@ class DataStore(Layout):
         split = self.load_split(split_name)
         on_proof("split", split.to_dict())
         audit = self.audit(labeled, split, corpus=corpus)
-        made = self._synthetic(include_synthetic, synthetic_version)
-        if made is not None and audit.passed:
-            audit = with_synthetic(audit, made, labeled, split)
+        synthetic = self._synthetic(include_synthetic, synthetic_version)
+        if synthetic is not None and audit.passed:
+            audit = with_synthetic(audit, synthetic, labeled, split)
         on_proof("audit", audit.to_dict())
         audit.require()
         assert labeled.y is not None
@@ -108,10 +108,10 @@ class DataStore(Layout):
         }
         arrays |= {f"y_{p}": labeled.y[getattr(split, p)] for p in PARTS}
         flags = np.zeros(len(split.train), dtype=bool)
-        if made is not None:
-            arrays["X_train"] = np.concatenate([arrays["X_train"], made.X_ohlc])
-            arrays["y_train"] = np.concatenate([arrays["y_train"], made.y])
-            flags = np.r_[flags, np.ones(len(made), dtype=bool)]
+        if synthetic is not None:
+            arrays["X_train"] = np.concatenate([arrays["X_train"], synthetic.X_ohlc])
+            arrays["y_train"] = np.concatenate([arrays["y_train"], synthetic.y])
+            flags = np.r_[flags, np.ones(len(synthetic), dtype=bool)]
         return DataContainer(
             labeled=labeled,
             split=split,
@@ -258,8 +258,8 @@ class DataStore(Layout):
         if kind == "splits":
             return (self.read_split(name).labeled,)
         if kind == "synthetic_cache":
-            made = self.load_synthetic(name)
-            return (made.labeled, f"splits/{made.split}")
+            synthetic = self.load_synthetic(name)
+            return (synthetic.labeled, f"splits/{synthetic.split}")
         return ()
 
     def build_set(
@@ -363,15 +363,15 @@ class DataStore(Layout):
         folder = self.folder(name, must_exist=False)
         if self.has_set(name):
             raise DataError(f"set {name} exists", remedy="Sets are immutable: use a new name")
-        made = make_synthetic(
+        synthetic = make_synthetic(
             labeled, split, augment, name=name, config=config, ratio=ratio,
             random_state=random_state,
         )  # fmt: skip
-        checks, _ = synthetic_checks(made, labeled, split)
+        checks, _ = synthetic_checks(synthetic, labeled, split)
         if require_quality:
             AuditTrail(checks=tuple(checks), facts={"split": name}).require()
         with atomic_folder(folder, overwrite=self._root.is_cache) as temporary:
-            write_synthetic(temporary, made)
+            write_synthetic(temporary, synthetic)
         self._root.publish(name)
         return self.load_synthetic(name), checks
 
@@ -379,10 +379,10 @@ class DataStore(Layout):
         if not include:
             return None
         if not version:
-            known = [n for n in self.names() if n.startswith("synthetic_cache/")]
+            names = [n for n in self.names() if n.startswith("synthetic_cache/")]
             raise DataError(
                 "a synthetic set is asked for, but none is named",
-                limit=f"one of: {', '.join(known) or 'none made yet'}",
+                limit=f"one of: {', '.join(names) or 'none made yet'}",
             )
         return self.load_synthetic(version)
 

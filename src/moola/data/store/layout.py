@@ -111,10 +111,10 @@ class Layout:
                 f"set {name} is a link out of its place", limit=f"a folder in {self.data_root}"
             )
         if must_exist and not (exists and folder.is_dir()):
-            known = [n.partition("/")[2] for n in self.names() if n.startswith(f"{kind}/")]
+            names = [n.partition("/")[2] for n in self.names() if n.startswith(f"{kind}/")]
             raise DataError(
                 f"set {name} does not exist in {self.data_root}",
-                limit=f"one of: {', '.join(known) or 'none built yet'}",
+                limit=f"one of: {', '.join(names) or 'none built yet'}",
                 remedy=self._how_to_build(),
             )
         return folder

@@ -45,9 +45,9 @@ def verify(registry: DataStore, name: str) -> list[AuditTrail]:
     if kind == "splits":
         return audit_any_split(registry, registry.read_split(name))
     if kind == "synthetic_cache":
-        made = registry.load_synthetic(name)
-        labeled = registry.load_set(made.labeled)
-        checks, _ = synthetic_checks(made, labeled, registry.load_split(made.split))
+        synthetic = registry.load_synthetic(name)
+        labeled = registry.load_set(synthetic.labeled)
+        checks, _ = synthetic_checks(synthetic, labeled, registry.load_split(synthetic.split))
     else:
         checks = registry.lineage(registry.load_set(name), with_features=True)
     digests = Check(name="every file has the digest of its manifest", passed=True, detail=name)
@@ -131,11 +131,11 @@ def _left_out(fold: Split, *, after: int | None, until: int | None) -> NDArray[n
 
     `after` is where the fold before stopped validating, `until` where the test part begins.
     """
-    held = np.concatenate([fold.train, fold.val, fold.purged])
+    used = np.concatenate([fold.train, fold.val, fold.purged])
     first, last = int(fold.val.min()), int(fold.val.max()) + 1
     return np.concatenate(
         [
-            np.setdiff1d(np.arange(held.min(), last), held),
+            np.setdiff1d(np.arange(used.min(), last), used),
             np.arange(first if after is None else after, first),
             np.arange(last, last if until is None else until),
         ]
@@ -163,27 +163,27 @@ def describe(registry: DataStore, name: str | None = None) -> dict[str, Any]:
     if kind == "splits":
         return _describe_split(registry.read_split(name))
     if kind == "synthetic_cache":
-        made = registry.load_synthetic(name)
+        synthetic = registry.load_synthetic(name)
         return {
-            "windows": len(made),
-            "made from": f"{made.labeled} under {made.split}",
-            "settings": dict(made.config),
-            "sha256": made.sha256,
+            "windows": len(synthetic),
+            "made from": f"{synthetic.labeled} under {synthetic.split}",
+            "settings": dict(synthetic.config),
+            "sha256": synthetic.sha256,
         }
-    found = registry.load_set(name)
-    kept = ("T", "D_feats", "K", "num_windows", "class_distribution", "source", "step_bars")
-    left_out = {"windows": found.left_out.words} if found.left_out is not None else {}
-    if found.manifest.get("imported"):
+    windows = registry.load_set(name)
+    fields = ("T", "D_feats", "K", "num_windows", "class_distribution", "source", "step_bars")
+    left_out = {"windows": windows.left_out.words} if windows.left_out is not None else {}
+    if windows.manifest.get("imported"):
         left_out = {"windows": UNPROVEN}
     return {
-        **{k: found.meta[k] for k in kept if k in found.meta},
+        **{k: windows.meta[k] for k in fields if k in windows.meta},
         **left_out,
-        "first bar": str(found.clock[0, 0]),
-        "last label ends": str(found.clock[:, 2].max()),
-        "recipe": found.recipe.to_dict(),
-        "created by": found.manifest["created_by"],
-        "created at": found.manifest["timestamp"],
-        "sha256": found.sha256,
+        "first bar": str(windows.clock[0, 0]),
+        "last label ends": str(windows.clock[:, 2].max()),
+        "recipe": windows.recipe.to_dict(),
+        "created by": windows.manifest["created_by"],
+        "created at": windows.manifest["timestamp"],
+        "sha256": windows.sha256,
     }
 
 

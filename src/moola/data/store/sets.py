@@ -192,10 +192,10 @@ def check_digests(name: str, folder: Path, manifest: Mapping[str, Any], needed: 
             raise AuditError(f"set {name}: {file} is a symbolic link", limit="a regular file")
         if not path.is_file():
             raise AuditError(f"set {name}: {file} is missing", remedy=_AGAIN)
-        found = sha256_file(path)
-        if found != digest:
+        actual = sha256_file(path)
+        if actual != digest:
             raise AuditError(
-                f"set {name}: {file} changed since it was built, SHA-256 is {found[:12]}",
+                f"set {name}: {file} changed since it was built, SHA-256 is {actual[:12]}",
                 limit=str(digest)[:12],
                 remedy=_AGAIN,
             )

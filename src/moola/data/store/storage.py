@@ -67,14 +67,14 @@ class Root:
 
     def names(self, kinds: tuple[str, ...]) -> list[str]:
         """Return the names of sets (``kind/version``) and splits (``splits/name``), sorted."""
-        found = [
+        names = [
             f"{kind}/{p.name}"
             for kind in kinds
             for p in (self.folder / kind).glob("[!.]*")
             if p.is_dir()
         ]
-        found += [f"splits/{p.stem}" for p in (self.folder / "splits").glob("[!.]*.json")]
-        return sorted(found)
+        names += [f"splits/{p.stem}" for p in (self.folder / "splits").glob("[!.]*.json")]
+        return sorted(names)
 
 
 class RemoteRoot(Root):
@@ -107,9 +107,9 @@ class RemoteRoot(Root):
             return
         index = self._read_index()
         mark = [info.size, info.mtime_ns]
-        known = index.get(path)
-        fresh = known is not None and known[:2] == mark and local.is_file()
-        if known is not None and fresh and sha256_file(local) == known[2]:
+        entry = index.get(path)
+        fresh = entry is not None and entry[:2] == mark and local.is_file()
+        if entry is not None and fresh and sha256_file(local) == entry[2]:
             return
         self._download(path, local)
         index[path] = [*mark, sha256_file(local)]
@@ -141,8 +141,8 @@ class RemoteRoot(Root):
 
     def partitions(self, path: str) -> tuple[Any, str] | None:
         """Return file system and path of a folder of parquet files; they are read in place."""
-        found = self._info(path).type == fs.FileType.Directory
-        return (self._fs, f"{self._base}/{path}") if found else None
+        is_folder = self._info(path).type == fs.FileType.Directory
+        return (self._fs, f"{self._base}/{path}") if is_folder else None
 
     def publish(self, path: str, *, replace: bool = False) -> None:
         """Upload one file or one set; raises DataError if other content is stored there.
@@ -173,16 +173,16 @@ class RemoteRoot(Root):
 
     def names(self, kinds: tuple[str, ...]) -> list[str]:
         """Return the names of sets and splits that are stored remotely, sorted."""
-        found: list[str] = []
+        names: list[str] = []
         for kind in (*kinds, "splits"):
             selector = fs.FileSelector(f"{self._base}/{kind}", recursive=True, allow_not_found=True)
             for info in self._call(self._fs.get_file_info, selector):
                 inside = info.path[len(self._base) + 1 :]
                 if kind == "splits" and inside.endswith(".json"):
-                    found.append(inside.removesuffix(".json"))
+                    names.append(inside.removesuffix(".json"))
                 elif inside.endswith("/manifest.json"):
-                    found.append(inside.removesuffix("/manifest.json"))
-        return sorted(found)
+                    names.append(inside.removesuffix("/manifest.json"))
+        return sorted(names)
 
     def _info(self, path: str) -> Any:
         return self._call(self._fs.get_file_info, f"{self._base}/{path}")

@@ -136,12 +136,12 @@ def bench_ucr(
     """
     check_choice("model", model, tuple(PUBLISHED))
     names = names or tuple(PUBLISHED[model])
-    known = shipped_sets()
+    shipped = shipped_sets()
     for name in names:
-        if name not in known:
+        if name not in shipped:
             raise ConfigError(
                 f"set is {name!r}",
-                limit=f"one of {', '.join(known)}",
+                limit=f"one of {', '.join(shipped)}",
                 remedy="Nothing is downloaded: name a set that ships with sktime",
             )
     results = []
@@ -152,10 +152,10 @@ def bench_ucr(
             (X, y), (X_test, y_test) = parts
             if model in RESAMPLED and seed != seeds[0]:
                 X, y, X_test, y_test = _resampled(parts, seed)
-            made = get_model(
+            estimator = get_model(
                 model, seed=seed, input_kind="series", **{**OF_THE_PAPER[model], **params}
             )
-            accuracies.append(float((made.fit(X, y).predict(X_test) == y_test).mean()))
+            accuracies.append(float((estimator.fit(X, y).predict(X_test) == y_test).mean()))
             on_done(name, len(accuracies), len(seeds))
         (X, y), (X_test, _) = parts
         results.append(

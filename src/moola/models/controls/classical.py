@@ -146,16 +146,16 @@ class FlatClassifier(ClassicalClassifier):
 
     def _checked(self, matrix: NDArray, *, fit: bool) -> NDArray[np.float64]:
         try:
-            found = validate_data(self, matrix, reset=fit, dtype=np.float64)
+            rows = validate_data(self, matrix, reset=fit, dtype=np.float64)
         except ValueError as error:
             raise _readable(error) from None
-        if found.shape[1] > MAX_FEATURES:
+        if rows.shape[1] > MAX_FEATURES:
             raise BadInput(
-                f"X has {found.shape[1]} features",
+                f"X has {rows.shape[1]} features",
                 limit=f"at most {MAX_FEATURES}",
                 remedy="Choose fewer",
             )
-        return np.asarray(found)
+        return np.asarray(rows)
 
     @property
     def num_parameters(self) -> int | None:

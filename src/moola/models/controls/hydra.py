@@ -185,7 +185,7 @@ def competing(windows: Floats, drawn: Tensors) -> Floats:
     """
     kernels = torch.from_numpy(drawn["competing_kernels"])
     channels = torch.from_numpy(drawn["competing_channels"])
-    found = []
+    counts = []
     for start in range(0, len(windows), _BATCH):
         part = torch.from_numpy(windows[start : start + _BATCH]).float()
         columns = [
@@ -194,8 +194,8 @@ def competing(windows: Floats, drawn: Tensors) -> Floats:
             for which, values in enumerate((part, part.diff(dim=2)))
             for credited in _credited(values, kernels[level, which], channels[level, which], level)
         ]
-        found.append(torch.cat(columns, dim=1).clamp(min=0).sqrt().numpy())
-    return np.concatenate(found).astype(np.float64)
+        counts.append(torch.cat(columns, dim=1).clamp(min=0).sqrt().numpy())
+    return np.concatenate(counts).astype(np.float64)
 
 
 def _credited(

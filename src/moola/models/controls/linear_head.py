@@ -88,19 +88,23 @@ class LinearHead:
         """
         rows = np.asarray(matrix, dtype=np.float64) / np.sqrt(matrix.shape[1])
         spread, axes = np.linalg.eigh(rows @ rows.T)
-        kept = spread > spread[-1] * 1e-12
-        root = np.sqrt(spread[kept])
-        found = LogisticRegression(max_iter=1000)
-        scores = axes[:, kept] * root
+        informative = spread > spread[-1] * 1e-12
+        root = np.sqrt(spread[informative])
+        regression = LogisticRegression(max_iter=1000)
+        scores = axes[:, informative] * root
         if folds:
             search = GridSearchCV(
-                found, {"C": list(penalties)}, scoring="neg_log_loss", cv=list(folds)
+                regression, {"C": list(penalties)}, scoring="neg_log_loss", cv=list(folds)
             )
-            found = search.fit(scores, target).best_estimator_
+            regression = search.fit(scores, target).best_estimator_
         else:
-            found = found.set_params(C=sorted(penalties)[len(penalties) // 2]).fit(scores, target)
-        weight = rows.T @ ((axes[:, kept] / root) @ found.coef_.T) / np.sqrt(matrix.shape[1])
-        bias = found.intercept_
+            regression = regression.set_params(C=sorted(penalties)[len(penalties) // 2]).fit(
+                scores, target
+            )
+        weight = (
+            rows.T @ ((axes[:, informative] / root) @ regression.coef_.T) / np.sqrt(matrix.shape[1])
+        )
+        bias = regression.intercept_
         if weight.shape[1] == 1:
             weight, bias = np.c_[np.zeros(len(weight)), weight], np.r_[0.0, bias]
         return cls(
@@ -108,7 +112,7 @@ class LinearHead:
             scale=np.ones(len(weight)),
             weight=weight,
             bias=bias,
-            penalty=float(found.C),
+            penalty=float(regression.C),
             num_folds=len(folds),
         )
 

@@ -107,5 +107,5 @@ class MiniRocketModel(SeriesClassifier):
         rocket = MiniRocketMultivariate(num_kernels=self.num_kernels)
         rocket.parameters = tuple(self.kernels_[part] for part in _PARTS)
         rocket._is_fitted = True
-        found = rocket._transform(windows)
-        return np.asarray(found, dtype=np.float32)
+        transformed = rocket._transform(windows)
+        return np.asarray(transformed, dtype=np.float32)

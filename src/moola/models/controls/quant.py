@@ -65,11 +65,11 @@ class QuantModel(SeriesClassifier):
         return self._transform(windows)  # the intervals follow from a window's length
 
     def _transform(self, windows: Floats) -> NDArray[np.float32]:
-        found = [
+        columns = [
             interval_quantiles(values, depth=self.depth, per_quantile=self.values_per_quantile)
             for values in representations(windows)
         ]
-        return np.concatenate(found, axis=1).astype(np.float32)
+        return np.concatenate(columns, axis=1).astype(np.float32)
 
     def _fit_matrix(self, matrix: NDArray, target: NDArray[np.int64]) -> None:
         from sklearn.ensemble import ExtraTreesClassifier
@@ -117,15 +117,15 @@ def representations(windows: Floats) -> Iterator[Floats]:
 
 def intervals(length: int, depth: int) -> list[tuple[int, int]]:
     """Return begin and end of the dyadic intervals of `length` values, and of the shifted ones."""
-    found = []
+    spans = []
     for level in range(min(depth, int(np.log2(length)) + 1)):
         num = 2**level
         edges = np.linspace(0, length, num + 1).astype(int)
         pairs = np.stack([edges[:-1], edges[1:]], axis=1)
-        found += pairs.tolist()
+        spans += pairs.tolist()
         if num > 1 and np.sort(np.diff(edges))[(num - 1) // 2] > 1:
-            found += (pairs[:-1] + int(np.ceil(length / num / 2))).tolist()
-    return [(int(begin), int(end)) for begin, end in found]
+            spans += (pairs[:-1] + int(np.ceil(length / num / 2))).tolist()
+    return [(int(begin), int(end)) for begin, end in spans]
 
 
 def interval_quantiles(values: Floats, *, depth: int, per_quantile: int) -> Floats:
@@ -148,7 +148,7 @@ def interval_quantiles(values: Floats, *, depth: int, per_quantile: int) -> Floa
     by_length: dict[int, list[int]] = {}
     for begin, end in intervals(length, depth):
         by_length.setdefault(end - begin, []).append(begin)
-    found = []
+    columns = []
     for num, begins in by_length.items():
         rows = np.add.outer(begins, np.arange(num))
         inside = values[:, :, rows]  # (n, C, intervals, num)
@@ -161,5 +161,5 @@ def interval_quantiles(values: Floats, *, depth: int, per_quantile: int) -> Floa
         low, high = ordered[..., below], ordered[..., above]
         quantiles = low + (high - low) * (at - below)
         quantiles[..., 1::2] -= inside.mean(axis=3, keepdims=True)
-        found.append(quantiles.reshape(n, -1))
-    return np.concatenate(found, axis=1)
+        columns.append(quantiles.reshape(n, -1))
+    return np.concatenate(columns, axis=1)

@@ -120,9 +120,9 @@ class StackingModel(FlatClassifier):
         self.head_ = LinearHead.from_tensors(tensors)
         self.fitted_ = self._unfitted()
         for name, member in self.fitted_.items():
-            own = f"{name}."
+            prefix = f"{name}."
             member.classes_ = np.arange(len(self.classes_))
             member._restore(
-                {k.removeprefix(own): v for k, v in tensors.items() if k.startswith(own)},
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)},
                 values[name],
             )

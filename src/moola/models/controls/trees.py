@@ -84,8 +84,8 @@ class TreeArrays:
 
     def proba(self, matrix: NDArray) -> NDArray[np.float64]:
         """Return the mean over trees of the class shares in each window's leaf, shape (n, K)."""
-        found = self.leaf_values(np.asarray(matrix, dtype=np.float32))  # as scikit-learn compares
-        return np.asarray(found.mean(axis=1))
+        shares = self.leaf_values(np.asarray(matrix, dtype=np.float32))  # as scikit-learn compares
+        return np.asarray(shares.mean(axis=1))
 
     def leaf_values(self, X: NDArray) -> NDArray[np.float64]:
         """Return the value of each window's leaf in each tree, shape (n, trees, K)."""
@@ -204,8 +204,8 @@ class BoostedTreesModel(FlatClassifier):
         trees, start = self._boosted(matrix[train], target[train], self.max_trees)
         by_tree = self._rounds(trees, matrix[val]).cumsum(axis=1)
         logits = start + by_tree
-        own = np.take_along_axis(logits, target[val][:, None, None], axis=2)[..., 0]
-        return np.asarray((logsumexp(logits, axis=2) - own).sum(axis=0))
+        true_logits = np.take_along_axis(logits, target[val][:, None, None], axis=2)[..., 0]
+        return np.asarray((logsumexp(logits, axis=2) - true_logits).sum(axis=0))
 
     def _boosted(
         self, matrix: NDArray, target: NDArray[np.int64], num_trees: int
@@ -231,10 +231,10 @@ class BoostedTreesModel(FlatClassifier):
 
     def _rounds(self, trees: TreeArrays, matrix: NDArray) -> NDArray[np.float64]:
         """Return what each round of trees adds to the logits, shape (n, rounds, K)."""
-        found = trees.leaf_values(np.asarray(matrix, dtype=np.float64))
-        num_classes = found.shape[2]
+        values = trees.leaf_values(np.asarray(matrix, dtype=np.float64))
+        num_classes = values.shape[2]
         a_round = num_classes if num_classes > 2 else 1
-        return found.reshape(len(found), -1, a_round, num_classes).sum(axis=2)
+        return values.reshape(len(values), -1, a_round, num_classes).sum(axis=2)
 
     def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
         logits = self.start_ + self._rounds(self.trees_, matrix).sum(axis=1)
@@ -305,8 +305,8 @@ class XGBoostModel(FlatClassifier):
         self.booster_ = xgboost.train(options, data, num_boost_round=self.num_trees)
 
     def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        found = np.asarray(self.booster_.predict(_xgboost().DMatrix(matrix)), dtype=np.float64)
-        return found / found.sum(axis=1, keepdims=True)
+        proba = np.asarray(self.booster_.predict(_xgboost().DMatrix(matrix)), dtype=np.float64)
+        return proba / proba.sum(axis=1, keepdims=True)
 
     def _state(self) -> tuple[Tensors, dict[str, Any]]:
         raw = np.frombuffer(self.booster_.save_raw("ubj"), dtype=np.uint8).copy()

@@ -132,9 +132,9 @@ def mix_windows(
     share = np.where(cut, 1.0 - length / bars, share)
     place = np.arange(bars)[None]
     inside = cut[:, None] & (place >= begin[:, None]) & (place < (begin + length)[:, None])
-    own = np.where(cut[:, None], ~inside, share[:, None]).astype(np.float32)
+    weight = np.where(cut[:, None], ~inside, share[:, None]).astype(np.float32)
     device = x_NTC.device
-    own_NT1 = torch.from_numpy(own).to(device)[..., None]
+    own_NT1 = torch.from_numpy(weight).to(device)[..., None]
     share_N = torch.from_numpy(share.astype(np.float32)).to(device)
     rows = torch.from_numpy(partner).to(device)
     return Mixed(

@@ -98,14 +98,14 @@ class TrainSource:
 
     def _make(self, number: int) -> TrainSet:
         rng = np.random.default_rng([self._seed, number])
-        made = self._plain
+        data = self._plain
         if self._augmentation.temporal:
             x, f = self._prepare(augment_windows(self._X, self._augmentation, rng))
-            made = TrainSet(x=x, features=f, target=made.target)
+            data = TrainSet(x=x, features=f, target=data.target)
         if self._augmentation.mixes:
-            mixed = mix_windows(made.x, made.features, made.target, self._augmentation, rng)
-            made = TrainSet(**mixed.__dict__)
-        return made
+            mixed = mix_windows(data.x, data.features, data.target, self._augmentation, rng)
+            data = TrainSet(**mixed.__dict__)
+        return data
 
 
 class EncoderCache:
@@ -141,8 +141,8 @@ class EncoderCache:
         if key not in self._kept:
             width = 2 if use_amp else 4
             size = x_NTC.shape[0] * x_NTC.shape[1] * self._num_outputs() * width
-            held = sum(t.numel() * t.element_size() for t in self._kept.values())
-            if held + size > self._limit:
+            num_bytes = sum(t.numel() * t.element_size() for t in self._kept.values())
+            if num_bytes + size > self._limit:
                 return None
             self._kept[key] = self._encode(x_NTC, use_amp)
         return self._kept[key]

@@ -27,8 +27,8 @@ class EarlyStopping:
         """
         if self.best_loss is None or figure < self.best_loss:
             self.best_loss, self.since_best = figure, 0
-            kept = net_state(state.net).items()
-            self.best_weights = {n: t.detach().clone() for n, t in kept}
+            weights = net_state(state.net).items()
+            self.best_weights = {n: t.detach().clone() for n, t in weights}
             state.kept_epoch = state.epoch
         else:
             self.since_best += 1

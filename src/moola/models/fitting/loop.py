@@ -99,8 +99,8 @@ class FitLoop:
             callback.on_fit_begin(state)
         stopping = EarlyStopping()
         if state_file is not None:
-            found = read_state(state_file, state, order=self._order, callbacks=self.callbacks)
-            stopping = found or stopping
+            resumed = read_state(state_file, state, order=self._order, callbacks=self.callbacks)
+            stopping = resumed or stopping
         first = state.resumed_at or 0
         state.epoch = max(first - 1, 0)
         for state.epoch in range(first, first if stopping.stopped else options.num_epochs):

@@ -46,8 +46,8 @@ class StateFile:
 
 def path_of_state(folder: Path, kind: str, options: Mapping[str, Any]) -> Path:
     """Return where the state of a run with these options is kept; the device is none of them."""
-    told = {k: v for k, v in options.items() if k != "device"}
-    return folder / f"{kind}-{sha256_json(told)[:16]}.safetensors"
+    stated = {k: v for k, v in options.items() if k != "device"}
+    return folder / f"{kind}-{sha256_json(stated)[:16]}.safetensors"
 
 
 def find_state(path: Path) -> bool:

@@ -31,10 +31,10 @@ def plain_name(name: str, others: Collection[str]) -> str:
     str
         `name` itself where nothing is parametrised.
     """
-    if found := _PARAMETRIZED.fullmatch(name):
-        return found[1] + found[2]
-    if found := _HOOKED.fullmatch(name):
-        stem = found[1]
+    if match := _PARAMETRIZED.fullmatch(name):
+        return match[1] + match[2]
+    if match := _HOOKED.fullmatch(name):
+        stem = match[1]
         if f"{stem}_orig" in others or (f"{stem}_g" in others and f"{stem}_v" in others):
             return stem
     return name

@@ -55,16 +55,16 @@ def net_tensors(net: nn.Module) -> dict[str, NetTensor]:
     ConfigError
         If a tensor has no values yet (a lazy module), or is sparse or quantised.
     """
-    found: dict[str, NetTensor] = {}
+    tensors: dict[str, NetTensor] = {}
     for path, module in net.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
-        found |= {prefix + key: entry for key, entry in _of_module(module)}
+        tensors |= {prefix + key: entry for key, entry in _of_module(module)}
     for name, value in net.state_dict().items():
-        if name not in found and isinstance(value, torch.Tensor):
-            found[name] = NetTensor(kind=BUFFER, tensor=value)
-    for name, entry in found.items():
+        if name not in tensors and isinstance(value, torch.Tensor):
+            tensors[name] = NetTensor(kind=BUFFER, tensor=value)
+    for name, entry in tensors.items():
         _require_dense(name, entry.tensor)
-    return found
+    return tensors
 
 
 def _of_module(module: nn.Module) -> Iterator[tuple[str, NetTensor]]:

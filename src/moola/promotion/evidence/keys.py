@@ -308,7 +308,7 @@ def _parse_private(data: bytes, where: str) -> Ed25519PrivateKey:
 
 def _run_key_command(command: str) -> bytes:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             shlex.split(command), capture_output=True, timeout=_COMMAND_SECONDS, check=True
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -316,4 +316,4 @@ def _run_key_command(command: str) -> bytes:
             f"{ENV_SIGNING_KEY_COMMAND} failed ({type(error).__name__})",
             limit=f"a command that prints a PEM key within {_COMMAND_SECONDS:g} s",
         ) from None
-    return done.stdout
+    return process.stdout

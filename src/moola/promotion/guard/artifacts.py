@@ -29,9 +29,9 @@ def guard_all_repositories(guard: Guard) -> list[str]:
     """Replace the artifact repositories of this server process; return methods that are unknown."""
     from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
-    known = dict(_artifact_repository_registry.get_registered_artifact_repositories())
+    repositories = dict(_artifact_repository_registry.get_registered_artifact_repositories())
     unknown = set()
-    for scheme, repository in known.items():
+    for scheme, repository in repositories.items():
         if scheme in _INDIRECT:
             continue
         known_class = isinstance(repository, type)
@@ -58,9 +58,9 @@ def guarded(base: type[ArtifactRepository], guard: Guard) -> type[ArtifactReposi
                 remedy="Install the version of MLflow that Moola is tested with",
             )
     mixin = _local_mixin(guard) if local else _object_store_mixin(guard)
-    made = type(f"Guarded{base.__name__}", (mixin, base), {})
-    made.unknown_methods = close_unknown(made, FILES, deny)  # type: ignore[attr-defined]
-    return made
+    subclass = type(f"Guarded{base.__name__}", (mixin, base), {})
+    subclass.unknown_methods = close_unknown(subclass, FILES, deny)  # type: ignore[attr-defined]
+    return subclass
 
 
 def _closed(scheme: str) -> Any:

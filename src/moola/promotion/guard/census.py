@@ -54,10 +54,10 @@ class Census:
     @classmethod
     def of(cls, rows: list[Row]) -> Census:
         """Return the census of some rows; raises ValueError for a name that is there twice."""
-        found = {(row.kind, row.name): row for row in rows}
-        if len(found) != len(rows):
+        by_name = {(row.kind, row.name): row for row in rows}
+        if len(by_name) != len(rows):
             raise ValueError("the census names something twice")
-        return cls(found)
+        return cls(by_name)
 
     def rule(self, kind: str, name: str) -> str:
         """Return the class of a route or method, ``unknown`` if it is not in the table."""
@@ -126,11 +126,11 @@ def close_unknown(store: type, kind: str, refuse: Callable[[str], Any]) -> list[
     list of str
         The methods that the table does not know.
     """
-    known = census()
+    table = census()
     for name in public_methods(store):
-        if known.refuses(kind, name):
+        if table.refuses(kind, name):
             setattr(store, name, _refusing(name, kind, refuse))
-    return [n for n in public_methods(store) if known.rule(kind, n) == UNKNOWN]
+    return [n for n in public_methods(store) if table.rule(kind, n) == UNKNOWN]
 
 
 def _refusing(name: str, kind: str, refuse: Callable[[str], Any]) -> Any:

@@ -69,8 +69,8 @@ class Guard:
         trusted = load_trusted_keys(self.trusted_folder)
         if self.ledger.signer is None:
             return trusted
-        own = self.ledger.signer.public_key()
-        return replace(trusted, servers={**trusted.servers, key_id(own): own})
+        server_key = self.ledger.signer.public_key()
+        return replace(trusted, servers={**trusted.servers, key_id(server_key): server_key})
 
     def note_keys(self) -> None:
         """Write into the ledger which keys began or ceased to count since it last said so."""
@@ -97,12 +97,12 @@ class Guard:
     def frozen(self) -> Frozen:
         """Return what is frozen now: every version that ever held Production, and its run."""
         last = self.ledger.last_seq(MOVES)
-        known = self._frozen
-        if known is None or known[0] != last:
+        cached = self._frozen
+        if cached is None or cached[0] != last:
             with self._frozen_lock:
-                known = (last, find_frozen(self.places, self._moved()))
-                self._frozen = known
-        return known[1]
+                cached = (last, find_frozen(self.places, self._moved()))
+                self._frozen = cached
+        return cached[1]
 
     @contextmanager
     def reading_files(self, user: str) -> Iterator[None]:
@@ -180,7 +180,7 @@ def _never_promoted(evidence: Evidence, entries: list[Entry]) -> list[str]:
     return [] if proofs else ["a rollback goes only to a version that held Production as it is"]
 
 
-def _test_set_reasons(evidence: Evidence, seen: list[Entry], num_lines: int) -> list[str]:
+def _test_set_reasons(evidence: Evidence, earlier_looks: list[Entry], num_lines: int) -> list[str]:
     """Return what the looks that count, out of so many lines about looks, have against evidence."""
     reasons = []
     if evidence.purpose != "promotion" or evidence.promotion_verdict != "passed":
@@ -191,17 +191,17 @@ def _test_set_reasons(evidence: Evidence, seen: list[Entry], num_lines: int) -> 
     split = evidence.data.get("split_sha256")
     looks = [
         (e, e.content.windows)
-        for e in seen
+        for e in earlier_looks
         if e.version_to == evidence.version
         and isinstance(e.content, LookLine)
         and e.content.windows.get("split_sha256") == split
     ]
     if not looks:
-        ignored = num_lines - len(seen)
+        ignored = num_lines - len(earlier_looks)
         aloud = f" ({ignored} that no gate runner signed do not count)" if ignored else ""
         return [*reasons, f"this server's ledger holds no look at the test set{aloud}"]
     last, windows = looks[-1]
-    least = len(looks_at([e for e in seen if e.seq <= last.seq], windows))
+    least = len(looks_at([e for e in earlier_looks if e.seq <= last.seq], windows))
     if (evidence.test_looks or 0) < least:
         reasons.append(
             f"it was judged as look {evidence.test_looks} at the test windows, its last is number "

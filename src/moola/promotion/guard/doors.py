@@ -60,8 +60,8 @@ def close_flask_routes(app: Flask) -> list[str]:
         body = flask.request.get_json(silent=True) if flask.request.is_json else None
         if isinstance(body, int | float):  # MLflow's handlers end in 500 over them
             return _body("BAD_REQUEST", "the body is JSON but no object"), 400, _JSON
-        if _REGISTRY.search(rule.rule) and (said := _why_no_text(flask.request)):
-            return _body("INVALID_PARAMETER_VALUE", said), 400, _JSON
+        if _REGISTRY.search(rule.rule) and (complaint := _why_no_text(flask.request)):
+            return _body("INVALID_PARAMETER_VALUE", complaint), 400, _JSON
         return None
 
     def in_a_sentence(error: HTTPException) -> Any:
@@ -98,11 +98,11 @@ def native_routes(app: FastAPI) -> list[NativeRoute]:
 
 def unknown_native_routes(app: FastAPI) -> list[str]:
     """Return the native routes that the census does not know."""
-    found = native_routes(app)
-    unknown = {native.path for native in found if not native.rules}
+    routes = native_routes(app)
+    unknown = {native.path for native in routes if not native.rules}
     unknown |= {
         route_name(method, native.path)
-        for native in found
+        for native in routes
         for method, rule in native.rules.items()
         if rule == UNKNOWN
     }
@@ -161,13 +161,13 @@ class Doors:
             limit = f"the body is larger than {self.max_bytes >> 20} MiB"
             await _answer(send, 413, "BAD_REQUEST", limit)
             return
-        seen = 0
+        num_bytes = 0
 
         async def counted() -> Any:
-            nonlocal seen
+            nonlocal num_bytes
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self.max_bytes:
                 return {"type": "http.disconnect"}
             return message
 

@@ -84,25 +84,25 @@ class VersionFiles:
 def _local_state(root: Path) -> Iterator[tuple[Any, ...]]:
     if not root.is_dir():
         raise PromotionRefused(f"{root} is not a folder of files")
-    found = sorted(_entries(root))
-    for path in found:
-        seen = os.lstat(path)
-        kind = stat.S_IFMT(seen.st_mode)
-        size = seen.st_size if stat.S_ISREG(seen.st_mode) else 0
-        times = (seen.st_mtime_ns, seen.st_ctime_ns) if stat.S_ISREG(seen.st_mode) else ()
-        yield (os.path.relpath(path, root), kind, size, seen.st_ino, *times)
+    paths = sorted(_entries(root))
+    for path in paths:
+        status = os.lstat(path)
+        kind = stat.S_IFMT(status.st_mode)
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        times = (status.st_mtime_ns, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else ()
+        yield (os.path.relpath(path, root), kind, size, status.st_ino, *times)
 
 
 def _entries(root: Path) -> list[str]:
-    waiting, found = [str(root)], []
+    waiting, paths = [str(root)], []
     while waiting:
         with os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                found.append(entry.path)
+                paths.append(entry.path)
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-                _require_few(len(found))
-    return found
+                _require_few(len(paths))
+    return paths
 
 
 def _require_few(count: int) -> None:
@@ -116,11 +116,11 @@ def _s3_state(place: str) -> Iterator[tuple[Any, ...]]:
     repository = get_artifact_repository(place)
     bucket, prefix = repository.parse_s3_compliant_uri(place)
     pages = repository._get_s3_client().get_paginator("list_objects_v2")
-    seen = 0
+    count = 0
     for page in pages.paginate(Bucket=bucket, Prefix=f"{prefix}/"):
         items = page.get("Contents", ())
-        seen += len(items)
-        _require_few(seen)
+        count += len(items)
+        _require_few(count)
         for item in items:
             yield (item["Key"], item["Size"], item["ETag"], item["LastModified"].isoformat())
 

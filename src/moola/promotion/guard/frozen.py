@@ -67,8 +67,8 @@ class Places:
             return "is outside this server's artifact root"
         if below.split("/")[0].isdigit():
             return "is where experiments without a location of their own keep their files"
-        taken = (self.of(other) for other in others)
-        if any(overlaps(place, t) for t in taken):
+        others_places = (self.of(other) for other in others)
+        if any(overlaps(place, t) for t in others_places):
             return "overlaps a place that is taken"
         return None
 
@@ -124,18 +124,18 @@ def find_frozen(places: Places, moved: Iterable[tuple[str, str]]) -> Frozen:
     experiments, runs, models, where = set(), set(), set(), set()
     for name, version in moved:
         try:
-            found = registry.get_model_version(name, version)
+            model_version = registry.get_model_version(name, version)
             where.add(places.of(registry.get_model_version_download_uri(name, version)))
         except MlflowException as error:
             _require_absence(error)
             continue
         try:
-            if model_id := _logged_model(found.source):
+            if model_id := _logged_model(model_version.source):
                 models.add(model_id)
                 experiments.add(str(tracking.get_logged_model(model_id).experiment_id))
-            if found.run_id:
-                runs.add(found.run_id)
-                info = tracking.get_run(found.run_id).info
+            if model_version.run_id:
+                runs.add(model_version.run_id)
+                info = tracking.get_run(model_version.run_id).info
                 experiments.add(str(info.experiment_id))
                 where.add(places.of(info.artifact_uri))
         except MlflowException as error:
@@ -170,10 +170,10 @@ def _is_plain(address: str) -> bool:
 
 
 def _joined(base: str, path: str) -> str:
-    kept: list[str] = []
+    parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
-            del kept[-1:]
+            del parts[-1:]
         elif part not in ("", "."):
-            kept.append(part)
-    return "/".join([base.rstrip("/"), *kept])
+            parts.append(part)
+    return "/".join([base.rstrip("/"), *parts])

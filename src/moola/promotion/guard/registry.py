@@ -100,8 +100,10 @@ class GuardedRegistryStore(SqlAlchemyStore):
         """Delete a version that never held Production."""
         if self.guard.policy.guards(name):
             version = _plain(version)
-            held = {e.version_to for e in self.guard.ledger.entries(name, events=MOVES)}
-            if version in held | self._holders(name):
+            promoted_versions = {
+                e.version_to for e in self.guard.ledger.entries(name, events=MOVES)
+            }
+            if version in promoted_versions | self._holders(name):
                 self._refuse(name, version, f"version {version} of {name} has held Production")
         super().delete_model_version(name, version)
 
@@ -190,9 +192,9 @@ class GuardedRegistryStore(SqlAlchemyStore):
         with self.engine.connect() as connection:
             return {str(version) for version in connection.scalars(sa.union(stage, alias))}
 
-    def _refuse_if_moved(self, name: str, done: str) -> None:
+    def _refuse_if_moved(self, name: str, action: str) -> None:
         if self._holders(name) or self.guard.ledger.entries(name, events=MOVES):
-            self._refuse(name, None, f"{name} has versions in Production's history; not {done}")
+            self._refuse(name, None, f"{name} has versions in Production's history; not {action}")
 
     def _refuse(self, name: str, version: str | None, why: str) -> None:
         """Write the refusal down and answer 403 with the sentence."""

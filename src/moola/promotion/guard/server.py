@@ -196,12 +196,12 @@ def guard_from_environment(env: Mapping[str, str]) -> Guard:
     trusted.mkdir(parents=True, exist_ok=True)
     policy_file = env.get(ENV_POLICY)
     policy = _load_policy(Path(policy_file) if policy_file else None)
-    kept = CheckpointFile.in_folder(trusted.parent / "checkpoints", address_of(registry))
+    checkpoint = CheckpointFile.in_folder(trusted.parent / "checkpoints", address_of(registry))
     key = ensure_server_key(trusted.parent, env=env)
     return Guard(
         policy=policy,
         trusted_folder=trusted,
-        ledger=LocalLedger(registry, checkpoint=kept).signing(key),
+        ledger=LocalLedger(registry, checkpoint=checkpoint).signing(key),
         artifacts_destination=env.get(constants.ARTIFACTS_DESTINATION_ENV_VAR) or ARTIFACT_ROOT,
         artifact_root=env.get(constants.ARTIFACT_ROOT_ENV_VAR) or "mlflow-artifacts:/",
         lock_file=trusted.parent / GUARD_LOCK,

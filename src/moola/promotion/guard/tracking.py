@@ -54,18 +54,18 @@ class GuardedTrackingStore(SqlAlchemyStore):
     ) -> str:
         """Create an experiment whose files have a place of their own below the artifact root."""
         if artifact_location:
-            taken = [*self._experiment_places(), *self.guard.frozen().places]
-            if why := self.guard.places.why_not_new(artifact_location, taken):
+            places = [*self._experiment_places(), *self.guard.frozen().places]
+            if why := self.guard.places.why_not_new(artifact_location, places):
                 deny(f"artifact_location {artifact_location!r} {why}; leave it out")
         return super().create_experiment(name, artifact_location, tags)
 
     def delete_experiment(self, experiment_id: str) -> None:
         """Delete an experiment that holds nothing frozen."""
         # MLflow takes ` 1`, `+1` and `01` for 1: the store's own object has the one spelling.
-        found = str(self.get_experiment(experiment_id).experiment_id)
-        if found in self.guard.frozen().experiments:
-            deny(f"experiment {found} holds the run of a version that held Production")
-        super().delete_experiment(found)
+        identity = str(self.get_experiment(experiment_id).experiment_id)
+        if identity in self.guard.frozen().experiments:
+            deny(f"experiment {identity} holds the run of a version that held Production")
+        super().delete_experiment(identity)
 
     def create_run(self, experiment_id: str, *args: Any, **kwargs: Any) -> Any:
         """Create a run, but none whose files would lie inside frozen ones."""

@@ -86,8 +86,8 @@ class CheckpointFile:
         try:
             values = read_json(self.path.read_text("utf-8"))
             earlier = tuple((int(seq), str(line)) for seq, line in values.pop("earlier"))
-            found = LedgerCheckpoint(**values, earlier=earlier)
-            if type(found.size) is not int or not HEX_64.fullmatch(found.head):
+            checkpoint = LedgerCheckpoint(**values, earlier=earlier)
+            if type(checkpoint.size) is not int or not HEX_64.fullmatch(checkpoint.head):
                 raise ValueError("no size and hash")
         except FileNotFoundError:
             return None
@@ -97,7 +97,7 @@ class CheckpointFile:
                 limit="the file `moola history --checkpoint` writes",
                 remedy="Restore it; if it is removed, the ledger is taken as it is now",
             ) from None
-        return found
+        return checkpoint
 
     def compare(self, entries: Sequence[Entry]) -> list[str]:
         """Return what of the checkpoint a ledger no longer contains; empty if it contains it.
@@ -112,19 +112,19 @@ class CheckpointFile:
         list of str
             One sentence, which names the line, or nothing.
         """
-        kept = self.read()
-        if kept is None or (entries and kept.size < entries[0].seq):
+        before = self.read()
+        if before is None or (entries and before.size < entries[0].seq):
             return []
         hashes = {entry.seq: entry.entry_hash for entry in entries}
-        seen = f"which was there on {kept.seen_at[:19]}"
-        here = f"(SHA-256 {kept.head[:12]}), {seen} by {self.path}"
-        if kept.size not in hashes:
+        when = f"which was there on {before.seen_at[:19]}"
+        here = f"(SHA-256 {before.head[:12]}), {when} by {self.path}"
+        if before.size not in hashes:
             end = max(hashes, default=0)
-            return [f"ledger entry {kept.size} {here}, is cut off: the ledger ends at {end}"]
-        if hashes[kept.size] == kept.head:
+            return [f"ledger entry {before.size} {here}, is cut off: the ledger ends at {end}"]
+        if hashes[before.size] == before.head:
             return []
-        same = max((seq for seq, line in kept.earlier if hashes.get(seq) == line), default=0)
-        return [f"ledger entry {kept.size} {here}, is another now: rewritten after entry {same}"]
+        same = max((seq for seq, line in before.earlier if hashes.get(seq) == line), default=0)
+        return [f"ledger entry {before.size} {here}, is another now: rewritten after entry {same}"]
 
     def note(self, last: Entry, *, compared: bool, signature: str | None = None) -> None:
         """Write down that the ledger went as far as `last`; a larger checkpoint stays.
@@ -140,13 +140,15 @@ class CheckpointFile:
             The server's signature over size and head.
         """
         with self._alone():
-            kept = self.read()
-            if kept is not None:
-                follows = (kept.size + 1, kept.head) == (last.seq, last.previous_hash)
-                if kept.size >= last.seq or not (compared or follows):
+            last_kept = self.read()
+            if last_kept is not None:
+                follows = (last_kept.size + 1, last_kept.head) == (last.seq, last.previous_hash)
+                if last_kept.size >= last.seq or not (compared or follows):
                     return
-            before = (*kept.earlier, (kept.size, kept.head))[-_KEPT:] if kept else ()
-            made = LedgerCheckpoint(
+            before = (
+                (*last_kept.earlier, (last_kept.size, last_kept.head))[-_KEPT:] if last_kept else ()
+            )
+            checkpoint = LedgerCheckpoint(
                 ledger=self.address,
                 size=last.seq,
                 head=last.entry_hash,
@@ -155,7 +157,7 @@ class CheckpointFile:
                 earlier=before,
             )
             with atomic_file(self.path) as temporary:
-                temporary.write_text(pretty_json(json.loads(json.dumps(asdict(made)))))
+                temporary.write_text(pretty_json(json.loads(json.dumps(asdict(checkpoint)))))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

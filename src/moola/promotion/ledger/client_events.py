@@ -117,11 +117,11 @@ def require_known(draft: Draft, find: FindVersion, find_model: FindModel) -> Non
         if version is None:
             continue
         try:
-            found = find(draft.name, version)
+            model_version = find(draft.name, version)
         except MlflowException as error:
             raise BadInput(f"version {version} of {draft.name} is not in the registry") from error
         if draft.event == "challenger" and version == draft.version_to:
-            _require_challenger(found)
+            _require_challenger(model_version)
 
 
 def require_signed_look(
@@ -190,10 +190,10 @@ class RateLimits:
         """Return whether a caller may write one more line, and count it."""
         now = self._clock()
         with self._lock:
-            left, seen = self._free.pop(caller, (float(self._at_once), now))
-            left = min(float(self._at_once), left + (now - seen) / self._seconds_each)
-            allowed = left >= 1
-            self._free[caller] = (left - allowed, now)
+            free, last = self._free.pop(caller, (float(self._at_once), now))
+            free = min(float(self._at_once), free + (now - last) / self._seconds_each)
+            allowed = free >= 1
+            self._free[caller] = (free - allowed, now)
             while len(self._free) > 10_000:  # callers are many only where somebody makes them up
                 self._free.popitem(last=False)
         return allowed
@@ -277,6 +277,9 @@ _PAYLOADS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 }
 
 
-def _require_challenger(found: ModelVersion) -> None:
-    if ALIAS_CHALLENGER not in found.aliases:
-        raise BadInput(f"version {found.version} of {found.name} has no alias {ALIAS_CHALLENGER}")
+def _require_challenger(model_version: ModelVersion) -> None:
+    if ALIAS_CHALLENGER not in model_version.aliases:
+        raise BadInput(
+            f"version {model_version.version} of {model_version.name} has no alias "
+            f"{ALIAS_CHALLENGER}"
+        )

@@ -128,8 +128,8 @@ def _get(payload: Mapping[str, Any], field: str, kind: type, *, needed: bool = T
     if value is None and not needed:
         return None
     if type(value) is not kind:  # exactly: True is no integer here
-        said = "has no" if value is None else f"has a {type(value).__name__} as"
-        raise _Wrong(f"{said} {field}")
+        fault = "has no" if value is None else f"has a {type(value).__name__} as"
+        raise _Wrong(f"{fault} {field}")
     return value
 
 
@@ -194,11 +194,11 @@ def _tried(_version_to: str | None, payload: Mapping[str, Any]) -> LookLine:
 
 def _seen(version: str | None, payload: Mapping[str, Any], more: tuple[str, ...]) -> LookLine:
     texts = {k: _get(payload, k, str, needed=False) for k in (*SPAN, *more, "ledger", "nonce")}
-    given = {k: v for k, v in texts.items() if v is not None}
+    present = {k: v for k, v in texts.items() if v is not None}
     return LookLine(
         version=version,
-        windows={k: v for k, v in given.items() if k in SPAN},
-        statement=given,
+        windows={k: v for k, v in present.items() if k in SPAN},
+        statement=present,
         key_id=_get(payload, "key_id", str, needed=False),
         signature=_get(payload, "signature", str, needed=False),
     )

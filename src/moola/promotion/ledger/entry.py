@@ -202,8 +202,8 @@ def plain_text(
     if limit is not None and len(text) > limit:
         raise BadInput(f"{field} has {len(text)} characters", limit=f"at most {limit}")
     pattern = _UNSTORABLE if control else _CONTROL
-    if found := pattern.search(text):
-        raise BadInput(f"{field} holds the control character {found[0]!a}")
+    if match := pattern.search(text):
+        raise BadInput(f"{field} holds the control character {match[0]!a}")
     return text
 
 

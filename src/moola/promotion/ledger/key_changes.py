@@ -60,13 +60,13 @@ def note_key_changes(ledger: LocalLedger, trusted: TrustedKeys, *, who: str) -> 
         lines = read_entries(connection, events=("key_change",))
         if ledger.signer is not None:
             lines = belief_in(connection, trusted).counting(lines)
-        known = {
+        last_change = {
             entry.content.key_id: entry.content.change
             for entry in lines
             if isinstance(entry.content, KeyChange)
         }
-        gone = dict.fromkeys(set(known) - set(now), REMOVED)
-        changes = {k: v for k, v in sorted({**now, **gone}.items()) if known.get(k) != v}
+        gone = dict.fromkeys(set(last_change) - set(now), REMOVED)
+        changes = {k: v for k, v in sorted({**now, **gone}.items()) if last_change.get(k) != v}
         drafts = [_draft(who, identity, change) for identity, change in changes.items()]
         return [ledger.append_in(connection, draft) for draft in drafts]
 

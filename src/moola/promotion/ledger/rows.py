@@ -56,9 +56,9 @@ def append_entry(
     """
     before = _last_lines(connection, signer)
     if signer is not None and (last := _unsigned_up_to(connection, before)):
-        said = f"lines are signed from here on; the {last} before it are older"
+        reason = f"lines are signed from here on; the {last} before it are older"
         payload = {"unsigned_up_to": last}
-        boundary = Draft(event="boundary", who="moola", name="", reason=said, payload=payload)
+        boundary = Draft(event="boundary", who="moola", name="", reason=reason, payload=payload)
         before = [_append(connection, boundary, before, at, signer)]
     return _append(connection, draft, before, at, signer)
 
@@ -87,8 +87,8 @@ def last_entry(connection: sa.Connection, *, events: tuple[str, ...] | None = No
     query = _lines(connection).order_by(LEDGER.c.seq.desc()).limit(1)
     if events is not None:
         query = query.where(LEDGER.c.event.in_(events))
-    found = _read(connection, query)
-    return found[0] if found else None
+    entries = _read(connection, query)
+    return entries[0] if entries else None
 
 
 def _append(
@@ -168,8 +168,8 @@ def _is_plausible(entry: Entry, signer: Ed25519PrivateKey | None) -> bool:
     if signer is None:
         return False
     public = signer.public_key()
-    own = TrustedKeys(keys={key_id(public): public})
-    return Belief(keys=own, ledger_id="").why_not(entry) is None
+    itself = TrustedKeys(keys={key_id(public): public})
+    return Belief(keys=itself, ledger_id="").why_not(entry) is None
 
 
 def _lines(connection: sa.Connection) -> sa.Select[Any]:

@@ -107,11 +107,11 @@ def repair_schema(connection: sa.Connection) -> list[str]:
 
     Triggers that are not Moola's are left to whoever made them.
     """
-    found = schema_findings(connection)
-    if found:
+    findings = schema_findings(connection)
+    if findings:
         _make_triggers(connection)
-    left = schema_findings(connection) if found else []
-    return [finding for finding in found if finding not in left]
+    remaining = schema_findings(connection) if findings else []
+    return [finding for finding in findings if finding not in remaining]
 
 
 def lock_for_append(connection: sa.Connection) -> None:

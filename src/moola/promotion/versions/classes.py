@@ -54,9 +54,9 @@ def require_judged_classes(
     if isinstance(signed, list):
         require_classes(stated, tuple(map(str, signed)), "its signed evidence")
         return
-    known = None if data_root is None else _of_set(data, data_root)
-    if known is not None:
-        require_classes(stated, known, str(data.get("labeled")))
+    set_classes = None if data_root is None else _of_set(data, data_root)
+    if set_classes is not None:
+        require_classes(stated, set_classes, str(data.get("labeled")))
     elif tuple(stated) not in CLASS_NAMES.values():
         raise PromotionRefused(
             f"nothing here vouches for the version's classes {', '.join(stated)}",

@@ -39,19 +39,19 @@ def plain_caches(root: Path) -> frozenset[str]:
     """
     if not _candidates(root):
         return frozenset()
-    kept = ("LD_LIBRARY_PATH",)  # where the interpreter may find its own library
+    passed_on = ("LD_LIBRARY_PATH",)  # where the interpreter may find its own library
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-I", "-S", __file__, str(root)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_SECONDS,
             check=True,
-            env={name: os.environ[name] for name in kept if name in os.environ},
+            env={name: os.environ[name] for name in passed_on if name in os.environ},
         )
     except (OSError, subprocess.SubprocessError):
         return frozenset()
-    return frozenset(json.loads(done.stdout))
+    return frozenset(json.loads(process.stdout))
 
 
 def _candidates(root: Path) -> list[Path]:

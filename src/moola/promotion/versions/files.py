@@ -23,16 +23,16 @@ def odd_files(folder: Path) -> list[str]:
 
     Nothing is opened: opening a named pipe may never return.
     """
-    found = []
+    odd = []
     for path, status in _walk(folder):
         name = path.relative_to(folder).as_posix()
         if stat.S_ISLNK(status.st_mode):
-            found.append(f"{name!a} is a symbolic link")
+            odd.append(f"{name!a} is a symbolic link")
         elif not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            found.append(f"{name!a} is neither file nor folder")
+            odd.append(f"{name!a} is neither file nor folder")
         elif not os.access(path, os.R_OK):
-            found.append(f"{name!a} cannot be read")
-    return found
+            odd.append(f"{name!a} cannot be read")
+    return odd
 
 
 def fingerprint(folder: Path) -> Fingerprint:
@@ -47,7 +47,7 @@ def fingerprint(folder: Path) -> Fingerprint:
 
 
 def _walk(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    found = []
+    paths = []
     waiting = [folder]
     while waiting:
         try:
@@ -56,7 +56,7 @@ def _walk(folder: Path) -> list[tuple[Path, os.stat_result]]:
             continue
         for child in children:
             path = Path(child.path)
-            found.append((path, child.stat(follow_symlinks=False)))
+            paths.append((path, child.stat(follow_symlinks=False)))
             if child.is_dir(follow_symlinks=False):
                 waiting.append(path)
-    return found
+    return paths

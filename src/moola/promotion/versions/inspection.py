@@ -97,17 +97,17 @@ def inspect(
         num = 0 if windows is None else len(windows[1])
         seconds = SECONDS + num // _LEAST_WINDOWS_A_SECOND
         failed = "the version cannot be used"
-        found = run_limited("inspect", asked, failed=failed, seconds=seconds)
+        answer = run_limited("inspect", asked, failed=failed, seconds=seconds)
     inspection = Inspection(
         sha256=sha256,
-        config=FinetuneConfig.from_mapping(found["config"]),
-        class_names=tuple(found["class_names"]),
-        window_bars=int(found["window_bars"]),
-        encoder_sha256=found["encoder_sha256"],
-        conformal=found["conformal"],
+        config=FinetuneConfig.from_mapping(answer["config"]),
+        class_names=tuple(answer["class_names"]),
+        window_bars=int(answer["window_bars"]),
+        encoder_sha256=answer["encoder_sha256"],
+        conformal=answer["conformal"],
     )
     if windows is not None and calibrated_on_them:
-        _require_conformal(inspection.conformal, found["threshold"], len(windows[1]))
+        _require_conformal(inspection.conformal, answer["threshold"], len(windows[1]))
     _PASSED[sha256] = inspection
     return inspection
 
@@ -149,7 +149,7 @@ def inspect_here(folder: str, windows: str | None) -> dict[str, Any]:
 
     packaging = check_packaging(Path(folder))
     stored = packaging.stored
-    found = {
+    facts = {
         "config": stored.config.to_dict(),
         "class_names": list(stored.class_names),
         "window_bars": stored.window_bars,
@@ -158,11 +158,11 @@ def inspect_here(folder: str, windows: str | None) -> dict[str, Any]:
     }
     if windows is None:
         answers(packaging, _random_windows(stored.window_bars))
-        return found
-    with np.load(windows, allow_pickle=False) as given:
-        X, y = given["X"], given["y"]
-    found["threshold"] = conformal_threshold(y, answers(packaging, X)).threshold
-    return found
+        return facts
+    with np.load(windows, allow_pickle=False) as arrays:
+        X, y = arrays["X"], arrays["y"]
+    facts["threshold"] = conformal_threshold(y, answers(packaging, X)).threshold
+    return facts
 
 
 def answers(packaging: Packaging, X_NTC: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -89,11 +89,11 @@ def run_limited(
         lines = trouble.decode(errors="replace").strip().splitlines()
         why = printable(lines[-1])[:_LONGEST_LINE] if lines else f"it ended: {process.returncode}"
         raise PromotionRefused(f"{failed}: {why}")
-    found: Mapping[str, Any] = json.loads(answer.splitlines()[-1])
-    if refused := found.get("refused"):
+    result: Mapping[str, Any] = json.loads(answer.splitlines()[-1])
+    if refused := result.get("refused"):
         problem, wanted, remedy = refused
         raise PromotionRefused(f"{failed}: {problem}", limit=wanted, remedy=remedy)
-    return found
+    return result
 
 
 def main(argument: str) -> int:
@@ -106,13 +106,13 @@ def main(argument: str) -> int:
 
     limit(memory_mib=memory_mib, seconds=seconds)
     try:
-        found = task(**asked)
+        result = task(**asked)
     except MoolaError as error:
-        found = {"refused": (error.problem, error.limit, error.remedy)}
+        result = {"refused": (error.problem, error.limit, error.remedy)}
     except Exception as error:  # the process that asked shows the line to whoever asked it
         sys.stderr.write(f"\n{type(error).__name__}: {one_line(error)}\n")
         return 1
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(result) + "\n")
     return 0
 
 

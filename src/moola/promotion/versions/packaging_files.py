@@ -62,7 +62,7 @@ def regular_files(root: Path) -> list[str]:
     entries than a version can have; it stops there.
     """
     most = len(own.FILES) + len(own.FOLDERS) + own.MOST_CACHED + 2
-    found: list[str] = []
+    names: list[str] = []
     waiting, num = [""], 0
     while waiting:
         below = waiting.pop()
@@ -76,14 +76,14 @@ def regular_files(root: Path) -> list[str]:
                 if stat.S_ISDIR(mode) and name in (*own.FOLDERS, own.CACHE):
                     waiting.append(name)
                 elif stat.S_ISREG(mode):
-                    found.append(name)
+                    names.append(name)
                 else:
                     raise refused(
                         "the version holds a link, a pipe, a device or a folder that Moola does "
                         "not make",
                         "regular files in Moola's own folders",
                     )
-    return found
+    return names
 
 
 def read_bounded(path: Path, most: int) -> bytes:

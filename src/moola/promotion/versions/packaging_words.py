@@ -55,8 +55,8 @@ def check_words(root: Path, stored: StoredVersion) -> None:
 
 
 def _check_looked_up(values: object) -> None:
-    found = _fields(own.LOOKED_UP, values, {"model_name", "model_version"})
-    name, version = found["model_name"], found["model_version"]
+    entries = _fields(own.LOOKED_UP, values, {"model_name", "model_version"})
+    name, version = entries["model_name"], entries["model_version"]
     _word("model_name", name, _LONGEST_LOOKED_UP)
     if not re.fullmatch(r"[1-9][0-9]{0,9}", str(version)):
         raise refused(f"model_version is {shown(version)}", "the number of a version")
@@ -66,8 +66,8 @@ def _check_requirements(root: Path) -> None:
     lines = _text(root, "requirements.txt").split("\n")
     if not _are_pins(lines[:-1] if lines[-1] == "" else lines):
         raise refused("requirements.txt asks for other packages", _pins())
-    found = _CONDA.fullmatch(_text(root, "conda.yaml"))
-    if not found or not _are_pins([pin[4:] for pin in found["pins"].splitlines()]):
+    match = _CONDA.fullmatch(_text(root, "conda.yaml"))
+    if not match or not _are_pins([pin[4:] for pin in match["pins"].splitlines()]):
         raise refused("conda.yaml asks for another environment", _pins())
     if not _PYTHON_ENV.fullmatch(_text(root, "python_env.yaml")):
         raise refused("python_env.yaml asks for another environment", "-r requirements.txt")
@@ -100,13 +100,15 @@ def _check_mlmodel(values: object, stored: StoredVersion) -> None:
         "run_id": "[0-9a-f]{32}",
         "utc_time_created": r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:.]{8,15}",
     }
-    found = _fields("MLmodel", values, {*fixed, *free, "flavors", "signature", "model_size_bytes"})
-    _require_equal("MLmodel", found, fixed)
-    _require_like("MLmodel", found, free)
-    if type(found["model_size_bytes"]) is not int:
+    entries = _fields(
+        "MLmodel", values, {*fixed, *free, "flavors", "signature", "model_size_bytes"}
+    )
+    _require_equal("MLmodel", entries, fixed)
+    _require_like("MLmodel", entries, free)
+    if type(entries["model_size_bytes"]) is not int:
         raise refused("MLmodel: model_size_bytes is no whole number", "a whole number")
-    _check_flavor(found["flavors"])
-    _check_signature(found["signature"], stored.class_names)
+    _check_flavor(entries["flavors"])
+    _check_signature(entries["signature"], stored.class_names)
 
 
 def _check_flavor(values: object) -> None:
@@ -122,23 +124,23 @@ def _check_flavor(values: object) -> None:
         "python_version": _PLAIN,
         "model_code_path": rf"([^\x00-\x1f]{{0,{_LONGEST_WORD}}}/)?{re.escape(own.MODEL_CODE)}",
     }
-    found = _fields("python_function", flavors["python_function"], {*fixed, *free, "artifacts"})
-    _require_equal("python_function", found, fixed)
-    _require_like("python_function", found, free)
-    artifacts = _fields("artifacts", found["artifacts"], {own.CHECKPOINT})
+    entries = _fields("python_function", flavors["python_function"], {*fixed, *free, "artifacts"})
+    _require_equal("python_function", entries, fixed)
+    _require_like("python_function", entries, free)
+    artifacts = _fields("artifacts", entries["artifacts"], {own.CHECKPOINT})
     checkpoint = _fields("checkpoint", artifacts[own.CHECKPOINT], {"path", "uri"})
     _require_equal("checkpoint", checkpoint, {"path": own.CHECKPOINT_FOLDER})
     _word("checkpoint.uri", checkpoint["uri"], _LONGEST_WORD)
 
 
 def _check_signature(values: object, class_names: tuple[str, ...]) -> None:
-    found = _fields("signature", values, {"inputs", "outputs", "params"})
-    _require_equal("signature", found, {"inputs": None})
+    entries = _fields("signature", values, {"inputs", "outputs", "params"})
+    _require_equal("signature", entries, {"inputs": None})
     for name, wanted in (
         ("outputs", own.signature_outputs(class_names)),
         ("params", list(own.SIGNATURE_PARAMS)),
     ):
-        text = found[name]
+        text = entries[name]
         try:
             stated = json.loads(text) if isinstance(text, str) else None
         except (ValueError, RecursionError):
@@ -147,10 +149,10 @@ def _check_signature(values: object, class_names: tuple[str, ...]) -> None:
             raise refused(f"the signature states other {name}", "those of its class names")
 
 
-def _require_equal(where: str, found: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+def _require_equal(where: str, entries: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
     for name, wanted in fixed.items():
-        if not _same(found[name], wanted):
-            raise refused(f"{where}: {name} is {shown(found[name])}", str(wanted))
+        if not _same(entries[name], wanted):
+            raise refused(f"{where}: {name} is {shown(entries[name])}", str(wanted))
 
 
 def _same(a: object, b: object) -> bool:
@@ -158,9 +160,9 @@ def _same(a: object, b: object) -> bool:
     return json.dumps(a, sort_keys=True, default=str) == json.dumps(b, sort_keys=True)
 
 
-def _require_like(where: str, found: Mapping[str, Any], free: Mapping[str, str]) -> None:
+def _require_like(where: str, entries: Mapping[str, Any], free: Mapping[str, str]) -> None:
     for name, pattern in free.items():
-        value = found[name]
+        value = entries[name]
         text = value if isinstance(value, str) and value.isprintable() else ""
         if not re.fullmatch(pattern, text):
             raise refused(f"{where}: {name} is {shown(value)}", "what MLflow writes there")

@@ -39,32 +39,32 @@ def referee(folder: Path, evidence: Evidence, policy: PromotionPolicy) -> Mappin
         If it cannot score the version within the limits, has other data, or finds other
         figures.
     """
-    found = _score(folder, evidence, policy)
-    reasons = disagreements(found, evidence, tolerance=policy.referee_tolerance)
+    scores = _score(folder, evidence, policy)
+    reasons = disagreements(scores, evidence, tolerance=policy.referee_tolerance)
     if reasons:
         raise PromotionRefused(
             f"the referee disagrees with the evidence: {'; '.join(reasons)}",
             limit=f"figures within {policy.referee_tolerance:g}",
         )
-    return found
+    return scores
 
 
-def disagreements(found: Mapping[str, Any], evidence: Evidence, *, tolerance: float) -> list[str]:
+def disagreements(scores: Mapping[str, Any], evidence: Evidence, *, tolerance: float) -> list[str]:
     """Return where the referee's findings differ from signed evidence; empty if nowhere.
 
     Digests must be equal, every metric of the evidence must be within `tolerance`, and a metric
     that one side lacks counts as a difference.
     """
     reasons = [
-        f"{key} is {str(evidence.data.get(key))[:12]}, here {str(found[key])[:12]}"
+        f"{key} is {str(evidence.data.get(key))[:12]}, here {str(scores[key])[:12]}"
         for key in ("labeled_sha256", "split_sha256")
-        if evidence.data.get(key) != found[key]
+        if evidence.data.get(key) != scores[key]
     ]
     signed = (evidence.promotion_figures or {}).get("metrics")
     if not isinstance(signed, Mapping):
         return [*reasons, "the evidence holds no metrics of the locked test windows"]
-    for name in sorted({*signed, *found["metrics"]}):
-        stated, scored = signed.get(name), found["metrics"].get(name)
+    for name in sorted({*signed, *scores["metrics"]}):
+        stated, scored = signed.get(name), scores["metrics"].get(name)
         if stated is None and scored is None:
             continue
         numbers = isinstance(stated, int | float) and isinstance(scored, int | float)
