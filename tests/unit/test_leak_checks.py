@@ -10,7 +10,7 @@ from moola.data.ingest import IngestOptions, ingest
 from moola.data.labels import label_windows
 from moola.data.store.data_store import DataStore
 from moola.errors import BadInput, DataError
-from moola.evaluation.gates import gate_1_baseline
+from moola.evaluation.gates import GateContext, gate_1_baseline
 from moola.evaluation.gates.leak_checks import area_of
 from moola.evaluation.gates.suspicion import answered, questions
 from moola.hashing import sha256_files, sha256_json, write_json
@@ -73,8 +73,7 @@ def judged(registry, labeled, folds):
         y[rows],
         np.concatenate(proba),
         np.concatenate(prior),
-        **overlap_of(labeled.times, rows),
-        thresholds=LIMITS,
+        context=GateContext(**overlap_of(labeled.times, rows), thresholds=LIMITS),
         arithmetic=label_arithmetic(registry, labeled, rows, num_surrogates=1000, seed=0),
         repaired_share=repaired_share(registry, labeled.source),
     )

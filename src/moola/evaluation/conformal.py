@@ -1,4 +1,4 @@
-"""Split conformal prediction: sets of classes that hold the true one with a stated probability."""
+"""Split conformal prediction: sets of classes with a stated probability of coverage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moola.errors import BadInput
 
 @dataclass(frozen=True, kw_only=True)
 class Conformal:
-    """The least probability with which a class enters the set, and where it comes from."""
+    """The smallest probability with which a class enters the set, and its calibration."""
 
     threshold: float
     level: float
@@ -26,9 +26,9 @@ def conformal_threshold(
 ) -> Conformal:
     """Return the threshold of the least ambiguous set-valued classifier at a coverage level.
 
-    The set of a window holds every class whose probability reaches the threshold. If the windows
-    here and those to come were exchangeable, the true class would be in it with at least `level`.
-    Neighbouring windows share bars and markets change, so the coverage is approximate.
+    The set of a window holds every class whose probability reaches the threshold. For exchangeable
+    windows it would cover the true class with a probability of at least `level`. Neighbouring
+    windows share bars and markets change, so the coverage is approximate.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def conformal_threshold(
     Returns
     -------
     Conformal
-        Threshold 0 where so few windows allow no miss: every class is in every set.
+        With threshold 0, which puts every class into every set, if n is too small for `level`.
 
     Raises
     ------

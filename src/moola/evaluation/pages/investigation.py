@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moola.data.audit.trail import AuditTrail
 from moola.errors import BadInput
 from moola.evaluation.gates.report import GateReport, sentence
 
@@ -111,7 +112,7 @@ def investigation_markdown(
     class_names: Sequence[str],
     balance: Sequence[Period],
     pictures: Mapping[str, str],
-    audit: Mapping[str, Any],
+    audit: AuditTrail,
     importance: Sequence[Importance],
 ) -> str:
     """Return the page that a failed Gate 2 leaves behind.
@@ -129,7 +130,7 @@ def investigation_markdown(
     pictures
         File by caption, relative to the page: the windows disagreed on most.
     audit
-        ``{"passed", "checks"}`` of the audit made again.
+        The repeated audit.
     importance
         From `shuffled_importance`.
 
@@ -162,11 +163,11 @@ def _balance(balance: Sequence[Period], names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _audit(audit: Mapping[str, Any]) -> str:
-    bad = [check for check in audit["checks"] if not check["passed"]]
-    if not bad:
-        return f"{len(audit['checks'])} checks, all passed: no leak is known."
-    return "\n".join(f"- **{check['name']}** failed: {check['detail']}" for check in bad)
+def _audit(audit: AuditTrail) -> str:
+    failures = [check for check in audit.checks if not check.passed]
+    if not failures:
+        return f"{len(audit.checks)} checks, all passed: no leak is known."
+    return "\n".join(f"- **{check.name}** failed: {check.detail}" for check in failures)
 
 
 def _importance(importance: Sequence[Importance]) -> str:
@@ -181,7 +182,7 @@ def _importance(importance: Sequence[Importance]) -> str:
     return "\n".join(lines)
 
 
-def _questions(balance: Sequence[Period], audit: Mapping[str, Any]) -> str:
+def _questions(balance: Sequence[Period], audit: AuditTrail) -> str:
     shares = np.array([period.shares for period in balance])
     drift = float(np.ptp(shares, axis=0).max())
     lines = [
@@ -190,6 +191,6 @@ def _questions(balance: Sequence[Period], audit: Mapping[str, Any]) -> str:
         "Does one feature carry the control? Then the label may be a rule on it.",
         "Is the network trained long enough, and stopped on windows like those it is judged on?",
     ]
-    if not audit["passed"]:
+    if not audit.passed:
         lines.insert(0, "Mend the failed audit checks first: no figure counts until then.")
     return "\n".join(f"{n}. {line}" for n, line in enumerate(lines, 1))
