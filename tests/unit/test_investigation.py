@@ -84,7 +84,7 @@ def test_the_page_names_the_carrying_feature_and_the_failed_check() -> None:
     for text in (
         "# Investigation: a control beats EnhancedSimpleLSTM version 3",
         "- STOP: logreg is better in log-loss.",
-        "| from | to | windows | calm | wild |\n|---|---|---|---|---|",
+        "| from | to | windows | calm | wild |\n| --- | --- | --- | --- | --- |",
         "![candles](investigation/window-7.png)\n\nwindow 7",
         "**no shared bars** failed: windows 3, 4",
         "| b | +",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from moola.errors import MoolaError, TrackingError
+from moola.html import render
 from moola.promotion.evidence.attestation import SignedEvidence, verify
 from moola.promotion.evidence.keys import TrustedKeys
 from moola.promotion.guard.core import Guard, deny
@@ -42,18 +43,15 @@ _LAST_SEQ = 1 << 62
 def add_pages(app: flask.Flask, guard: Guard) -> None:
     """Add Moola's routes to MLflow's Flask application, under its log-in where there is one."""
     import flask
-    from jinja2 import Environment, PackageLoader
 
-    template = Environment(
-        loader=PackageLoader("moola.promotion", "."), autoescape=True
-    ).get_template("page.html")
     limits = Limits()
 
     def page() -> flask.Response:
         asked = flask.request.args
         number = asked.get("page", default=1, type=int)
         values = page_values(guard, _name(asked.get("name")), page=number)
-        return flask.Response(template.render(**values).encode("utf-8", "replace"))
+        text = render("promotion/page.html.j2", **values)
+        return flask.Response(text.encode("utf-8", "replace"))
 
     def read_ledger() -> Any:
         asked = flask.request.args

@@ -1,4 +1,4 @@
-"""What to look into when a control beats the model: labels, windows, leaks, features; Markdown."""
+"""The investigation after a control beats the model: labels, windows, leaks, features; Markdown."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from moola.data.audit.trail import AuditTrail
 from moola.errors import BadInput
 from moola.evaluation.gates.report import GateReport, sentence
+from moola.markdown import markdown_table
 
 _PERIODS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """A stretch of the labelled time line: its windows and the share of each class."""
+    """A period of the labelled windows, with the share of each class."""
 
     first: str
     last: str
@@ -28,7 +29,7 @@ class Period:
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """How much a feature matters: the rise of the log-loss when its values are shuffled."""
+    """The importance of a feature: the rise of the log-loss when its values are shuffled."""
 
     feature: str
     rise: float
@@ -38,7 +39,7 @@ class Importance:
 def label_balance(
     y: ArrayLike, times: ArrayLike, num_classes: int, *, num_periods: int = _PERIODS
 ) -> tuple[Period, ...]:
-    """Return the classes' shares over stretches of equally many windows, in time order.
+    """Return the class shares over periods with equally many windows, in time order.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def label_balance(
     num_classes
         K.
     num_periods
-        Stretches, as many as there are windows at most.
+        Number of periods, at most the number of windows.
 
     Returns
     -------
@@ -61,7 +62,10 @@ def label_balance(
     """
     labels, clock = np.asarray(y), np.asarray(times)
     if not labels.size or labels.shape != clock.shape:
-        raise BadInput(f"y and times have shapes {labels.shape} and {clock.shape}", limit="(n,)")
+        raise BadInput(
+            f"y and times have shapes {labels.shape} and {clock.shape}",
+            limit="one shape (n,), n at least 1",
+        )
     pieces = np.array_split(np.arange(labels.size), min(num_periods, labels.size))
     return tuple(
         Period(
@@ -77,7 +81,7 @@ def label_balance(
 def shuffled_importance(
     model: Any, matrix: NDArray[np.floating], y: ArrayLike, names: Sequence[str], *, seed: int
 ) -> tuple[Importance, ...]:
-    """Return every feature's permutation importance (Breiman, 2001), the greatest first.
+    """Return the permutation importance of each feature (Breiman, 2001), in descending order.
 
     Parameters
     ----------
@@ -86,23 +90,23 @@ def shuffled_importance(
     matrix, y
         Windows the model was not fitted on: shape (n, d) and (n,).
     names
-        Of the d features.
+        Names of the d features.
     seed
-        Of the shuffling.
+        Seed of the shuffling.
 
     Returns
     -------
     tuple of Importance
-        One a feature.
+        One per feature.
     """
     from sklearn.inspection import permutation_importance
 
-    found = permutation_importance(
+    importance = permutation_importance(
         model, matrix, y, scoring="neg_log_loss", n_repeats=20, random_state=seed
     )
-    rows = zip(names, found.importances_mean, found.importances_std, strict=True)
-    made = [Importance(feature=n, rise=float(m), spread=float(s)) for n, m, s in rows]
-    return tuple(sorted(made, key=lambda item: -item.rise))
+    rows = zip(names, importance.importances_mean, importance.importances_std, strict=True)
+    unsorted = [Importance(feature=n, rise=float(m), spread=float(s)) for n, m, s in rows]
+    return tuple(sorted(unsorted, key=lambda item: -item.rise))
 
 
 def investigation_markdown(
@@ -115,12 +119,12 @@ def investigation_markdown(
     audit: AuditTrail,
     importance: Sequence[Importance],
 ) -> str:
-    """Return the page that a failed Gate 2 leaves behind.
+    """Return the page about a failed gate 2.
 
     Parameters
     ----------
     control
-        The report of Gate 2.
+        The report of gate 2.
     title
         The candidate's name.
     class_names
@@ -128,7 +132,7 @@ def investigation_markdown(
     balance
         From `label_balance`.
     pictures
-        File by caption, relative to the page: the windows disagreed on most.
+        File by caption, relative to the page: the windows with the largest disagreement.
     audit
         The repeated audit.
     importance
@@ -153,14 +157,10 @@ def investigation_markdown(
 
 
 def _balance(balance: Sequence[Period], names: Sequence[str]) -> str:
-    lines = [
-        f"| from | to | windows | {' | '.join(names)} |",
-        "|---|---|---|" + "---|" * len(names),
-    ]
-    for period in balance:
-        shares = " | ".join(f"{share:.0%}" for share in period.shares)
-        lines.append(f"| {period.first} | {period.last} | {period.num_windows} | {shares} |")
-    return "\n".join(lines)
+    return markdown_table(
+        ("from", "to", "windows", *names),
+        [(p.first, p.last, p.num_windows, *(f"{s:.0%}" for s in p.shares)) for p in balance],
+    )
 
 
 def _audit(audit: AuditTrail) -> str:
@@ -171,15 +171,12 @@ def _audit(audit: AuditTrail) -> str:
 
 
 def _importance(importance: Sequence[Importance]) -> str:
-    lines = [
+    rows = [(i.feature, f"{i.rise:+.4f}", f"{i.spread:.4f}") for i in importance]
+    return (
         "Rise of the logistic regression's log-loss on validation windows when one feature is "
-        "shuffled (20 times; mean and standard deviation). Near 0: not needed.",
-        "",
-        "| feature | rise | spread |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {i.feature} | {i.rise:+.4f} | {i.spread:.4f} |" for i in importance]
-    return "\n".join(lines)
+        "shuffled (20 times; mean and standard deviation). Near 0: not needed.\n\n"
+        + markdown_table(("feature", "rise", "spread"), rows)
+    )
 
 
 def _questions(balance: Sequence[Period], audit: AuditTrail) -> str:
