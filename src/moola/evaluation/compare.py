@@ -243,6 +243,7 @@ def _checked_pair(
             f"the candidate's predictions have shape {candidate.shape}, "
             f"the baseline's {baseline.shape}",
             limit="the same windows and classes",
+            remedy="Predict the same windows with both models",
         )
     if labels.size < MIN_WINDOWS:
         raise BadInput(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moola.config.base import check_range
 from moola.errors import BadInput
+from moola.evaluation.predictions import DIVERGED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,9 @@ def conformal_threshold(
             limit="a class index for each row, at least one row",
         )
     if not np.isfinite(proba).all():
-        raise BadInput("the probabilities hold NaN or infinity", limit="finite numbers")
+        raise BadInput(
+            "the probabilities hold NaN or infinity", limit="finite numbers", remedy=DIVERGED
+        )
     ascending = np.sort(proba[np.arange(len(y)), y])
     allowed_misses = math.floor((len(y) + 1) * (1 - level) + 1e-9)  # 1 - 0.9 is not 0.1
     threshold = float(ascending[allowed_misses - 1]) if allowed_misses else 0.0

@@ -13,6 +13,8 @@ from moola.errors import BadInput
 _ROW_SUM_TOLERANCE_FLOAT32 = 1e-4
 _ROW_SUM_TOLERANCE = 1e-6
 _ROUNDING = 1e-12
+_MAP_NAMES = "Map class names to indices with the set's meta.json"
+DIVERGED = "A model that returns NaN has diverged: look at its training run"
 
 
 def validate_predictions(y: ArrayLike, proba: ArrayLike) -> None:
@@ -41,7 +43,7 @@ def validate_predictions(y: ArrayLike, proba: ArrayLike) -> None:
         raise BadInput(
             f"probabilities of window {row} are {matrix[row].tolist()}",
             limit="finite numbers",
-            remedy="A model that returns NaN has diverged: look at its training run",
+            remedy=DIVERGED,
         )
     if (matrix < 0).any():
         raise BadInput(
@@ -106,10 +108,16 @@ def mean_proba(probas: Sequence[ArrayLike]) -> NDArray[np.float64]:
         raise BadInput("there are no predictions to average", limit="at least one (n, K)")
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
-        raise BadInput(f"the predictions have shapes {sorted(shapes)}", limit="one shape")
+        raise BadInput(
+            f"the predictions have shapes {sorted(shapes)}",
+            limit="one shape",
+            remedy="Predict the same windows with every model",
+        )
     mean: NDArray[np.float64] = np.mean(arrays, axis=0)
     if not np.isfinite(mean).all():
-        raise BadInput("the predictions hold NaN or infinity", limit="finite numbers")
+        raise BadInput(
+            "the predictions hold NaN or infinity", limit="finite numbers", remedy=DIVERGED
+        )
     return mean
 
 
@@ -130,14 +138,16 @@ def _check_shapes(labels: NDArray[Any], matrix: NDArray[Any]) -> None:
 
 def _check_labels(labels: NDArray[Any], num_classes: int) -> None:
     if not np.issubdtype(labels.dtype, np.integer) and not np.issubdtype(labels.dtype, np.floating):
-        raise BadInput(f"labels have dtype {labels.dtype}", limit="whole numbers")
+        raise BadInput(
+            f"labels have dtype {labels.dtype}", limit="whole numbers", remedy=_MAP_NAMES
+        )
     bad = ~((labels >= 0) & (labels < num_classes) & (labels == np.floor(labels)))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise BadInput(
             f"the label of window {row} is {labels[row]}",
             limit=f"a class index in 0..{num_classes - 1}",
-            remedy="Map class names to indices with the set's meta.json",
+            remedy=_MAP_NAMES,
         )
 
 

@@ -48,6 +48,7 @@ def fit_temperature(y_val: ArrayLike, proba_val: ArrayLike) -> float:
         raise BadInput(
             f"the validation part has {labels.size} windows of {np.unique(labels).size} class(es)",
             limit=f"at least {MIN_WINDOWS} windows of two classes",
+            remedy="Choose a split with a longer validation part",
         )
     if np.ptp(matrix, axis=1).max() < 1e-9:
         raise BadInput(

@@ -58,6 +58,7 @@ def find_folds(store: DataStore, labeled: str, name: str | None) -> WalkForward:
         return folds
     raise DataError(
         f"no walk-forward folds of {labeled} in {store.data_root}",
+        limit="at least one file of folds",
         remedy="Make them with `moola data build`",
     )
 

@@ -319,5 +319,6 @@ def asked_gates(candidate: Candidate, requested: tuple[int, ...]) -> tuple[int, 
                 f"gate {number} asks about {RUNS[number].about}, and version "
                 f"{candidate.version} has none",
                 limit=f"one of {', '.join(map(str, possible))}",
+                remedy="Leave --gate out to run every gate that applies",
             )
     return requested or possible

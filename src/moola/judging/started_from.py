@@ -112,7 +112,11 @@ def with_encoder(client: MlflowClient, candidate: Candidate, cache: Path) -> Can
                 remedy=_AGAIN,
             )
     except OSError as error:
-        raise PromotionRefused(f"the encoder cannot be read: {one_line(error)}") from None
+        raise PromotionRefused(
+            f"the encoder cannot be read: {one_line(error)}",
+            limit=f"files in {shown(str(folder))} that can be read",
+            remedy="Remove that folder; the encoder is fetched again",
+        ) from None
     training = replace(candidate.config, pretrained_encoder=str(folder))
     return replace(candidate, training=training)
 

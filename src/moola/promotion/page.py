@@ -41,27 +41,27 @@ _LAST_SEQ = 1 << 62
 
 
 def add_pages(app: flask.Flask, guard: Guard) -> None:
-    """Add Moola's routes to MLflow's Flask application, under its log-in where there is one."""
+    """Add Moola's routes to MLflow's Flask application, behind its log-in if there is one."""
     import flask
 
     limits = Limits()
 
     def page() -> flask.Response:
-        asked = flask.request.args
-        number = asked.get("page", default=1, type=int)
-        values = page_values(guard, _name(asked.get("name")), page=number)
+        query = flask.request.args
+        number = query.get("page", default=1, type=int)
+        values = page_values(guard, _name(query.get("name")), page=number)
         text = render("promotion/page.html.j2", **values)
         return flask.Response(text.encode("utf-8", "replace"))
 
     def read_ledger() -> Any:
-        asked = flask.request.args
+        query = flask.request.args
         return flask.jsonify(
             ledger_answer(
                 guard,
-                name=_name(asked.get("name")),
-                events=tuple(asked.getlist("event")) or None,
-                after=asked.get("after", default=0, type=int),
-                schema="schema" in asked,
+                name=_name(query.get("name")),
+                events=tuple(query.getlist("event")) or None,
+                after=query.get("after", default=0, type=int),
+                schema="schema" in query,
             )
         )
 
@@ -82,7 +82,7 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
 
 
 def _in_one_sentence(view: Callable[[], Any]) -> Callable[[], Any]:
-    """Return a view that answers what is refused with one sentence, whatever was asked of it."""
+    """Return a view that answers every refusal with one sentence."""
     from mlflow.exceptions import MlflowException
 
     @functools.wraps(view)
@@ -98,7 +98,7 @@ def _in_one_sentence(view: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def append_for_client(guard: Guard, body: bytes) -> Entry:
-    """Write down what a client asks for, if it is one of the events that clients may write.
+    """Append a client's line to the ledger, if it is an event that clients may write.
 
     Parameters
     ----------
@@ -110,12 +110,12 @@ def append_for_client(guard: Guard, body: bytes) -> Entry:
     Returns
     -------
     Entry
-        The line; `who` is what the server knows.
+        The line, with `who` as the server knows it.
 
     Raises
     ------
     BadInput
-        In one sentence: why it is not written.
+        If it may not be written; the message is one sentence.
     MlflowException
         With 403, if the user may not edit the registered model.
     """
@@ -130,7 +130,7 @@ def append_for_client(guard: Guard, body: bytes) -> Entry:
 
 
 def attributed(draft: Draft) -> Draft:
-    """Return a client's line under the name the server knows, the client's own word apart."""
+    """Return a client's line under the name the server knows, with the client's claim beside it."""
     from moola.promotion.guard.caller import attributed as attributed_to
     from moola.promotion.guard.caller import authenticated_user
 
@@ -147,7 +147,7 @@ def ledger_answer(
     after: int = 0,
     schema: bool = False,
 ) -> dict[str, Any]:
-    """Return lines of the ledger, JSON-ready, with its id, its end signed, and the server's key."""
+    """Return JSON-ready lines of the ledger, with its id, signed head, and the server's key."""
     ledger = guard.ledger
     if events is not None:
         events = tuple(event for event in events if event in EVENTS)
@@ -168,10 +168,10 @@ def ledger_answer(
 
 
 def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, Any]:
-    """Return what the page shows: champions, every move, the rest page by page, keys, policy.
+    """Return the values of the page: champions, moves, other lines page by page, keys, policy.
 
-    Moves of Production and what was begun are on every page, so that nothing can be written in
-    such number that they are no longer seen.
+    Moves of Production and open intents are on every page, so that no number of other lines can
+    hide them.
     """
     everything = guard.ledger.entries()
     trusted = guard.trusted_keys()
@@ -181,8 +181,10 @@ def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, A
     champions = {entry.name: entry.version_to for entry in moved}
     about = [entry for entry in everything if name in (None, entry.name)]
     begun = [open_intent([e for e in about if e.name == n], belief) for n in _names(about)]
-    kept = {e.seq for e in about if e.event in MOVES} | {e.seq for e in begun if e is not None}
-    rest = [entry for entry in reversed(about) if entry.seq not in kept]
+    on_every_page = {e.seq for e in about if e.event in MOVES} | {
+        e.seq for e in begun if e is not None
+    }
+    rest = [entry for entry in reversed(about) if entry.seq not in on_every_page]
     pages = max(1, -(-len(rest) // _SHOWN))
     page = min(max(1, page), pages)
     counted = {entry.seq for entry in belief.counting(everything)}
@@ -198,7 +200,7 @@ def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, A
     return {
         "name": name,
         "champions": dict(sorted(champions.items())),
-        "moves": shown([entry for entry in reversed(about) if entry.seq in kept]),
+        "moves": shown([entry for entry in reversed(about) if entry.seq in on_every_page]),
         "entries": shown(rest[(page - 1) * _SHOWN : page * _SHOWN]),
         "num_rest": len(rest),
         "page": page,
@@ -215,7 +217,7 @@ def _names(entries: list[Entry]) -> list[str]:
 
 
 def _shown(entry: Entry, trusted: TrustedKeys, why_not: str | None) -> dict[str, Any]:
-    """Return a line with its evidence opened for reading, if that is signed by a trusted key."""
+    """Return a line with its evidence, if that is signed by a trusted key."""
     evidence = None
     with contextlib.suppress(MoolaError):
         text = entry.payload.get("evidence")
@@ -223,8 +225,8 @@ def _shown(entry: Entry, trusted: TrustedKeys, why_not: str | None) -> dict[str,
     return dataclasses.asdict(entry) | {"evidence": evidence, "why_not": why_not}
 
 
-def _name(asked: str | None) -> str | None:
-    return None if asked is None else plain_text("name", asked, limit=MAX_NAME)
+def _name(value: str | None) -> str | None:
+    return None if value is None else plain_text("name", value, limit=MAX_NAME)
 
 
 def _no(sentence: str, status: int) -> Any:
@@ -243,8 +245,9 @@ def _caller() -> str:
 def _find_version(name: str, version: str) -> ModelVersion:
     from mlflow.server import handlers
 
-    found: ModelVersion = handlers._get_model_registry_store().get_model_version(name, version)
-    return found
+    store = handlers._get_model_registry_store()
+    model_version: ModelVersion = store.get_model_version(name, version)
+    return model_version
 
 
 def _find_model(name: str) -> object:

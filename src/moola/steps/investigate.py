@@ -26,7 +26,7 @@ from moola.errors import BadInput, DataError, PromotionRefused
 from moola.evaluation.gates import GateReport
 from moola.evaluation.gates import leak_checks as checks
 from moola.evaluation.gates.leak_checks import CheapLearner, LeakCheck
-from moola.evaluation.gates.suspicion import LEAKS, answered, questions
+from moola.evaluation.gates.suspicion import LEAKS, questions, with_answers
 from moola.judging.candidate import find_version
 from moola.judging.examine import signed_report
 from moola.judging.null import bars_until, repaired_share
@@ -127,13 +127,12 @@ def investigate_version(
         params={"candidate": f"{name}/{number}"},
     ) as run:
         found = leak_checks(registry, evidence, limits=limits, progress=progress)
-        plain = {key: check.to_dict() for key, check in found.items()}
-        asked = questions(held, plain) if held.verdict == "held" else ()
-        run.log_json("leak_checks.json", plain)
+        asked = questions(held, found) if held.verdict == "held" else ()
+        run.log_json("leak_checks.json", {key: check.to_dict() for key, check in found.items()})
         verdict = held.verdict
         if answers:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            report = answered(held, answers, checks=plain, who=getpass.getuser(), at=now)
+            report = with_answers(held, answers, checks=found, who=getpass.getuser(), at=now)
             _sign_again(run, document, report, evidence, project)
             verdict, asked = report.verdict, ()
         run.set_tags({names.TAG_CANDIDATE: f"{name}/{number}", names.TAG_VERDICT: verdict})

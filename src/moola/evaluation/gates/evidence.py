@@ -13,6 +13,7 @@ from moola.evaluation.gates.report import GateReport, Verdict, report
 
 _Finding = tuple[Verdict, str]
 _WORST_FIRST: tuple[Verdict, ...] = ("failed", "inconclusive", "passed")
+_MEASURE = "Run the encoder's evaluation again"
 _ERROR_KEYS = ("model", "linear", "last_value", "delta_low", "delta_high")
 _PROBE_KEYS = (
     "probe_accuracy",
@@ -197,7 +198,9 @@ def _interval(estimate: float, low: float, high: float) -> dict[str, float]:
 
 def _numbers(values: Any, keys: tuple[str, ...], name: str) -> dict[str, float]:
     if not isinstance(values, Mapping):
-        raise BadInput(f"{name} is {values!r}", limit=f"a mapping with {', '.join(keys)}")
+        raise BadInput(
+            f"{name} is {values!r}", limit=f"a mapping with {', '.join(keys)}", remedy=_MEASURE
+        )
     numbers = {}
     for key in keys:
         value = values.get(key)
@@ -209,7 +212,7 @@ def _numbers(values: Any, keys: tuple[str, ...], name: str) -> dict[str, float]:
             raise BadInput(
                 f"{key} in {name} is {value!r}",
                 limit="a finite number",
-                remedy="Run the encoder's evaluation again",
+                remedy=_MEASURE,
             )
         numbers[key] = value
     return numbers

@@ -14,6 +14,7 @@ SCHEMA_VERSION = 1
 Verdict = Literal["passed", "failed", "inconclusive", "deferred", "blocked", "held"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 _FIELDS = ("gate", "name", "question", "verdict", "figures", "thresholds", "reasons")
+_EVALUATE_AGAIN = "Evaluate the candidate again with this version of Moola"
 JSON_SCHEMA: Mapping[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": f"Moola gate report, version {SCHEMA_VERSION}",
@@ -120,12 +121,16 @@ class GateReport:
             raise BadInput(
                 f"the gate report has schema version {version!r}",
                 limit=f"version {SCHEMA_VERSION}",
-                remedy="Evaluate the candidate again with this version of Moola",
+                remedy=_EVALUATE_AGAIN,
             )
         odd = sorted(set(_FIELDS) ^ (set(values) - {"schema_version"}))
         if odd:
             state = "lacks" if odd[0] in _FIELDS else "has the unknown"
-            raise BadInput(f"the gate report {state} key {odd[0]!r}", limit=", ".join(_FIELDS))
+            raise BadInput(
+                f"the gate report {state} key {odd[0]!r}",
+                limit=", ".join(_FIELDS),
+                remedy=_EVALUATE_AGAIN,
+            )
         arguments = {name: values[name] for name in _FIELDS}
         return cls(**(arguments | {"reasons": tuple(values["reasons"])}))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from scipy.stats import entropy
 from moola.config.evaluation import Thresholds
 from moola.data.ingest.options import MOST_REPAIRED
 from moola.errors import BadInput
+from moola.evaluation.gates.leak_checks import LeakCheck
 from moola.evaluation.gates.report import GateReport
 from moola.evaluation.metrics import compute_metrics
 
@@ -81,11 +81,11 @@ def hold(reasons: Mapping[str, str], verdict: str) -> tuple[str, ...]:
     )
 
 
-def answered(
+def with_answers(
     report: GateReport,
     answers: Mapping[str, str],
     *,
-    checks: Mapping[str, Mapping[str, Any]],
+    checks: Mapping[str, LeakCheck],
     who: str,
     at: str,
 ) -> GateReport:
@@ -98,7 +98,7 @@ def answered(
     answers
         A reason for each suspicion of the report and each check that shows a leak, by name.
     checks
-        Results of the leak checks by name: ``{"leak": bool | None, "detail": str, ...}``.
+        Results of the leak checks, by name.
     who, at
         Who answers, and when (ISO 8601, UTC).
 
@@ -124,15 +124,24 @@ def answered(
     unknown = [name for name in answers if name not in names]
     if missing or unknown:
         problem = f"no answer to {missing[0]!r}" if missing else f"nothing asks {unknown[0]!r}"
-        raise BadInput(problem, limit=f"an answer to each of {', '.join(names)}")
+        raise BadInput(
+            problem,
+            limit=f"an answer to each of {', '.join(names)}",
+            remedy="Read the leak checks: `moola investigate VERSION`",
+        )
     for name, text in answers.items():
         if len(text.split()) < MIN_ANSWER_WORDS:
             raise BadInput(
                 f"the answer to {name} is {text!r}",
                 limit=f"a reason of {MIN_ANSWER_WORDS} words or more",
             )
-    leaks = {**report.figures[LEAKS], "checks": dict(checks), "who": who, "at": at}
-    leaks["answers"] = dict(answers)
+    leaks = {
+        **report.figures[LEAKS],
+        "checks": {name: check.to_dict() for name, check in checks.items()},
+        "who": who,
+        "at": at,
+        "answers": dict(answers),
+    }
     summary = "; ".join(f"{name}: {text}" for name, text in answers.items())
     reasons = (f"was held, and {who} answered: {summary}", *report.reasons[2:], report.reasons[0])
     return replace(
@@ -143,7 +152,7 @@ def answered(
     )
 
 
-def questions(report: GateReport, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+def questions(report: GateReport, checks: Mapping[str, LeakCheck]) -> tuple[str, ...]:
     """Return the names that need an answer: each suspicion, and each check that shows a leak."""
-    shown = [name for name, check in checks.items() if check["leak"]]
+    shown = [name for name, check in checks.items() if check.leak]
     return tuple(dict.fromkeys([*report.figures[LEAKS]["suspicions"], *shown]))

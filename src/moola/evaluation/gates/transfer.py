@@ -23,6 +23,8 @@ from moola.evaluation.gates.comparison import (
 from moola.evaluation.gates.report import GateReport, Verdict, report, require_keys
 from moola.evaluation.metrics import compute_metrics
 
+_TRAIN_AGAIN = "Train the candidate again"
+
 
 def gate_4_transfer(
     y: ArrayLike,
@@ -120,9 +122,13 @@ def _load_faults(load_report: Mapping[str, Any], limits: Thresholds) -> list[str
     require_keys(load_report, ("match_ratio_encoder", "num_mismatched"), "the load report")
     ratio, mismatched = load_report["match_ratio_encoder"], load_report["num_mismatched"]
     if not (math.isfinite(ratio) and 0 <= ratio <= 1):
-        raise BadInput(f"match_ratio_encoder is {ratio}", limit="a number in [0, 1]")
+        raise BadInput(
+            f"match_ratio_encoder is {ratio}", limit="a number in [0, 1]", remedy=_TRAIN_AGAIN
+        )
     if not (math.isfinite(mismatched) and mismatched >= 0):
-        raise BadInput(f"num_mismatched is {mismatched}", limit="a number of at least 0")
+        raise BadInput(
+            f"num_mismatched is {mismatched}", limit="a number of at least 0", remedy=_TRAIN_AGAIN
+        )
     faults = []
     if ratio < limits.min_match_ratio:
         faults.append(
