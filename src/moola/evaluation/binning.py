@@ -106,11 +106,6 @@ def errors_from_sums(
         Windows in each bin, how many of them had the event, and the sum of their predicted
         probabilities; shape ``(..., bins)``. Empty bins count nothing.
 
-    Returns
-    -------
-    CalibrationErrors
-        Arrays of shape ``(...)``.
-
     Notes
     -----
     The plug-in error is biased upward: a perfectly calibrated model shows a gap in every finite

@@ -110,7 +110,7 @@ def calibration_bins(
     num_simulations: int = 1000,
     seed: int = 0,
 ) -> CalibrationBins:
-    """Bin predictions and compare them with what happened.
+    """Bin predictions and compare them with the observed shares, without empty bins.
 
     Parameters
     ----------
@@ -126,11 +126,6 @@ def calibration_bins(
         Two-sided, of the consistency band (Bröcker and Smith 2007).
     num_simulations, seed
         Number of label sets simulated for the band, and the seed.
-
-    Returns
-    -------
-    CalibrationBins
-        Without empty bins.
 
     Raises
     ------
@@ -190,11 +185,6 @@ def ece_null(
         Equal-mass bins; None: as many as ``ece`` of `compute_metrics` uses.
     num_simulations, seed
         Number of simulated label sets, and the seed.
-
-    Returns
-    -------
-    EceNull
-        Mean and 95 % quantile over the simulations.
 
     Raises
     ------

@@ -72,11 +72,6 @@ def block_length_from_overlap(
     num_windows
         n.
 
-    Returns
-    -------
-    int
-        At least 1.
-
     Raises
     ------
     BadInput
@@ -105,7 +100,7 @@ def paired_comparison(
     skewed: bool = False,
     horizons_apart: bool = False,
 ) -> PairedComparison:
-    """Compare two models on the same windows.
+    """Compare two models on the same windows; differences are candidate minus baseline.
 
     Parameters
     ----------
@@ -136,11 +131,6 @@ def paired_comparison(
         Every label is known before the next window is predicted, see
         `moola.data.windows.WindowTimes.horizons_apart`. Log-loss, Brier score and accuracy then
         get an interval however many windows share bars.
-
-    Returns
-    -------
-    PairedComparison
-        Signs: candidate minus baseline.
 
     Raises
     ------

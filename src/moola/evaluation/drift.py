@@ -90,11 +90,6 @@ def drift_report(
     random_state
         Seed of the permutations.
 
-    Returns
-    -------
-    DriftReport
-        One row per column.
-
     Raises
     ------
     DataError
@@ -152,11 +147,8 @@ def population_stability_index(
     (2018).
     """
     if not len(train) or not len(served):
-        raise DataError(
-            f"the samples hold {len(train)} and {len(served)} windows",
-            limit="at least one each",
-            remedy="Wait until windows have been served",
-        )
+        sizes = f"{len(train)} training and {len(served)} served windows"
+        raise DataError(f"there are {sizes}", limit="at least one each")
     edges = _edges(train, num_bins)
     shares = []
     for sample in (train, served):

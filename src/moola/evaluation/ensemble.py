@@ -54,11 +54,6 @@ def calibrated_ensemble(
         Row of a window's first bar, and of the last bar of its label's horizon, shape (n,). A
         window whose label ends after a fold's first bar is not used for that fold's temperature.
 
-    Returns
-    -------
-    Ensemble
-        With and without calibration.
-
     Raises
     ------
     BadInput

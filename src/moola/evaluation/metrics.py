@@ -223,11 +223,6 @@ def brier_decomposition(
     num_bins
         Equal-mass bins per class; ties may leave fewer.
 
-    Returns
-    -------
-    BrierDecomposition
-        Each part summed over classes.
-
     Raises
     ------
     BadInput

@@ -93,11 +93,6 @@ def mean_proba(probas: Sequence[ArrayLike]) -> NDArray[np.float64]:
     probas
         Shape (n, K) each; at least one.
 
-    Returns
-    -------
-    ndarray
-        Shape (n, K), finite.
-
     Raises
     ------
     BadInput

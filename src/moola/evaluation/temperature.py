@@ -84,11 +84,6 @@ def apply_temperature(proba: ArrayLike, temperature: float) -> NDArray[np.float6
     temperature
         Above 1 softens, below 1 sharpens.
 
-    Returns
-    -------
-    ndarray
-        Rows summing to 1.
-
     Raises
     ------
     BadInput

@@ -9,7 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moola.evaluation.binning import Scheme, assign_bins, default_num_bins, errors_from_sums
+from moola.evaluation.binning import (
+    CalibrationErrors,
+    Scheme,
+    assign_bins,
+    default_num_bins,
+    errors_from_sums,
+)
 from moola.evaluation.predictions import brier_per_window, log_loss_per_window
 
 _CHUNK_ELEMENTS = 400_000
@@ -61,26 +67,18 @@ def calibration_metrics(
     """Return ``ece``, ``ece_equal_width_10`` and ``mce``, shape (R,)."""
     confidence = matrix.max(axis=1)
     correct = (matrix.argmax(axis=1) == labels).astype(np.float64)
-    errors = []
-    schemes: tuple[tuple[int, Scheme], ...] = (
-        (default_num_bins(labels.size), "equal_mass"),
-        (10, "equal_width"),
-    )
-    for num_bins, scheme in schemes:
+
+    def errors(num_bins: int, scheme: Scheme) -> CalibrationErrors:
         bins, _ = assign_bins(confidence, num_bins=num_bins, scheme=scheme)
         member = np.eye(int(bins.max()) + 1)[bins]
-        errors.append(
-            errors_from_sums(
-                counts @ member,
-                counts @ (member * correct[:, None]),
-                counts @ (member * confidence[:, None]),
-            )
+        return errors_from_sums(
+            counts @ member,
+            counts @ (member * correct[:, None]),
+            counts @ (member * confidence[:, None]),
         )
-    return {
-        "ece": errors[0].debiased,
-        "ece_equal_width_10": errors[1].plugin,
-        "mce": errors[0].maximum,
-    }
+
+    mass, width = errors(default_num_bins(labels.size), "equal_mass"), errors(10, "equal_width")
+    return {"ece": mass.debiased, "ece_equal_width_10": width.plugin, "mce": mass.maximum}
 
 
 def _confusion(labels: NDArray[np.intp], matrix: Floats, counts: Floats) -> Floats:

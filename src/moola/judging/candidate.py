@@ -151,11 +151,6 @@ def find_candidate(client: MlflowClient, name: str, version: str | None) -> Cand
     version
         Its version; None takes the newest.
 
-    Returns
-    -------
-    Candidate
-        The version.
-
     Raises
     ------
     ConfigError

@@ -153,7 +153,7 @@ def load_checked(
     *,
     beside: DataContainer | None = None,
 ) -> WindowScorer:
-    """Build a version's model from one copy of its files, as `moola serve` does.
+    """Build a version's model on the CPU from one copy of its files, as `moola serve` does.
 
     The copy is first inspected in a separate process with limits. The weights are loaded into a
     class of Moola's own; no code that came with the version is run.
@@ -171,11 +171,6 @@ def load_checked(
     beside
         The data for a comparison with another version: the classes must be those of the set, and
         the version must predict the validation windows. None: not checked.
-
-    Returns
-    -------
-    WindowScorer
-        The model, on the CPU.
 
     Raises
     ------
@@ -228,11 +223,6 @@ def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]
         Client of the tracking store.
     evidence
         Verified evidence of the evaluation.
-
-    Returns
-    -------
-    Mapping
-        The signed report.
 
     Raises
     ------

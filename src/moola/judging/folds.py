@@ -29,11 +29,6 @@ def find_folds(store: DataStore, labeled: str, name: str | None) -> WalkForward:
     name
         Name of the folds; None: the only ones of the set.
 
-    Returns
-    -------
-    WalkForward
-        The folds.
-
     Raises
     ------
     DataError
@@ -71,7 +66,7 @@ def require_folds(
     *,
     on_proof: OnProof = lambda proof, content: None,
 ) -> dict[str, Any]:
-    """Audit every fold, against the locked test part and the encoder's corpus too.
+    """Audit every fold, against the locked test part and the encoder's corpus too; return trails.
 
     Parameters
     ----------
@@ -86,11 +81,6 @@ def require_folds(
         set, and the corpus of its pretrained encoder may not overlap a fold.
     on_proof
         Called with the ``split`` and then the ``audit``, even if it is refused.
-
-    Returns
-    -------
-    dict
-        The audit trail of each fold, by name.
 
     Raises
     ------

@@ -66,7 +66,7 @@ def gate(
     asks: Callable[[Candidate], bool] = lambda candidate: True,
     about: str = "",
 ) -> Callable[[Run], Run]:
-    """Register a function from the judge to the report as the gate of a number.
+    """Return a decorator that registers a function from judge to report as a gate.
 
     Parameters
     ----------
@@ -76,11 +76,6 @@ def gate(
         Name and question of a gate that `GATES` does not list.
     asks, about
         See `GateRun`.
-
-    Returns
-    -------
-    callable
-        A decorator that returns the function unchanged.
 
     Raises
     ------
@@ -121,7 +116,7 @@ def _baseline(judge: Judge) -> GateReport:
             model.y,
             model.proba,
             model.prior,
-            context=judge.context(judge.claims),
+            context=judge.context(1),
             arithmetic=label_arithmetic(
                 judge.store,
                 judge.labeled,
@@ -143,7 +138,7 @@ def _control(judge: Judge) -> GateReport:
             model.y,
             model.proba,
             {name: judge.rivals.predictions(name).proba for name in controls},
-            context=judge.context(),
+            context=judge.context(2),
         ),
     )
 
@@ -210,7 +205,7 @@ def _transfer(judge: Judge) -> GateReport:
         scratch.proba,
         load_report=transfer.load_report or {},
         schedule_proof=transfer.proof or {},
-        context=judge.context(judge.claims),
+        context=judge.context(4),
     )
 
 
@@ -224,7 +219,7 @@ def _augmentation(judge: Judge) -> GateReport:
         {"the same without augmentation": judge.rivals.predictions(plain).proba},
         quality=_augmentation_quality(judge),
         trial=not judge.candidate.config.augments,
-        context=judge.context(),
+        context=judge.context(5),
     )
 
 
@@ -239,7 +234,7 @@ def _simple(judge: Judge) -> GateReport:
         candidate.y,
         candidate.proba,
         judge.rivals.of_the_version(SIMPLE).proba,
-        context=judge.context(judge.claims),
+        context=judge.context(6),
     )
 
 
@@ -252,7 +247,7 @@ def _ensemble(judge: Judge) -> GateReport:
         members,
         temperature_part="validation",
         temperatures=ensemble.temperatures,
-        context=judge.context(),
+        context=judge.context(7),
     )
 
 
@@ -301,11 +296,6 @@ def asked_gates(candidate: Candidate, requested: tuple[int, ...]) -> tuple[int, 
         The version.
     requested
         Numbers of gates; empty: all that apply.
-
-    Returns
-    -------
-    tuple of int
-        Numbers of gates, in order.
 
     Raises
     ------

@@ -82,11 +82,6 @@ def investigate(
         From `disagreements`.
     picture_path
         Path of their pictures relative to the page, with ``{window}`` for the window's id.
-
-    Returns
-    -------
-    str
-        Markdown with disagreements, label balance, audit and feature importance.
     """
     labeled, split = judge.labeled, judge.split
     assert labeled.y is not None

@@ -101,9 +101,10 @@ class Judge:
         )
         return replace(self.limits, confidence=confidence)
 
-    def context(self, thresholds: Thresholds | None = None) -> GateContext:
-        """Return the context of a gate; its thresholds are `limits` unless given."""
-        return GateContext(**self.overlap, thresholds=thresholds or self.limits)
+    def context(self, gate: int) -> GateContext:
+        """Return the context of a gate; one that claims superiority has the stricter thresholds."""
+        thresholds = self.claims if rules.GATES[gate].claims else self.limits
+        return GateContext(**self.overlap, thresholds=thresholds)
 
     def digest_of(self, candidate: Candidate) -> str:
         """Return a digest of configuration, encoder, data, seeds and thresholds."""

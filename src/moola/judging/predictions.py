@@ -31,11 +31,6 @@ def predictions_table(
         Names of the K classes.
     **proba
         Values by class, shape (n, K); ``probability=...`` gives columns ``probability_<name>``.
-
-    Returns
-    -------
-    pa.Table
-        Columns ``window``, ``label`` and ``<kind>_<name>``.
     """
     columns: dict[str, Any] = {"window": rows, "label": y}
     for kind, figures in proba.items():

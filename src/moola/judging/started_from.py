@@ -49,11 +49,6 @@ def keep_encoder(run: TrackedRun, encoder: Path) -> str:
     encoder
         Folder of the encoder's checkpoint.
 
-    Returns
-    -------
-    str
-        SHA-256 over its files.
-
     Raises
     ------
     CheckpointError

@@ -41,11 +41,6 @@ def gate_0_data(
     device_asked, device_used
         ``auto``, ``cpu`` or ``cuda[:i]``; ``auto`` accepts any.
 
-    Returns
-    -------
-    GateReport
-        ``passed`` or ``failed``.
-
     Raises
     ------
     BadInput

@@ -23,7 +23,6 @@ from moola.evaluation.resampling import resample_counts
 
 LABEL_ARITHMETIC_P = "label_arithmetic"
 _ENOUGH_BLOCKS = 10
-_EVALUATE_AGAIN = "Evaluate that version again with this version of Moola"
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -191,22 +190,14 @@ def _corrected(report: GateReport, adjusted: float, family: int, limits: Thresho
 
 def _p_value(report: GateReport) -> float:
     """Return the p-value of a gate's claim, the largest of its metrics'; 1 if undefined."""
-    p_values = report.figures.get("p_values")
-    if p_values is None:
-        raise BadInput(
-            f"the report of gate {report.gate} holds no p-values",
-            limit="p_values",
-            remedy=_EVALUATE_AGAIN,
-        )
-    absent = [metric for metric in GATES[report.gate].claims if metric not in p_values]
+    p_values, claims = report.figures.get("p_values", {}), GATES[report.gate].claims
+    absent = [metric for metric in claims if metric not in p_values]
     if absent:
         raise BadInput(
             f"the report of gate {report.gate} holds no p-value of {absent[0]}",
-            limit=", ".join(GATES[report.gate].claims),
-            remedy=_EVALUATE_AGAIN,
+            limit=", ".join(claims),
+            remedy="Evaluate that version again with this version of Moola",
         )
-    null = (
-        [LABEL_ARITHMETIC_P] if LABEL_ARITHMETIC_P in p_values else []
-    )  # of labels made by a rule
-    claims = [p_values[metric] for metric in (*GATES[report.gate].claims, *null)]
-    return max(1.0 if value is None else float(value) for value in claims)
+    null = {LABEL_ARITHMETIC_P} & set(p_values)  # only of labels made by a rule
+    values = [p_values[name] for name in (*claims, *null)]
+    return max(1.0 if value is None else float(value) for value in values)

@@ -46,11 +46,6 @@ def deferral_reason(
     thresholds
         Moola's own if None.
 
-    Returns
-    -------
-    str or None
-        A sentence.
-
     Raises
     ------
     BadInput
@@ -87,11 +82,6 @@ def run_order(
         `deferral_reason`, unless gate 4 passed.
     thresholds
         Moola's own if None.
-
-    Returns
-    -------
-    tuple of GateReport
-        One per report.
 
     Raises
     ------

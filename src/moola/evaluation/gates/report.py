@@ -106,11 +106,6 @@ class GateReport:
         values
             As read from JSON.
 
-        Returns
-        -------
-        Self
-            Checked like a new one.
-
         Raises
         ------
         BadInput

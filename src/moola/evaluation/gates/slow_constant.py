@@ -100,11 +100,6 @@ def knowledge(
         as hindsight allows (`moola.evaluation.gates.label_arithmetic`). None: the rival is a
         constant.
 
-    Returns
-    -------
-    Knowledge
-        The difference with an interval corrected for skewness.
-
     Raises
     ------
     BadInput
@@ -147,11 +142,6 @@ def stretches(fold: NDArray[np.intp], block_length: int) -> NDArray[np.intp]:
         Fold of each window, shape (n,), windows in time order.
     block_length
         Minimum number of windows per stretch, but at least 40, unless the fold has fewer.
-
-    Returns
-    -------
-    ndarray
-        Shape (n,).
     """
     stretch = np.empty(fold.size, dtype=np.intp)
     count = 0

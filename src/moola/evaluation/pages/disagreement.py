@@ -24,11 +24,6 @@ def most_disagreed(
     apart
         Minimum distance of two returned windows, since neighbours show the same bars.
 
-    Returns
-    -------
-    ndarray
-        Rows, shape (j,), j at most `num`.
-
     Raises
     ------
     BadInput
@@ -58,11 +53,6 @@ def candles_figure(window_TC: ArrayLike, title: str) -> Figure:
         Shape (T, 4), any units.
     title
         Title above the plot.
-
-    Returns
-    -------
-    Figure
-        A few inches wide.
 
     Raises
     ------

@@ -50,11 +50,6 @@ def label_balance(
     num_periods
         Number of periods, at most the number of windows.
 
-    Returns
-    -------
-    tuple of Period
-        At most `num_periods`.
-
     Raises
     ------
     BadInput
@@ -93,11 +88,6 @@ def shuffled_importance(
         Names of the d features.
     seed
         Seed of the shuffling.
-
-    Returns
-    -------
-    tuple of Importance
-        One per feature.
     """
     from sklearn.inspection import permutation_importance
 
@@ -137,11 +127,6 @@ def investigation_markdown(
         The repeated audit.
     importance
         From `shuffled_importance`.
-
-    Returns
-    -------
-    str
-        Markdown, with a final newline.
     """
     sections = [
         f"# Investigation: a control beats {title}",

@@ -37,11 +37,6 @@ def reliability_figure(
     per_class
         Whether to draw a diagram for each class.
 
-    Returns
-    -------
-    Figure
-        Laid out, ready to be drawn.
-
     Raises
     ------
     BadInput
@@ -75,11 +70,6 @@ def confusion_figure(
         K names.
     title
         Title above the plot.
-
-    Returns
-    -------
-    Figure
-        Laid out, ready to be drawn.
 
     Raises
     ------
@@ -141,11 +131,6 @@ def forest_figure(
         The side of 0 on which the candidate is better.
     unit
         Label of the axis.
-
-    Returns
-    -------
-    Figure
-        Laid out, ready to be drawn.
 
     Raises
     ------

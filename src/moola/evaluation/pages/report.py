@@ -89,11 +89,6 @@ def html_report(
     examples
         PNG images by caption, such as the windows with the largest disagreement.
 
-    Returns
-    -------
-    str
-        One HTML document.
-
     Raises
     ------
     BadInput
@@ -114,15 +109,14 @@ def html_report(
         metrics=_metrics(y, predictions, block_length),
         null_band=NULL_BAND,
         reliability=[
-            _picture(reliability_figure(y, proba, model, per_class=False), f"reliability, {model}")
-            for model, proba in predictions.items()
+            _picture(reliability_figure(y, p, model, per_class=False), f"reliability, {model}")
+            for model, p in predictions.items()
         ],
         confusion=[
             _picture(
-                confusion_figure(y, proba, class_names or _indices(proba), model),
-                f"confusion, {model}",
+                confusion_figure(y, p, class_names or _indices(p), model), f"confusion, {model}"
             )
-            for model, proba in predictions.items()
+            for model, p in predictions.items()
         ],
         examples=[Picture(png=png, caption=text) for text, png in (examples or {}).items()],
         thresholds={
@@ -139,11 +133,6 @@ def verdict_markdown(reports: Sequence[GateReport]) -> str:
     ----------
     reports
         In their order in the table; at least one.
-
-    Returns
-    -------
-    str
-        Markdown, with a final newline.
 
     Raises
     ------
