@@ -67,9 +67,11 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
 
     def write_ledger() -> Any:
         if not limits.take(_caller()):
-            return _no("too many lines from you at once; wait a few seconds and send it again", 429)
+            return _error(
+                "too many lines from you at once; wait a few seconds and send it again", 429
+            )
         if (flask.request.content_length or 0) > MAX_BODY:
-            return _no(f"the body is larger than {MAX_BODY} bytes", 413)
+            return _error(f"the body is larger than {MAX_BODY} bytes", 413)
         entry = append_for_client(guard, flask.request.get_data(cache=False))
         return flask.jsonify(entry.to_dict())
 
@@ -78,10 +80,10 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
         (LEDGER_ROUTE, "moola_ledger", read_ledger, "GET"),
         (LEDGER_ROUTE, "moola_ledger_append", write_ledger, "POST"),
     ):
-        app.add_url_rule(address, name, _in_one_sentence(view), methods=[method])
+        app.add_url_rule(address, name, _answering_errors(view), methods=[method])
 
 
-def _in_one_sentence(view: Callable[[], Any]) -> Callable[[], Any]:
+def _answering_errors(view: Callable[[], Any]) -> Callable[[], Any]:
     """Return a view that answers every refusal with one sentence."""
     from mlflow.exceptions import MlflowException
 
@@ -90,9 +92,9 @@ def _in_one_sentence(view: Callable[[], Any]) -> Callable[[], Any]:
         try:
             return view()
         except MlflowException as error:
-            return _no(str(error.message), error.get_http_status_code())
+            return _error(str(error.message), error.get_http_status_code())
         except MoolaError as error:
-            return _no(str(error), 503 if isinstance(error, TrackingError) else 400)
+            return _error(str(error), 503 if isinstance(error, TrackingError) else 400)
 
     return answer
 
@@ -126,17 +128,16 @@ def append_for_client(guard: Guard, body: bytes) -> Entry:
         looks = guard.ledger.entries(draft.name, events=(draft.event,))
         belief = guard.ledger.belief(guard.trusted_keys())
         require_signed_look(draft, belief, looks, _find_version)
-    return guard.write_down(attributed(draft))
+    return guard.write_down(_with_server_name(draft))
 
 
-def attributed(draft: Draft) -> Draft:
+def _with_server_name(draft: Draft) -> Draft:
     """Return a client's line under the name the server knows, with the client's claim beside it."""
-    from moola.promotion.guard.caller import attributed as attributed_to
-    from moola.promotion.guard.caller import authenticated_user
+    from moola.promotion.guard.caller import attributed, authenticated_user
 
     claim = {} if authenticated_user() is None else {"claim": claimed(draft.who)}
     payload = {**draft.payload, **claim}
-    return dataclasses.replace(draft, who=attributed_to(draft.who), payload=payload)
+    return dataclasses.replace(draft, who=attributed(draft.who), payload=payload)
 
 
 def ledger_answer(
@@ -229,7 +230,7 @@ def _name(value: str | None) -> str | None:
     return None if value is None else plain_text("name", value, limit=MAX_NAME)
 
 
-def _no(sentence: str, status: int) -> Any:
+def _error(sentence: str, status: int) -> Any:
     import flask
 
     code = _CODES.get(status, "INVALID_PARAMETER_VALUE")
