@@ -184,14 +184,14 @@ class Judged:
         """Return adjusted p-values."""
         if way == "Holm":
             return holm(raw)
-        options = self.world.options
-        shared = 1 if options["horizons_apart"] else options["block_length"]
+        context = self.world.context
+        shared = 1 if context.horizons_apart else context.block_length
         return joint_p_values(raw, values, block_length=shared, num_resamples=NUM_RESAMPLES)
 
     def check(self, y, candidate: Array, controls: dict[str, Array]) -> None:
         """Raise unless the gate itself says the same."""
-        options = self.world.options | {"thresholds": LIMITS}
-        verdict = gate_2_control(y, candidate, controls, **options).verdict
+        context = replace(self.world.context, thresholds=LIMITS)
+        verdict = gate_2_control(y, candidate, controls, context=context).verdict
         own = "failed" if self.stops("joint") else "passed" if self.passes() else "inconclusive"
         if verdict != own:
             raise AssertionError(f"the gate says {verdict}, the simulation {own}")

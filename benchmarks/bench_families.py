@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from moola.config.evaluation import Thresholds
-from moola.evaluation.gates import gate_1_baseline, gate_promotion
+from moola.evaluation.gates import GateContext, gate_1_baseline, gate_promotion
 from moola.evaluation.gates.promotion import look_confidence
 from moola.evaluation.predictions import log_loss_per_window
 
 LIMITS = replace(Thresholds.load(), num_resamples=100)
 CONFIGURATIONS = (1, 5, 20, 50)
 LOOKS = (1, 5, 20)
-APART = {"block_length": 1, "horizons_apart": True}
+APART = GateContext(block_length=1, horizons_apart=True, thresholds=LIMITS)
 PASSED = dict.fromkeys(range(8), "passed")
 
 
@@ -107,8 +107,8 @@ def gate_1(
     if log_loss_per_window(y, proba).mean() >= log_loss_per_window(y, prior).mean():
         return False  # no interval of a loss difference lies below 0 then
     confidence = look_confidence(LIMITS.confidence, judgement, num_doors=1 + searched)
-    limits = replace(LIMITS, confidence=confidence)
-    return gate_1_baseline(y, proba, prior, **APART, thresholds=limits).verdict == "passed"
+    context = replace(APART, thresholds=replace(LIMITS, confidence=confidence))
+    return gate_1_baseline(y, proba, prior, context=context).verdict == "passed"
 
 
 def promotes(
@@ -124,7 +124,7 @@ def promotes(
     found = gate_promotion(
         y, proba, champion,
         champion_name="version 1", gate_verdicts=PASSED, uses_encoder=False, uses_synthetic=False,
-        prior=prior, num_looks=look, thresholds=LIMITS, **APART,
+        prior=prior, num_looks=look, context=APART,
     )  # fmt: skip
     return found.verdict == "passed"
 

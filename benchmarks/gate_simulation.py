@@ -145,7 +145,7 @@ class World:
     ):
         self.rng, self.phi, self.n, self.checked = rng, phi, n, checked
         self.smooth = overlap != "apart"
-        self.options = {**OVERLAPS[overlap], "thresholds": LIMITS}
+        self.context = gates.GateContext(**OVERLAPS[overlap], thresholds=LIMITS)
 
     def nulls(self) -> Events:
         """Yield what passes though it should not."""
@@ -180,22 +180,23 @@ class World:
         yield (
             "gate 4 equal",
             self.asked(
-                better, partial(gates.gate_4_transfer, y, equal, base, **LOADED, **self.options)
+                better,
+                partial(gates.gate_4_transfer, y, equal, base, **LOADED, context=self.context),
             ),
         )
-        quality = {"passed": True, "train_only": True}
+        quality = gates.AugmentationQuality(passed=True, train_only=True)
         yield "gate 5 margin", self.asked(
             self.accuracy(y, base, sharper).non_inferior,
             partial(gates.gate_5_augmentation, y, base, {"best": sharper}, quality=quality,
-                    **self.options))  # fmt: skip
+                    context=self.context))  # fmt: skip
         yield (
             "gate 6 equal",
-            self.asked(better, partial(gates.gate_6_simple, y, equal, base, **self.options)),
+            self.asked(better, partial(gates.gate_6_simple, y, equal, base, context=self.context)),
         )
         no_worse = self.delta(y, base, ahead).non_inferior
         yield "gate 7 margin", self.asked(no_worse, partial(
             gates.gate_7_ensemble, y, base, {"best": ahead}, temperature_part="validation",
-            **self.options))  # fmt: skip
+            context=self.context))  # fmt: skip
         yield "champion equal", self.over_champion(y, equal, base)
 
     def powers(self) -> Events:
@@ -211,7 +212,7 @@ class World:
         superior = self.delta(y, best, base).superior
         yield (
             "gate 6 +10",
-            self.asked(superior, partial(gates.gate_6_simple, y, best, base, **self.options)),
+            self.asked(superior, partial(gates.gate_6_simple, y, best, base, context=self.context)),
         )
         yield "prior +10", self.over_prior(y, good, half)
         yield "champion +10", self.over_champion(y, best, base)
@@ -227,7 +228,7 @@ class World:
 
     def baseline(self, y: NDArray[np.int_], proba: Array, prior: Array) -> bool:
         """Return whether Gate 1 passes."""
-        gate = partial(gates.gate_1_baseline, y, proba, prior, **self.options)
+        gate = partial(gates.gate_1_baseline, y, proba, prior, context=self.context)
         return self.asked(self.may_know(y, proba, prior, prior), gate)
 
     def over_prior(self, y: NDArray[np.int_], proba: Array, prior: Array) -> bool:
@@ -238,20 +239,20 @@ class World:
     def may_know(self, y: NDArray[np.int_], proba: Array, prior: Array, folds) -> bool:
         """Return whether both log-loss differences of "knows something" lie below 0."""
         superior = self.delta(y, proba, prior, constant=True).superior
-        return superior and knowledge(y, proba, folds, **self.options).delta.superior
+        return superior and knowledge(y, proba, folds, self.context).delta.superior
 
     def over_champion(self, y: NDArray[np.int_], proba: Array, champion: Array) -> bool:
         """Return whether the promotion gate passes over a champion."""
         delta, half = self.delta(y, proba, champion), np.full((self.n, 2), 0.5)
         possible = delta.superior or delta.non_inferior
-        possible = possible and knowledge(y, proba, None, **self.options).delta.superior
+        possible = possible and knowledge(y, proba, None, self.context).delta.superior
         return self.asked(possible, self.promotion(y, proba, champion, "champion", half))
 
     def promotion(self, y, proba: Array, champion: Array, name: str, prior: Array):
         """Return the promotion gate, every earlier gate passed, ready to be asked."""
         return partial(
             gates.gate_promotion, y, proba, champion, champion_name=name, gate_verdicts=PASSED,
-            uses_encoder=False, uses_synthetic=False, prior=prior, **self.options,
+            uses_encoder=False, uses_synthetic=False, prior=prior, context=self.context,
         )  # fmt: skip
 
     def control(self, y: NDArray[np.int_], proba: Array, control: Array, verdict: str) -> bool:
@@ -261,7 +262,7 @@ class World:
         if verdict == "failed":
             ahead = self.accuracy(y, proba, control)
             possible = delta.inferior or ahead.inferior
-        gate = partial(gates.gate_2_control, y, proba, {"control": control}, **self.options)
+        gate = partial(gates.gate_2_control, y, proba, {"control": control}, context=self.context)
         return self.asked(possible, gate, verdict)
 
     def delta(self, y, proba: Array, rival: Array, *, constant: bool = False) -> Delta:
@@ -279,7 +280,7 @@ class World:
         least, confidence, block = (
             LIMITS.min_effective_windows,
             LIMITS.confidence,
-            self.options["block_length"],
+            self.context.block_length,
         )
         if constant:
             least = LIMITS.min_effective_windows_constant
@@ -287,7 +288,7 @@ class World:
         interval = mean_interval(
             values,
             block_length=block,
-            horizons_apart=self.options["horizons_apart"],
+            horizons_apart=self.context.horizons_apart,
             confidence=confidence,
             min_effective_windows=least,
             skewed=constant,

@@ -39,7 +39,7 @@ from moola.data.splits import WalkForward
 from moola.data.store.data_store import DataStore, WindowSet
 from moola.data.surrogate import scale_ratios
 from moola.data.windows import choose_starts, cut_windows
-from moola.evaluation.gates import gate_1_baseline
+from moola.evaluation.gates import GateContext, gate_1_baseline
 from moola.evaluation.gates.report import GateReport
 from moola.judging.calibrate import overlap_of
 from moola.judging.null import label_arithmetic
@@ -107,13 +107,13 @@ def verdicts(
     null = label_arithmetic(
         registry, labeled, first.rows, num_surrogates=limits.num_surrogates, seed=17
     )
+    context = GateContext(**overlap_of(labeled.times, first.rows), thresholds=limits)
     probabilities = {name: found.proba for name, found in made.items()}
     if RATIOS in candidates:
         probabilities[RATIOS] = _by_ratios(labeled, folds, first)
     return {
         name: gate_1_baseline(
-            first.y, proba, first.prior, **overlap_of(labeled.times, first.rows),
-            thresholds=limits, arithmetic=null,
+            first.y, proba, first.prior, context=context, arithmetic=null,
         )
         for name, proba in probabilities.items()
     }  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from moola.config.evaluation import Thresholds
+from moola.evaluation.gates import GateContext
 
 LIMITS = replace(  # models of known strength may be as good as they are
     Thresholds.load(),
@@ -12,7 +13,7 @@ LIMITS = replace(  # models of known strength may be as good as they are
     max_credible_roc_auc=1.0,
     max_credible_entropy_share=1.0,
 )
-OPTIONS = {"block_length": 2, "thresholds": LIMITS}
+CONTEXT = GateContext(block_length=2, thresholds=LIMITS)
 
 
 def world(*strengths, n=240, seed=0):

@@ -64,7 +64,7 @@ def test_other_gates_and_what_was_not_run_stay_as_they_are() -> None:
 
 def test_a_report_without_p_values_is_refused() -> None:
     old = report(1, "passed", ("of an older version",), figures={"num_windows": 9})
-    with pytest.raises(BadInput, match="gate 1 holds no p-values"):
+    with pytest.raises(BadInput, match="gate 1 holds no p-value of log_loss"):
         holm_over_candidates([old], {"2": [gate(1, 0.01)]})
 
 

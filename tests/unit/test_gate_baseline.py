@@ -2,18 +2,20 @@
 
 import numpy as np
 import pytest
-from gates_kit import LIMITS, OPTIONS, half, world
+from gates_kit import CONTEXT, LIMITS, half, world
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from moola.evaluation.gates import collapse_reasons, gate_1_baseline, gate_6_simple
+from moola.evaluation.gates import GateContext, collapse_reasons, gate_1_baseline, gate_6_simple
 from moola.evaluation.gates.collapse import answer_warnings, rank_information
 
 
 def test_the_constant_that_was_shipped_is_refused_and_named():
     y = np.repeat([0, 1], [14, 6])
     constant = np.tile([0.7, 0.3], (20, 1))
-    found = gate_1_baseline(y, constant, np.tile([0.6, 0.4], (20, 1)), block_length=2)
+    found = gate_1_baseline(
+        y, constant, np.tile([0.6, 0.4], (20, 1)), context=GateContext(block_length=2)
+    )
     assert found.verdict == "failed"
     assert found.reasons[0] == (
         "collapsed: always answers class 0 in all 20 windows; its accuracy of 70.0% and weighted "
@@ -25,7 +27,7 @@ def test_the_constant_that_was_shipped_is_refused_and_named():
 def test_constant_is_refused_even_where_its_log_loss_is_far_below_the_priors():
     y = np.random.default_rng(0).permutation(np.repeat([0, 1], [190, 10]))
     found = gate_1_baseline(
-        y, np.tile([0.95, 0.05], (200, 1)), np.tile([0.5, 0.5], (200, 1)), **OPTIONS
+        y, np.tile([0.95, 0.05], (200, 1)), np.tile([0.5, 0.5], (200, 1)), context=CONTEXT
     )
     assert found.figures["delta_log_loss"]["high"] < 0
     assert found.verdict == "failed"
@@ -33,7 +35,7 @@ def test_constant_is_refused_even_where_its_log_loss_is_far_below_the_priors():
 
 def test_baseline_passes_on_a_real_gain():
     y, good = world(0.8, seed=1)
-    found = gate_1_baseline(y, good, half(y), **OPTIONS)
+    found = gate_1_baseline(y, good, half(y), context=CONTEXT)
     assert found.verdict == "passed"
     assert found.figures["delta_log_loss"]["high"] < 0
     assert found.figures["minimum_detectable"]["log_loss"] > 0
@@ -42,27 +44,29 @@ def test_baseline_passes_on_a_real_gain():
 
 def test_baseline_is_inconclusive_on_too_few_windows_and_says_so():
     y, good = world(0.6)
-    found = gate_1_baseline(y, good, half(y), block_length=100, thresholds=LIMITS)
+    found = gate_1_baseline(
+        y, good, half(y), context=GateContext(block_length=100, thresholds=LIMITS)
+    )
     assert found.verdict == "inconclusive"
     assert "240 windows hold 2.4 blocks of 100 that share no bar" in found.reasons[0]
 
 
 def test_a_constant_baseline_needs_more_windows_than_a_rival():
     y, weak, strong = world(0.4, 1.2, n=100)
-    options = {"block_length": 15, "thresholds": LIMITS}
+    options = {"context": GateContext(block_length=15, thresholds=LIMITS)}
     found = gate_1_baseline(y, strong, half(y), **options)
     assert found.verdict == "inconclusive"
     assert "at least 10 are needed" in found.reasons[0]
     assert gate_6_simple(y, strong, weak, **options).verdict == "passed"
-    assert gate_1_baseline(y, strong, half(y), block_length=10, thresholds=LIMITS).verdict == (
-        "passed"
-    )
+    assert gate_1_baseline(
+        y, strong, half(y), context=GateContext(block_length=10, thresholds=LIMITS)
+    ).verdict == ("passed")
 
 
 def test_baseline_fails_where_significantly_worse_than_the_prior():
     y, good = world(0.2)
     over = good**12 / (good**12).sum(axis=1, keepdims=True)
-    found = gate_1_baseline(y, over, half(y), **OPTIONS)
+    found = gate_1_baseline(y, over, half(y), context=CONTEXT)
     assert found.verdict == "failed"
     assert found.reasons[0].startswith("log-loss is above the class prior's: +1.2")
 
@@ -87,7 +91,7 @@ def test_a_better_guess_of_the_class_frequencies_is_not_knowledge():
     y = (np.arange(400) % 10 < 2).astype(int)
     p = np.clip(0.25 + 0.13 * rng.standard_normal(400), 0.02, 0.98)
     p[:40] = np.where(y[:40] == 1, 0.6, p[:40])
-    found = gate_1_baseline(y, np.column_stack([1 - p, p]), half(y), **OPTIONS)
+    found = gate_1_baseline(y, np.column_stack([1 - p, p]), half(y), context=CONTEXT)
     assert found.figures["delta_log_loss"]["high"] < 0
     assert found.verdict == "inconclusive"
     assert "only a better guess of the class frequencies" in found.reasons[0]
@@ -128,7 +132,9 @@ def rare(share, skill, n=2000, seed=1):
 @pytest.mark.parametrize(("share", "skill"), [(0.25, 0.3), (0.1, 0.4), (0.02, 0.5)])
 def test_a_calibrated_model_of_a_rare_class_is_no_constant(share, skill):
     y, model, prior = rare(share, skill, n=4000)
-    found = gate_1_baseline(y, model, prior, block_length=13, thresholds=LIMITS)
+    found = gate_1_baseline(
+        y, model, prior, context=GateContext(block_length=13, thresholds=LIMITS)
+    )
     assert found.verdict == "passed", found.reasons
     assert any(reason.startswith("warning: ") for reason in found.reasons[1:])
 
@@ -137,7 +143,9 @@ def test_a_calibrated_model_of_a_rare_class_is_no_constant(share, skill):
 def test_the_same_forecasts_for_other_windows_are_no_knowledge(share):
     y, model, prior = rare(share, 0.5)
     shuffled = np.random.default_rng(2).permutation(model)
-    found = gate_1_baseline(y, shuffled, prior, block_length=13, thresholds=LIMITS)
+    found = gate_1_baseline(
+        y, shuffled, prior, context=GateContext(block_length=13, thresholds=LIMITS)
+    )
     assert found.verdict == "failed", found.reasons
 
 
@@ -164,6 +172,6 @@ def test_a_class_absent_from_the_windows_leaves_the_verdict_open():
     y, good = world(0.8)
     three = np.column_stack([good * 0.999, np.full(y.size, 0.001)])
     prior = np.tile([0.45, 0.45, 0.1], (y.size, 1))
-    found = gate_1_baseline(y, three, prior, **OPTIONS)
+    found = gate_1_baseline(y, three, prior, context=CONTEXT)
     assert found.verdict == "inconclusive"
     assert "class 2 does not occur" in found.reasons[0]

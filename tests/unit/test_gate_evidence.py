@@ -3,10 +3,11 @@
 import pytest
 from gates_kit import LIMITS
 
+from moola.data.audit.trail import AuditTrail, Check
 from moola.errors import BadInput
 from moola.evaluation.gates import gate_0_data, gate_3_encoder
 
-CLEAN = {"passed": True, "checks": [{"name": "overlap", "passed": True, "detail": "none"}]}
+CLEAN = AuditTrail(checks=(Check(name="overlap", passed=True, detail="none"),), facts={})
 ENCODER = {
     "masked_error": {
         "model": 0.8,
@@ -32,16 +33,13 @@ def test_data_gate():
     found = run(audit=CLEAN, device_asked="cuda", device_used="cpu")
     assert found.verdict == "failed"
     assert found.reasons == ("the device asked for was cuda, the run used cpu",)
-    leak = {"passed": False, "checks": [{"name": "bars", "passed": False, "detail": "3 shared"}]}
+    leak = AuditTrail(checks=(Check(name="bars", passed=False, detail="3 shared"),), facts={})
     assert (
         "bars failed: 3 shared"
         in run(audit=leak, device_asked="auto", device_used="cpu").reasons[0]
     )
-    lying = {"passed": True, "checks": leak["checks"]}
-    assert run(audit=lying, device_asked="auto", device_used="cpu").verdict == "failed"
-    for bad in ({}, {"passed": True, "checks": []}, {"passed": "yes", "checks": CLEAN["checks"]}):
-        with pytest.raises(BadInput, match="audit lacks"):
-            run(audit=bad, device_asked="auto", device_used="cpu")
+    with pytest.raises(BadInput, match="0 checks; expected at least one"):
+        run(audit=AuditTrail(checks=(), facts={}), device_asked="auto", device_used="cpu")
 
 
 @pytest.mark.parametrize(
@@ -71,24 +69,27 @@ def test_encoder_gate(change, verdict, text):
     ],
 )
 def test_encoder_gate_on_reconstruction(change, verdict):
-    evidence = ENCODER | {"masked_error": ENCODER["masked_error"] | change}
-    assert gate_3_encoder(evidence, thresholds=LIMITS).verdict == verdict
+    measurements = ENCODER | {"masked_error": ENCODER["masked_error"] | change}
+    assert gate_3_encoder(measurements, thresholds=LIMITS).verdict == verdict
 
 
 def test_an_encoder_without_a_decoder_cannot_pass():
-    evidence = ENCODER | {"masked_error": {"not_applicable": "a ts2vec has no decoder"}}
-    found = gate_3_encoder(evidence, thresholds=LIMITS)
+    measurements = ENCODER | {"masked_error": {"not_applicable": "a ts2vec has no decoder"}}
+    found = gate_3_encoder(measurements, thresholds=LIMITS)
     assert found.verdict == "inconclusive"
     assert found.reasons[0] == (
         "masked reconstruction is not applicable, as a ts2vec has no decoder: this gate cannot pass"
     )
     assert found.figures["masked_error"] == "not applicable: a ts2vec has no decoder"
     assert "delta_masked_error" not in found.figures
-    assert gate_3_encoder(evidence | {"probe_accuracy": 0.5}, thresholds=LIMITS).verdict == "failed"
+    assert (
+        gate_3_encoder(measurements | {"probe_accuracy": 0.5}, thresholds=LIMITS).verdict
+        == "failed"
+    )
 
 
 def test_encoder_gate_refuses_missing_and_nan():
     with pytest.raises(BadInput, match="masked_error is None"):
         gate_3_encoder({k: v for k, v in ENCODER.items() if k != "masked_error"})
-    with pytest.raises(BadInput, match="probe_accuracy in evidence is nan"):
+    with pytest.raises(BadInput, match="probe_accuracy in measurements is nan"):
         gate_3_encoder(ENCODER | {"probe_accuracy": float("nan")})

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gates_kit import LIMITS, OPTIONS, half, world
+from gates_kit import CONTEXT, LIMITS, half, world
 
 from moola.errors import BadInput
 from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
@@ -14,7 +14,7 @@ PASSED = dict.fromkeys(range(6), "passed")
 
 
 def promote(y, candidate, champion, name="version 3", verdicts=PASSED, **options):
-    base = {"uses_encoder": False, "uses_synthetic": False} | OPTIONS
+    base = {"uses_encoder": False, "uses_synthetic": False, "context": CONTEXT}
     return gate_promotion(
         y, candidate, champion, champion_name=name, gate_verdicts=verdicts, **(base | options)
     )
@@ -50,9 +50,9 @@ def test_promotion_by_being_as_good_and_better_calibrated():
     candidate /= candidate.sum(axis=1, keepdims=True)
     off = champion**1.45 / (champion**1.45).sum(axis=1, keepdims=True)
     wide = replace(LIMITS, margin_log_loss=0.05)
-    found = promote(y, candidate, off, thresholds=wide)
+    found = promote(y, candidate, off, context=replace(CONTEXT, thresholds=wide))
     assert found.verdict == "passed"
-    equal = promote(y, candidate, champion, thresholds=wide)
+    equal = promote(y, candidate, champion, context=replace(CONTEXT, thresholds=wide))
     assert equal.verdict == "inconclusive"
     assert "not shown to be better" in equal.reasons[0]
 
@@ -79,11 +79,11 @@ def test_as_good_as_the_class_prior_and_better_calibrated_is_not_enough():
     p = np.where(y == 1, chosen, 1 - chosen)
     candidate, prior = np.column_stack([1 - p, p]), np.tile([0.6, 0.4], (n, 1))
     wide = replace(LIMITS, margin_log_loss=0.1)
-    found = promote(y, candidate, prior, CLASS_PRIOR, thresholds=wide)
+    found = promote(y, candidate, prior, CLASS_PRIOR, context=replace(CONTEXT, thresholds=wide))
     assert found.figures["delta_log_loss"]["estimate"] < 0
     assert found.figures["delta_ece"]["high"] < 0
     assert found.verdict == "inconclusive"
-    champion = promote(y, candidate, prior, prior=prior, thresholds=wide)
+    champion = promote(y, candidate, prior, prior=prior, context=replace(CONTEXT, thresholds=wide))
     assert champion.verdict == "inconclusive"  # nor over a champion that knows no more
     assert champion.reasons[0].startswith("not shown to know more than how often each class occurs")
 

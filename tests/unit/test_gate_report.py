@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from gates_kit import OPTIONS, world
+from gates_kit import CONTEXT, world
 from jsonschema import Draft202012Validator
 
 from moola.errors import BadInput
@@ -13,7 +13,7 @@ from moola.evaluation.gates.report import JSON_SCHEMA
 
 def test_reports_survive_json_and_refuse_another_schema():
     y, weak, strong = world(0.4, 1.0, n=60)
-    found = gate_2_control(y, weak, {"minirocket": strong}, **OPTIONS)
+    found = gate_2_control(y, weak, {"minirocket": strong}, context=CONTEXT)
     text = json.dumps(found.to_dict(), allow_nan=False)
     assert GateReport.from_dict(json.loads(text)) == found
     schema = Draft202012Validator(JSON_SCHEMA)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gates_kit import OPTIONS, half, world
+from gates_kit import CONTEXT, half, world
 
 from moola.errors import BadInput
 from moola.evaluation.gates import (
@@ -18,13 +18,13 @@ from moola.evaluation.gates import (
 def test_gates_refuse_what_cannot_be_judged():
     y, weak, strong = world(0.4, 1.0, n=40)
     with pytest.raises(BadInput, match="of class 0"):
-        gate_1_baseline(np.zeros(40, int), weak, half(y), **OPTIONS)
+        gate_1_baseline(np.zeros(40, int), weak, half(y), context=CONTEXT)
     with pytest.raises(BadInput, match="8 windows"):
-        gate_6_simple(y[:8], weak[:8], strong[:8], **OPTIONS)
+        gate_6_simple(y[:8], weak[:8], strong[:8], context=CONTEXT)
     with pytest.raises(BadInput, match="sum to"):
-        gate_6_simple(y, weak * 2, strong, **OPTIONS)
+        gate_6_simple(y, weak * 2, strong, context=CONTEXT)
     with pytest.raises(BadInput, match=r"0\.\.1"):
-        gate_6_simple(y + 1, weak, strong, **OPTIONS)
+        gate_6_simple(y + 1, weak, strong, context=CONTEXT)
 
 
 def made(gate, verdict):

@@ -10,17 +10,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_MOST = {
-    "uses of stand": 20,
-    "participles as names": 469,
-    "dict[str, Any]": 196,
-    "aliases at layer borders": 9,
+    "uses of stand": 19,
+    "participles as names": 4,
+    "dict[str, Any]": 192,
+    "aliases at layer borders": 3,
     "files in the fullest folder": 20,
     "lines of the longest file": 439,
     "lines of the longest function": 89,
-    "class names used twice": 1,
+    "class names used twice": 0,
 }
 AT_LEAST = {
-    "errors with limit and remedy, per cent": 24,
+    "errors with limit and remedy, per cent": 28,
     "errors with limit or remedy, per cent": 82,
 }
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_kit import RECIPE, SET, SPLIT, bars_of, hours, walk, write_bars
 
+from moola.data.audit.trail import AuditTrail, Check
 from moola.data.imported import UNPROVEN, ImportOptions
 from moola.data.store.data_store import DataStore
 from moola.errors import DataError
@@ -60,7 +61,8 @@ def test_imported_windows_are_what_was_built(built, tmp_path):
     trail = registry.load_labeled("v1", "fwd").audit_trail
     assert trail["passed"]
     assert trail["checks"][-1]["detail"] == UNPROVEN
-    gate = gate_0_data(audit=trail, device_asked="cpu", device_used="cpu")
+    audit = AuditTrail(checks=tuple(Check(**check) for check in trail["checks"]), facts={})
+    gate = gate_0_data(audit=audit, device_asked="cpu", device_used="cpu")
     assert gate.verdict == "passed"
     assert UNPROVEN in gate.reasons
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from moola.data.audit.trail import AuditTrail, Check
 from moola.errors import BadInput
 from moola.evaluation.gates.report import report
 from moola.evaluation.pages.disagreement import candles_figure, most_disagreed
@@ -75,16 +76,15 @@ def test_the_page_names_the_carrying_feature_and_the_failed_check() -> None:
         class_names=("calm", "wild"),
         balance=label_balance(y, times, 2),
         pictures={"window 7": "investigation/window-7.png"},
-        audit={
-            "passed": False,
-            "checks": [{"name": "no shared bars", "passed": False, "detail": "windows 3, 4"}],
-        },
+        audit=AuditTrail(
+            checks=(Check(name="no shared bars", passed=False, detail="windows 3, 4"),), facts={}
+        ),
         importance=importance,
     )
     for text in (
         "# Investigation: a control beats EnhancedSimpleLSTM version 3",
         "- STOP: logreg is better in log-loss.",
-        "| from | to | windows | calm | wild |\n|---|---|---|---|---|",
+        "| from | to | windows | calm | wild |\n| --- | --- | --- | --- | --- |",
         "![candles](investigation/window-7.png)\n\nwindow 7",
         "**no shared bars** failed: windows 3, 4",
         "| b | +",

@@ -10,9 +10,9 @@ from moola.data.ingest import IngestOptions, ingest
 from moola.data.labels import label_windows
 from moola.data.store.data_store import DataStore
 from moola.errors import BadInput, DataError
-from moola.evaluation.gates import gate_1_baseline
-from moola.evaluation.gates.leak_checks import area_of
-from moola.evaluation.gates.suspicion import answered, questions
+from moola.evaluation.gates import GateContext, gate_1_baseline
+from moola.evaluation.gates.leak_checks import LeakCheck, area_of
+from moola.evaluation.gates.suspicion import questions, with_answers
 from moola.hashing import sha256_files, sha256_json, write_json
 from moola.judging.calibrate import overlap_of
 from moola.judging.null import label_arithmetic, repaired_share
@@ -73,8 +73,7 @@ def judged(registry, labeled, folds):
         y[rows],
         np.concatenate(proba),
         np.concatenate(prior),
-        **overlap_of(labeled.times, rows),
-        thresholds=LIMITS,
+        context=GateContext(**overlap_of(labeled.times, rows), thresholds=LIMITS),
         arithmetic=label_arithmetic(registry, labeled, rows, num_surrogates=1000, seed=0),
         repaired_share=repaired_share(registry, labeled.source),
     )
@@ -171,7 +170,10 @@ def test_an_honest_market_shows_no_leak(tmp_path):
 
 def test_every_suspicion_and_every_leak_wants_an_answer_in_words(early_clock):
     report = judged(*early_clock)
-    checks = {"lag": {"leak": True, "detail": "x"}, "halves": {"leak": False, "detail": "y"}}
+    checks = {
+        "lag": LeakCheck(question="?", leak=True, detail="x"),
+        "halves": LeakCheck(question="?", leak=False, detail="y"),
+    }
     assert questions(report, checks) == ("roc_auc", "entropy", "lag")
     words = {
         "roc_auc": "the label is a clock",
@@ -180,14 +182,14 @@ def test_every_suspicion_and_every_leak_wants_an_answer_in_words(early_clock):
     }
     for bad in ({}, words | {"halves": "it is so"}, words | {"lag": "yes"}):
         with pytest.raises(BadInput):
-            answered(report, bad, checks=checks, who="eve", at="2026-01-01T00:00:00+00:00")
-    done = answered(report, words, checks=checks, who="eve", at="2026-01-01T00:00:00+00:00")
+            with_answers(report, bad, checks=checks, who="eve", at="2026-01-01T00:00:00+00:00")
+    done = with_answers(report, words, checks=checks, who="eve", at="2026-01-01T00:00:00+00:00")
     assert done.verdict == "passed"
     assert done.reasons[0].startswith("was held, and eve answered: roc_auc: the label is a clock")
     assert done.figures["leaks"]["answers"] == words
     assert done.figures["leaks"]["who"] == "eve"
     with pytest.raises(BadInput, match="is passed, not held"):
-        answered(done, words, checks=checks, who="eve", at="")
+        with_answers(done, words, checks=checks, who="eve", at="")
 
 
 def test_labels_of_one_class_rank_nothing():

@@ -10,7 +10,7 @@ import pytest
 
 from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
-from moola.evaluation.gates import GateReport, blocked, gate_1_baseline, gate_2_control
+from moola.evaluation.gates import GateContext, GateReport, blocked, gate_1_baseline, gate_2_control
 from moola.evaluation.metrics import metric_intervals
 from moola.evaluation.pages.report import forest_intervals, html_report, verdict_markdown
 
@@ -50,10 +50,10 @@ def evaluation():
     p = np.clip(0.5 + 0.3 * (y - 0.5) + 0.15 * rng.standard_normal(120), 0.02, 0.98)
     proba = np.column_stack([1 - p, p])
     half = np.full((120, 2), 0.5)
-    options = {"block_length": 2, "thresholds": LIMITS}
+    context = GateContext(block_length=2, thresholds=LIMITS)
     reports = [
-        gate_1_baseline(y, proba, half, **options),
-        gate_2_control(y, proba, {"minirocket": 0.5 * proba + 0.25}, **options),
+        gate_1_baseline(y, proba, half, context=context),
+        gate_2_control(y, proba, {"minirocket": 0.5 * proba + 0.25}, context=context),
         blocked(4, "the <encoder> & its load report are missing"),
     ]
     return y, proba, half, reports

@@ -97,7 +97,7 @@ def judge_of(config: FinetuneConfig, proba: dict[str, np.ndarray]) -> Any:
     )
     y = np.zeros(4, dtype=np.int64)
     for name, by_seed in proba.items():
-        rivals.made[name] = WalkForwardPredictions(
+        rivals.finished[name] = WalkForwardPredictions(
             rows=y, y=y, proba=by_seed.mean(axis=0), proba_by_seed=by_seed, prior=by_seed[0],
             load_report=None, proof=None,
         )  # fmt: skip

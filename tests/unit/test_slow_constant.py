@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gates_kit import LIMITS
 
-from moola.evaluation.gates import CLASS_PRIOR, gate_1_baseline, gate_promotion
+from moola.evaluation.gates import CLASS_PRIOR, GateContext, gate_1_baseline, gate_promotion
 from moola.evaluation.gates.slow_constant import (
     knowledge,
     label_repeats,
@@ -33,14 +33,14 @@ def drift(kind, n):
 def verdicts(y, p, prior, block_length=1):
     """Verdicts of gate 1 and of promotion, over the class prior and over a champion."""
     against = np.tile([1 - prior, prior], (y.size, 1))
-    options = {"block_length": block_length, "thresholds": LIMITS}
+    context = GateContext(block_length=block_length, thresholds=LIMITS)
     champion = two(np.clip(prior + 0.03 * np.sin(np.arange(y.size)), 0.01, 0.99))
-    found = [gate_1_baseline(y, two(p), against, **options)]
+    found = [gate_1_baseline(y, two(p), against, context=context)]
     for name, rival in ((CLASS_PRIOR, against), ("version 3", champion)):
         found.append(
             gate_promotion(
                 y, two(p), rival, champion_name=name, gate_verdicts=PASSED, uses_encoder=False,
-                uses_synthetic=False, prior=against, **options,
+                uses_synthetic=False, prior=against, context=context,
             )
         )  # fmt: skip
     return [report.verdict for report in found]
@@ -87,7 +87,9 @@ def test_the_constant_s_optimism_is_given_back():
 def test_one_class_in_a_stretch_costs_nothing_and_is_no_error():
     y = np.repeat([0, 1], 40)
     np.testing.assert_allclose(slow_constant_loss(y, np.repeat([0, 1], 40)), 0.0, atol=1e-12)
-    found = knowledge(y, two(np.where(y == 1, 0.9, 0.1)), None, block_length=1, thresholds=LIMITS)
+    found = knowledge(
+        y, two(np.where(y == 1, 0.9, 0.1)), None, GateContext(block_length=1, thresholds=LIMITS)
+    )
     assert found.num_stretches == 2
     assert found.delta.estimate > 0
     assert not found.delta.superior
@@ -108,6 +110,6 @@ def test_memory_of_labels_does_not_hide_what_a_model_knows():
     rng = np.random.default_rng(2)
     y = np.repeat(rng.integers(0, 2, 200), 4)
     p = 1 / (1 + np.exp(-(0.6 * (2 * y - 1) + rng.standard_normal(800))))
-    found = knowledge(y, two(p), None, block_length=1, thresholds=LIMITS)
+    found = knowledge(y, two(p), None, GateContext(block_length=1, thresholds=LIMITS))
     assert found.num_stretches <= 12  # 20 of at least 40 windows without memory
     assert found.delta.superior

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,8 @@ from scipy.stats import norm
 
 from moola.errors import BadInput
 
-SCHEMES = ("equal_mass", "equal_width")
+Scheme = Literal["equal_mass", "equal_width"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 _WINDOWS_PER_BIN = 10
 _MAX_BINS = 15
 
@@ -40,7 +42,7 @@ def default_num_bins(num_windows: int) -> int:
 
 
 def assign_bins(
-    probability: NDArray[np.float64], *, num_bins: int, scheme: str = "equal_mass"
+    probability: NDArray[np.float64], *, num_bins: int, scheme: Scheme = "equal_mass"
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Put each probability into a bin ``(left, right]``; the first bin includes its left edge.
 
@@ -84,7 +86,7 @@ def bin_sums(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return each bin's windows, events and summed forecasts, shape (bins,) each.
 
-    `num_bins` is the least length of the result.
+    `num_bins` is the minimum length of the result.
     """
     count = np.bincount(bins, minlength=num_bins).astype(np.float64)
     observed = np.bincount(bins, event, num_bins).astype(np.float64)
@@ -103,11 +105,6 @@ def errors_from_sums(
     count, observed, predicted
         Windows in each bin, how many of them had the event, and the sum of their predicted
         probabilities; shape ``(..., bins)``. Empty bins count nothing.
-
-    Returns
-    -------
-    CalibrationErrors
-        Arrays of shape ``(...)``.
 
     Notes
     -----

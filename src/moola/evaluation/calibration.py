@@ -1,4 +1,4 @@
-"""Is a probability of 0.7 right seven times in ten? Bins, and what chance alone would show."""
+"""Calibration: reliability bins, and the errors a calibrated model would show by chance."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scipy.special import ndtr
 from moola.errors import BadInput
 from moola.evaluation.binning import (
     CalibrationErrors,
+    Scheme,
     assign_bins,
     bin_sums,
     default_num_bins,
@@ -31,7 +32,7 @@ class CalibrationBins:
     scheme
         ``equal_mass`` or ``equal_width``.
     class_index
-        Whose probability is binned; None: the largest one, against whether it was right.
+        The class whose probability is binned; None: the top label's, against whether it is right.
     num_windows
         n.
     left, right
@@ -41,15 +42,16 @@ class CalibrationBins:
     predicted, observed
         Mean probability and share of windows in which the event happened.
     band_low, band_high
-        Where `observed` would lie, with the given confidence and windows taken for independent,
-        were the model perfectly calibrated.
+        Consistency band: the range of `observed` under perfect calibration, windows taken as
+        independent.
     confidence
         Of the band.
     ece, ece_plugin, mce
-        Of these bins: debiased, as ``ece`` of `compute_metrics`, as it is, and of the worst bin.
+        Errors over these bins: debiased (``ece`` of `compute_metrics`), plug-in, and of the worst
+        bin.
     """
 
-    scheme: str
+    scheme: Scheme
     class_index: int | None
     num_windows: int
     left: list[float]
@@ -76,13 +78,13 @@ class EceNull:
     Attributes
     ----------
     mean, p95
-        Of the debiased ECE (``ece`` of `compute_metrics`).
+        Mean and 95 % quantile of the debiased ECE (``ece`` of `compute_metrics`).
     plugin_mean, plugin_p95
-        Of the plug-in ECE in the same bins.
+        The same of the plug-in ECE in the same bins.
     num_simulations
-        Label sets drawn.
+        Number of simulated label sets.
     num_bins
-        Bins asked for.
+        Requested number of bins.
     """
 
     mean: float
@@ -102,33 +104,28 @@ def calibration_bins(
     proba: ArrayLike,
     *,
     num_bins: int | None = None,
-    scheme: str = "equal_mass",
+    scheme: Scheme = "equal_mass",
     class_index: int | None = None,
     confidence: float = 0.95,
     num_simulations: int = 1000,
     seed: int = 0,
 ) -> CalibrationBins:
-    """Bin predictions and compare them with what happened.
+    """Bin predictions and compare them with the observed shares, without empty bins.
 
     Parameters
     ----------
     y, proba
         Labels, shape (n,), and probabilities, shape (n, K).
     num_bins
-        About one for each ten windows (at most 15) where None.
+        None: about one per ten windows, at most 15.
     scheme
         ``equal_mass`` or ``equal_width``.
     class_index
-        Bin this class's probability; None bins the largest one.
+        The class whose probability is binned; None: the top label's.
     confidence
-        Of the consistency band (Bröcker and Smith 2007), two-sided.
+        Two-sided, of the consistency band (Bröcker and Smith 2007).
     num_simulations, seed
-        Label sets drawn for the band.
-
-    Returns
-    -------
-    CalibrationBins
-        Empty bins are left out.
+        Number of label sets simulated for the band, and the seed.
 
     Raises
     ------
@@ -139,14 +136,14 @@ def calibration_bins(
     if not 0.0 < confidence < 1.0:
         raise BadInput(f"confidence is {confidence}", limit="a number inside (0, 1)")
     forecast, event = _forecast(labels, matrix, class_index)
-    asked = default_num_bins(labels.size) if num_bins is None else num_bins
-    bins, edges = assign_bins(forecast, num_bins=asked, scheme=scheme)
+    wanted_bins = default_num_bins(labels.size) if num_bins is None else num_bins
+    bins, edges = assign_bins(forecast, num_bins=wanted_bins, scheme=scheme)
     count, observed, predicted = bin_sums(bins, event, forecast, edges.size - 1)
     errors = errors_from_sums(count, observed, predicted)
     filled = count > 0
     member = np.eye(edges.size - 1)[bins]
-    drawn = _calibrated_events(forecast, num_simulations, seed) @ member
-    rates = drawn[:, filled] / count[filled]
+    simulated = _calibrated_events(forecast, num_simulations, seed) @ member
+    rates = simulated[:, filled] / count[filled]
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(rates, [tail, 1.0 - tail], axis=0)
     return CalibrationBins(
@@ -185,14 +182,9 @@ def ece_null(
         First autocorrelation of whether the top label is right, less its probability, in [0, 1);
         see `surprise_persistence`.
     num_bins
-        Equal-mass bins; as many as ``ece`` of `compute_metrics` uses where None.
+        Equal-mass bins; None: as many as ``ece`` of `compute_metrics` uses.
     num_simulations, seed
-        Label sets drawn: whether the top label is right, with the stated probability.
-
-    Returns
-    -------
-    EceNull
-        Mean and 95 % quantile over the simulations.
+        Number of simulated label sets, and the seed.
 
     Raises
     ------
@@ -200,16 +192,16 @@ def ece_null(
         On probabilities no metric should be computed from.
     """
     confidence = clean_probabilities(proba).max(axis=1)
-    asked = default_num_bins(confidence.size) if num_bins is None else num_bins
+    wanted_bins = default_num_bins(confidence.size) if num_bins is None else num_bins
     events = _calibrated_events(confidence, num_simulations, seed, persisting)
-    errors = _simulated_errors(confidence, events, num_bins=asked)
+    errors = _simulated_errors(confidence, events, num_bins=wanted_bins)
     return EceNull(
         mean=float(errors.debiased.mean()),
         p95=float(np.quantile(errors.debiased, 0.95)),
         plugin_mean=float(errors.plugin.mean()),
         plugin_p95=float(np.quantile(errors.plugin, 0.95)),
         num_simulations=num_simulations,
-        num_bins=asked,
+        num_bins=wanted_bins,
     )
 
 
@@ -221,20 +213,21 @@ def calibration_bands(
     num_simulations: int = 1000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Return below what the calibration errors of a perfectly calibrated model would stay.
+    """Return upper quantiles of the calibration errors of a perfectly calibrated model.
 
-    A calibration error is no mean and never below 0: around one that is truly 0 there is no
-    interval that holds it. What can be said is whether a calibrated model would show as much.
+    A calibration error is not a mean and never negative, so no confidence interval covers a true
+    error of 0. Its null distribution is known, though: an error below these quantiles is one that
+    a calibrated model would show as well.
 
     Parameters
     ----------
     y, proba
-        Class indices, shape (n,), and probabilities, shape (n, K); from both the persistence of
-        the surprises is measured, which widens the band.
+        Class indices, shape (n,), and probabilities, shape (n, K). The persistence of the
+        surprises is measured on both and widens the band.
     confidence
-        Share of calibrated models that stay below, in (0, 1).
+        Level of the quantiles, in (0, 1).
     num_simulations, seed
-        Label sets drawn.
+        Number of simulated label sets, and the seed.
 
     Returns
     -------
@@ -251,15 +244,15 @@ def calibration_bands(
     events = _calibrated_events(stated, num_simulations, seed, surprise_persistence(y, proba))
     mass = _simulated_errors(stated, events, num_bins=default_num_bins(stated.size))
     width = _simulated_errors(stated, events, num_bins=10, scheme="equal_width")
-    drawn = {"ece": mass.debiased, "ece_equal_width_10": width.plugin, "mce": mass.maximum}
-    return {name: float(np.quantile(values, confidence)) for name, values in drawn.items()}
+    simulated = {"ece": mass.debiased, "ece_equal_width_10": width.plugin, "mce": mass.maximum}
+    return {name: float(np.quantile(values, confidence)) for name, values in simulated.items()}
 
 
 def surprise_persistence(y: ArrayLike, proba: ArrayLike) -> float:
     """Return the persistence of whether the top label is right, less its probability, [0, 0.99].
 
-    Windows whose horizons overlap are right and wrong together, so a calibrated model's errors
-    do not average out as fast; see `moola.evaluation.dependence.persistence`.
+    Windows with overlapping horizons are right or wrong together, so the errors of a calibrated
+    model average out more slowly; see `moola.evaluation.dependence.persistence`.
     """
     labels, matrix = clean_predictions(y, proba)
     return persistence((matrix.argmax(axis=1) == labels) - matrix.max(axis=1))
@@ -270,14 +263,14 @@ def _simulated_errors(
     events: NDArray[np.float64],
     *,
     num_bins: int,
-    scheme: str = "equal_mass",
+    scheme: Scheme = "equal_mass",
 ) -> CalibrationErrors:
     """Return the errors of each row of `events` in the bins of `stated`."""
     bins, _ = assign_bins(stated, num_bins=num_bins, scheme=scheme)
     member = np.eye(int(bins.max()) + 1)[bins]
-    drawn = events @ member
-    count = np.broadcast_to(member.sum(axis=0), drawn.shape)
-    return errors_from_sums(count, drawn, stated @ member)
+    simulated = events @ member
+    count = np.broadcast_to(member.sum(axis=0), simulated.shape)
+    return errors_from_sums(count, simulated, stated @ member)
 
 
 def _forecast(
@@ -295,8 +288,8 @@ def _calibrated_events(
 ) -> NDArray[np.float64]:
     """Return whether the event happens in each simulation, shape (num_simulations, n).
 
-    Its surprises follow an AR(1) series of about the autocorrelation `persisting`: that of events
-    is smaller than that of the normal values behind them (the arcsine law).
+    The surprises follow an AR(1) series with an autocorrelation of about `persisting`. The latent
+    normal series needs a larger one, by the arcsine law.
     """
     if num_simulations < 100:
         raise BadInput(f"num_simulations is {num_simulations}", limit="at least 100")
@@ -306,5 +299,5 @@ def _calibrated_events(
     phi = np.sin(np.pi * persisting / 2.0)
     noise = rng.standard_normal((num_simulations, forecast.size))
     noise[:, 1:] *= np.sqrt(1.0 - phi**2)
-    drawn = ndtr(lfilter([1.0], [1.0, -phi], noise, axis=1)) < forecast
-    return np.asarray(drawn, dtype=np.float64)
+    occurred = ndtr(lfilter([1.0], [1.0, -phi], noise, axis=1)) < forecast
+    return np.asarray(occurred, dtype=np.float64)

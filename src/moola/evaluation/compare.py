@@ -1,7 +1,7 @@
-"""Two sets of predictions on the same windows: which is better, and can one tell.
+"""Paired comparison of two models on the same windows.
 
 Every difference is **candidate minus baseline**. For log-loss, Brier score and ECE a negative
-difference speaks for the candidate; for accuracy and PR-AUC a positive one.
+difference favours the candidate, for accuracy and PR-AUC a positive one.
 """
 
 from __future__ import annotations
@@ -56,26 +56,21 @@ _LOSSES = ("log_loss", "brier")
 def block_length_from_overlap(
     *, window_bars: int, horizon_bars: int, step_bars: int, num_windows: int
 ) -> int:
-    """Return how many windows a resampling block must hold.
+    """Return the block length, in windows, for evenly spaced windows.
 
     Two windows whose starts are k steps apart share bars (label horizon included) while
-    ``k * step_bars < window_bars + horizon_bars``; the block is the smallest k that shares none,
-    but at least the cube root of `num_windows` (the usual rate, for dependence that outlives the
-    overlap, such as volatility's) and at most `num_windows`.
+    ``k * step_bars < window_bars + horizon_bars``. The block is the smallest k without shared
+    bars, at least the cube root of `num_windows` (the usual rate, for dependence beyond the
+    overlap, such as that of volatility) and at most `num_windows`.
 
     Parameters
     ----------
     window_bars, horizon_bars
-        Bars of a window, and of its label behind it.
+        Bars per window, and bars of its label's horizon.
     step_bars
-        Bars between the starts of two windows.
+        Bars between the starts of neighbouring windows.
     num_windows
         n.
-
-    Returns
-    -------
-    int
-        At least 1.
 
     Raises
     ------
@@ -105,7 +100,7 @@ def paired_comparison(
     skewed: bool = False,
     horizons_apart: bool = False,
 ) -> PairedComparison:
-    """Compare two models on the same windows.
+    """Compare two models on the same windows; differences are candidate minus baseline.
 
     Parameters
     ----------
@@ -116,37 +111,32 @@ def paired_comparison(
         first (`moola.evaluation.predictions.mean_proba`).
     block_length
         Windows that share bars: `moola.data.windows.WindowTimes.gap_windows` of the rows judged, or
-        `block_length_from_overlap` where they are evenly spaced. What the differences themselves
-        remember is measured beside it (`moola.evaluation.dependence`), and the larger counts.
+        `block_length_from_overlap` where they are evenly spaced. The dependence of the differences
+        is measured as well (`moola.evaluation.dependence`); the longer block is used.
     num_resamples, seed
-        Of the circular block bootstrap; both models are resampled together. It gives the intervals
-        of PR-AUC and ECE; those of means come from `moola.evaluation.mean_interval`.
+        Circular block bootstrap, both models resampled together; for the intervals of PR-AUC and
+        ECE. Those of means come from `moola.evaluation.mean_interval`.
     confidence
         Two-sided, in (0, 1).
     margin
-        Difference that does not matter: a number for every metric, or by metric;
-        `DEFAULT_MARGINS` where nothing is said.
+        Largest negligible difference: one number for every metric, or by metric; None:
+        `DEFAULT_MARGINS`.
     min_effective_windows
-        Below this n / block_length no interval is given and nothing is concluded.
+        No interval is given if n / block_length is smaller.
     skewed
-        Correct the intervals of log-loss and Brier score for skewness; for a baseline that is a
-        constant. Two models of one kind differ symmetrically, and the correction would only cost
+        Correct the intervals of log-loss and Brier score for skewness. For a constant baseline:
+        differences between two models are nearly symmetric, and the correction would only cost
         power.
     horizons_apart
-        Every label is known before the next window is answered, see
-        `moola.data.windows.WindowTimes.horizons_apart`: log-loss, Brier score and accuracy are then
-        judged however many windows share bars.
-
-    Returns
-    -------
-    PairedComparison
-        Signs: candidate minus baseline.
+        Every label is known before the next window is predicted, see
+        `moola.data.windows.WindowTimes.horizons_apart`. Log-loss, Brier score and accuracy then
+        get an interval however many windows share bars.
 
     Raises
     ------
     BadInput
         On predictions no metric should be computed from, different shapes, only one class in
-        `y`, n below 10, or a margin that is negative or names no metric.
+        `y`, n below 10, or a margin that is negative or of an unknown metric.
     """
     labels, candidate, baseline = _checked_pair(y, proba_candidate, proba_baseline)
     margins = _margins(margin)
@@ -158,7 +148,7 @@ def paired_comparison(
     )
     deltas = {}
     for name, values in windows.items():
-        found = mean_interval(
+        interval = mean_interval(
             values,
             block_length=block_length,
             horizons_apart=horizons_apart,
@@ -167,11 +157,11 @@ def paired_comparison(
             skewed=skewed and name in _LOSSES,
             effects=EFFECTS.get(name, ()),
         )
-        deltas[name] = delta_of(name, found, margins[name])
+        deltas[name] = delta_of(name, interval, margins[name])
     for name, (estimate, draws) in _differences(labels, candidate, baseline, counts).items():
-        drawn = None
+        resampled = None
         if estimate is not None:
-            drawn = interval_from_draws(
+            resampled = interval_from_draws(
                 estimate,
                 draws,
                 num_windows=labels.size,
@@ -179,7 +169,7 @@ def paired_comparison(
                 confidence=confidence,
                 min_effective_windows=min_effective_windows,
             )
-        deltas[name] = delta_of(name, drawn, margins[name])
+        deltas[name] = delta_of(name, resampled, margins[name])
     answers = candidate.argmax(axis=1), baseline.argmax(axis=1)
     right, right_baseline = (answer == labels for answer in answers)
     only_candidate = int((right & ~right_baseline).sum())
@@ -201,14 +191,14 @@ def paired_comparison(
 
 
 def measured_block_of(values: NDArray[np.float64]) -> int:
-    """Return the windows a block must hold by what `values`, in time order, remember."""
+    """Return the block length that the persistence of `values`, in time order, calls for."""
     return measured_block(persistence(values), values.size)
 
 
 def window_differences(
     labels: NDArray[np.intp], candidate: NDArray[np.float64], baseline: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the difference in each window of the metrics that are means, shape (n,) each.
+    """Return the per-window differences of the metrics that are means, shape (n,) each.
 
     Parameters
     ----------
@@ -243,6 +233,7 @@ def _checked_pair(
             f"the candidate's predictions have shape {candidate.shape}, "
             f"the baseline's {baseline.shape}",
             limit="the same windows and classes",
+            remedy="Predict the same windows with both models",
         )
     if labels.size < MIN_WINDOWS:
         raise BadInput(
@@ -265,8 +256,8 @@ def _margins(margin: float | Mapping[str, float] | None) -> dict[str, float]:
     if isinstance(margin, Mapping):
         unknown = sorted(set(margin) - set(DEFAULT_MARGINS))
         if unknown:
-            known = ", ".join(DEFAULT_MARGINS)
-            raise BadInput(f"a margin is given for {unknown[0]!r}", limit=f"one of {known}")
+            metrics = ", ".join(DEFAULT_MARGINS)
+            raise BadInput(f"there is a margin for {unknown[0]!r}", limit=f"one of {metrics}")
         margins = {**DEFAULT_MARGINS, **margin}
     else:
         margins = dict.fromkeys(DEFAULT_MARGINS, float(margin))
@@ -282,39 +273,39 @@ def _differences(
     baseline: NDArray[np.float64],
     counts: NDArray[np.float64],
 ) -> dict[str, tuple[float | None, NDArray[np.float64]]]:
-    """Return the differences that are no means, and their values in each resample, shape (R,)."""
-    found: dict[str, tuple[float | None, NDArray[np.float64]]] = {}
+    """Return the differences of PR-AUC and ECE, and their resampled values, shape (R,)."""
+    differences: dict[str, tuple[float | None, NDArray[np.float64]]] = {}
     once = np.ones((1, labels.size))
     for name, function in (("pr_auc", rank_metrics), ("ece", calibration_metrics)):
         whole, draws = (
             function(labels, candidate, weight)[name] - function(labels, baseline, weight)[name]
             for weight in (once, counts)
         )
-        found[name] = (float(whole[0]) if np.isfinite(whole[0]) else None, draws)
-    return found
+        differences[name] = (float(whole[0]) if np.isfinite(whole[0]) else None, draws)
+    return differences
 
 
-def delta_of(name: str, found: BootstrapInterval | None, margin: float) -> Delta:
-    """Return what the interval of a metric's difference shows; None: the metric is undefined."""
+def delta_of(name: str, interval: BootstrapInterval | None, margin: float) -> Delta:
+    """Return the conclusions from a difference's interval; None: the metric is undefined."""
     higher = HIGHER_IS_BETTER[name]
     low = high = None
     worst, best = -math.inf, math.inf
-    if found is not None and found.low is not None and found.high is not None:
-        low, high = found.low, found.high
+    if interval is not None and interval.low is not None and interval.high is not None:
+        low, high = interval.low, interval.high
         worst, best = (low, high) if higher else (-high, -low)
     return Delta(
         metric=name,
-        estimate=None if found is None else found.estimate,
+        estimate=None if interval is None else interval.estimate,
         low=low,
         high=high,
-        p_value=None if found is None else found.p_value,
-        minimum_detectable=None if found is None else found.minimum_detectable,
-        power={} if found is None else {f"{size:g}": p for size, p in found.power.items()},
+        p_value=None if interval is None else interval.p_value,
+        minimum_detectable=None if interval is None else interval.minimum_detectable,
+        power={} if interval is None else {f"{size:g}": p for size, p in interval.power.items()},
         margin=margin,
         higher_is_better=higher,
         superior=worst > 0,
         inferior=best < 0,
         non_inferior=worst > -margin,
         equivalent=worst > -margin and best < margin,
-        reason="a class does not occur" if found is None else found.reason,
+        reason="a class does not occur" if interval is None else interval.reason,
     )

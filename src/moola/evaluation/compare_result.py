@@ -1,4 +1,4 @@
-"""What a paired comparison finds. Every difference is candidate minus baseline."""
+"""Results of a paired comparison. Every difference is candidate minus baseline."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ class Delta:
     low, high
         Ends of the interval; None with `reason` where there is none.
     p_value
-        Two-sided, of no difference; None where there is no interval.
+        Two-sided, against no difference; None without an interval.
     minimum_detectable
-        Size of a true difference that would be found with a power of 80 % at this n; None where
-        there is no interval.
+        Smallest true difference detected with 80 % power at this n; None without an interval.
     power
-        How often a true difference of this size would be found at this n, by size; for log-loss
-        (of a better candidate) and accuracy, empty where there is no interval.
+        Power to detect a true difference, by its size; for log-loss (of a better candidate) and
+        accuracy, empty without an interval.
     margin
-        Difference small enough not to matter.
+        Largest negligible difference.
     higher_is_better
         Sign convention of the metric.
     superior, inferior
@@ -63,28 +62,28 @@ class Delta:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """What a paired comparison of a candidate with a baseline found.
+    """The comparison of a candidate with a baseline on the same windows.
 
     Attributes
     ----------
     num_windows, block_length
-        n, and the windows of a block: those that share bars, or as many as the differences
-        remember, whichever is more.
+        n, and windows per block: those that share bars, or more where the differences depend on
+        each other for longer.
     effective_windows
-        Blocks that share no bar: n over the windows that share bars.
+        Number of blocks without shared bars.
     persistence
-        Greatest first autocorrelation of the log-loss differences that they leave likely.
+        Upper confidence limit of the first autocorrelation of the log-loss differences.
     horizons_apart
-        Every label is known before the next window is answered.
+        Every label is known before the next window is predicted.
     confidence
         Two-sided, of every interval.
     deltas
         `Delta` for ``log_loss brier accuracy pr_auc ece``.
     mcnemar_p
-        Exact McNemar test of equal accuracy; takes windows for independent, hence only a second
-        opinion. 1 where no window is answered differently.
+        Exact McNemar test of equal accuracy. It treats windows as independent, so it is only a
+        second opinion. 1 without discordant windows.
     num_only_candidate, num_only_baseline
-        Windows only the one, or only the other, classifies correctly.
+        Windows that only the candidate, or only the baseline, classifies correctly.
     identical_predictions
         No probability differs by more than 1e-6.
     identical_labels
@@ -106,7 +105,7 @@ class PairedComparison:
 
     @property
     def minimum_detectable(self) -> dict[str, float | None]:
-        """Smallest true difference of each metric found with a power of 80 % at this n."""
+        """Smallest true difference of each metric detected with 80 % power at this n."""
         return {name: delta.minimum_detectable for name, delta in self.deltas.items()}
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Split conformal prediction: sets of classes that hold the true one with a stated probability."""
+"""Split conformal prediction: sets of classes with a stated probability of coverage."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from moola.config.base import check_range
 from moola.errors import BadInput
+from moola.evaluation.predictions import DIVERGED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conformal:
-    """The least probability with which a class enters the set, and where it comes from."""
+    """The smallest probability with which a class enters the set, and its calibration."""
 
     threshold: float
     level: float
@@ -26,9 +27,9 @@ def conformal_threshold(
 ) -> Conformal:
     """Return the threshold of the least ambiguous set-valued classifier at a coverage level.
 
-    The set of a window holds every class whose probability reaches the threshold. If the windows
-    here and those to come were exchangeable, the true class would be in it with at least `level`.
-    Neighbouring windows share bars and markets change, so the coverage is approximate.
+    The set of a window holds every class whose probability reaches the threshold. For exchangeable
+    windows it would cover the true class with a probability of at least `level`. Neighbouring
+    windows share bars and markets change, so the coverage is approximate.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def conformal_threshold(
     Returns
     -------
     Conformal
-        Threshold 0 where so few windows allow no miss: every class is in every set.
+        With threshold 0, which puts every class into every set, if n is too small for `level`.
 
     Raises
     ------
@@ -60,7 +61,9 @@ def conformal_threshold(
             limit="a class index for each row, at least one row",
         )
     if not np.isfinite(proba).all():
-        raise BadInput("the probabilities hold NaN or infinity", limit="finite numbers")
+        raise BadInput(
+            "the probabilities hold NaN or infinity", limit="finite numbers", remedy=DIVERGED
+        )
     ascending = np.sort(proba[np.arange(len(y)), y])
     allowed_misses = math.floor((len(y) + 1) * (1 - level) + 1e-9)  # 1 - 0.9 is not 0.1
     threshold = float(ascending[allowed_misses - 1]) if allowed_misses else 0.0

@@ -1,4 +1,4 @@
-"""Whether what is served still looks like what was trained on: features, scores, calibration."""
+"""Drift of served windows from the training windows, in features and scores."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class DriftRow:
-    """One feature or score of the training windows beside the served ones.
+    """The drift of one feature or score.
 
     Attributes
     ----------
     psi
         Population stability index over ten bins of equal training frequency.
     psi_noise
-        95 % quantile of the index without any drift, for as many independent windows as there are
-        blocks: a smaller one says nothing.
+        95 % quantile of the index without drift, at an effective sample size of one per block.
     ks, p, p_holm
-        Kolmogorov-Smirnov distance and its block-permutation p-value, and that after Holm's
+        Kolmogorov-Smirnov distance, its block-permutation p-value, and the same after Holm's
         correction over all rows.
     effect
         Difference of the means in pooled standard deviations (served less trained).
@@ -50,7 +49,7 @@ class DriftRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DriftReport:
-    """All rows, and what they rest on."""
+    """All rows, with the sizes of the samples."""
 
     rows: tuple[DriftRow, ...]
     num_train: int
@@ -59,7 +58,7 @@ class DriftReport:
 
     @property
     def drifted(self) -> tuple[str, ...]:
-        """Names of the rows that drifted."""
+        """Names of the features and scores that drifted."""
         return tuple(row.name for row in self.rows if row.drifted)
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,23 +84,18 @@ def drift_report(
     names
         Names of the d columns.
     block_length
-        How many neighbouring windows may depend on each other.
+        Number of neighbouring windows that may depend on each other.
     num_permutations
-        Exchanges of whole blocks, at least d / 0.05.
+        Permutations of whole blocks, at least d / 0.05.
     random_state
-        Seed of the exchanges.
-
-    Returns
-    -------
-    DriftReport
-        One row a column.
+        Seed of the permutations.
 
     Raises
     ------
     DataError
         If a value is NaN or a sample has fewer than 5 blocks.
     ConfigError
-        If even the smallest p-value of so few permutations would not survive the correction.
+        If the smallest possible p-value of so few permutations could not survive the correction.
     """
     check_count("num_permutations", num_permutations, low=math.ceil(len(names) / ALPHA))
     blocks = [np.arange(len(sample)) // block_length for sample in (train, served)]
@@ -143,9 +137,9 @@ def population_stability_index(
 ) -> float:
     """Return the sum over bins of (s - t) ln(s / t), t and s the shares of the two samples.
 
-    Bins hold equal shares of `train`, and a value that fills several of them has one to itself;
-    half a window is added to each count, so that an empty bin gives a finite index. Without drift
-    it is about chi-squared, with one degree of freedom less than bins, times (1 / n + 1 / m).
+    Bins hold equal shares of `train`; a value that would fill several of them has its own. Half a
+    window is added to each count, so that empty bins give a finite index. Without drift the index
+    is approximately chi-squared, with one degree of freedom fewer than bins, times (1 / n + 1 / m).
 
     References
     ----------
@@ -153,7 +147,8 @@ def population_stability_index(
     (2018).
     """
     if not len(train) or not len(served):
-        raise DataError("a sample is empty", limit="at least one window each")
+        sizes = f"{len(train)} training and {len(served)} served windows"
+        raise DataError(f"there are {sizes}", limit="at least one each")
     edges = _edges(train, num_bins)
     shares = []
     for sample in (train, served):
@@ -164,7 +159,7 @@ def population_stability_index(
 
 
 def _edges(train: NDArray[np.floating], num_bins: int) -> NDArray[np.floating]:
-    """Return where one bin ends and the next begins, one edge fewer than bins."""
+    """Return the inner edges of the bins."""
     quantiles = np.quantile(train, np.linspace(0, 1, num_bins + 1)[1:-1])
     edges, counts = np.unique(quantiles, return_counts=True)
     above = np.nextafter(edges[counts > 1], np.inf)

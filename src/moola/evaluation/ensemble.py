@@ -1,4 +1,4 @@
-"""An ensemble whose temperature is fitted on validation windows of the past only."""
+"""An ensemble whose temperature is fitted on earlier validation windows only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moola.evaluation.temperature import apply_temperature, fit_temperature
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """The members' mean, calibrated fold by fold.
+    """The mean of the members, calibrated fold by fold.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class Ensemble:
     uncalibrated
         The plain mean, shape (n, K).
     temperatures
-        One a fold; 1 where the past has too few validation windows to fit one.
+        One per fold; 1 where the earlier folds have too few validation windows to fit one.
     """
 
     proba: NDArray[np.float64]
@@ -47,17 +47,12 @@ def calibrated_ensemble(
     y
         Class indices of all folds' validation windows, shape (n,).
     members
-        Their probabilities by each member, shape (n, K) each.
+        Probabilities of each member, shape (n, K) each.
     fold
-        Which fold a window validates, shape (n,), 0 for the earliest.
+        Index of each window's fold, shape (n,), 0 for the earliest.
     first_bar, label_end
-        Rows of a window's first bar and of the end of its label's horizon, shape (n,). A window
-        whose label ends after a fold's first bar is not used to fit that fold's temperature.
-
-    Returns
-    -------
-    Ensemble
-        Before and after calibration.
+        Row of a window's first bar, and of the last bar of its label's horizon, shape (n,). A
+        window whose label ends after a fold's first bar is not used for that fold's temperature.
 
     Raises
     ------
@@ -78,7 +73,7 @@ def calibrated_ensemble(
 
 
 def _temperature(y: NDArray, proba: NDArray[np.float64]) -> float:
-    """Return the fitted temperature; 1 where these windows determine none."""
+    """Return the fitted temperature; 1 if these windows determine none."""
     if not len(y):
         return 1.0
     try:

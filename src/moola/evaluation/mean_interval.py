@@ -1,4 +1,4 @@
-"""The interval of a mean of dependent values; verdicts rest on it."""
+"""The confidence interval of a mean of dependent values, on which verdicts rest."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moola.evaluation.dependence import (
+    effective_sample_size,
     measured_block,
     num_lags,
     persistence,
     reference,
-    remembering_windows,
     skewness_of_mean,
     variance_of_mean,
 )
@@ -22,8 +22,8 @@ from moola.evaluation.resampling import (
     BootstrapInterval,
     check_confidence,
     no_interval,
-    quantile_reached,
-    reach_of,
+    quantile_of_width,
+    side_width,
 )
 
 
@@ -37,7 +37,7 @@ def mean_interval(
     skewed: bool = False,
     effects: Sequence[float] = (),
 ) -> BootstrapInterval:
-    """Return the interval of the mean of values that remember each other.
+    """Return the interval of the mean of dependent values.
 
     Parameters
     ----------
@@ -46,24 +46,22 @@ def mean_interval(
     block_length
         Windows that share bars.
     horizons_apart
-        Every label is known before the next window is answered. Differences of losses are then
-        unpredictable up to what is measured, and sharing bars alone forbids no verdict.
+        Every label is known before the next window is predicted. Differences of losses then depend
+        on each other only as far as is measured, and shared bars alone rule out no verdict.
     confidence
         Two-sided, in (0, 1).
     min_effective_windows
-        Least number of windows that share no bar (unless `horizons_apart`), and least number of
-        independent values that the measured persistence leaves (never more than
-        `MIN_EFFECTIVE_WINDOWS` of these).
+        Minimum number of blocks without shared bars (unless `horizons_apart`), and of the effective
+        sample size under the measured persistence (there at most `MIN_EFFECTIVE_WINDOWS`).
     skewed
-        Reach farther on the side of the longer tail, see
-        `moola.evaluation.resampling.interval_from_draws`.
+        Widen the side of the longer tail, see `moola.evaluation.resampling.interval_from_draws`.
     effects
-        Sizes of a true mean, the power to find which is stated, on the side of `estimate` below 0.
+        Sizes of a true mean below 0 for which to state the power.
 
     Returns
     -------
     BootstrapInterval
-        `low` and `high` are None with a reason where no verdict can be given.
+        `low` and `high` are None with a reason if no verdict is possible.
 
     Raises
     ------
@@ -86,33 +84,33 @@ def mean_interval(
     towards = math.copysign(1.0, -estimate) * skewness
     return BootstrapInterval(
         estimate=estimate,
-        low=estimate - reach_of(quantile, -skewness) * error,
-        high=estimate + reach_of(quantile, skewness) * error,
+        low=estimate - side_width(quantile, -skewness) * error,
+        high=estimate + side_width(quantile, skewness) * error,
         standard_error=error,
-        p_value=law.tail(quantile_reached(abs(estimate) / error, towards)),
+        p_value=law.tail(quantile_of_width(abs(estimate) / error, towards)),
         minimum_detectable=law.detectable(quantile) * error,
         num_undefined=0,
         reason=None,
-        power={size: law.power(size / error, reach_of(quantile, skewness)) for size in effects},
+        power={size: law.power(size / error, side_width(quantile, skewness)) for size in effects},
     )
 
 
 def constant_confidence(
     confidence: float, blocks: float, block_length: int, enough: float
 ) -> float:
-    """Return the confidence of a comparison with a constant by few blocks that share no bar.
+    """Return a stricter confidence for a comparison with a constant on few blocks.
 
-    The loss of an overconfident model is skewed, and where windows share bars its great errors
-    come together: a sample without one shows no skewness that could be corrected. So the
-    probability to be wrong shrinks with the blocks, from four times `enough` down, to a fifth at
-    most.
+    The loss of an overconfident model is skewed, and where windows share bars its large errors
+    cluster: a sample that happens to hold none shows no skewness to correct for. So the error
+    probability shrinks with the number of blocks below four times `enough`, at most to a fifth.
 
     Parameters
     ----------
     confidence
-        Two-sided, asked for.
+        Two-sided.
     blocks, block_length
-        Blocks that share no bar, and windows of each; windows that share none are left alone.
+        Number of blocks without shared bars, and windows per block; with a block length of 1
+        nothing changes.
     enough
         ``min_effective_windows_constant``.
 
@@ -129,17 +127,17 @@ def constant_confidence(
 def _too_few(
     n: int, block_length: int, horizons_apart: bool, persisting: float, least: float
 ) -> str | None:
-    """Say why so few windows allow no verdict; None where they do."""
+    """Return why so few windows allow no verdict; None if they do."""
     apart = n / block_length
     if not horizons_apart and apart < least:
         return (
             f"{n} windows hold {apart:.1f} blocks of {block_length} that share no bar; "
             f"at least {least:g} are needed"
         )
-    left, least = remembering_windows(n, persisting), min(least, MIN_EFFECTIVE_WINDOWS)
-    if left < least:
+    independent, least = effective_sample_size(n, persisting), min(least, MIN_EFFECTIVE_WINDOWS)
+    if independent < least:
         return (
             f"neighbouring windows' values may correlate by {persisting:.2f}, which leaves {n} "
-            f"windows worth {left:.1f} independent ones; at least {least:g} are needed"
+            f"windows worth {independent:.1f} independent ones; at least {least:g} are needed"
         )
     return None

@@ -1,14 +1,14 @@
 """Metrics of probabilistic class predictions, with block-bootstrap intervals.
 
-Everywhere `y` holds class indices 0..K-1, shape (n,), and `proba` class probabilities, shape
-(n, K), in the time order of the windows. A metric that is not defined on the windows at hand
-(a class does not occur) is None; `undefined_reasons` says why. It is never 0 and never NaN.
+Throughout, `y` holds class indices 0..K-1, shape (n,), and `proba` class probabilities, shape
+(n, K), in the time order of the windows. A metric that is undefined on these windows (a class does
+not occur) is None, never 0 or NaN; `undefined_reasons` says why.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,10 +21,11 @@ from moola.evaluation.predictions import (
     clean_predictions,
     log_loss_per_window,
 )
-from moola.evaluation.resampling import interval_from_draws, resample_counts
+from moola.evaluation.resampling import BootstrapInterval, interval_from_draws, resample_counts
 from moola.evaluation.weighted import calibration_metrics, weighted_metrics
 
-NULL_BAND = "null band"
+IntervalKind = Literal["interval", "null band"]
+NULL_BAND: IntervalKind = "null band"
 _NON_NEGATIVE = ("brier", "log_loss")
 
 
@@ -35,18 +36,18 @@ class Interval:
     Attributes
     ----------
     estimate
-        The metric on the windows themselves; None where it is undefined.
+        The metric on the windows; None if undefined.
     low, high
-        Ends of the interval; None where it is undefined, with the reason in `reason`.
+        Ends of the interval; None with a `reason` if undefined.
     confidence
         Two-sided, in (0, 1).
     num_undefined
-        Resamples in which the metric was undefined and which were left out.
+        Resamples left out because the metric was undefined in them.
     reason
         Why something is None; None otherwise.
     kind
-        ``interval``; or ``null band`` for ECE and MCE: from 0 to where a perfectly calibrated model
-        would stay with this probability. It says nothing about where the true error lies.
+        ``interval``; or ``null band`` for ECE and MCE: from 0 to the upper quantile of a perfectly
+        calibrated model's error. It says nothing about where the true error lies.
     """
 
     estimate: float | None
@@ -55,7 +56,7 @@ class Interval:
     confidence: float
     num_undefined: int = 0
     reason: str | None = None
-    kind: str = "interval"
+    kind: IntervalKind = "interval"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain, JSON-ready values."""
@@ -71,12 +72,12 @@ class BrierDecomposition:
     reliability
         Squared miscalibration; lower is better.
     resolution
-        How far the bins' observed rates differ from the overall rate; higher is better.
+        Squared deviation of the bins' observed rates from the overall rate; higher is better.
     uncertainty
         Variance of the labels; a property of the windows, not of the model.
     within_bin
-        What the binning leaves over (variance less covariance inside the bins); 0 when all
-        predictions in a bin are equal.
+        Remainder of the binning (variance less covariance within bins); 0 if all predictions in
+        a bin are equal.
     """
 
     reliability: float
@@ -104,7 +105,7 @@ def compute_metrics(y: ArrayLike, proba: ArrayLike) -> dict[str, float | None]:
         differences, mean over windows, range 0 to 2: for two classes twice the one-class form;
         Brier 1950), ``log_loss`` (nats), ``mcc``, ``ece`` (top-label, equal-mass bins, debiased),
         ``ece_equal_width_10`` (top-label, ten bins of equal width, not debiased), ``mce`` (worst
-        equal-mass bin, not debiased). None where undefined.
+        equal-mass bin, not debiased). None if undefined.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def compute_metrics(y: ArrayLike, proba: ArrayLike) -> dict[str, float | None]:
 
 
 def undefined_reasons(y: ArrayLike, proba: ArrayLike) -> dict[str, str]:
-    """Return why each undefined metric is undefined; an empty dict where all are defined."""
+    """Return the reason for each undefined metric, by name; empty if all are defined."""
     labels, matrix = clean_predictions(y, proba)
     num_classes = matrix.shape[1]
     absent = [k for k in range(num_classes) if not (labels == k).any()]
@@ -154,20 +155,20 @@ def metric_intervals(
         As `compute_metrics`, in time order.
     block_length
         Windows that share bars, see `moola.evaluation.compare.paired_comparison`; blocks are longer
-        where the losses remember longer.
+        if the losses depend on each other for longer.
     num_resamples
         Bootstrap resamples.
     confidence
         Two-sided, in (0, 1).
     seed
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------
     dict
         `Interval` for each metric. The interval is ``estimate ± t * se``, with the bootstrap
         standard error and the small-sample correction of
-        `moola.evaluation.resampling.interval_from_draws`, cut off at the metric's range. For the
+        `moola.evaluation.resampling.interval_from_draws`, clipped to the metric's range. For the
         calibration errors see `moola.evaluation.calibration.calibration_bands`.
 
     Raises
@@ -196,14 +197,14 @@ def metric_intervals(
                 estimate=estimate, low=0.0, high=bands[name], confidence=confidence, kind=NULL_BAND
             )
             continue
-        found = interval_from_draws(
+        interval = interval_from_draws(
             estimate,
             draws[name],
             num_windows=labels.size,
             block_length=block_length,
             confidence=confidence,
         )
-        intervals[name] = _clipped(name, found, confidence)
+        intervals[name] = _clipped(name, interval, confidence)
     return intervals
 
 
@@ -212,21 +213,15 @@ def brier_decomposition(
 ) -> BrierDecomposition:
     """Split the multi-class Brier score, summed over classes, into Murphy's (1973) parts.
 
-    Each class's probability is put into equal-mass bins. The remainder that binning leaves is
-    returned too (Stephenson, Coelho and Jolliffe 2008), so that the parts always add up to
-    ``brier`` exactly.
+    The probability of each class is put into equal-mass bins. With the remainder of the binning
+    (Stephenson, Coelho and Jolliffe 2008) the parts add up to ``brier`` exactly.
 
     Parameters
     ----------
     y, proba
         As `compute_metrics`.
     num_bins
-        Equal-mass bins of each class; ties may leave fewer.
-
-    Returns
-    -------
-    BrierDecomposition
-        Each part summed over classes.
+        Equal-mass bins per class; ties may leave fewer.
 
     Raises
     ------
@@ -282,17 +277,17 @@ def _defined_metrics(
     return values | {name: float(value[0]) for name, value in calibration.items()}
 
 
-def _clipped(name: str, found: Any, confidence: float) -> Interval:
-    low, high = found.low, found.high
-    if low is not None:
+def _clipped(name: str, interval: BootstrapInterval, confidence: float) -> Interval:
+    low, high = interval.low, interval.high
+    if low is not None and high is not None:
         bottom = -1.0 if name == "mcc" else 0.0
         top = 2.0 if name == "brier" else np.inf if name in _NON_NEGATIVE else 1.0
         low, high = max(low, bottom), min(high, top)
     return Interval(
-        estimate=found.estimate,
+        estimate=interval.estimate,
         low=low,
         high=high,
         confidence=confidence,
-        num_undefined=found.num_undefined,
-        reason=found.reason,
+        num_undefined=interval.num_undefined,
+        reason=interval.reason,
     )

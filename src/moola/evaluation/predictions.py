@@ -1,4 +1,4 @@
-"""Predictions: which may be scored at all, and the score of each window."""
+"""Predictions: validation, cleaning, and the loss of each window."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from moola.errors import BadInput
 _ROW_SUM_TOLERANCE_FLOAT32 = 1e-4
 _ROW_SUM_TOLERANCE = 1e-6
 _ROUNDING = 1e-12
+_MAP_NAMES = "Map class names to indices with the set's meta.json"
+DIVERGED = "A model that returns NaN has diverged: look at its training run"
 
 
 def validate_predictions(y: ArrayLike, proba: ArrayLike) -> None:
-    """Refuse labels and probabilities that no metric should be computed from.
+    """Reject labels and probabilities from which no metric should be computed.
 
     Parameters
     ----------
     y
         Class indices, shape (n,).
     proba
-        Probabilities, shape (n, K), K at least 2. Rows must sum to 1 within 1e-6 (1e-4 where the
+        Probabilities, shape (n, K), K at least 2. Rows must sum to 1 within 1e-6 (1e-4 if the
         array is float32 or float16).
 
     Raises
     ------
     BadInput
-        On a wrong shape, n = 0, NaN or infinity, a negative value, a row that does not sum to 1,
-        a label that is not a whole number in 0..K-1.
+        On a wrong shape, n = 0, NaN or infinity, a negative value, a row that does not sum to 1, or
+        a label that is not an integer in 0..K-1.
     """
     labels, matrix = np.asarray(y), np.asarray(proba)
     _check_shapes(labels, matrix)
@@ -41,10 +43,14 @@ def validate_predictions(y: ArrayLike, proba: ArrayLike) -> None:
         raise BadInput(
             f"probabilities of window {row} are {matrix[row].tolist()}",
             limit="finite numbers",
-            remedy="A model that returns NaN has diverged: look at its training run",
+            remedy=DIVERGED,
         )
     if (matrix < 0).any():
-        raise BadInput(f"the smallest probability is {matrix.min():g}", limit="at least 0")
+        raise BadInput(
+            f"the smallest probability is {matrix.min():g}",
+            limit="at least 0",
+            remedy="Pass softmax outputs, not logits or scores",
+        )
     single = matrix.dtype.itemsize < 8
     tolerance = _ROW_SUM_TOLERANCE_FLOAT32 if single else _ROW_SUM_TOLERANCE
     gap = np.abs(matrix.sum(axis=1, dtype=np.float64) - 1.0)
@@ -63,7 +69,7 @@ def clean_predictions(
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Validate and return labels as integers and probabilities as float64 rows summing to 1.
 
-    Rows that already do, to rounding, stay as they are: rescaling them would split tied scores.
+    Rows that already sum to 1, up to rounding, are unchanged: rescaling would break tied scores.
     """
     validate_predictions(y, proba)
     matrix = np.asarray(proba, dtype=np.float64)
@@ -73,24 +79,19 @@ def clean_predictions(
 
 
 def clean_probabilities(proba: ArrayLike) -> NDArray[np.float64]:
-    """Validate probabilities that come without labels, and clean them as `clean_predictions`."""
+    """Validate probabilities without labels, and clean them as `clean_predictions` does."""
     matrix = np.asarray(proba)
     rows = matrix.shape[0] if matrix.ndim else 0
     return clean_predictions(np.zeros(rows, dtype=int), matrix)[1]
 
 
 def mean_proba(probas: Sequence[ArrayLike]) -> NDArray[np.float64]:
-    """Return the mean of several models' (or seeds') probabilities of the same windows, (n, K).
+    """Return the mean probabilities of several models or seeds on the same windows, (n, K).
 
     Parameters
     ----------
     probas
         Shape (n, K) each; at least one.
-
-    Returns
-    -------
-    ndarray
-        Shape (n, K), finite.
 
     Raises
     ------
@@ -102,10 +103,16 @@ def mean_proba(probas: Sequence[ArrayLike]) -> NDArray[np.float64]:
         raise BadInput("there are no predictions to average", limit="at least one (n, K)")
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
-        raise BadInput(f"the predictions have shapes {sorted(shapes)}", limit="one shape")
+        raise BadInput(
+            f"the predictions have shapes {sorted(shapes)}",
+            limit="one shape",
+            remedy="Predict the same windows with every model",
+        )
     mean: NDArray[np.float64] = np.mean(arrays, axis=0)
     if not np.isfinite(mean).all():
-        raise BadInput("the predictions hold NaN or infinity", limit="finite numbers")
+        raise BadInput(
+            "the predictions hold NaN or infinity", limit="finite numbers", remedy=DIVERGED
+        )
     return mean
 
 
@@ -117,8 +124,8 @@ def _check_shapes(labels: NDArray[Any], matrix: NDArray[Any]) -> None:
         )
     if labels.shape[0] != matrix.shape[0]:
         raise BadInput(
-            f"{labels.shape[0]} labels were given with {matrix.shape[0]} rows of probabilities",
-            limit="as many of one as of the other",
+            f"there are {labels.shape[0]} labels and {matrix.shape[0]} rows of probabilities",
+            limit="one row for each label",
         )
     if labels.size == 0:
         raise BadInput("there are 0 windows", limit="at least 1")
@@ -126,14 +133,16 @@ def _check_shapes(labels: NDArray[Any], matrix: NDArray[Any]) -> None:
 
 def _check_labels(labels: NDArray[Any], num_classes: int) -> None:
     if not np.issubdtype(labels.dtype, np.integer) and not np.issubdtype(labels.dtype, np.floating):
-        raise BadInput(f"labels have dtype {labels.dtype}", limit="whole numbers")
+        raise BadInput(
+            f"labels have dtype {labels.dtype}", limit="whole numbers", remedy=_MAP_NAMES
+        )
     bad = ~((labels >= 0) & (labels < num_classes) & (labels == np.floor(labels)))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise BadInput(
             f"the label of window {row} is {labels[row]}",
             limit=f"a class index in 0..{num_classes - 1}",
-            remedy="Map class names to indices with the set's meta.json",
+            remedy=_MAP_NAMES,
         )
 
 
@@ -142,7 +151,7 @@ def log_loss_per_window(
 ) -> NDArray[np.float64]:
     """Return -ln of the true class's probability, nats, shape (n,), clipped as scikit-learn does.
 
-    A probability of 0 given to what happened costs about 36 nats, not infinity.
+    A probability of 0 for the true class costs about 36 nats instead of infinity.
     """
     eps = np.finfo(np.float64).eps
     chosen = matrix[np.arange(labels.size), labels]

@@ -1,10 +1,10 @@
 """Circular block bootstrap of time-ordered windows, and intervals that hold at small n.
 
 Neighbouring windows share bars, so they are resampled in blocks (Politis and Romano 1992, by
-`arch`). The usual percentile interval is too narrow when there are few blocks: at 20 windows in
-blocks of 5 it misses the truth twice as often as it says. So the bootstrap gives the standard
-error only; it is widened by ``sqrt(m / (m - 1))`` and used with Student's t on m - 1 degrees of
-freedom, where ``m = n / block_length`` is the number of blocks (`docs/gates.md` has the figures).
+`arch`). The usual percentile interval is too narrow for few blocks: with 20 windows in blocks of 5
+it misses the truth twice as often as stated. So only the standard error comes from the bootstrap;
+it is widened by ``sqrt(m / (m - 1))`` and used with Student's t on m - 1 degrees of freedom, with
+``m = n / block_length`` blocks (`docs/gates.md` has the figures).
 """
 
 from __future__ import annotations
@@ -30,28 +30,26 @@ _SYMMETRIC = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class BootstrapInterval:
-    """An estimate, its interval, and what it can resolve.
+    """An estimate, its interval, and the differences it can detect.
 
     Attributes
     ----------
     estimate
-        The statistic on the windows themselves.
+        The statistic on the windows.
     low, high
-        Ends of the interval; None with `reason` where none can be given.
+        Ends of the interval; None with a `reason` if there is none.
     standard_error
-        Of the estimate; None where there is no interval.
+        Of the estimate; None without an interval.
     p_value
-        Two-sided, of a true value of 0; None where there is no interval.
+        Two-sided, against a true value of 0; None without an interval.
     minimum_detectable
-        Size of a true value that would be found with a power of 80 % at this n; None where there is
-        no interval.
+        Smallest true value detected with 80 % power at this n; None without an interval.
     num_undefined
         Resamples left out because the statistic was undefined in them.
     reason
-        Why there is no interval; None where there is one.
+        Why there is no interval; None if there is one.
     power
-        How often a true value of this size would be found at this n, by size; empty where there is
-        no interval or no size was asked for.
+        Power to detect a true value, by its size; empty without an interval or sizes.
     """
 
     estimate: float
@@ -69,19 +67,18 @@ class BootstrapInterval:
 def resample_counts(
     num_windows: int, *, block_length: int, num_resamples: int, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Return how often each window is drawn in each resample, shape (num_resamples, num_windows).
+    """Return the count of each window in each resample, shape (num_resamples, num_windows).
 
     Parameters
     ----------
     num_windows
         n, at least 10.
     block_length
-        Windows per block, at least 1. Blocks longer than n / 4 are cut to that: fewer than four
-        blocks do not vary enough to say anything.
+        Windows per block, at least 1, cut to n / 4: fewer than four blocks vary too little.
     num_resamples
         At least 100.
     seed
-        Of NumPy's default generator.
+        Seed of NumPy's default generator.
 
     Returns
     -------
@@ -107,14 +104,14 @@ def resample_counts(
         length, np.arange(num_windows), seed=np.random.default_rng(seed)
     )
     counts = np.empty((num_resamples, num_windows))
-    for row, (drawn, _) in enumerate(bootstrap.bootstrap(num_resamples)):
-        counts[row] = np.bincount(drawn[0], minlength=num_windows)
+    for row, (rows, _) in enumerate(bootstrap.bootstrap(num_resamples)):
+        counts[row] = np.bincount(rows[0], minlength=num_windows)
     counts.flags.writeable = False
     return counts
 
 
 def effective_windows(num_windows: int, block_length: int) -> float:
-    """Return n / block_length: about how many windows share no bars."""
+    """Return n / block_length, about the number of windows without shared bars."""
     return num_windows / block_length
 
 
@@ -128,34 +125,34 @@ def interval_from_draws(
     min_effective_windows: float = MIN_EFFECTIVE_WINDOWS,
     skewed: bool = False,
 ) -> BootstrapInterval:
-    """Return the t interval around `estimate` with the spread of the bootstrap draws.
+    """Return the t interval around `estimate` with the standard error of the bootstrap draws.
 
-    For what is no mean (PR-AUC, ECE). Draws cannot tell how long the windows remember beyond the
-    block they were drawn in; `moola.evaluation.mean_interval` measures it.
+    For statistics that are not means (PR-AUC, ECE). Draws do not show dependence beyond their block
+    length; `moola.evaluation.mean_interval` measures it.
 
     Parameters
     ----------
     estimate
-        The statistic on the windows themselves.
+        The statistic on the windows.
     draws
         The statistic on each resample, shape (R,); NaN where undefined.
     num_windows, block_length
-        Give the effective number of windows.
+        n and the windows per block; their ratio is the effective number of windows.
     confidence
         Two-sided, in (0, 1).
     min_effective_windows
-        Below it no interval is given.
+        No interval is given below it.
     skewed
-        Reach farther on the side of the draws' longer tail, by the skewness term of the
-        studentised mean's Edgeworth expansion, ``skewness * (2 t^2 + 1) / 6`` standard errors
-        (Johnson 1978; Hall 1992, section 3.3). The loss of an overconfident model against a
-        constant is skewed: it looks better than it is until its first great error.
+        Widen the side of the draws' longer tail by the skewness term of the studentised mean's
+        Edgeworth expansion, ``skewness * (2 t^2 + 1) / 6`` standard errors (Johnson 1978; Hall
+        1992, section 3.3). The loss of an overconfident model against a constant is skewed: the
+        model looks better than it is until its first large error.
 
     Returns
     -------
     BootstrapInterval
-        `low` and `high` are None with a reason where more than a fifth of the resamples are
-        undefined, where the resamples do not vary, or where there are too few effective windows.
+        `low` and `high` are None with a reason if more than a fifth of the resamples are undefined,
+        the resamples do not vary, or there are too few effective windows.
 
     Raises
     ------
@@ -187,10 +184,10 @@ def interval_from_draws(
     distance, towards = abs(estimate) / error, math.copysign(1.0, -estimate) * skewness
     return BootstrapInterval(
         estimate=estimate,
-        low=estimate - reach_of(quantile, -skewness) * error,
-        high=estimate + reach_of(quantile, skewness) * error,
+        low=estimate - side_width(quantile, -skewness) * error,
+        high=estimate + side_width(quantile, skewness) * error,
         standard_error=error,
-        p_value=float(2.0 * student_t.sf(quantile_reached(distance, towards), spread - 1.0)),
+        p_value=float(2.0 * student_t.sf(quantile_of_width(distance, towards), spread - 1.0)),
         minimum_detectable=detectable,
         num_undefined=num_undefined,
         reason=None,
@@ -203,13 +200,13 @@ def check_confidence(confidence: float) -> None:
         raise BadInput(f"confidence is {confidence}", limit="a number inside (0, 1)")
 
 
-def reach_of(quantile: float, tail: float) -> float:
-    """Return standard errors to an end of the interval whose side has skewness `tail`."""
+def side_width(quantile: float, tail: float) -> float:
+    """Return the width, in standard errors, of an interval's side with skewness `tail`."""
     return quantile + max(0.0, tail) * (2.0 * quantile**2 + 1.0) / 6.0
 
 
-def quantile_reached(distance: float, tail: float) -> float:
-    """Return the quantile whose `reach_of` is `distance`; 0 where even that reaches farther."""
+def quantile_of_width(distance: float, tail: float) -> float:
+    """Return the inverse of `side_width`, the quantile with width `distance`; at least 0."""
     slope = max(0.0, tail) / 3.0
     if slope < _SYMMETRIC:
         return distance
@@ -218,7 +215,7 @@ def quantile_reached(distance: float, tail: float) -> float:
 
 
 def no_interval(estimate: float, num_undefined: int, reason: str) -> BootstrapInterval:
-    """Return an estimate without an interval, and why; nothing can be detected there."""
+    """Return an estimate without an interval, for a stated reason."""
     return BootstrapInterval(
         estimate=estimate,
         low=None,

@@ -1,4 +1,4 @@
-"""Temperature scaling: one parameter that makes probabilities bolder or more modest."""
+"""Temperature scaling: one parameter that sharpens or softens probabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TINY = float(np.finfo(np.float64).tiny)
 
 
 def fit_temperature(y_val: ArrayLike, proba_val: ArrayLike) -> float:
-    """Fit the temperature that minimises the log-loss on validation windows.
+    """Return the temperature with the lowest log-loss on validation windows.
 
     Parameters
     ----------
@@ -26,20 +26,20 @@ def fit_temperature(y_val: ArrayLike, proba_val: ArrayLike) -> float:
     Returns
     -------
     float
-        Above 1: the model was too sure of itself; below 1: not sure enough. Within [1/20, 20].
+        Above 1 for an overconfident model, below 1 for an underconfident one; in [1/20, 20].
 
     Raises
     ------
     BadInput
         On predictions no metric should be computed from, fewer than 10 windows, only one class,
-        uniform probabilities, or a log-loss that is best at a bound (every window right, or the
-        model worse than guessing): then no temperature describes the model.
+        uniform probabilities, or a minimum at a bound (every window right, or a model worse than
+        guessing).
 
     Notes
     -----
     Guo et al. (2017), "On calibration of modern neural networks", with log-probabilities for
-    logits: softmax(ln p / T) is the same function. The loss is convex in 1/T; the root of
-    its slope is found.
+    logits: softmax(ln p / T) is the same function. The loss is convex in 1/T, so the minimum is
+    the root of its slope.
     """
     from scipy.optimize import brentq
 
@@ -48,6 +48,7 @@ def fit_temperature(y_val: ArrayLike, proba_val: ArrayLike) -> float:
         raise BadInput(
             f"the validation part has {labels.size} windows of {np.unique(labels).size} class(es)",
             limit=f"at least {MIN_WINDOWS} windows of two classes",
+            remedy="Choose a split with a longer validation part",
         )
     if np.ptp(matrix, axis=1).max() < 1e-9:
         raise BadInput(
@@ -81,12 +82,7 @@ def apply_temperature(proba: ArrayLike, temperature: float) -> NDArray[np.float6
     proba
         Shape (n, K).
     temperature
-        Above 1: more modest; below 1: bolder.
-
-    Returns
-    -------
-    ndarray
-        Rows summing to 1.
+        Above 1 softens, below 1 sharpens.
 
     Raises
     ------

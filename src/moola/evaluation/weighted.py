@@ -1,7 +1,7 @@
-"""The metrics of many resamples at once, from how often each window was drawn.
+"""The metrics of many resamples at once, from the count of each window in each resample.
 
-Each formula is that of scikit-learn with ``sample_weight``; the tests hold them equal. Calling
-scikit-learn once a resample would take a second per hundred.
+The formulas are those of scikit-learn with ``sample_weight``; tests check that they agree. One call
+of scikit-learn per resample would take a second per hundred.
 """
 
 from __future__ import annotations
@@ -9,7 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moola.evaluation.binning import assign_bins, default_num_bins, errors_from_sums
+from moola.evaluation.binning import (
+    CalibrationErrors,
+    Scheme,
+    assign_bins,
+    default_num_bins,
+    errors_from_sums,
+)
 from moola.evaluation.predictions import brier_per_window, log_loss_per_window
 
 _CHUNK_ELEMENTS = 400_000
@@ -26,13 +32,13 @@ def weighted_metrics(labels: NDArray[np.intp], matrix: Floats, counts: Floats) -
     matrix
         Probabilities, shape (n, K), rows summing to 1.
     counts
-        Draws of each window, shape (R, n).
+        Count of each window, shape (R, n).
 
     Returns
     -------
     dict
-        Arrays of shape (R,); NaN where the metric is undefined in that resample. Bins of the
-        calibration errors are those of the full sample.
+        Arrays of shape (R,); NaN if undefined in that resample. The calibration errors use the
+        bins of the full sample.
     """
     confusion = _confusion(labels, matrix, counts)
     values = _from_confusion(confusion)
@@ -49,8 +55,8 @@ def rank_metrics(labels: NDArray[np.intp], matrix: Floats, counts: Floats) -> di
     parts = []
     for start in range(0, counts.shape[0], step):
         chunk = counts[start : start + step]
-        found = [_rank_one(matrix[:, k], labels == k, chunk) for k in range(matrix.shape[1])]
-        parts.append(np.mean(found, axis=0))
+        areas = [_rank_one(matrix[:, k], labels == k, chunk) for k in range(matrix.shape[1])]
+        parts.append(np.mean(areas, axis=0))
     joined = np.concatenate(parts, axis=1)
     return {"pr_auc": joined[0], "roc_auc": joined[1]}
 
@@ -61,22 +67,18 @@ def calibration_metrics(
     """Return ``ece``, ``ece_equal_width_10`` and ``mce``, shape (R,)."""
     confidence = matrix.max(axis=1)
     correct = (matrix.argmax(axis=1) == labels).astype(np.float64)
-    found = []
-    for num_bins, scheme in ((default_num_bins(labels.size), "equal_mass"), (10, "equal_width")):
+
+    def errors(num_bins: int, scheme: Scheme) -> CalibrationErrors:
         bins, _ = assign_bins(confidence, num_bins=num_bins, scheme=scheme)
         member = np.eye(int(bins.max()) + 1)[bins]
-        found.append(
-            errors_from_sums(
-                counts @ member,
-                counts @ (member * correct[:, None]),
-                counts @ (member * confidence[:, None]),
-            )
+        return errors_from_sums(
+            counts @ member,
+            counts @ (member * correct[:, None]),
+            counts @ (member * confidence[:, None]),
         )
-    return {
-        "ece": found[0].debiased,
-        "ece_equal_width_10": found[1].plugin,
-        "mce": found[0].maximum,
-    }
+
+    mass, width = errors(default_num_bins(labels.size), "equal_mass"), errors(10, "equal_width")
+    return {"ece": mass.debiased, "ece_equal_width_10": width.plugin, "mce": mass.maximum}
 
 
 def _confusion(labels: NDArray[np.intp], matrix: Floats, counts: Floats) -> Floats:
@@ -112,16 +114,16 @@ def _rank_one(score: Floats, event: NDArray[np.bool_], counts: Floats) -> tuple[
     """Return average precision and ROC-AUC of one class for each row of `counts`; ties share."""
     order = np.argsort(-score, kind="stable")
     last = np.append(np.flatnonzero(np.diff(score[order])), score.size - 1)
-    drawn = counts[:, order]
-    hits = np.cumsum(drawn * event[order], axis=1)[:, last]
-    seen = np.cumsum(drawn, axis=1)[:, last]
-    positives, negatives = hits[:, -1], seen[:, -1] - hits[:, -1]
+    weights = counts[:, order]
+    hits = np.cumsum(weights * event[order], axis=1)[:, last]
+    total = np.cumsum(weights, axis=1)[:, last]
+    positives, negatives = hits[:, -1], total[:, -1] - hits[:, -1]
     step = np.diff(hits, axis=1, prepend=0.0)
-    misses = seen - hits
+    misses = total - hits
     miss_step = np.diff(misses, axis=1, prepend=0.0)
     undefined = (positives == 0) | (negatives == 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(seen > 0, hits / seen, 0.0)
+        precision = np.where(total > 0, hits / total, 0.0)
         average = (step * precision).sum(axis=1) / positives
         below = negatives[:, None] - misses + miss_step / 2.0
         area = (step * below).sum(axis=1) / (positives * negatives)

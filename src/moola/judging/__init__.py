@@ -1,6 +1,6 @@
-"""Judging a candidate: what the gates are fed with, from folds to reports.
+"""Judging a candidate, from folds to reports.
 
-`candidate` finds a version and how it was trained, `folds` its walk-forward folds, `rivals` what it
-is compared with, `gate_inputs` one entry for each gate, `judge` runs them, `log_gates` logs them;
-`examine` prepares the one look at the locked test windows, `seen` counts looks by bars.
+`candidate` finds a version and its configuration, `folds` its walk-forward folds, `rivals` predicts
+its variants and the controls, `gate_inputs` has one entry per gate, `judge` runs them, `log_gates`
+logs them; `examine` prepares the look at the locked test windows, `seen` records looks by bars.
 """

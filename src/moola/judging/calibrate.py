@@ -1,4 +1,4 @@
-"""The temperature a version is served with, and how the windows it is fitted on overlap."""
+"""The temperature a version is served with, and the overlap of windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moola.evaluation.temperature import apply_temperature, fit_temperature
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The temperature a version is served with, the one that was fitted, and why they differ."""
+    """The temperature a version is served with, the fitted one, and why they differ."""
 
     temperature: float
     fitted: float | None
@@ -25,11 +25,11 @@ class Calibration:
 
 
 def calibrate(data: DataContainer, proba_val: np.ndarray) -> Calibration:
-    """Fit a temperature on the validation windows, and keep it only if it is proven to help.
+    """Fit a temperature on the validation windows, and use it only if it is shown to help.
 
-    Neighbouring windows share bars: a few hundred are worth a few dozen, on which the best
-    temperature is mostly noise. Unless the paired interval of the log-loss difference excludes 0,
-    the probabilities stay as they are.
+    Neighbouring windows share bars: a few hundred are worth a few dozen independent ones, on which
+    the best temperature is mostly noise. Unless the paired interval of the log-loss difference
+    excludes 0, the probabilities stay unchanged.
     """
     try:
         fitted = fit_temperature(data.y_val, proba_val)
@@ -49,12 +49,12 @@ def calibrate(data: DataContainer, proba_val: np.ndarray) -> Calibration:
 
 
 class Overlap(TypedDict):
-    """How the windows that are judged overlap, as `paired_comparison` and the gates take it."""
+    """The overlap of windows, as arguments of `paired_comparison` and `GateContext`."""
 
     block_length: int
     horizons_apart: bool
 
 
 def overlap_of(times: WindowTimes, rows: NDArray[np.int64]) -> Overlap:
-    """Measure how the ascending `rows` overlap, from their own bars and label ends."""
+    """Measure the overlap of the ascending `rows` by their own bars and label ends."""
     return Overlap(block_length=times.gap_windows(rows), horizons_apart=times.horizons_apart(rows))

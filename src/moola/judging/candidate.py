@@ -1,4 +1,4 @@
-"""A version: made of a trained model, found again with the way it was trained."""
+"""A version: registered from a trained model, and found with its configuration."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from moola.promotion.versions.fetched import fetched
 from moola.promotion.versions.inspection import Inspection, inspect
 from moola.tracking.mlflow_run import TrackedRun
 
+_OTHER_SET = "Give the --data-root with the set and split the version was trained on"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A registered version and how it was trained, as its own files state.
+    """A registered version and its configuration, as stated in its own files.
 
-    `training` is the configuration to train with here: `config`, with the encoder where it lies on
-    this machine. `config` only names it.
+    `training` is `config` with the local path of the encoder, to train with on this machine.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Candidate:
 
     @property
     def config(self) -> FinetuneConfig:
-        """How the version was trained."""
+        """The configuration the version was trained with."""
         return self.inspection.config
 
     @property
@@ -60,7 +61,7 @@ class Candidate:
 
 
 def register(run: TrackedRun, config: FinetuneConfig, name: str, model_id: str) -> str:
-    """Make a logged model the next version of a registered model; return its number."""
+    """Register a logged model as the next version; return its number."""
     version = mlflow.register_model(f"models:/{model_id}", name, await_registration_for=None)
     number = str(version.version)
     tags = {
@@ -95,23 +96,23 @@ def find_version(client: MlflowClient, name: str, version: str | None) -> str:
     try:
         if version is not None:
             return str(int(client.get_model_version(name, version).version))
-        found = all_versions(client, name)
+        versions = all_versions(client, name)
     except MlflowException as error:
-        known = sorted(int(v.version) for v in all_versions(client, name))
+        numbers = sorted(int(v.version) for v in all_versions(client, name))
         raise ConfigError(
             f"version {version} of {name!r} cannot be read: {one_line(error)}",
-            limit=f"one of {', '.join(map(str, known)) or 'none registered yet'}",
+            limit=f"one of {', '.join(map(str, numbers)) or 'none registered yet'}",
         ) from None
-    if not found:
+    if not versions:
         raise ConfigError(
             f"registered model {name!r} has no version",
             remedy="Train a candidate first: `moola train`",
         )
-    return str(max(int(v.version) for v in found))
+    return str(max(int(v.version) for v in versions))
 
 
 def model_of(client: MlflowClient, name: str, version: str) -> str | None:
-    """Return which kind of model a version's run says it trained; its files are asked later."""
+    """Return the kind of model a version's run states; its files are checked later."""
     run_id = client.get_model_version(name, version).run_id
     try:
         return client.get_run(run_id).data.params.get("model") if run_id else None
@@ -120,7 +121,7 @@ def model_of(client: MlflowClient, name: str, version: str) -> str | None:
 
 
 def newest_of(client: MlflowClient, name: str, model: str) -> str:
-    """Return the number of the newest version of one kind of model.
+    """Return the number of the newest version of a kind of model.
 
     Raises ConfigError if there is none.
     """
@@ -135,11 +136,11 @@ def newest_of(client: MlflowClient, name: str, model: str) -> str:
 
 
 def find_candidate(client: MlflowClient, name: str, version: str | None) -> Candidate:
-    """Return a registered version with the configuration that its own files state.
+    """Return a registered version with the configuration stated in its own files.
 
-    The files are looked at in a process of its own with limits before anything in them is believed.
-    Digest and configuration are of one copy, so that evidence about the digest is evidence about
-    the configuration.
+    The files are inspected in a separate process with limits before anything in them is used.
+    Digest and configuration come from one copy, so evidence for the digest covers the
+    configuration.
 
     Parameters
     ----------
@@ -150,17 +151,12 @@ def find_candidate(client: MlflowClient, name: str, version: str | None) -> Cand
     version
         Its version; None takes the newest.
 
-    Returns
-    -------
-    Candidate
-        The version.
-
     Raises
     ------
     ConfigError
         If there is no such version.
     PromotionRefused
-        If its files are not exactly Moola's packaging, do not load, or do not answer.
+        If its files are not exactly Moola's packaging, do not load, or do not predict.
     """
     number = find_version(client, name, version)
     with fetched(client, name, number) as folder:
@@ -177,7 +173,7 @@ def find_candidate(client: MlflowClient, name: str, version: str | None) -> Cand
 def require_answers(
     client: MlflowClient, candidate: Candidate, labeled: WindowSet, split: Split
 ) -> None:
-    """Refuse a version unless it answers the validation windows of a labelled set as it must.
+    """Refuse a version unless it predicts the validation windows of its labelled set.
 
     Parameters
     ----------
@@ -186,37 +182,44 @@ def require_answers(
     candidate
         The version.
     labeled, split
-        The set and split it is judged on, as they are stored here.
+        The set and split it is judged on, as stored here.
 
     Raises
     ------
     PromotionRefused
-        If its classes or the bars of its windows are not those of the set, the split is not of the
-        set, an answer is not finite, its conformal threshold is another, or its files were changed.
+        If its classes or window length differ from the set's, the split belongs to another set, a
+        prediction is not finite, its conformal threshold differs, or its files were changed.
     """
     require_classes(candidate.inspection.class_names, class_names(labeled.recipe), labeled.name)
     bars = candidate.inspection.window_bars
     if bars != labeled.recipe.window_bars:
         limit = f"{labeled.recipe.window_bars}, as {labeled.name} has"
-        raise PromotionRefused(f"the version takes windows of {bars} bars", limit=limit)
+        raise PromotionRefused(
+            f"the version takes windows of {bars} bars", limit=limit, remedy=_OTHER_SET
+        )
     if split.labeled != labeled.name or not len(split.val) or split.val.max() >= len(labeled):
         limit = f"a split of {labeled.name} with validation windows"
-        raise PromotionRefused(f"the version's split is of {split.labeled}", limit=limit)
+        raise PromotionRefused(
+            f"the version's split is of {split.labeled}", limit=limit, remedy=_OTHER_SET
+        )
     assert labeled.y is not None
     windows = (np.asarray(labeled.X_ohlc[split.val]), labeled.y[split.val])
-    own = candidate.config.split.removeprefix("splits/").removesuffix(".json") == split.name
+    calibrated_here = (
+        candidate.config.split.removeprefix("splits/").removesuffix(".json") == split.name
+    )
     with fetched(client, candidate.name, candidate.version) as folder:
-        found = inspect(folder, windows=windows, calibrated_on_them=own)
-    if found.sha256 != candidate.model_sha256:
+        inspection = inspect(folder, windows=windows, calibrated_on_them=calibrated_here)
+    if inspection.sha256 != candidate.model_sha256:
         raise PromotionRefused(
-            f"the files of version {candidate.version} have SHA-256 {found.sha256[:12]}",
+            f"the files of version {candidate.version} have SHA-256 {inspection.sha256[:12]}",
             limit=f"{candidate.model_sha256[:12]}, as a moment ago",
+            remedy="Start again, and find out who writes into the artifact store",
         )
 
 
 @contextmanager
 def refusals_noted(name: str, version: str, ledger_url: str | None = None) -> Iterator[None]:
-    """Write a refusal in the block into the ledger, if it is not there yet and one is at hand."""
+    """Write a refusal in the block into the ledger, if there is one, unless it is there already."""
     try:
         yield
     except PromotionDenied:

@@ -1,4 +1,4 @@
-"""The look at the locked test windows: made ready against the signed evidence, then taken."""
+"""The look at the locked test windows, prepared against the signed evidence, then taken."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from moola.config.evaluation import Thresholds
 from moola.data.labels import class_names
 from moola.data.store.data_store import DataContainer, DataStore, OnProof
 from moola.errors import MoolaError, PromotionRefused, one_line
+from moola.evaluation import gates
 from moola.evaluation.calibration import calibration_bins
-from moola.evaluation.gates import CLASS_PRIOR, gate_promotion, promotion_prerequisites
 from moola.evaluation.gates.report import report
 from moola.hashing import sha256_json
 from moola.judging.calibrate import overlap_of
@@ -39,15 +39,15 @@ from moola.tracking.lineage import part_input
 from moola.tracking.mlflow_run import TrackedRun
 from moola.training.crossval import class_frequencies
 
-MIN_FRESH = 20  # fewer windows that lie apart give no verdict; overlapping ones need more still
+MIN_FRESH = 20  # fewer non-overlapping windows give no verdict; overlapping ones need more
 _EVALUATE = "Run `moola evaluate` on this version again"
 
 
 class Examiner:
-    """Makes the look ready that `moola.promotion.promote` asks for.
+    """Prepares the look at the test windows for `moola.promotion.promote`.
 
-    Whatever could refuse it is checked first, against the signed evidence, because a look that is
-    taken counts. Data, audit and calibration are logged into the run.
+    Everything that could refuse it is checked first, against the signed evidence, because a look
+    counts once it is taken. Data, audit and calibration are logged into the run.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Examiner:
         _require_same_candidate(evidence, self.candidate)
         verdicts = {int(g): v for g, v in evidence.verdicts.items() if g.isdigit()}
         uses = {"uses_encoder": evidence.uses_encoder, "uses_synthetic": evidence.uses_synthetic}
-        if missing := promotion_prerequisites(verdicts, **uses):
+        if missing := gates.promotion_prerequisites(verdicts, **uses):
             raise PromotionRefused("; ".join(missing), remedy=_EVALUATE)
         _require_thresholds(evidence, self.limits)
-        signed_report(self.client, evidence)  # the decision is going to be written down with it
+        signed_report(self.client, evidence)  # the record of the decision needs it
         data = evaluated_data(evidence, self.data_root, on_proof=self.run.proofs.log)
         self.run.log_inputs([part_input(data, "test", "test")])
         require_answers(self.client, self.candidate, data.labeled, data.split)
@@ -90,7 +90,6 @@ class Examiner:
         if champion is not None:
             promoted = promoted_digest(self.ledger, evidence.name, champion, self.keys)
             opponent = load_checked(self.client, evidence.name, champion, promoted, beside=data)
-
         rows = np.arange(len(data.y_test))
         market = sketch_of(data.labeled, self.data_root)
         windows = bars_seen(data.labeled, data.split.test, market)
@@ -118,7 +117,7 @@ class Examiner:
         num_looks: int,
         **uses: bool,
     ) -> GateDict:
-        """Score both on the locked test windows; a look that is spent ends in a verdict."""
+        """Score both versions on the locked test windows; every look ends in a verdict."""
         X, y = data.X_test[rows], data.y_test[rows]
         shape = (len(y), data.labeled.num_classes)
         prior = np.tile(class_frequencies(data.y_train, shape[1]), (shape[0], 1))
@@ -127,21 +126,22 @@ class Examiner:
             others = prior if opponent is None else opponent.probabilities(X)
             for proba in (answers, others):
                 require_distribution(proba, shape)
-        except Exception as error:  # the weights are a stranger's, and the look is written down
+        except Exception as error:  # untrusted weights; the look is already in the ledger
             why = f"the locked test windows cannot be scored: {one_line(error)}"
-            return report("promotion", "failed", [why], figures={}, thresholds={}).to_dict()
+            return report("promotion", "failed", [why]).to_dict()
         self.run.proofs.log("calibration", calibration_bins(y, answers).to_dict())
-        return gate_promotion(
+        return gates.gate_promotion(
             y,
             answers,
             others,
-            champion_name=CLASS_PRIOR if champion is None else f"version {champion}",
+            champion_name=gates.CLASS_PRIOR if champion is None else f"version {champion}",
             gate_verdicts=verdicts,
             **uses,
-            **overlap_of(data.labeled.times, data.split.test[rows]),
+            context=gates.GateContext(
+                **overlap_of(data.labeled.times, data.split.test[rows]), thresholds=self.limits
+            ),
             prior=prior,
             num_looks=num_looks,
-            thresholds=self.limits,
         ).to_dict()
 
 
@@ -153,10 +153,10 @@ def load_checked(
     *,
     beside: DataContainer | None = None,
 ) -> WindowScorer:
-    """Build a version's model from one copy of its files, as `moola serve` does.
+    """Build a version's model on the CPU from one copy of its files, as `moola serve` does.
 
-    The copy is first looked at in a process of its own with limits. The weights go into a class
-    Moola knows; no code that came with the version is run.
+    The copy is first inspected in a separate process with limits. The weights are loaded into a
+    class of Moola's own; no code that came with the version is run.
 
     Parameters
     ----------
@@ -167,30 +167,25 @@ def load_checked(
     version
         Its version.
     sha256
-        The digest its files must have; None where nothing vouches for them.
+        The digest its files must have; None if no evidence states one.
     beside
-        The data it is to be held against another version on: its classes must be those of the set,
-        and it must answer the validation windows; None: not asked.
-
-    Returns
-    -------
-    WindowScorer
-        The model, on the CPU.
+        The data for a comparison with another version: the classes must be those of the set, and
+        the version must predict the validation windows. None: not checked.
 
     Raises
     ------
     PromotionRefused
-        If the files have another digest, are not exactly Moola's packaging, or do not answer.
+        If the files have another digest, are not exactly Moola's packaging, or do not predict.
     TrackingError
         If the server or store cannot be reached.
     """
     try:
         with fetched(client, name, version) as folder:
             windows = None if beside is None else (beside.X_val, beside.y_val)
-            found = inspect(folder, windows=windows, calibrated_on_them=False)
+            inspection = inspect(folder, windows=windows, calibrated_on_them=False)
             if beside is not None:
                 wanted = class_names(beside.labeled.recipe)
-                require_classes(found.class_names, wanted, beside.labeled.name)
+                require_classes(inspection.class_names, wanted, beside.labeled.name)
             scorer = WindowScorer.load(checkpoint_of(folder), version=version)
     except MoolaError as error:
         raise PromotionRefused(
@@ -198,24 +193,25 @@ def load_checked(
             limit=error.limit or "a version that Moola wrote",
             remedy="A champion of another make has to be taken out of Production first",
         ) from None
-    if sha256 not in (None, found.sha256):
+    if sha256 not in (None, inspection.sha256):
         raise PromotionRefused(
-            f"the files of version {version} have SHA-256 {found.sha256[:12]}",
+            f"the files of version {version} have SHA-256 {inspection.sha256[:12]}",
             limit=str(sha256)[:12],
+            remedy="Promote only files that were evaluated; evaluate this version again",
         )
     return scorer
 
 
 def promoted_digest(ledger: Ledger, name: str, version: str, keys: TrustedKeys) -> str | None:
-    """Return the digest with which a version was last promoted; None if it never was."""
-    found = [
+    """Return the digest of a version at its last promotion; None if it was never promoted."""
+    digests = [
         entry.content.model_sha256
         for entry in ledger.moves(name, keys=keys)
         if entry.event == "promotion"
         and entry.version_to == version
         and isinstance(entry.content, Move)
     ]
-    return found[-1] if found else None
+    return digests[-1] if digests else None
 
 
 def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]:
@@ -227,11 +223,6 @@ def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]
         Client of the tracking store.
     evidence
         Verified evidence of the evaluation.
-
-    Returns
-    -------
-    Mapping
-        The report, as it was signed.
 
     Raises
     ------
@@ -245,7 +236,7 @@ def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]
         folder = client.get_run(evidence.gates_run_id).info.artifact_uri
         text = mlflow.artifacts.load_text(f"{folder}/{names.ARTIFACT_GATE_REPORT}")
     try:
-        report = json.loads(text)
+        report: Mapping[str, Any] = json.loads(text)
         digest = sha256_json(report)
     except (ValueError, RecursionError):
         digest = "not JSON"
@@ -255,8 +246,7 @@ def signed_report(client: MlflowClient, evidence: Evidence) -> Mapping[str, Any]
             limit=evidence.report_sha256[:12],
             remedy=_EVALUATE,
         )
-    found: Mapping[str, Any] = report
-    return found
+    return report
 
 
 def evaluated_data(
@@ -272,14 +262,14 @@ def evaluated_data(
     evidence
         Verified evidence of the evaluation.
     data_root
-        Root of the data registry.
+        Root of the data store.
     on_proof
-        Told the split and the audit, also where it is refused.
+        Called with the split and the audit, even if it is refused.
 
     Returns
     -------
     DataContainer
-        The set under the split, audited, test windows included.
+        The audited set under the split, test windows included.
 
     Raises
     ------
@@ -293,11 +283,11 @@ def evaluated_data(
         if not name:
             raise PromotionRefused(f"the evidence names no {key}", remedy=_EVALUATE)
     data = DataStore(data_root).load_labeled(named["labeled"], named["split"], on_proof=on_proof)
-    for key, found in (("labeled", data.labeled.sha256), ("split", data.split.digest())):
+    for key, digest in (("labeled", data.labeled.sha256), ("split", data.split.digest())):
         stated = str(evidence.data.get(f"{key}_sha256"))
-        if found != stated:
+        if digest != stated:
             raise PromotionRefused(
-                f"{named[key]} below {data_root} has SHA-256 {found[:12]}",
+                f"{named[key]} below {data_root} has SHA-256 {digest[:12]}",
                 limit=f"{stated[:12]}, on which the gates were judged",
                 remedy="Give the --data-root of the evaluation, or evaluate the version again",
             )
@@ -305,12 +295,12 @@ def evaluated_data(
 
 
 def fresh_rows(data: DataContainer, looks: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    """Return which test windows share no bar with what earlier looks saw.
+    """Return the test windows that share no bar with earlier looks.
 
     Raises
     ------
     PromotionRefused
-        If fewer than `MIN_FRESH` are left, with which no gate can judge.
+        If there are fewer than `MIN_FRESH`, too few for any gate.
     """
     clock = data.labeled.clock[data.split.test]
     fresh = np.ones(len(clock), dtype=bool)
@@ -318,7 +308,7 @@ def fresh_rows(data: DataContainer, looks: Sequence[Mapping[str, Any]]) -> NDArr
         try:
             first, last = (np.datetime64(str(look[k])) for k in ("first_bar", "last_bar"))
         except (KeyError, ValueError):
-            fresh[:] = False  # what it saw is not known
+            fresh[:] = False  # a look at unknown bars may have seen all of them
             break
         fresh &= (clock[:, 2] < first) | (clock[:, 0] > last)
     if fresh.sum() < MIN_FRESH:
@@ -331,18 +321,18 @@ def fresh_rows(data: DataContainer, looks: Sequence[Mapping[str, Any]]) -> NDArr
 
 
 def _require_same_candidate(evidence: Evidence, candidate: Candidate) -> None:
-    """Refuse unless the files that are evidenced state what the evidence says about training."""
+    """Refuse unless the version's files agree with the evidence about its training."""
     compared = {
         "SHA-256": (evidence.model_sha256, candidate.model_sha256),
         "encoder": (evidence.uses_encoder, candidate.uses_encoder),
         "augmentation": (evidence.uses_synthetic, candidate.config.augments),
         "labelled set": (evidence.data.get("labeled"), candidate.config.labeled),
     }
-    for what, (said, found) in compared.items():
-        if said != found:
+    for what, (stated, actual) in compared.items():
+        if stated != actual:
             raise PromotionRefused(
-                f"{what} of version {candidate.version} is {str(found)[:40]} by its own files",
-                limit=f"{str(said)[:40]}, as the evidence says",
+                f"{what} of version {candidate.version} is {str(actual)[:40]} by its own files",
+                limit=f"{str(stated)[:40]}, as the evidence says",
                 remedy=_EVALUATE,
             )
 

@@ -1,4 +1,4 @@
-"""Walk-forward folds as the steps use them: found by set, audited one by one, logged as input."""
+"""Walk-forward folds of a set: found by name or set, audited one by one, logged as input."""
 
 from __future__ import annotations
 
@@ -17,79 +17,70 @@ from moola.tracking.lineage import dataset_input
 from moola.training.finetune import encoder_claim
 
 
-def find_folds(registry: DataStore, labeled: str, name: str | None) -> WalkForward:
-    """Return walk-forward folds by name, or the only ones that a labelled set has.
+def find_folds(store: DataStore, labeled: str, name: str | None) -> WalkForward:
+    """Return walk-forward folds by name, or the only ones of a labelled set.
 
     Parameters
     ----------
-    registry
-        Where they are stored.
+    store
+        The data store with the folds.
     labeled
-        The labelled set.
+        Name of the labelled set.
     name
         Name of the folds; None: the only ones of the set.
-
-    Returns
-    -------
-    WalkForward
-        The folds.
 
     Raises
     ------
     DataError
-        If there are none, or several and none is named.
+        If there are none, or several without a name.
     """
     if name is not None:
-        return registry.load_folds(name)
-    found: dict[str, WalkForward] = {}
-    for split in registry.names():
+        return store.load_folds(name)
+    by_name: dict[str, WalkForward] = {}
+    for split in store.names():
         if split.startswith("splits/"):
             with suppress(DataError):  # a split into train, val and test holds no folds
-                folds = registry.load_folds(split)
+                folds = store.load_folds(split)
                 if folds.labeled == labeled:
-                    found[split] = folds
-    if len(found) > 1:
+                    by_name[split] = folds
+    if len(by_name) > 1:
         raise DataError(
-            f"{labeled} has several walk-forward folds: {', '.join(found)}",
+            f"{labeled} has several walk-forward folds: {', '.join(by_name)}",
             limit="one of them",
             remedy="Name it with --folds",
         )
-    for folds in found.values():
+    for folds in by_name.values():
         return folds
     raise DataError(
-        f"no walk-forward folds of {labeled} in {registry.data_root}",
+        f"no walk-forward folds of {labeled} in {store.data_root}",
+        limit="at least one file of folds",
         remedy="Make them with `moola data build`",
     )
 
 
 def require_folds(
-    registry: DataStore,
+    store: DataStore,
     labeled: WindowSet,
     folds: WalkForward,
     config: FinetuneConfig,
     *,
     on_proof: OnProof = lambda proof, content: None,
 ) -> dict[str, Any]:
-    """Audit every fold, the test part of the configuration's split and the encoder's corpus too.
+    """Audit every fold, against the locked test part and the encoder's corpus too; return trails.
 
     Parameters
     ----------
-    registry
-        Where set and bars are stored.
+    store
+        The data store with set and bars.
     labeled
         The labelled set.
     folds
         Its walk-forward folds.
     config
-        What is trained on them: no fold may reach into the locked test part of its split, if that
-        is one of this set, nor the corpus of its pretrained encoder into a fold.
+        The training: no fold may overlap the locked test part of its split, if that is one of this
+        set, and the corpus of its pretrained encoder may not overlap a fold.
     on_proof
-        Told the ``split`` and then the ``audit``, also where it is refused.
-
-    Returns
-    -------
-    dict
-        The audit trail of each fold, by its name.
+        Called with the ``split`` and then the ``audit``, even if it is refused.
 
     Raises
     ------
@@ -98,12 +89,12 @@ def require_folds(
     """
     on_proof("split", folds.to_dict())
     encoder = config.pretrained_encoder
-    split = None  # the default one is of the default set: a user's own set may have another
-    exists = f"splits/{registry.split_path(config.split).stem}" in registry.names()
+    split = None  # the default split is of the default set; a user's own set may have none
+    exists = f"splits/{store.split_path(config.split).stem}" in store.names()
     if exists or config.split != names.DEFAULT_SPLIT:
-        split = registry.load_split(config.split)
+        split = store.load_split(config.split)
     trails = audit_folds(
-        registry,
+        store,
         labeled,
         folds,
         split=split if split and split.labeled == labeled.name else None,

@@ -1,7 +1,7 @@
-"""What each gate is given: from a candidate's judge to the gate's rule, and whom it asks.
+"""The entry of each gate: its inputs from a candidate's judge, and the candidates it applies to.
 
-A gate is one entry here. Its rule, a function from predictions to a report, is in `evaluation`, and
-what is true of it whoever is judged in `moola.config.gates`.
+The rule of a gate, a function from predictions to a report, is in `moola.evaluation.gates`; its
+name, question and kind, which no candidate changes, are in `moola.config.gates`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from moola.config.gates import GateAbout, add_gate
 from moola.data.audit.synthetic import synthetic_checks
 from moola.data.synthetic import make_synthetic
 from moola.errors import ConfigError
-from moola.evaluation import gates as rules
+from moola.evaluation import gates
 from moola.evaluation.gates.report import GateReport
 from moola.judging.candidate import Candidate
 from moola.judging.null import label_arithmetic, repaired_share
@@ -32,7 +32,7 @@ from moola.training.finetune import encoder_claim
 if TYPE_CHECKING:
     from moola.judging.judge import Judge
 
-_MIXED = "mixed windows (mixup, cutmix) have no test: they are no bars"
+_MIXED = "mixup and cutmix windows are not tested: they are not valid bars"
 _WORST_FIRST = ("failed", "inconclusive", "held", "passed")
 Run = Callable[["Judge"], GateReport]
 
@@ -44,11 +44,11 @@ class GateRun:
     Attributes
     ----------
     run
-        From the judge to the report.
+        Maps the judge to the report.
     asks
-        Whether it has something to ask about a candidate.
+        Whether the gate applies to a candidate.
     about
-        What a candidate lacks that it does not ask, in words.
+        The ingredient of a candidate that the gate is about, in words; empty if it applies to all.
     """
 
     run: Run
@@ -66,21 +66,16 @@ def gate(
     asks: Callable[[Candidate], bool] = lambda candidate: True,
     about: str = "",
 ) -> Callable[[Run], Run]:
-    """Enter a function as the gate of a number: it is given the judge, and returns the report.
+    """Return a decorator that registers a function from judge to report as a gate.
 
     Parameters
     ----------
     number
-        Its number; gates are run in their order.
+        Its number; gates are run in this order.
     new
         Name and question of a gate that `GATES` does not list.
     asks, about
-        Whom it asks; empty words where it asks every candidate.
-
-    Returns
-    -------
-    callable
-        A decorator that returns the function as it is.
+        See `GateRun`.
 
     Raises
     ------
@@ -103,35 +98,33 @@ def _has_encoder(candidate: Candidate) -> bool:
 
 @gate(0)
 def _data(judge: Judge) -> GateReport:
-    return rules.gate_0_data(
+    return gates.gate_0_data(
         audit=judge.data_audit,
         device_asked=judge.device_asked,
         device_used=judge.device,
-        thresholds=judge.limits,
     )
 
 
 @gate(1)
 def _baseline(judge: Judge) -> GateReport:
     if 2 in judge.gates:
-        # Side by side with what gate 2 needs.
+        # Trained in parallel with the controls of gate 2.
         judge.rivals.prepare("scratch", judge.rivals.own, *judge.rivals.controls)
     return of_candidate_and_twin(
         judge,
-        lambda model: rules.gate_1_baseline(
+        lambda model: gates.gate_1_baseline(
             model.y,
             model.proba,
             model.prior,
-            **judge.overlap,
-            thresholds=judge.claims,
+            context=judge.context(1),
             arithmetic=label_arithmetic(
-                judge.registry,
+                judge.store,
                 judge.labeled,
                 model.rows,
                 num_surrogates=judge.limits.num_surrogates,
                 seed=judge.config.seeds[0],
             ),
-            repaired_share=repaired_share(judge.registry, judge.labeled.source),
+            repaired_share=repaired_share(judge.store, judge.labeled.source),
         ),
     )
 
@@ -141,12 +134,11 @@ def _control(judge: Judge) -> GateReport:
     controls = judge.rivals.controls
     return of_candidate_and_twin(
         judge,
-        lambda model: rules.gate_2_control(
+        lambda model: gates.gate_2_control(
             model.y,
             model.proba,
             {name: judge.rivals.predictions(name).proba for name in controls},
-            **judge.overlap,
-            thresholds=judge.limits,
+            context=judge.context(2),
         ),
     )
 
@@ -154,23 +146,24 @@ def _control(judge: Judge) -> GateReport:
 def of_candidate_and_twin(
     judge: Judge, rule: Callable[[WalkForwardPredictions], GateReport]
 ) -> GateReport:
-    """Ask a rule of the candidate and, if it has an encoder or augments, of its twin without.
+    """Apply a rule to the candidate and, if it has an encoder or augments, to its plain twin.
 
-    What is promoted is the candidate; that its training knows something without help is what the
-    gates on help build on. The worse of the two verdicts holds.
+    The candidate is what gets promoted, but the gates about encoder and augmentation compare with
+    its training without either. The worse of the two verdicts counts.
     """
-    own = judge.rivals.own
+    candidate = judge.rivals.own
     reports = {
-        name: rule(judge.rivals.of_the_version(name)) for name in dict.fromkeys((own, "scratch"))
+        name: rule(judge.rivals.of_the_version(name))
+        for name in dict.fromkeys((candidate, "scratch"))
     }
     worst = min(reports, key=lambda name: _WORST_FIRST.index(reports[name].verdict))
     if len(reports) == 1:
-        return reports[own]
+        return reports[candidate]
     reports = {
-        own: _said_of("the candidate itself", reports[own]),
-        "scratch": _said_of("the same from scratch, without augmentation", reports["scratch"]),
+        candidate: _with_subject("the candidate itself", reports[candidate]),
+        "scratch": _with_subject("the same from scratch, without augmentation", reports["scratch"]),
     }
-    other = reports[own if worst == "scratch" else "scratch"]
+    other = reports[candidate if worst == "scratch" else "scratch"]
     return replace(
         reports[worst],
         figures=reports[worst].figures | {"judged": worst, "other_verdict": other.verdict},
@@ -178,42 +171,41 @@ def of_candidate_and_twin(
     )
 
 
-def _said_of(who: str, report: GateReport) -> GateReport:
-    return replace(report, reasons=(f"{who}: {report.reasons[0]}", *report.reasons[1:]))
+def _with_subject(subject: str, report: GateReport) -> GateReport:
+    return replace(report, reasons=(f"{subject}: {report.reasons[0]}", *report.reasons[1:]))
 
 
 @gate(3, asks=_has_encoder, about="its encoder")
 def _encoder(judge: Judge) -> GateReport:
     encoder = Path(str(judge.candidate.training.pretrained_encoder))
     claim = encoder_claim(encoder)
-    corpus = judge.registry.load_set(claim.name)
+    corpus = judge.store.load_set(claim.name)
     val_split = read_config(encoder)["pretraining"]["val_split"]
-    _, held = split_by_time(len(corpus), corpus.X_ohlc.shape[1], val_split)
+    _, held_out = split_by_time(len(corpus), corpus.X_ohlc.shape[1], val_split)
     X, y = judge.labeled.X_ohlc, judge.labeled.y
     assert y is not None
     train, val = judge.split.train, judge.split.val
     step = max(1, int(corpus.meta["step_bars"]))
-    evidence = encoder_evidence(
+    measurements = encoder_evidence(
         encoder,
-        np.asarray(corpus.X_ohlc[held]),
+        np.asarray(corpus.X_ohlc[held_out]),
         (X[train], y[train], X[val], y[val]),
         corpus_block=-(-corpus.X_ohlc.shape[1] // step),
         probe_block=judge.block_length,
     )
-    return rules.gate_3_encoder(evidence, thresholds=judge.limits)
+    return gates.gate_3_encoder(measurements, thresholds=judge.limits)
 
 
 @gate(4, asks=_has_encoder, about="its encoder")
 def _transfer(judge: Judge) -> GateReport:
     transfer, scratch = (judge.rivals.predictions(r) for r in ("transfer", "scratch"))
-    return rules.gate_4_transfer(
+    return gates.gate_4_transfer(
         transfer.y,
         transfer.proba,
         scratch.proba,
         load_report=transfer.load_report or {},
         schedule_proof=transfer.proof or {},
-        **judge.overlap,
-        thresholds=judge.claims,
+        context=judge.context(4),
     )
 
 
@@ -221,14 +213,13 @@ def _transfer(judge: Judge) -> GateReport:
 def _augmentation(judge: Judge) -> GateReport:
     augmented = judge.rivals.predictions("augmented")
     plain = "transfer" if judge.candidate.uses_encoder else "scratch"
-    return rules.gate_5_augmentation(
+    return gates.gate_5_augmentation(
         augmented.y,
         augmented.proba,
         {"the same without augmentation": judge.rivals.predictions(plain).proba},
         quality=_augmentation_quality(judge),
         trial=not judge.candidate.config.augments,
-        **judge.overlap,
-        thresholds=judge.limits,
+        context=judge.context(5),
     )
 
 
@@ -238,41 +229,39 @@ def _augmentation(judge: Judge) -> GateReport:
     about="a model bigger than SimpleLSTM",
 )
 def _simple(judge: Judge) -> GateReport:
-    own = judge.rivals.of_the_version(judge.rivals.own)
-    return rules.gate_6_simple(
-        own.y,
-        own.proba,
+    candidate = judge.rivals.of_the_version(judge.rivals.own)
+    return gates.gate_6_simple(
+        candidate.y,
+        candidate.proba,
         judge.rivals.of_the_version(SIMPLE).proba,
-        **judge.overlap,
-        thresholds=judge.claims,
+        context=judge.context(6),
     )
 
 
 @gate(7)
 def _ensemble(judge: Judge) -> GateReport:
     ensemble, members = judge.rivals.ensemble()
-    return rules.gate_7_ensemble(
+    return gates.gate_7_ensemble(
         judge.rivals.predictions(judge.rivals.own).y,
         ensemble.proba,
         members,
         temperature_part="validation",
         temperatures=ensemble.temperatures,
-        **judge.overlap,
-        thresholds=judge.limits,
+        context=judge.context(7),
     )
 
 
-def _augmentation_quality(judge: Judge) -> dict[str, Any]:
+def _augmentation_quality(judge: Judge) -> gates.AugmentationQuality:
     """Test the stored synthetic set, and the train part augmented once as if it were one.
 
-    Mixed windows (mixup, cutmix) lie between real ones by construction and are never windows
-    in price units; that they are not tested is said.
+    Mixup and cutmix windows are mixtures of real ones, never windows in price units; the report
+    states that they are not tested.
     """
     config = judge.candidate.config
     mixed = [_MIXED] if config.mixup_alpha or config.cutmix_alpha else []
     tested = [judge.synthetic] if judge.synthetic else []
     if config.use_temporal_aug or not config.augments:
-        drawn = make_synthetic(
+        augmented = make_synthetic(
             judge.labeled,
             judge.split,
             lambda X, rng: augment_windows(X, Augmentation(temporal=True), rng),
@@ -280,46 +269,46 @@ def _augmentation_quality(judge: Judge) -> dict[str, Any]:
             config={"use_temporal_aug": True},
             random_state=judge.config.seeds[0],
         )
-        tested.append(drawn)
-    checks = [c for made in tested for c in synthetic_checks(made, judge.labeled, judge.split)[0]]
-    return {
-        "passed": all(c.passed for c in checks),
-        "train_only": all(np.isin(m.parent, judge.split.train).all() for m in tested),
-        "reasons": [*(f"{c.name}: {c.detail}" for c in checks if not c.passed), *mixed],
-    }
+        tested.append(augmented)
+    checks = [
+        c
+        for synthetic in tested
+        for c in synthetic_checks(synthetic, judge.labeled, judge.split)[0]
+    ]
+    return gates.AugmentationQuality(
+        passed=all(c.passed for c in checks),
+        train_only=all(np.isin(m.parent, judge.split.train).all() for m in tested),
+        reasons=(*(f"{c.name}: {c.detail}" for c in checks if not c.passed), *mixed),
+    )
 
 
 def gates_about(candidate: Candidate) -> tuple[int, ...]:
-    """Return the gates that have something to ask about a candidate, in order."""
+    """Return the gates that apply to a candidate, in order."""
     return tuple(number for number in sorted(RUNS) if RUNS[number].asks(candidate))
 
 
-def asked_gates(candidate: Candidate, asked: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the gates to run for a candidate, in order: those asked for, or all.
+def asked_gates(candidate: Candidate, requested: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the gates to run for a candidate, in order: the requested ones, or all that apply.
 
     Parameters
     ----------
     candidate
         The version.
-    asked
-        Numbers of gates; empty: all that have something to ask.
-
-    Returns
-    -------
-    tuple of int
-        Numbers of gates, in order.
+    requested
+        Numbers of gates; empty: all that apply.
 
     Raises
     ------
     ConfigError
-        If a gate is asked for that has nothing to ask about this candidate.
+        If a requested gate does not apply to this candidate.
     """
     possible = gates_about(candidate)
-    for number in asked:
+    for number in requested:
         if number not in possible:
             raise ConfigError(
                 f"gate {number} asks about {RUNS[number].about}, and version "
                 f"{candidate.version} has none",
                 limit=f"one of {', '.join(map(str, possible))}",
+                remedy="Leave --gate out to run every gate that applies",
             )
-    return asked or possible
+    return requested or possible

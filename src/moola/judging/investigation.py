@@ -1,4 +1,4 @@
-"""Windows two models disagree on, and the page a candidate gets that a control has beaten."""
+"""Windows on which two models disagree, and the page for a candidate that a control beat."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUM_EXAMPLES = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A window two models answer differently: its id, what it is, and how it looks (PNG)."""
+    """A window that two models predict differently: its id, caption, and picture (PNG)."""
 
     window: int
     caption: str
@@ -36,17 +36,17 @@ class Example:
 def disagreements(judge: Judge) -> tuple[Example, ...]:
     """Return the windows on which the candidate and its strongest rival differ most.
 
-    The rival is the control of the lowest log-loss, or where no control was asked for, such a
-    model among the candidate's variants; without any there is nothing to disagree with.
+    The rival is the control with the lowest log-loss or, without controls, the best of the
+    candidate's variants; empty without any.
     """
-    made, own = judge.rivals.made, judge.rivals.own
-    others = {name: made[name] for name in judge.rivals.controls if name in made}
-    others = others or {name: found for name, found in made.items() if name != own}
-    if own not in made or not others:
+    predictions, candidate = judge.rivals.finished, judge.rivals.own
+    others = {name: predictions[name] for name in judge.rivals.controls if name in predictions}
+    others = others or {name: p for name, p in predictions.items() if name != candidate}
+    if candidate not in predictions or not others:
         return ()
-    loss = {n: compute_metrics(p.y, p.proba)["log_loss"] for n, p in others.items()}
-    rival = min(loss, key=lambda name: math.inf if (found := loss[name]) is None else found)
-    mine, theirs = (judge.rivals.of_the_version(name) for name in (own, rival))
+    losses = {n: compute_metrics(p.y, p.proba)["log_loss"] for n, p in others.items()}
+    rival = min(losses, key=lambda name: math.inf if (loss := losses[name]) is None else loss)
+    mine, theirs = (judge.rivals.of_the_version(name) for name in (candidate, rival))
     names = class_names(judge.labeled.recipe)
     chosen = most_disagreed(
         mine.proba, theirs.proba, num=NUM_EXAMPLES, apart=min(judge.block_length, len(mine.y))
@@ -68,29 +68,24 @@ def disagreements(judge: Judge) -> tuple[Example, ...]:
 def investigate(
     judge: Judge, control: GateReport, examples: tuple[Example, ...], *, picture_path: str
 ) -> str:
-    """Return ``investigation.md`` for a candidate that a control has beaten.
+    """Return ``investigation.md`` for a candidate that a control beat.
 
-    Neither the labels nor the windows of the locked test part enter.
+    Uses neither labels nor windows of the locked test part.
 
     Parameters
     ----------
     judge
-        Of the candidate.
+        The candidate's judge.
     control
-        The report of Gate 2.
+        The report of gate 2.
     examples
         From `disagreements`.
     picture_path
-        Where the page finds their pictures, with ``{window}`` for the window's id.
-
-    Returns
-    -------
-    str
-        Markdown: disagreements, label balance, audit and importance of the features.
+        Path of their pictures relative to the page, with ``{window}`` for the window's id.
     """
     labeled, split = judge.labeled, judge.split
     assert labeled.y is not None
-    seen = np.sort(np.concatenate([split.train, split.val]))
+    unlocked = np.sort(np.concatenate([split.train, split.val]))
     model = get_model("logreg", seed=judge.config.seeds[0])
     model.fit(features20(labeled.X_ohlc[split.train]), labeled.y[split.train])
     importance = shuffled_importance(
@@ -107,7 +102,7 @@ def investigate(
         control,
         title=f"{judge.candidate.name} version {judge.candidate.version}",
         class_names=class_names(labeled.recipe),
-        balance=label_balance(labeled.y[seen], labeled.clock[seen, 1], labeled.num_classes),
+        balance=label_balance(labeled.y[unlocked], labeled.clock[unlocked, 1], labeled.num_classes),
         pictures=pictures,
         audit=judge.audit(with_features=True),
         importance=importance,

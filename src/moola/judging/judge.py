@@ -1,4 +1,4 @@
-"""The gates of one candidate: what each needs is made when it is asked for, once."""
+"""The judge of one candidate, which runs the gates and provides their inputs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from moola.config.evaluation import EvaluateConfig, Thresholds
+from moola.data.audit.trail import AuditTrail
 from moola.data.labels import class_names
 from moola.data.splits import Split, WalkForward
 from moola.data.store.data_store import DataStore, WindowSet
 from moola.data.store.review import audit_folds
-from moola.evaluation import gates as rules
-from moola.evaluation.gates import GateReport
+from moola.evaluation import gates
+from moola.evaluation.gates import GateContext, GateReport
 from moola.evaluation.gates.family import with_tries
 from moola.evaluation.gates.promotion import look_confidence
 from moola.hashing import sha256_json
@@ -38,13 +39,13 @@ ADAPTER = "adapter_lstm"
 
 
 class Judge:
-    """Everything the gates of one candidate are judged by; predictions are made once."""
+    """Runs the gates of one candidate; each prediction is made on first use, and once."""
 
     def __init__(
         self,
         *,
         candidate: Candidate,
-        registry: DataStore,
+        store: DataStore,
         folds: str | None,
         config: EvaluateConfig,
         limits: Thresholds,
@@ -56,19 +57,19 @@ class Judge:
         on_training: Callable[[str, Training], None] = lambda rival, training: None,
     ):
         self.candidate = candidate
-        self.registry = registry
-        if candidate.config.seed not in config.seeds:  # what is promoted is the model of its seed
+        self.store = store
+        if candidate.config.seed not in config.seeds:  # the model of this seed is promoted
             config = replace(config, seeds=(candidate.config.seed, *config.seeds))
         self.config = config
         self.limits = limits
         self.device_asked, self.device = device_asked, device
         self.progress = progress
-        self.tries = Tries()  # as if nobody had judged on these windows before
-        self.labeled: WindowSet = registry.load_set(candidate.config.labeled)
-        self.split: Split = registry.load_split(candidate.config.split)
-        self.folds: WalkForward = find_folds(registry, self.labeled.name, folds)
+        self.tries = Tries()  # none until the step reads them from the ledger
+        self.labeled: WindowSet = store.load_set(candidate.config.labeled)
+        self.split: Split = store.load_split(candidate.config.split)
+        self.folds: WalkForward = find_folds(store, self.labeled.name, folds)
         synthetic = candidate.config.synthetic
-        self.synthetic = registry.load_synthetic(synthetic) if synthetic else None
+        self.synthetic = store.load_synthetic(synthetic) if synthetic else None
         judged = np.concatenate([f.val for f in self.folds.folds])
         self.num_windows = len(judged)
         self.overlap = overlap_of(self.labeled.times, judged)
@@ -88,20 +89,25 @@ class Judge:
         )
 
     @cached_property
-    def data_audit(self) -> dict[str, Any]:
-        """The audit that gate 0 judges."""
+    def data_audit(self) -> AuditTrail:
+        """The audit for gate 0."""
         return self.audit()
 
     @property
     def claims(self) -> Thresholds:
-        """Limits of the gates that claim superiority: stricter with every judgement and search."""
+        """Thresholds of gates that claim superiority, stricter with every judgement and search."""
         confidence = look_confidence(
             self.limits.confidence, self.tries.judgement, num_doors=1 + self.tries.searched
         )
         return replace(self.limits, confidence=confidence)
 
+    def context(self, gate: int) -> GateContext:
+        """Return the context of a gate; one that claims superiority has the stricter thresholds."""
+        thresholds = self.claims if gates.GATES[gate].claims else self.limits
+        return GateContext(**self.overlap, thresholds=thresholds)
+
     def digest_of(self, candidate: Candidate) -> str:
-        """Return a digest of what is judged: configuration, encoder, data, seeds, thresholds."""
+        """Return a digest of configuration, encoder, data, seeds and thresholds."""
         encoder = candidate.training.pretrained_encoder
         return sha256_json(
             {
@@ -116,48 +122,45 @@ class Judge:
         )
 
     def reports(self) -> tuple[GateReport, ...]:
-        """Run the gates in order; what a verdict blocks is not run."""
-        found: list[GateReport] = []
+        """Run the gates in order, except those that a verdict blocks."""
+        reports: list[GateReport] = []
         for gate in self.gates:
-            reason = rules.blocking_reason(gate, {r.gate: r.verdict for r in found})
-            found.append(rules.blocked(gate, reason) if reason else RUNS[gate].run(self))
-            if rules.GATES[gate].claims:
-                found[-1] = with_tries(
-                    found[-1], self.tries.judgement, self.tries.searched, self.claims.confidence
+            reason = gates.blocking_reason(gate, {r.gate: r.verdict for r in reports})
+            reports.append(gates.blocked(gate, reason) if reason else RUNS[gate].run(self))
+            if gates.GATES[gate].claims:
+                reports[-1] = with_tries(
+                    reports[-1], self.tries.judgement, self.tries.searched, self.claims.confidence
                 )
-            self.progress("gates", len(found), len(self.gates), f"gate {gate} {found[-1].verdict}")
-        return rules.run_order(
-            found,
+            self.progress(
+                "gates", len(reports), len(self.gates), f"gate {gate} {reports[-1].verdict}"
+            )
+        return gates.run_order(
+            reports,
             num_labelled_windows=len(self.labeled),
             uses_adapter=self.candidate.config.model == ADAPTER,
             thresholds=self.limits,
         )
 
-    def audit(self, *, with_features: bool = False) -> dict[str, Any]:
-        """Audit the split and every fold; `with_features` derives the stored features again too."""
+    def audit(self, *, with_features: bool = False) -> AuditTrail:
+        """Audit the split and every fold; `with_features` also derives the stored features anew."""
         encoder = self.candidate.training.pretrained_encoder
         claim = encoder_claim(encoder) if encoder else None
-        checks: list[dict[str, Any]] = []
         trails = (
-            self.registry.audit(self.labeled, self.split, corpus=claim),
-            *audit_folds(self.registry, self.labeled, self.folds, split=self.split, corpus=claim),
+            self.store.audit(self.labeled, self.split, corpus=claim),
+            *audit_folds(self.store, self.labeled, self.folds, split=self.split, corpus=claim),
         )
-        for split, trail in zip((self.split, *self.folds.folds), trails, strict=True):
-            checks += [
-                {**c, "name": f"{split.name}: {c['name']}"} for c in trail.to_dict()["checks"]
-            ]
+        names = (self.split.name, *(fold.name for fold in self.folds.folds))
+        parts = [(name, trail.checks) for name, trail in zip(names, trails, strict=True)]
         if with_features:
-            again = self.registry.lineage(self.labeled, with_features=True)
-            checks += [
-                {"name": f"{self.labeled.name}: {c.name}", "passed": c.passed, "detail": c.detail}
-                for c in again
-            ]
-        return {"passed": all(c["passed"] for c in checks), "checks": checks}
+            lineage = self.store.lineage(self.labeled, with_features=True)
+            parts.append((self.labeled.name, tuple(lineage)))
+        checks = [replace(c, name=f"{name}: {c.name}") for name, checks in parts for c in checks]
+        return AuditTrail(checks=tuple(checks), facts={})
 
     def gate_report(self, reports: tuple[GateReport, ...]) -> dict[str, Any]:
-        """Return the document that is logged and signed."""
+        """Return the document of the evaluation, which is logged and signed."""
         return {
-            "schema_version": rules.SCHEMA_VERSION,
+            "schema_version": gates.SCHEMA_VERSION,
             "candidate": {
                 "name": self.candidate.name,
                 "version": self.candidate.version,

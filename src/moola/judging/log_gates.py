@@ -1,4 +1,4 @@
-"""How an evaluation is logged: the parent run, one child run a gate, pictures and pages."""
+"""Logs of an evaluation: the parent run, one child run per gate, pictures and pages."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from moola.training.crossval import WalkForwardPredictions
 
 
 def log_data(run: TrackedRun, judge: Judge) -> None:
-    """Log the folds, the windows that are judged, and the audit of split and every fold."""
+    """Log the folds, their windows, and the audit of the split and every fold."""
     run.proofs.log("split", judge.folds.to_dict())
     run.log_inputs([folds_dataset(judge.labeled, judge.folds, judge.num_windows)])
-    run.proofs.log("audit", judge.data_audit)
+    run.proofs.log("audit", judge.data_audit.to_dict())
 
 
 def log_evaluation(
     run: TrackedRun, judge: Judge, reports: tuple[GateReport, ...], document: Mapping[str, Any]
 ) -> Mapping[str, float | None]:
-    """Log the parent run and its children; return the candidate's own pooled figures.
+    """Log the parent run and its children; return the candidate's pooled metrics.
 
-    Empty where the candidate was not predicted at all: gates 0 and 3 need no walk-forward
-    predictions, and a failed Gate 0 forbids them.
+    They are empty without walk-forward predictions of the candidate: gates 0 and 3 need none, and a
+    failed gate 0 forbids them.
     """
     run.log_json(names.ARTIFACT_GATE_REPORT, document)
     metrics: Mapping[str, float | None] = {}
-    if (own := judge.rivals.own) in judge.rivals.made:
-        metrics = _log_predictions(run, judge, judge.rivals.of_the_version(own))
+    if (candidate := judge.rivals.own) in judge.rivals.finished:
+        metrics = _log_predictions(run, judge, judge.rivals.of_the_version(candidate))
     else:
         run.proofs.none("calibration", "no gate that was run asked for the candidate's predictions")
     examples = disagreements(judge)
@@ -62,36 +62,42 @@ def log_evaluation(
 
 
 def _log_predictions(
-    run: TrackedRun, judge: Judge, own: WalkForwardPredictions
+    run: TrackedRun, judge: Judge, predictions: WalkForwardPredictions
 ) -> Mapping[str, float | None]:
-    intervals = metric_intervals(own.y, own.proba, block_length=judge.block_length)
-    metrics = {name: found.estimate for name, found in intervals.items()}
-    ends = {k: v for name, found in intervals.items() for k, v in _ends(name, found).items()}
-    data = folds_dataset(judge.labeled, judge.folds, len(own.y))
-    # Not linked to the version's model: these are figures of its configuration, trained again.
+    intervals = metric_intervals(predictions.y, predictions.proba, block_length=judge.block_length)
+    metrics = {name: interval.estimate for name, interval in intervals.items()}
+    ends = {k: v for name, interval in intervals.items() for k, v in _ends(name, interval).items()}
+    data = folds_dataset(judge.labeled, judge.folds, len(predictions.y))
+    # Not linked to the version's model: its configuration was trained again for each fold.
     run.log_metrics({**metrics, **ends}, dataset=data)
     labels = class_names(judge.labeled.recipe)
     title = f"{judge.candidate.name} v{judge.candidate.version}, {judge.folds.name}"
-    log_diagrams(run, own.y, own.proba, labels, title=title)
-    run.proofs.log("calibration", calibration_bins(own.y, own.proba).to_dict())
-    table = predictions_table(own.rows, own.y, labels, probability=own.proba, prior=own.prior)
+    log_diagrams(run, predictions.y, predictions.proba, labels, title=title)
+    run.proofs.log("calibration", calibration_bins(predictions.y, predictions.proba).to_dict())
+    table = predictions_table(
+        predictions.rows,
+        predictions.y,
+        labels,
+        probability=predictions.proba,
+        prior=predictions.prior,
+    )
     run.log_parquet(names.ARTIFACT_PREDICTIONS.format(part="walk_forward"), table)
     return metrics
 
 
-def _ends(name: str, found: Interval) -> dict[str, float | None]:
-    """Return the ends of an interval, or where a calibrated model would stay, by name."""
-    if found.kind == NULL_BAND:
-        return {f"{name}_null_p95": found.high}
-    return {f"{name}_low": found.low, f"{name}_high": found.high}
+def _ends(name: str, interval: Interval) -> dict[str, float | None]:
+    """Return the ends of an interval, or the upper end of a null band, by name."""
+    if interval.kind == NULL_BAND:
+        return {f"{name}_null_p95": interval.high}
+    return {f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _log_pages(
     run: TrackedRun, judge: Judge, reports: tuple[GateReport, ...], examples: tuple[Example, ...]
 ) -> None:
-    """Log the HTML report and, where a control has won, ``investigation.md`` with its pictures."""
+    """Log the HTML report and, if a control won, ``investigation.md`` with its pictures."""
     predictions = judge.rivals.probabilities()
-    first = next(iter(judge.rivals.made.values()), None)
+    first = next(iter(judge.rivals.finished.values()), None)
     page = html_report(
         reports,
         title=f"{judge.candidate.name} version {judge.candidate.version}",

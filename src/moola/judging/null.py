@@ -1,4 +1,4 @@
-"""The surrogate null of a labelled set, and what is known of the repairs of its bars."""
+"""The surrogate null of a labelled set, and the share of repaired bars."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from moola.evaluation.gates.label_arithmetic import LabelArithmetic, forecast_by
 
 
 def label_arithmetic(
-    registry: DataStore,
+    store: DataStore,
     labeled: WindowSet,
     rows: NDArray[np.int64],
     *,
     num_surrogates: int,
     seed: int,
 ) -> LabelArithmetic | str:
-    """Forecast windows by what their label gives away by itself, or say why that is not known.
+    """Forecast windows from the label's arithmetic alone, or return why that is impossible.
 
     Parameters
     ----------
-    registry
-        Where the bars are.
+    store
+        The data store with the bars.
     labeled
         The set.
     rows
-        Windows that are judged, ascending. No bar after the last one's label is used, so nothing of
-        the locked test part is.
+        Windows under test, ascending. No bar after the last label's horizon is used, so none of
+        the locked test part.
     num_surrogates
-        Windows of bars in no order.
+        Number of windows of bars in random order.
     seed
-        Of draws and solver.
+        Seed of draws and solver.
 
     Returns
     -------
     LabelArithmetic or str
-        A sentence where the label is made by no rule or the bars are not here.
+        A sentence if no rule makes the label or the bars are not in the store.
     """
     reason = why_no_surrogates(labeled.recipe)
     if reason:
         return reason
     try:
-        bars = bars_until(registry, labeled, rows)
+        bars = bars_until(store, labeled, rows)
         surrogates = surrogate_windows(bars, labeled.recipe, num_windows=num_surrogates, seed=seed)
     except DataError as error:
         return f"bars cannot be drawn: {error.problem}"
@@ -61,19 +61,23 @@ def label_arithmetic(
     )
 
 
-def bars_until(registry: DataStore, labeled: WindowSet, rows: NDArray[np.int64]) -> Bars:
-    """Return a set's bars up to the end of the labels of `rows`; raises DataError if absent."""
-    bars = registry.load_bars(labeled.source)
+def bars_until(store: DataStore, labeled: WindowSet, rows: NDArray[np.int64]) -> Bars:
+    """Return a set's bars up to the end of the labels of `rows`; raise DataError if absent."""
+    bars = store.load_bars(labeled.source)
     if bars.sha256 != labeled.manifest["sources"].get(bars.name):
-        raise DataError(f"{bars.name} is not the bar file that {labeled.name} was built from")
+        raise DataError(
+            f"{bars.name} is not the bar file that {labeled.name} was built from",
+            limit=f"SHA-256 {labeled.manifest['sources'].get(bars.name)}",
+            remedy="Restore the bar file, or build the set again",
+        )
     last = int(labeled.times.label_end[rows].max()) + 1
     return replace(bars, time=bars.time[:last], ohlc=bars.ohlc[:last])
 
 
-def repaired_share(registry: DataStore, source: str) -> float | None:
-    """Return the share of a bar file's rows that repairs touched; None where no report says it."""
-    registry.fetch_quality(source)
-    path = registry.data_root / "bars" / f"{source}.quality.json"
+def repaired_share(store: DataStore, source: str) -> float | None:
+    """Return the share of a bar file's rows that repairs changed; None without a report."""
+    store.fetch_quality(source)
+    path = store.data_root / "bars" / f"{source}.quality.json"
     try:
         share = json.loads(path.read_text())["facts"]["repaired_share"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Predictions as runs keep them: a table by class name, and the diagrams of one candidate."""
+"""Predictions in a run: a table by class name, and the diagrams of one candidate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def predictions_table(
     class_names: tuple[str, ...],
     **proba: NDArray[np.float64],
 ) -> pa.Table:
-    """Return one row a window: its id, its label, a column for each class and kind of figure.
+    """Return a table with one row per window: id, label, and a column per class and kind.
 
     Parameters
     ----------
@@ -28,14 +28,9 @@ def predictions_table(
     y
         Their labels, shape (n,).
     class_names
-        Names of the classes 0, 1, ..., K of them.
+        Names of the K classes.
     **proba
-        Figures by class, shape (n, K); ``probability=...`` makes columns ``probability_<name>``.
-
-    Returns
-    -------
-    pa.Table
-        Columns ``window``, ``label`` and ``<kind>_<name>``.
+        Values by class, shape (n, K); ``probability=...`` gives columns ``probability_<name>``.
     """
     columns: dict[str, Any] = {"window": rows, "label": y}
     for kind, figures in proba.items():

@@ -1,4 +1,4 @@
-"""How a step tells whoever called it how far it is."""
+"""The callback by which a step reports its progress."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ NO_STATE = ("resuming", 1, 1, "no state lies here: from the first epoch")
 
 
 class Progress(Protocol):
-    """Called as work goes on; the command line draws bars from it."""
+    """Called during the work; the command line draws bars from it."""
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Say that `done` of `total` parts of `task` are finished."""
+        """Report that `done` of `total` parts of `task` are finished."""
 
 
 def silent(task: str, done: int, total: int, note: str = "") -> None:

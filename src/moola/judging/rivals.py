@@ -1,4 +1,4 @@
-"""What a candidate is compared with: its own variants and the controls, on the same folds."""
+"""The rivals of a candidate: its own variants and the controls, on the same folds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ALL_CONTROLS = (*CONTROLS, *FURTHER_CONTROLS)
 
 
 def rival_config(candidate: FinetuneConfig, rival: str) -> FinetuneConfig:
-    """Return how a rival of a candidate is trained.
+    """Return the configuration of a candidate's rival.
 
     Parameters
     ----------
@@ -38,14 +38,9 @@ def rival_config(candidate: FinetuneConfig, rival: str) -> FinetuneConfig:
         The candidate's own configuration.
     rival
         ``scratch`` (no encoder, no augmentation), ``transfer`` (with the encoder, no
-        augmentation), ``augmented`` (as the candidate, with its own augmentation or, where it has
-        none, the temporal one), ``simple_lstm`` (in its own size, else as ``scratch``) or a
-        control, whose training does not depend on the candidate's.
-
-    Returns
-    -------
-    FinetuneConfig
-        The rival's configuration.
+        augmentation), ``augmented`` (the candidate with its own augmentation or, without any, the
+        temporal one), ``simple_lstm`` (in its own size, else like ``scratch``) or a control, whose
+        training does not depend on the candidate's.
     """
     if rival in _ALL_CONTROLS:
         return FinetuneConfig(model=rival, labeled=candidate.labeled)
@@ -65,7 +60,7 @@ def rival_config(candidate: FinetuneConfig, rival: str) -> FinetuneConfig:
 
 
 class Rivals:
-    """Walk-forward predictions of the candidate and its rivals, each made when it is asked for."""
+    """Walk-forward predictions of the candidate and its rivals, each made on first use."""
 
     def __init__(
         self,
@@ -91,85 +86,88 @@ class Rivals:
         self.progress = progress
         self.on_training = on_training
         self.synthetic = synthetic
-        self.made: dict[str, WalkForwardPredictions] = {}
+        self.finished: dict[str, WalkForwardPredictions] = {}
         self._ensemble: Ensemble | None = None
 
     @property
     def own(self) -> str:
-        """The rival that is the candidate itself."""
+        """Name of the rival that is the candidate itself."""
         if self.candidate.augments:
             return "augmented"
         return "transfer" if self.candidate.pretrained_encoder else "scratch"
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """The controls of gate 2: those of every evaluation, and those this one asks for."""
+        """The controls of gate 2: the obligatory and the configured ones."""
         return (*CONTROLS, *self.config.controls)
 
     def predictions(self, rival: str) -> WalkForwardPredictions:
         """Return a rival's walk-forward predictions, averaged over seeds (controls: one seed).
 
-        For questions about an ingredient, such as an encoder, which one seed may favour by luck.
+        For questions about an ingredient, such as an encoder, that one seed may favour by chance.
         """
         self.prepare(rival)
-        return self.made[rival]
+        return self.finished[rival]
 
     def of_the_version(self, rival: str) -> WalkForwardPredictions:
         """Return a rival's predictions by the version's seed alone (controls: by their one seed).
 
-        For questions about what is promoted and served, which is one model: the mean over seeds is
-        better than any of them.
+        For questions about the promoted and served model, which is a single one: the mean over
+        seeds is better than any of them.
         """
-        made = self.predictions(rival)
+        predictions = self.predictions(rival)
         if rival in _ALL_CONTROLS:
-            return made
-        return replace(made, proba=made.proba_by_seed[self.config.seeds.index(self.candidate.seed)])
+            return predictions
+        return replace(
+            predictions,
+            proba=predictions.proba_by_seed[self.config.seeds.index(self.candidate.seed)],
+        )
 
     def prepare(self, *rivals: str) -> None:
-        """Make several rivals' predictions; their trainings run side by side."""
+        """Make the predictions of several rivals, trained in parallel."""
         trainees = {
             rival: Trainee(
                 config=rival_config(self.candidate, rival),
                 seeds=self.config.seeds[:1] if rival in _ALL_CONTROLS else self.config.seeds,
             )
             for rival in rivals
-            if rival not in self.made
+            if rival not in self.finished
         }
         if trainees:
-            self.made |= walk_forward_predictions(
+            self.finished |= walk_forward_predictions(
                 trainees,
                 self.labeled,
                 self.folds,
                 device=self.device,
                 cache=self.cache,
                 launcher=self.launcher,
-                on_done=lambda rival, *done: self.progress(f"walk-forward: {rival}", *done),
+                on_done=lambda rival, *counts: self.progress(f"walk-forward: {rival}", *counts),
                 on_training=self.on_training,
                 synthetic=self.synthetic,
             )
 
     def probabilities(self) -> dict[str, NDArray[np.float64]]:
-        """Return what has been predicted so far, the candidate first; empty where nothing was."""
-        first = [self.own] if self.own in self.made else []
-        names = dict.fromkeys([*first, *self.made])
-        found = {name: self.of_the_version(name).proba for name in names}
+        """Return the probabilities predicted so far, the candidate's first."""
+        candidate = [self.own] if self.own in self.finished else []
+        names = dict.fromkeys([*candidate, *self.finished])
+        probabilities = {name: self.of_the_version(name).proba for name in names}
         if self._ensemble is not None:
-            found |= {
+            probabilities |= {
                 "ensemble, uncalibrated": self._ensemble.uncalibrated,
                 "ensemble": self._ensemble.proba,
             }
-        return found
+        return probabilities
 
     def ensemble(self) -> tuple[Ensemble, dict[str, NDArray[np.float64]]]:
         """Return the calibrated ensemble of candidate, MiniRocket and logreg, and its members."""
         members = {name: self.of_the_version(name).proba for name in (self.own, *_MEMBERS)}
-        own, times = self.predictions(self.own), self.labeled.times
+        candidate, times = self.predictions(self.own), self.labeled.times
         fold = np.repeat(np.arange(len(self.folds.folds)), [len(f.val) for f in self.folds.folds])
         self._ensemble = calibrated_ensemble(
-            own.y,
+            candidate.y,
             list(members.values()),
             fold=fold,
-            first_bar=times.first[own.rows],
-            label_end=times.label_end[own.rows],
+            first_bar=times.first[candidate.rows],
+            label_end=times.label_end[candidate.rows],
         )
         return self._ensemble, members

@@ -1,4 +1,4 @@
-"""Which bars somebody saw, as the ledger compares them; judgements and searches are noted here."""
+"""The bars of a look, as the ledger compares them, and records of judgements and searches."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 
 def sketch_of(labeled: WindowSet, data_root: Path | str) -> str:
-    """Return the sketch of the market a set was cut from, of its windows where bars are absent."""
+    """Return the market sketch of a set, from its bars or, if these are absent, its windows."""
     if not labeled.manifest.get("imported"):
         try:
             bars = DataStore(data_root).load_bars(labeled.source)
             return market_sketch(bars.time, bars.ohlc)
         except DataError:
-            pass  # the audit says that they are not in this registry
+            pass  # the audit reports that they are not in this data store
     return sketch_of_windows(labeled)
 
 
 def bars_seen(labeled: WindowSet, rows: NDArray[np.int64], market: str) -> dict[str, str]:
-    """Return what somebody sees who looks at some windows: market, first and last bar.
+    """Return the market, first and last bar of a look at some windows.
 
-    Times are UTC; the end of the label's horizon is included.
+    Times are UTC; the label's horizon is included.
     """
     clock = labeled.clock[rows]
     first, last = str(clock[:, 0].min()), str(clock[:, 2].max())
@@ -49,10 +49,10 @@ def bars_seen(labeled: WindowSet, rows: NDArray[np.int64], market: str) -> dict[
 def validation_seen(
     labeled: WindowSet, folds: WalkForward, data_root: Path | str
 ) -> dict[str, str]:
-    """Return what a judgement by walk-forward folds sees."""
+    """Return the bars that a judgement by walk-forward folds sees."""
     rows = np.concatenate([fold.val for fold in folds.folds])
-    seen = bars_seen(labeled, rows, sketch_of(labeled, data_root))
-    return {**seen, "split_sha256": folds.digest()}
+    bars = bars_seen(labeled, rows, sketch_of(labeled, data_root))
+    return {**bars, "split_sha256": folds.digest()}
 
 
 def judged_on(
@@ -65,7 +65,7 @@ def judged_on(
     project: Path,
     key: Ed25519PrivateKey,
 ) -> Tries:
-    """Note that configurations are judged together by folds; return how often that was done."""
+    """Record a judgement of several configurations by folds; return the number of tries."""
     return note_judgement(
         ledger_of(None, project),
         validation_seen(labeled, folds, data_root),
@@ -86,9 +86,9 @@ def searched_on(
     data_root: Path | str,
     project: Path,
 ) -> str:
-    """Note that a search tries configurations by folds, before it does; return what to say of it.
+    """Record a search over configurations by folds before it starts; return a note about it.
 
-    A store that cannot be reached does not end a search, whose runs wait for it as well.
+    An unreachable store does not end the search, since its runs wait for the store as well.
     """
     try:
         connect(makes=True)

@@ -1,4 +1,4 @@
-"""The pretrained encoder of a version: fetched by its digest, never from a path that it names."""
+"""The pretrained encoder of a version, fetched by digest, never from a path that it names."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ _AGAIN = "Train the model again with `moola train`, which keeps the encoder in t
 def ready_to_start(
     config: FinetuneConfig, cache: Path = Path(names.EVALUATION_FOLDER)
 ) -> FinetuneConfig:
-    """Return a configuration whose encoder is a checkpoint folder and whose sizes are stated.
+    """Return a configuration with the encoder's checkpoint folder and explicit sizes.
 
-    Raises CheckpointError if there is no such encoder, or it is of another kind than the model
-    takes.
+    Raises CheckpointError if there is no such encoder, or the model takes another kind.
     """
     if config.pretrained_encoder is None:
         return config
@@ -50,15 +49,10 @@ def keep_encoder(run: TrackedRun, encoder: Path) -> str:
     encoder
         Folder of the encoder's checkpoint.
 
-    Returns
-    -------
-    str
-        SHA-256 over its files.
-
     Raises
     ------
     CheckpointError
-        If it is not as Moola's pretraining writes it: no gate could judge the version then.
+        If Moola's pretraining did not write it; no gate could judge the version then.
     """
     if not all((encoder / name).is_file() for name in ENCODER_FILES):
         raise CheckpointError(
@@ -73,10 +67,10 @@ def keep_encoder(run: TrackedRun, encoder: Path) -> str:
 
 
 def with_encoder(client: MlflowClient, candidate: Candidate, cache: Path) -> Candidate:
-    """Bring the encoder a version started from into the cache; return the candidate to train.
+    """Copy a version's initial encoder into the cache; return the candidate to train.
 
-    The encoder is read from the run that made the version, and only if its digest is the one the
-    version states. The name that the version gives it is a name.
+    The encoder is read from the run that made the version, and only with the digest that the
+    version states; the path in its configuration is not used.
 
     Parameters
     ----------
@@ -85,17 +79,17 @@ def with_encoder(client: MlflowClient, candidate: Candidate, cache: Path) -> Can
     candidate
         The version.
     cache
-        Folder for encoders, each under its digest.
+        Folder of encoders by digest.
 
     Returns
     -------
     Candidate
-        As it is from scratch; else with the encoder's place in `training`.
+        Unchanged without an encoder; else with the encoder's folder in `training`.
 
     Raises
     ------
     PromotionRefused
-        If the run keeps no such encoder, or it is not as Moola's pretraining writes it.
+        If the run has no such encoder, or Moola's pretraining did not write it.
     TrackingError
         If the store cannot be reached.
     """
@@ -106,14 +100,18 @@ def with_encoder(client: MlflowClient, candidate: Candidate, cache: Path) -> Can
     try:
         if not folder.is_dir() or encoder_digest(folder) != digest:
             _fetch(client, candidate.run_id, folder)
-        if (found := encoder_digest(folder)) != digest:
+        if (actual := encoder_digest(folder)) != digest:
             raise PromotionRefused(
-                f"the encoder in run {candidate.run_id} has SHA-256 {found[:12]}",
+                f"the encoder in run {candidate.run_id} has SHA-256 {actual[:12]}",
                 limit=f"{digest[:12]}, as version {candidate.version} states",
                 remedy=_AGAIN,
             )
     except OSError as error:
-        raise PromotionRefused(f"the encoder cannot be read: {one_line(error)}") from None
+        raise PromotionRefused(
+            f"the encoder cannot be read: {one_line(error)}",
+            limit=f"files in {shown(str(folder))} that can be read",
+            remedy="Remove that folder; the encoder is fetched again",
+        ) from None
     training = replace(candidate.config, pretrained_encoder=str(folder))
     return replace(candidate, training=training)
 

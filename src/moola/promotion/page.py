@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from moola.errors import MoolaError, TrackingError
+from moola.html import render
 from moola.promotion.evidence.attestation import SignedEvidence, verify
 from moola.promotion.evidence.keys import TrustedKeys
 from moola.promotion.guard.core import Guard, deny
@@ -40,38 +41,37 @@ _LAST_SEQ = 1 << 62
 
 
 def add_pages(app: flask.Flask, guard: Guard) -> None:
-    """Add Moola's routes to MLflow's Flask application, under its log-in where there is one."""
+    """Add Moola's routes to MLflow's Flask application, behind its log-in if there is one."""
     import flask
-    from jinja2 import Environment, PackageLoader
 
-    template = Environment(
-        loader=PackageLoader("moola.promotion", "."), autoescape=True
-    ).get_template("page.html")
     limits = RateLimits()
 
     def page() -> flask.Response:
-        asked = flask.request.args
-        number = asked.get("page", default=1, type=int)
-        values = page_values(guard, _name(asked.get("name")), page=number)
-        return flask.Response(template.render(**values).encode("utf-8", "replace"))
+        query = flask.request.args
+        number = query.get("page", default=1, type=int)
+        values = page_values(guard, _name(query.get("name")), page=number)
+        text = render("promotion/page.html.j2", **values)
+        return flask.Response(text.encode("utf-8", "replace"))
 
     def read_ledger() -> Any:
-        asked = flask.request.args
+        query = flask.request.args
         return flask.jsonify(
             ledger_answer(
                 guard,
-                name=_name(asked.get("name")),
-                events=tuple(asked.getlist("event")) or None,
-                after=asked.get("after", default=0, type=int),
-                schema="schema" in asked,
+                name=_name(query.get("name")),
+                events=tuple(query.getlist("event")) or None,
+                after=query.get("after", default=0, type=int),
+                schema="schema" in query,
             )
         )
 
     def write_ledger() -> Any:
         if not limits.take(_caller()):
-            return _no("too many lines from you at once; wait a few seconds and send it again", 429)
+            return _error(
+                "too many lines from you at once; wait a few seconds and send it again", 429
+            )
         if (flask.request.content_length or 0) > MAX_BODY:
-            return _no(f"the body is larger than {MAX_BODY} bytes", 413)
+            return _error(f"the body is larger than {MAX_BODY} bytes", 413)
         entry = append_for_client(guard, flask.request.get_data(cache=False))
         return flask.jsonify(entry.to_dict())
 
@@ -80,11 +80,11 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
         (LEDGER_ROUTE, "moola_ledger", read_ledger, "GET"),
         (LEDGER_ROUTE, "moola_ledger_append", write_ledger, "POST"),
     ):
-        app.add_url_rule(address, name, _in_one_sentence(view), methods=[method])
+        app.add_url_rule(address, name, _answering_errors(view), methods=[method])
 
 
-def _in_one_sentence(view: Callable[[], Any]) -> Callable[[], Any]:
-    """Return a view that answers what is refused with one sentence, whatever was asked of it."""
+def _answering_errors(view: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a view that answers every refusal with one sentence."""
     from mlflow.exceptions import MlflowException
 
     @functools.wraps(view)
@@ -92,15 +92,15 @@ def _in_one_sentence(view: Callable[[], Any]) -> Callable[[], Any]:
         try:
             return view()
         except MlflowException as error:
-            return _no(str(error.message), error.get_http_status_code())
+            return _error(str(error.message), error.get_http_status_code())
         except MoolaError as error:
-            return _no(str(error), 503 if isinstance(error, TrackingError) else 400)
+            return _error(str(error), 503 if isinstance(error, TrackingError) else 400)
 
     return answer
 
 
 def append_for_client(guard: Guard, body: bytes) -> Entry:
-    """Write down what a client asks for, if it is one of the events that clients may write.
+    """Append a client's line to the ledger, if it is an event that clients may write.
 
     Parameters
     ----------
@@ -112,12 +112,12 @@ def append_for_client(guard: Guard, body: bytes) -> Entry:
     Returns
     -------
     Entry
-        The line; `who` is what the server knows.
+        The line, with `who` as the server knows it.
 
     Raises
     ------
     BadInput
-        In one sentence: why it is not written.
+        If it may not be written; the message is one sentence.
     MlflowException
         With 403, if the user may not edit the registered model.
     """
@@ -128,17 +128,16 @@ def append_for_client(guard: Guard, body: bytes) -> Entry:
         looks = guard.ledger.entries(draft.name, events=(draft.event,))
         belief = guard.ledger.belief(guard.trusted_keys())
         require_signed_look(draft, belief, looks, _find_version)
-    return guard.write_down(attributed(draft))
+    return guard.write_down(_with_server_name(draft))
 
 
-def attributed(draft: Draft) -> Draft:
-    """Return a client's line under the name the server knows, the client's own word apart."""
-    from moola.promotion.guard.caller import attributed as attributed_to
-    from moola.promotion.guard.caller import authenticated_user
+def _with_server_name(draft: Draft) -> Draft:
+    """Return a client's line under the name the server knows, with the client's claim beside it."""
+    from moola.promotion.guard.caller import attributed, authenticated_user
 
     claim = {} if authenticated_user() is None else {"claim": claimed(draft.who)}
     payload = {**draft.payload, **claim}
-    return dataclasses.replace(draft, who=attributed_to(draft.who), payload=payload)
+    return dataclasses.replace(draft, who=attributed(draft.who), payload=payload)
 
 
 def ledger_answer(
@@ -149,7 +148,7 @@ def ledger_answer(
     after: int = 0,
     schema: bool = False,
 ) -> dict[str, Any]:
-    """Return lines of the ledger, JSON-ready, with its id, its end signed, and the server's key."""
+    """Return JSON-ready lines of the ledger, with its id, signed head, and the server's key."""
     ledger = guard.ledger
     if events is not None:
         events = tuple(event for event in events if event in EVENTS)
@@ -170,10 +169,10 @@ def ledger_answer(
 
 
 def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, Any]:
-    """Return what the page shows: champions, every move, the rest page by page, keys, policy.
+    """Return the values of the page: champions, moves, other lines page by page, keys, policy.
 
-    Moves of Production and what was begun are on every page, so that nothing can be written in
-    such number that they are no longer seen.
+    Moves of Production and open intents are on every page, so that no number of other lines can
+    hide them.
     """
     everything = guard.ledger.entries()
     trusted = guard.trusted_keys()
@@ -183,8 +182,10 @@ def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, A
     champions = {entry.name: entry.version_to for entry in moved}
     about = [entry for entry in everything if name in (None, entry.name)]
     begun = [open_intent([e for e in about if e.name == n], belief) for n in _names(about)]
-    kept = {e.seq for e in about if e.event in MOVES} | {e.seq for e in begun if e is not None}
-    rest = [entry for entry in reversed(about) if entry.seq not in kept]
+    on_every_page = {e.seq for e in about if e.event in MOVES} | {
+        e.seq for e in begun if e is not None
+    }
+    rest = [entry for entry in reversed(about) if entry.seq not in on_every_page]
     pages = max(1, -(-len(rest) // _SHOWN))
     page = min(max(1, page), pages)
     counted = {entry.seq for entry in belief.counting(everything)}
@@ -200,7 +201,7 @@ def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, A
     return {
         "name": name,
         "champions": dict(sorted(champions.items())),
-        "moves": shown([entry for entry in reversed(about) if entry.seq in kept]),
+        "moves": shown([entry for entry in reversed(about) if entry.seq in on_every_page]),
         "entries": shown(rest[(page - 1) * _SHOWN : page * _SHOWN]),
         "num_rest": len(rest),
         "page": page,
@@ -217,7 +218,7 @@ def _names(entries: list[Entry]) -> list[str]:
 
 
 def _shown(entry: Entry, trusted: TrustedKeys, why_not: str | None) -> dict[str, Any]:
-    """Return a line with its evidence opened for reading, if that is signed by a trusted key."""
+    """Return a line with its evidence, if that is signed by a trusted key."""
     evidence = None
     with contextlib.suppress(MoolaError):
         text = entry.payload.get("evidence")
@@ -225,11 +226,11 @@ def _shown(entry: Entry, trusted: TrustedKeys, why_not: str | None) -> dict[str,
     return dataclasses.asdict(entry) | {"evidence": evidence, "why_not": why_not}
 
 
-def _name(asked: str | None) -> str | None:
-    return None if asked is None else plain_text("name", asked, limit=MAX_NAME)
+def _name(value: str | None) -> str | None:
+    return None if value is None else plain_text("name", value, limit=MAX_NAME)
 
 
-def _no(sentence: str, status: int) -> Any:
+def _error(sentence: str, status: int) -> Any:
     import flask
 
     code = _CODES.get(status, "INVALID_PARAMETER_VALUE")
@@ -245,8 +246,9 @@ def _caller() -> str:
 def _find_version(name: str, version: str) -> ModelVersion:
     from mlflow.server import handlers
 
-    found: ModelVersion = handlers._get_model_registry_store().get_model_version(name, version)
-    return found
+    store = handlers._get_model_registry_store()
+    model_version: ModelVersion = store.get_model_version(name, version)
+    return model_version
 
 
 def _find_model(name: str) -> object:

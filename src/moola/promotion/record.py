@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moola.hashing import canonical_json
+from moola.markdown import markdown_table
 from moola.promotion.decision import Decision
 
 
@@ -108,13 +109,16 @@ def _performance(decision: Decision, report: Mapping[str, Any]) -> str:
 
 
 def _gates(report: Mapping[str, Any], decision: Decision) -> str:
-    lines = ["| gate | question | verdict | why |", "| --- | --- | --- | --- |"]
-    for gate in _all_gates(report, decision):
-        why = "; ".join(_cell(reason) for reason in gate.get("reasons") or [])
-        label = f"{gate['gate']} {gate.get('name', '')}".strip()
-        question = _cell(gate.get("question", ""))
-        lines.append(f"| {label} | {question} | {gate['verdict']} | {why} |")
-    return "\n".join(lines)
+    rows = [
+        (
+            f"{gate['gate']} {gate.get('name', '')}".strip(),
+            gate.get("question", ""),
+            gate["verdict"],
+            "; ".join(map(str, gate.get("reasons") or [])),
+        )
+        for gate in _all_gates(report, decision)
+    ]
+    return markdown_table(("gate", "question", "verdict", "why"), rows)
 
 
 def _rationale(decision: Decision, report: Mapping[str, Any]) -> str:
@@ -170,14 +174,7 @@ def _flat(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    lines = ["| | |", "| --- | --- |"]
-    return "\n".join(lines + [f"| {_cell(k)} | {_cell(v)} |" for k, v in rows.items()])
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        value = f"{value:.4g}"
-    return " ".join(str(value).split()).replace("|", "\\|")
+    return markdown_table(("", ""), rows.items())
 
 
 def _sentence(text: Any) -> str:

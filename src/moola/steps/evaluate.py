@@ -157,7 +157,7 @@ def evaluate(
     with refusals_noted(name, candidate.version), opened as run, launcher.session():
         judge_of = partial(
             Judge,
-            registry=registry,
+            store=registry,
             folds=folds,
             limits=limits,
             device_asked=device,

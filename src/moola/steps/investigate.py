@@ -26,7 +26,7 @@ from moola.errors import BadInput, DataError, PromotionRefused
 from moola.evaluation.gates import GateReport
 from moola.evaluation.gates import leak_checks as checks
 from moola.evaluation.gates.leak_checks import CheapLearner, LeakCheck
-from moola.evaluation.gates.suspicion import LEAKS, answered, questions
+from moola.evaluation.gates.suspicion import LEAKS, questions, with_answers
 from moola.judging.candidate import find_version
 from moola.judging.examine import signed_report
 from moola.judging.null import bars_until, repaired_share
@@ -127,13 +127,12 @@ def investigate_version(
         params={"candidate": f"{name}/{number}"},
     ) as run:
         results = leak_checks(registry, evidence, limits=limits, progress=progress)
-        plain = {key: check.to_dict() for key, check in results.items()}
-        asked = questions(gate_1, plain) if gate_1.verdict == "held" else ()
-        run.log_json("leak_checks.json", plain)
+        asked = questions(gate_1, results) if gate_1.verdict == "held" else ()
+        run.log_json("leak_checks.json", {key: check.to_dict() for key, check in results.items()})
         verdict = gate_1.verdict
         if answers:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            report = answered(gate_1, answers, checks=plain, who=getpass.getuser(), at=now)
+            report = with_answers(gate_1, answers, checks=results, who=getpass.getuser(), at=now)
             _sign_again(run, document, report, evidence, project)
             verdict, asked = report.verdict, ()
         run.set_tags({names.TAG_CANDIDATE: f"{name}/{number}", names.TAG_VERDICT: verdict})

@@ -404,21 +404,11 @@ def _collect(
     assert labeled.y is not None
     loaded = [np.load(t.path, allow_pickle=False) for t in tasks]
     extras = [json.loads(bytes(item["extra"])) for item in loaded]
-    by_seed = np.stack(
-        [
-            np.concatenate([item["proba"] for item in loaded[s :: len(seeds)]])
-            for s in range(len(seeds))
-        ]
-    )
+    n = len(seeds)
+    by_seed = np.stack([np.concatenate([item["proba"] for item in loaded[s::n]]) for s in range(n)])
     rows = np.concatenate([fold.val for fold in folds.folds])
-    prior = np.concatenate(
-        [
-            np.tile(
-                class_frequencies(labeled.y[fold.train], labeled.num_classes), (len(fold.val), 1)
-            )
-            for fold in folds.folds
-        ]
-    )
+    shares = [class_frequencies(labeled.y[fold.train], labeled.num_classes) for fold in folds.folds]
+    prior = np.repeat(shares, [len(fold.val) for fold in folds.folds], axis=0)
     proofs = [e["proof"] for e in extras if e["proof"] is not None]
     proof = {
         "proven": all(p["proven"] for p in proofs),

@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from moola.errors import BadInput
-from moola.evaluation.pages.plots import INK, RED, blank_figure, settled
+from moola.evaluation.pages.plots import INK, RED, blank_figure, with_fixed_layout
 from moola.models.weights.net_tensors import BUFFER
 
 _FROZEN = "#e4e8ec"
@@ -59,7 +59,7 @@ def evolution_figure(evolution: pa.Table, title: str) -> Figure:
     _draw(figure, change, still, tensors)
     figure.axes[0].axhline(list(parts.values()).count("encoder") - 0.5, color=INK, linewidth=1)
     figure.axes[0].set_title(title, fontsize=10, loc="left", color=INK)
-    return settled(figure)
+    return with_fixed_layout(figure)
 
 
 def _draw(figure: Figure, change: np.ndarray, still: np.ndarray, tensors: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Gate 1: does the model know anything."""
+"""Gate 1: whether the model knows anything."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moola.config.evaluation import Thresholds
 from moola.evaluation.calibration import ece_null, surprise_persistence
 from moola.evaluation.gates.collapse import COLLAPSE_THRESHOLDS, answer_warnings, collapse_reasons
 from moola.evaluation.gates.comparison import (
+    GateContext,
     compare,
     comparison_figures,
-    reach,
-    signed,
+    difference_text,
+    power_text,
     thresholds_used,
 )
 from moola.evaluation.gates.label_arithmetic import LabelArithmetic
-from moola.evaluation.gates.report import GateReport, report
+from moola.evaluation.gates.report import GateReport, Verdict, report
 from moola.evaluation.gates.slow_constant import Knowledge, knowledge
 from moola.evaluation.gates.suspicion import LEAKS, SUSPICION_THRESHOLDS, hold, suspicions
 from moola.evaluation.metrics import compute_metrics, undefined_reasons
 from moola.evaluation.predictions import clean_predictions
 
-NOT_ASKED = "the caller gave predictions alone"
+NO_NULL = "the caller gave predictions alone"
 
 
 def gate_1_baseline(
@@ -32,95 +32,74 @@ def gate_1_baseline(
     proba: ArrayLike,
     prior: ArrayLike,
     *,
-    block_length: int,
-    horizons_apart: bool = False,
-    thresholds: Thresholds | None = None,
-    arithmetic: LabelArithmetic | str = NOT_ASKED,
+    context: GateContext,
+    arithmetic: LabelArithmetic | str = NO_NULL,
     repaired_share: float | None = None,
 ) -> GateReport:
-    """Gate 1: log-loss beyond doubt below those of three that know nothing; no collapse.
+    """Gate 1: log-loss significantly below three uninformed forecasts; no collapse.
 
-    They are the class prior, the best slowly varying constant, and the label's own arithmetic.
+    These are the class prior, the best slowly varying constant, and the label's own arithmetic.
 
     Parameters
     ----------
     y
         Class indices, shape (n,), validation windows of all folds in time order.
     proba
-        The model's probabilities, shape (n, K), averaged over seeds.
+        The model's probabilities, shape (n, K).
     prior
-        For each window the class frequencies of its fold's train part, shape (n, K).
-    block_length, horizons_apart
-        See `moola.evaluation.compare.paired_comparison`.
-    thresholds
-        Moola's own where None.
+        Class frequencies of the train part of each window's fold, shape (n, K).
+    context
+        Overlap of the windows, and thresholds.
     arithmetic
-        The surrogate null (`moola.evaluation.gates.label_arithmetic.forecast_by_arithmetic`), or a
-        sentence why it cannot be computed; then the verdict does not claim to be beyond it, and
-        says so.
+        The surrogate null (`moola.evaluation.gates.label_arithmetic.forecast_by_arithmetic`), or
+        the reason why it cannot be computed; a pass then states that it was not tested against it.
     repaired_share
-        Share of the rows of the bar file that repairs touched; None where it is not known.
+        Share of the rows of the bar file that repairs changed; None if unknown.
 
     Returns
     -------
     GateReport
-        ``held`` where it would not fail but is too good to be true
-        (`moola.evaluation.gates.suspicion`).
-        ``failed`` where the model collapsed or is significantly worse than the prior;
-        ``inconclusive`` where the interval (corrected for skewness) holds 0, or that of the
-        difference to the best slowly varying constant in hindsight does, or that to the best use of
-        the label's arithmetic. What the most probable class is worth is a warning.
+        ``failed`` if the model collapsed or is significantly worse than the prior.
+        ``inconclusive`` if one of the intervals (corrected for skewness) contains 0: of the
+        difference to the prior, to the best slowly varying constant in hindsight, or to the best
+        use of the label's arithmetic. ``held`` if it would not fail but is too good to be true
+        (`moola.evaluation.gates.suspicion`). Useless hard answers are only a warning.
 
     Raises
     ------
     BadInput
         As `moola.evaluation.compare.paired_comparison`.
     """
-    limits = thresholds or Thresholds.load()
-    comparison = compare(
-        y,
-        proba,
-        prior,
-        block_length=block_length,
-        horizons_apart=horizons_apart,
-        thresholds=limits,
-        skewed=True,
-    )
+    limits = context.thresholds
+    comparison = compare(y, proba, prior, context, constant=True)
     labels, matrix = clean_predictions(y, proba)
     metrics = compute_metrics(labels, matrix)
     collapse = collapse_reasons(y, proba, prior, thresholds=limits)
     delta = comparison.deltas["log_loss"]
     null = ece_null(matrix, persisting=surprise_persistence(labels, matrix))
     figures = comparison_figures(comparison) | {"metrics": metrics}
-    slow = knowledge(
-        y, proba, prior, block_length=block_length, horizons_apart=horizons_apart, thresholds=limits
-    )
+    slow = knowledge(y, proba, prior, context)
     figures |= slow.figures()
     figures["p_values"]["slow_constant"] = slow.delta.p_value
     beyond: Knowledge | None = None
     if isinstance(arithmetic, LabelArithmetic):
-        beyond = knowledge(
-            y, proba, prior, arithmetic=arithmetic.proba,
-            block_length=block_length, horizons_apart=horizons_apart, thresholds=limits,
-        )  # fmt: skip
+        beyond = knowledge(y, proba, prior, context, arithmetic=arithmetic.proba)
         figures |= _arithmetic_figures(arithmetic, beyond)
         figures["p_values"]["label_arithmetic"] = beyond.delta.p_value
     figures["ece_null"] = {"mean": null.mean, "p95": null.p95}
+    verdict: Verdict
+    difference = difference_text(comparison, "log_loss")
     warnings = answer_warnings(y, proba, thresholds=limits)
-    notes = [*warnings, *_ece_note(metrics["ece"], null.p95), reach(comparison, "log_loss")]
+    notes = [*warnings, *_ece_note(metrics["ece"], null.p95), power_text(comparison, "log_loss")]
     if collapse:
         verdict, reasons = "failed", list(collapse)
     elif delta.superior:
-        verdict = "passed"
-        reasons = [f"log-loss is below the class prior's: {signed(comparison, 'log_loss')}"]
+        verdict, reasons = "passed", [f"log-loss is below the class prior's: {difference}"]
     elif delta.inferior:
-        verdict = "failed"
-        reasons = [f"log-loss is above the class prior's: {signed(comparison, 'log_loss')}"]
+        verdict, reasons = "failed", [f"log-loss is above the class prior's: {difference}"]
     else:
         verdict = "inconclusive"
-        reasons = [
-            f"log-loss cannot be told from the class prior's: {signed(comparison, 'log_loss')}"
-        ]
+        reasons = [f"log-loss cannot be told from the class prior's: {difference}"]
     if verdict == "passed":
         doubts = _doubts(labels, matrix, slow, beyond)
         verdict = "inconclusive" if doubts else "passed"
@@ -170,7 +149,7 @@ def _doubts(
     slow: Knowledge,
     beyond: Knowledge | None,
 ) -> list[str]:
-    """Say why a log-loss below the prior's is not yet knowledge."""
+    """Return why a log-loss below the prior's does not yet show knowledge."""
     doubts = []
     absent = undefined_reasons(labels, matrix).get("balanced_accuracy")
     if absent:

@@ -1,8 +1,8 @@
-"""Is this model a constant in disguise: no spread, no rank information, or constant by fold.
+"""Collapse: a model that is nearly constant, uninformative in rank, or constant by fold.
 
-A probability forecast is judged as one. Which class is the most probable says nothing about it: a
-calibrated model of a rare class may never name that class and know a great deal. So the shares of
-the answers and the balanced accuracy are warnings, not verdicts.
+A probability forecast is judged as such, not by its most probable class: a calibrated model of a
+rare class may never predict that class and still be informative. So the shares of the predicted
+classes and the balanced accuracy lead to warnings, not verdicts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ COLLAPSE_THRESHOLDS = (
     "min_balanced_accuracy_gain",
 )
 _MAX_FOLD_SHARE = 0.2
-_SURE = 1.96
+_TWO_SIDED_95 = 1.96
 _ROUNDING = 1e-12
-_EVEN = 0.5  # standard deviation of a coin, to which `min_probability_std` refers
+_COIN_STD = 0.5  # of a class of share 1/2, to which `min_probability_std` refers
 
 
 def collapse_reasons(
@@ -35,22 +35,22 @@ def collapse_reasons(
     *,
     thresholds: Thresholds | None = None,
 ) -> tuple[str, ...]:
-    """Say why the model is a constant or as good as one; an empty tuple where it is not.
+    """Return the reasons why the model counts as a constant; empty if it does not.
 
     Parameters
     ----------
     y, proba
         Labels, shape (n,), and probabilities, shape (n, K).
     prior
-        Class frequencies, shape (n, K). Windows with equal rows belong to one fold; a model that
-        is constant within each fold is a constant too. None: one fold.
+        Class frequencies, shape (n, K). Equal rows belong to one fold; a model that is constant
+        within each fold counts as a constant. None: one fold.
     thresholds
-        Moola's own where None.
+        Moola's own if None.
 
     Returns
     -------
     tuple of str
-        Sentences, the gravest first.
+        Sentences, the most serious first.
 
     Raises
     ------
@@ -59,17 +59,17 @@ def collapse_reasons(
 
     Notes
     -----
-    Looked for, in this order: probabilities that vary within folds by less than
-    ``min_probability_std`` (for a class of share 1/2; in proportion to the standard deviation of
-    its labels otherwise), or do so in more than ``max_constant_share`` of the windows without the
-    others being told apart beyond doubt; classes that are ranked no better than by chance within
-    folds (macro ROC-AUC of at most 1/2).
+    The checks, in this order: probabilities that vary within folds by less than
+    ``min_probability_std`` (for a class of share 1/2; otherwise in proportion to the standard
+    deviation of its labels), or do so in more than ``max_constant_share`` of the windows while the
+    rest shows no significant rank information; a ranking within folds that is no better than chance
+    (macro ROC-AUC of at most 1/2).
     """
     limits = thresholds or Thresholds.load()
     labels, matrix = clean_predictions(y, proba)
     fold = folds_of(prior, labels.size)
-    area, doubt = rank_information(labels, matrix, fold)
-    reasons = _nearly_constant(matrix, fold, limits, ranked=area - _SURE * doubt > 0.5)
+    area, error = rank_information(labels, matrix, fold)
+    reasons = _nearly_constant(matrix, fold, limits, ranked=area - _TWO_SIDED_95 * error > 0.5)
     if np.isfinite(area) and not area > 0.5:
         reasons.append(
             f"collapsed: no rank information, ROC-AUC within folds is {area:.3f} (chance: 0.5)"
@@ -84,52 +84,53 @@ def collapse_reasons(
 def answer_warnings(
     y: ArrayLike, proba: ArrayLike, *, thresholds: Thresholds | None = None
 ) -> tuple[str, ...]:
-    """Say where the most probable class is of no use as an answer; no verdict rests on it.
+    """Return warnings about the most probable class as a prediction; no verdict depends on them.
 
     Parameters
     ----------
     y, proba
         Labels, shape (n,), and probabilities, shape (n, K).
     thresholds
-        Moola's own where None.
+        Moola's own if None.
 
     Returns
     -------
     tuple of str
-        Sentences: one class always answered; a class answered less than ``min_predicted_share``
-        as often as it occurs, or never recognised; balanced accuracy not above chance.
+        Sentences: one class is always predicted; a class is predicted less than
+        ``min_predicted_share`` as often as it occurs, or has recall 0; balanced accuracy is not
+        above chance.
     """
     limits = thresholds or Thresholds.load()
     labels, matrix = clean_predictions(y, proba)
     answer = matrix.argmax(axis=1)
     if np.unique(answer).size == 1:
         return (f"warning: {_constant_sentence(labels, matrix, int(answer[0]))}",)
-    found = []
+    warnings = []
     for k in range(matrix.shape[1]):
         occurs, predicted = float((labels == k).mean()), float((answer == k).mean())
         if occurs > 0 and predicted < limits.min_predicted_share * occurs:
-            found.append(
+            warnings.append(
                 f"warning: class {k} is the most probable one in {predicted:.1%} of the windows "
                 f"but occurs in {occurs:.1%}"
             )
         elif occurs > 0 and not ((labels == k) & (answer == k)).any():
-            found.append(f"warning: no window of class {k} is recognised (recall 0)")
+            warnings.append(f"warning: no window of class {k} is recognised (recall 0)")
     support = np.bincount(labels, minlength=matrix.shape[1])
     chance = 1.0 / support.size + limits.min_balanced_accuracy_gain
     balanced = float(np.mean((answer == labels) / support[labels] * labels.size)) / support.size
     if support.all() and not balanced > chance:
-        found.append(
+        warnings.append(
             f"warning: balanced accuracy {balanced:.1%} is not above chance ({chance:.1%})"
         )
-    return tuple(found)
+    return tuple(warnings)
 
 
 def rank_information(
     labels: NDArray[np.intp], matrix: NDArray[np.float64], fold: NDArray[np.intp]
 ) -> tuple[float, float]:
-    """Return the macro one-against-rest ROC-AUC within folds, and its standard error by chance.
+    """Return the macro one-against-rest ROC-AUC within folds, and its null standard error.
 
-    Only windows of the same fold are compared, so that what is constant by fold ranks nothing.
+    Only windows of the same fold are compared, so that a constant by fold has no rank information.
 
     Parameters
     ----------
@@ -143,8 +144,8 @@ def rank_information(
     Returns
     -------
     tuple of float
-        Both NaN where no fold holds two classes. The standard error is that of a model without
-        information, windows taken for independent (Mann and Whitney).
+        Both NaN if no fold has two classes. The standard error is that of an uninformative model,
+        windows taken as independent (Mann and Whitney).
     """
     areas, variances = [], []
     for k in range(matrix.shape[1]):
@@ -165,7 +166,7 @@ def rank_information(
 
 
 def folds_of(prior: ArrayLike | None, num_windows: int) -> NDArray[np.intp]:
-    """Return the fold of each window, told by its prior; one fold where the prior cannot tell."""
+    """Return the fold of each window, by equal priors; one fold if priors differ too often."""
     one = np.zeros(num_windows, dtype=np.intp)
     if prior is None:
         return one
@@ -188,14 +189,14 @@ def _constant_sentence(labels: NDArray[np.intp], matrix: NDArray[np.float64], an
 def _nearly_constant(
     matrix: NDArray[np.float64], fold: NDArray[np.intp], limits: Thresholds, *, ranked: bool
 ) -> list[str]:
-    """Say where probabilities hardly vary; `ranked`: the classes are told apart beyond doubt."""
+    """Return why probabilities hardly vary; `ranked`: rank information is significant."""
     centred, around = matrix.copy(), matrix.copy()
     for index in np.unique(fold):
         rows = fold == index
         centred[rows] -= matrix[rows].mean(axis=0)
         around[rows] -= np.median(matrix[rows], axis=0)
     share = matrix.mean(axis=0)
-    in_proportion = limits.min_probability_std * np.sqrt(share * (1.0 - share)) / _EVEN
+    in_proportion = limits.min_probability_std * np.sqrt(share * (1.0 - share)) / _COIN_STD
     least = np.maximum(in_proportion, _ROUNDING)
     spread = np.sqrt((centred**2).mean(axis=0))
     if (spread < least).all():

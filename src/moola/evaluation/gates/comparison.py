@@ -1,7 +1,8 @@
-"""What the gates share: a comparison under their thresholds, its figures, its words."""
+"""Shared by the gates: their context, a comparison under it, its figures and sentences."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,46 +14,58 @@ from moola.evaluation.compare_result import PairedComparison
 from moola.evaluation.mean_interval import constant_confidence
 
 
+@dataclass(frozen=True, kw_only=True)
+class GateContext:
+    """The overlap of the windows under test, and the thresholds; the same for every gate.
+
+    Attributes
+    ----------
+    block_length, horizons_apart
+        See `moola.evaluation.compare.paired_comparison`.
+    thresholds
+        Moola's own by default.
+    """
+
+    block_length: int
+    horizons_apart: bool = False
+    thresholds: Thresholds = field(default_factory=Thresholds.load)
+
+
 def compare(
     y: ArrayLike,
     candidate: ArrayLike,
     baseline: ArrayLike,
+    context: GateContext,
     *,
-    block_length: int,
-    thresholds: Thresholds,
-    confidence: float | None = None,
-    skewed: bool = False,
-    horizons_apart: bool = False,
+    constant: bool = False,
 ) -> PairedComparison:
-    """Return the paired comparison under the thresholds' resamples, confidence and margins.
+    """Return the paired comparison with the resamples, confidence and margins of the thresholds.
 
-    `skewed` says that the baseline is a constant: the intervals are corrected for skewness, and
-    more effective windows, or more confidence, are needed.
+    If the baseline is a constant, intervals are corrected for skewness, and more effective windows
+    or more confidence are required.
     """
-    least, asked = thresholds.min_effective_windows, confidence or thresholds.confidence
-    if skewed:
-        enough = thresholds.min_effective_windows_constant
-        least = max(least, enough)
-        asked = constant_confidence(asked, len(np.asarray(y)) / block_length, block_length, enough)
+    limits, block = context.thresholds, context.block_length
+    min_windows, confidence = limits.min_effective_windows, limits.confidence
+    if constant:
+        enough = limits.min_effective_windows_constant
+        min_windows = max(min_windows, enough)
+        confidence = constant_confidence(confidence, len(np.asarray(y)) / block, block, enough)
     return paired_comparison(
         y,
         candidate,
         baseline,
-        block_length=block_length,
-        num_resamples=thresholds.num_resamples,
-        confidence=asked,
-        margin={
-            "log_loss": thresholds.margin_log_loss,
-            "accuracy": thresholds.max_accuracy_loss,
-        },
-        min_effective_windows=least,
-        skewed=skewed,
-        horizons_apart=horizons_apart,
+        block_length=block,
+        num_resamples=limits.num_resamples,
+        confidence=confidence,
+        margin={"log_loss": limits.margin_log_loss, "accuracy": limits.max_accuracy_loss},
+        min_effective_windows=min_windows,
+        skewed=constant,
+        horizons_apart=context.horizons_apart,
     )
 
 
 def comparison_figures(comparison: PairedComparison) -> dict[str, Any]:
-    """Return a comparison's figures as a gate report holds them."""
+    """Return the figures of a comparison for a gate report."""
     figures: dict[str, Any] = {
         "num_windows": comparison.num_windows,
         "block_length": comparison.block_length,
@@ -72,12 +85,12 @@ def comparison_figures(comparison: PairedComparison) -> dict[str, Any]:
 
 
 def thresholds_used(limits: Thresholds, *names: str) -> dict[str, Any]:
-    """Return the thresholds named, and those every comparison rests on."""
+    """Return the named thresholds, and those of every comparison."""
     common = ("confidence", "num_resamples", "min_effective_windows")
     return {name: getattr(limits, name) for name in (*common, *names)}
 
 
-def signed(comparison: PairedComparison, metric: str) -> str:
+def difference_text(comparison: PairedComparison, metric: str) -> str:
     """Return ``-0.040 [-0.070, -0.015]``, or the difference and why it has no interval."""
     delta = comparison.deltas[metric]
     if delta.estimate is None:
@@ -87,15 +100,15 @@ def signed(comparison: PairedComparison, metric: str) -> str:
     return f"{delta.estimate:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]"
 
 
-def reach(comparison: PairedComparison, metric: str) -> str:
-    """Say how many windows the verdict rests on and how small a difference they can show."""
+def power_text(comparison: PairedComparison, metric: str) -> str:
+    """Return the number of windows, and the power of the comparison on them, in words."""
     delta, name = comparison.deltas[metric], metric.replace("_", "-")
     blocks = f"{comparison.num_windows} windows, {_blocks(comparison.effective_windows)}"
     if delta.minimum_detectable is None:
         return f"{blocks}; no {name} difference of any size can be found here: {delta.reason}"
-    found = ", ".join(f"{size} in {power:.0%}" for size, power in delta.power.items())
+    rates = ", ".join(f"{size} in {power:.0%}" for size, power in delta.power.items())
     return (
-        f"{blocks}; of such windows a true {name} difference of {found} would show it; "
+        f"{blocks}; of such windows a true {name} difference of {rates} would show it; "
         f"smallest {name} difference found with 80 % power: {delta.minimum_detectable:.3g}"
     )
 

@@ -1,7 +1,7 @@
-"""Several comparisons at once: what is claimed of one must hold among all.
+"""Multiple comparisons: p-values adjusted over a family of them.
 
-Holm needs nothing but p-values. Where all comparisons are on the same windows, the same resamples
-say how they depend on each other, which costs less (Romano and Wolf).
+Holm's method needs only the p-values. For comparisons on the same windows, resampling them together
+shows how they depend on each other, which costs less power (Romano and Wolf).
 """
 
 from __future__ import annotations
@@ -57,28 +57,28 @@ def joint_p_values(
     block_length: int,
     num_resamples: int,
 ) -> dict[str, float]:
-    """Return p-values adjusted by the smallest p-value of all in the same resamples.
+    """Return p-values adjusted by the distribution of the smallest p-value in joint resamples.
 
-    The step-down method of Westfall and Young (1993) and Romano and Wolf (2005): a p-value is held
-    against the distribution of the smallest among those not yet beyond doubt. Each comparison's own
-    p-value comes from elsewhere (fixed-b, which holds at small n); the resamples only say which
-    comparisons err together. Twenty controls that are nearly one cost no more than that one.
+    The step-down method of Westfall and Young (1993) and Romano and Wolf (2005): a p-value is
+    compared with the distribution of the smallest among those not yet rejected. The p-values
+    themselves come from elsewhere (fixed-b, valid at small n); the resamples only show which
+    comparisons err together. Twenty nearly equal controls cost no more than one.
 
     Parameters
     ----------
     p_values
         Two-sided, by name.
     differences
-        What each is the p-value of the mean of, by the same names, shape (n,), in time order.
+        The values whose mean each p-value tests, by the same names, shape (n,), in time order.
     block_length, num_resamples
-        Windows that are drawn together at least, and resamples. What the differences remember
-        counts beside it, and the longest block is taken for all.
+        Minimum block length, and number of resamples. All comparisons share the longest block
+        that their dependence calls for.
 
     Returns
     -------
     dict
-        By name; each at least its own p-value and at most Holm's. They are Holm's where fewer than
-        ten blocks fit: so few cannot tell what errs together.
+        By name; each at least its own p-value and at most Holm's. With fewer than ten blocks, too
+        few to show which comparisons err together, they are Holm's.
 
     Raises
     ------
@@ -93,16 +93,16 @@ def joint_p_values(
     counts = resample_counts(num_windows, block_length=block, num_resamples=num_resamples)
     names = sorted(p_values, key=lambda name: p_values[name])
     values = np.stack([differences[name] - differences[name].mean() for name in names], axis=1)
-    means = np.abs(counts @ values)  # of what has no mean: as large as chance alone makes them
-    # The share of resamples at least as far from 0: the p-value a resample would have had.
-    drawn = 1.0 - (rankdata(means, method="min", axis=0) - 1.0) / num_resamples
-    found, least = {}, 0.0
+    means = np.abs(counts @ values)  # centred: under the null hypothesis
+    # The share of resamples at least as far from 0 is the p-value of a resample.
+    resampled = 1.0 - (rankdata(means, method="min", axis=0) - 1.0) / num_resamples
+    adjusted, least = {}, 0.0
     for step, name in enumerate(names):
-        reached = int((drawn[:, step:].min(axis=1) <= p_values[name]).sum())
+        reached = int((resampled[:, step:].min(axis=1) <= p_values[name]).sum())
         joint = min((reached + 1.0) / (num_resamples + 1.0), by_holm[name])
         least = max(least, p_values[name], joint)
-        found[name] = least
-    return {name: found[name] for name in p_values}
+        adjusted[name] = least
+    return {name: adjusted[name] for name in p_values}
 
 
 def holm_over_candidates(
@@ -111,58 +111,57 @@ def holm_over_candidates(
     *,
     thresholds: Thresholds | None = None,
 ) -> tuple[GateReport, ...]:
-    """Take back what a candidate was granted alone but does not hold among its peers.
+    """Withdraw a pass that does not survive the correction over all candidates.
 
-    The best of many candidates looks better than it is. For the gates that claim superiority the
+    The best of many candidates looks better than it is. For gates that claim superiority the
     p-values of all candidates are adjusted together.
 
     Parameters
     ----------
     reports
-        The candidate's own.
+        Reports of the candidate.
     peers
-        Those of the candidates it is compared with, by name; a gate that was not run there does
-        not count.
+        Reports of the other candidates, by name; a gate that was not run there does not count.
     thresholds
-        Moola's own where None.
+        Moola's own if None.
 
     Returns
     -------
     tuple
-        The reports, in the order given. One that passed with an adjusted p-value above
-        1 - confidence is ``inconclusive``; the adjusted value is among its figures.
+        The reports, in the same order. One that passed with an adjusted p-value above
+        1 - confidence becomes ``inconclusive``; the adjusted value is added to its figures.
 
     Raises
     ------
     BadInput
-        If a report of such a gate holds no p-values.
+        If a report of such a gate has no p-values.
     """
     limits = thresholds or Thresholds.load()
-    found = []
+    corrected = []
     for report in reports:
         rivals = {name: r for name, all_ in peers.items() for r in all_ if r.gate == report.gate}
         if not GATES[report.gate].claims or not report.figures or not rivals:
-            found.append(report)
+            corrected.append(report)
             continue
         p_values = {name: _p_value(r) for name, r in rivals.items() if r.figures}
-        own = holm({**p_values, "": _p_value(report)})[""]
-        found.append(_held(report, own, len(p_values) + 1, limits))
-    return tuple(found)
+        adjusted = holm({**p_values, "": _p_value(report)})[""]
+        corrected.append(_corrected(report, adjusted, len(p_values) + 1, limits))
+    return tuple(corrected)
 
 
 def with_tries(report: GateReport, judgement: int, searched: int, confidence: float) -> GateReport:
-    """Return a claim's report with the number of tries on its windows, and what they cost.
+    """Return a report with the number of tries on its windows, and the confidence that remains.
 
     Parameters
     ----------
     report
         Of a gate that claims superiority.
     judgement
-        Number of this judgement among the different ones on these windows, from 1.
+        Number of this judgement among the distinct ones on these windows, from 1.
     searched
-        Configurations that searches tried on them before.
+        Number of configurations that searches tried on them before.
     confidence
-        Two-sided confidence of the intervals it was judged by.
+        Two-sided, of the intervals it was judged by.
     """
     if not report.figures:
         return report
@@ -176,7 +175,7 @@ def with_tries(report: GateReport, judgement: int, searched: int, confidence: fl
     return replace(report, figures=figures, reasons=(*report.reasons, words))
 
 
-def _held(report: GateReport, adjusted: float, family: int, limits: Thresholds) -> GateReport:
+def _corrected(report: GateReport, adjusted: float, family: int, limits: Thresholds) -> GateReport:
     figures = report.figures | {"holm_p": adjusted, "num_candidates": family}
     if report.verdict not in ("passed", "held") or adjusted <= 1.0 - limits.confidence:
         return replace(report, figures=figures)
@@ -190,13 +189,15 @@ def _held(report: GateReport, adjusted: float, family: int, limits: Thresholds) 
 
 
 def _p_value(report: GateReport) -> float:
-    """Return the p-value of a gate's claim: the greatest of its metrics'; 1 where undefined."""
-    known = report.figures.get("p_values")
-    if known is None:
-        raise BadInput(f"the report of gate {report.gate} holds no p-values", limit="p_values")
-    absent = [metric for metric in GATES[report.gate].claims if metric not in known]
+    """Return the p-value of a gate's claim, the largest of its metrics'; 1 if undefined."""
+    p_values, claims = report.figures.get("p_values", {}), GATES[report.gate].claims
+    absent = [metric for metric in claims if metric not in p_values]
     if absent:
-        raise BadInput(f"the report of gate {report.gate} holds no p-value of {absent[0]}")
-    null = [LABEL_ARITHMETIC_P] if LABEL_ARITHMETIC_P in known else []  # of labels made by a rule
-    found = [known[metric] for metric in (*GATES[report.gate].claims, *null)]
-    return max(1.0 if value is None else float(value) for value in found)
+        raise BadInput(
+            f"the report of gate {report.gate} holds no p-value of {absent[0]}",
+            limit=", ".join(claims),
+            remedy="Evaluate that version again with this version of Moola",
+        )
+    null = {LABEL_ARITHMETIC_P} & set(p_values)  # only of labels made by a rule
+    values = [p_values[name] for name in (*claims, *null)]
+    return max(1.0 if value is None else float(value) for value in values)

@@ -1,4 +1,4 @@
-"""The order of the gates' reports, and which gate blocks or defers which."""
+"""The order of the reports, and the gates that block or defer others."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from moola.config.gates import GATES, Gate, gate_order
 from moola.errors import BadInput
 from moola.evaluation.gates.report import GateReport, blocked, deferred
 
-_DEFERRED_AFTER = 4  # what a run that must wait may be asked, and is asked first
+_DEFERRED_AFTER = 4  # the last gate that a deferred run may take
 
 
 def blocking_reason(gate: Gate, verdicts: Mapping[Gate, str]) -> str | None:
-    """Return why `gate` must not be run after these verdicts; None where it may.
+    """Return why `gate` must not be run after these verdicts; None if it may.
 
-    A failed Gate 0 blocks everything: a run that may not be believed has no figures. A failed
-    Gate 2 (a control won) blocks every gate `after_control`. What promotion needs beside that is
-    asked by `promotion_prerequisites`.
+    A failed gate 0 blocks everything, since the run cannot be trusted. A failed gate 2 (a control
+    won) blocks every gate `after_control`. Promotion has further requirements, see
+    `moola.evaluation.gates.promotion.promotion_prerequisites`.
     """
     if gate != 0 and verdicts.get(0) == "failed":
         return "blocked by gate 0: the data or the device is not as stated"
@@ -33,23 +33,18 @@ def deferral_reason(
     verdicts: Mapping[Gate, str],
     thresholds: Thresholds | None = None,
 ) -> str | None:
-    """Return why a TS2Vec or adapter run must wait; None where it need not.
+    """Return why a TS2Vec or adapter run must wait; None if it need not.
 
     Parameters
     ----------
     num_labelled_windows
-        Of the candidate's set.
+        Size of the candidate's set.
     uses_adapter
         Whether it is a TS2Vec or adapter run.
     verdicts
-        Of the gates run so far.
+        Verdicts of the gates run so far.
     thresholds
-        Moola's own where None.
-
-    Returns
-    -------
-    str or None
-        A sentence.
+        Moola's own if None.
 
     Raises
     ------
@@ -76,52 +71,47 @@ def run_order(
     uses_adapter: bool = False,
     thresholds: Thresholds | None = None,
 ) -> tuple[GateReport, ...]:
-    """Put reports in order and replace those that blocking or deferral forbids.
+    """Put reports in order, and replace those that are blocked or deferred.
 
     Parameters
     ----------
     reports
-        At most one for each gate, in any order.
+        At most one per gate, in any order.
     num_labelled_windows, uses_adapter
-        Of the candidate; with an adapter, the gates after 4 and promotion are deferred as
-        `deferral_reason` says: gate 4 is asked, and where it passed nothing is deferred.
+        Of the candidate. With an adapter, the gates after 4 and promotion are deferred for the
+        `deferral_reason`, unless gate 4 passed.
     thresholds
-        Moola's own where None.
-
-    Returns
-    -------
-    tuple of GateReport
-        As many as were given.
+        Moola's own if None.
 
     Raises
     ------
     BadInput
-        If a gate is reported twice, or an adapter candidate comes without its number of windows.
+        If a gate is reported twice, or the number of windows of an adapter candidate is unknown.
     """
     if uses_adapter and num_labelled_windows is None:
         raise BadInput("num_labelled_windows is None", limit="a number, for an adapter candidate")
     by_gate: dict[Gate, GateReport] = {}
-    for given in reports:
-        if given.gate in by_gate:
-            raise BadInput(f"gate {given.gate} is reported twice", limit="once")
-        by_gate[given.gate] = given
+    for report in reports:
+        if report.gate in by_gate:
+            raise BadInput(f"gate {report.gate} is reported twice", limit="once")
+        by_gate[report.gate] = report
     verdicts: dict[Gate, str] = {}
     ordered = []
     for gate in gate_order():
         if gate not in by_gate:
             continue
-        found = by_gate[gate]
+        report = by_gate[gate]
         reason = blocking_reason(gate, verdicts)
         if reason is not None:
-            found = blocked(gate, reason)
+            report = blocked(gate, reason)
         elif gate == "promotion" or gate > _DEFERRED_AFTER:
-            wait = deferral_reason(
+            deferral = deferral_reason(
                 num_labelled_windows=num_labelled_windows or 0,
                 uses_adapter=uses_adapter,
                 verdicts=verdicts,
                 thresholds=thresholds,
             )
-            found = found if wait is None else deferred(gate, wait)
-        verdicts[gate] = found.verdict
-        ordered.append(found)
+            report = report if deferral is None else deferred(gate, deferral)
+        verdicts[gate] = report.verdict
+        ordered.append(report)
     return tuple(ordered)

@@ -1,18 +1,20 @@
-"""What a gate answers: a verdict, figures, thresholds and reasons in plain words."""
+"""The report of a gate: verdict, figures, thresholds, and reasons in plain words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from moola.config.gates import GATES, KNOWN, Gate, GateAbout
 from moola.errors import BadInput
 
 SCHEMA_VERSION = 1
-VERDICTS = ("passed", "failed", "inconclusive", "deferred", "blocked", "held")
+Verdict = Literal["passed", "failed", "inconclusive", "deferred", "blocked", "held"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 _FIELDS = ("gate", "name", "question", "verdict", "figures", "thresholds", "reasons")
+_EVALUATE_AGAIN = "Evaluate the candidate again with this version of Moola"
 JSON_SCHEMA: Mapping[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": f"Moola gate report, version {SCHEMA_VERSION}",
@@ -45,22 +47,22 @@ class GateReport:
     verdict
         ``passed``, ``failed``, ``inconclusive``, ``deferred``, ``blocked`` or ``held``.
     figures
-        JSON-ready; an interval is ``{"estimate", "low", "high"}``, and what is undefined is None.
+        JSON-ready; an interval is ``{"estimate", "low", "high"}``, an undefined figure is None.
     thresholds
-        Those the verdict rests on.
+        Those the verdict depends on.
     reasons
-        Plain sentences; the first says why the verdict is what it is.
+        Plain sentences; the first gives the reason of the verdict.
 
     Raises
     ------
     BadInput
-        On an unknown gate or verdict, on no reason, or on NaN or infinity among the figures.
+        On an unknown gate or verdict, without a reason, or on NaN or infinity in the figures.
     """
 
     gate: Gate
     name: str
     question: str
-    verdict: str
+    verdict: Verdict
     figures: dict[str, Any] = field(default_factory=dict)
     thresholds: dict[str, Any] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
@@ -79,7 +81,7 @@ class GateReport:
 
     @property
     def advisory(self) -> bool:
-        """Whether the gate only warns, as 6 and 7 do, or only tries what the model leaves out."""
+        """Whether the gate only warns: gates 6 and 7, and a trial of an unused ingredient."""
         return GATES[self.gate].advisory or self.figures.get("trial") is True
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,17 +99,12 @@ class GateReport:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
+        """Return the report from the values of `to_dict`.
 
         Parameters
         ----------
         values
             As read from JSON.
-
-        Returns
-        -------
-        Self
-            Checked as any new one.
 
         Raises
         ------
@@ -119,19 +116,23 @@ class GateReport:
             raise BadInput(
                 f"the gate report has schema version {version!r}",
                 limit=f"version {SCHEMA_VERSION}",
-                remedy="Evaluate the candidate again with this version of Moola",
+                remedy=_EVALUATE_AGAIN,
             )
         odd = sorted(set(_FIELDS) ^ (set(values) - {"schema_version"}))
         if odd:
             state = "lacks" if odd[0] in _FIELDS else "has the unknown"
-            raise BadInput(f"the gate report {state} key {odd[0]!r}", limit=", ".join(_FIELDS))
-        given = {name: values[name] for name in _FIELDS}
-        return cls(**(given | {"reasons": tuple(values["reasons"])}))
+            raise BadInput(
+                f"the gate report {state} key {odd[0]!r}",
+                limit=", ".join(_FIELDS),
+                remedy=_EVALUATE_AGAIN,
+            )
+        arguments = {name: values[name] for name in _FIELDS}
+        return cls(**(arguments | {"reasons": tuple(values["reasons"])}))
 
 
 def report(
     gate: Gate,
-    verdict: str,
+    verdict: Verdict,
     reasons: Iterable[str],
     *,
     figures: Mapping[str, Any] | None = None,
@@ -156,16 +157,16 @@ def blocked(gate: Gate, reason: str) -> GateReport:
 
 
 def deferred(gate: Gate, reason: str) -> GateReport:
-    """Return the report of a gate whose time has not come."""
+    """Return the report of a gate that has to wait."""
     return report(gate, "deferred", (reason,))
 
 
 def sentence(reason: str) -> str:
-    """Return a reason with a capital at its beginning and a full stop at its end."""
+    """Return a reason with a capital letter and a full stop."""
     return reason[:1].upper() + reason[1:] + ("" if reason.endswith(".") else ".")
 
 
-def need(values: Mapping[str, Any], keys: tuple[str, ...], name: str) -> None:
+def require_keys(values: Mapping[str, Any], keys: tuple[str, ...], name: str) -> None:
     """Raise BadInput unless `values` has every key."""
     for key in keys:
         if key not in values:

@@ -1,12 +1,12 @@
-"""The rival of "knows something": how often each class occurs, known in hindsight, by stretches.
+"""The best slowly varying constant in hindsight, which a model must beat to show knowledge.
 
-A forecast that only guesses the class frequencies better than the train part's is no knowledge,
-and markets drift. So what a model must beat is not one constant but the best *slowly varying* one:
-each fold is cut into stretches of windows, and in each the rival answers the stretch's own class
-frequencies. It knows what nobody can know in advance; a constant fitted to n windows looks better
-by (K - 1) / (2 n) nats than the true frequencies would (Miller 1955), and that is given back.
-Labels that remember their neighbours are worth fewer: n is divided by how many, as measured inside
-the stretches, and stretches are long enough to be worth 20 of them.
+A forecast that merely guesses the class frequencies better than the train part's shows no
+knowledge, and markets drift. So the rival is not one constant but the best *slowly varying* one:
+each fold is cut into stretches of windows, and in each stretch the rival predicts its own class
+frequencies. They are known only in hindsight: fitted to n windows, a constant looks better than the
+true frequencies by (K - 1) / (2 n) nats (Miller 1955), and this optimism is subtracted. For
+autocorrelated labels n is replaced by their effective number, as measured within stretches, and
+every stretch holds at least 20 effectively independent labels.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import entropy
 
-from moola.config.evaluation import Thresholds
 from moola.evaluation.compare import EFFECTS, delta_of
 from moola.evaluation.compare_result import Delta
 from moola.evaluation.gates.collapse import folds_of
+from moola.evaluation.gates.comparison import GateContext
 from moola.evaluation.gates.label_arithmetic import best_use_loss
 from moola.evaluation.mean_interval import constant_confidence, mean_interval
 from moola.evaluation.predictions import clean_predictions, log_loss_per_window
 
 MIN_STRETCH_WINDOWS = 40
-_WORTH = 20  # independent labels a stretch must be worth
-_FARTHEST_LABEL = 20
+_MIN_INDEPENDENT = 20  # effective number of independent labels per stretch
+_MAX_LAG = 20
 SLOW_CONSTANT = "the best slowly varying constant"
 LABEL_ARITHMETIC = "the label's own arithmetic and that constant"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
-    """What a forecast gains over the best slowly varying constant.
+    """The gain of a forecast over the best slowly varying constant.
 
     Attributes
     ----------
     delta
         Log-loss of the forecast less that of the constant, with its interval.
     log_loss
-        Of the constant, nats, its optimism given back.
+        Log-loss of the constant, nats, corrected for optimism.
     num_stretches
-        Stretches of windows, each with its own class frequencies.
+        Number of stretches with class frequencies of their own.
     rival
-        What the forecast is compared with, in words.
+        Name of the rival in sentences.
     """
 
     delta: Delta
@@ -68,7 +68,7 @@ class Knowledge:
         )
 
     def figures(self) -> dict[str, object]:
-        """Return what a gate report holds of it."""
+        """Return the figures for a gate report."""
         return {
             "delta_slow_constant": self.delta.interval(),
             "log_loss_slow_constant": self.log_loss,
@@ -80,37 +80,25 @@ def knowledge(
     y: ArrayLike,
     proba: ArrayLike,
     prior: ArrayLike | None,
+    context: GateContext,
     *,
-    block_length: int,
-    thresholds: Thresholds,
-    horizons_apart: bool = False,
-    confidence: float | None = None,
     arithmetic: ArrayLike | None = None,
 ) -> Knowledge:
-    """Compare a forecast with the best slowly varying constant, or with that and arithmetic.
+    """Compare a forecast with the best slowly varying constant, with or without label arithmetic.
 
     Parameters
     ----------
     y, proba
         Class indices, shape (n,), in time order, and probabilities, shape (n, K).
     prior
-        Class frequencies of each window's fold, shape (n, K); windows with equal rows belong to
-        one fold. None: one fold.
-    block_length, horizons_apart
-        As `moola.evaluation.compare.paired_comparison`; a stretch is no shorter than a block.
-    thresholds
-        Give the limits.
-    confidence
-        Two-sided; the thresholds' where None.
+        Class frequencies of each window's fold, shape (n, K); equal rows belong to one fold. None:
+        one fold.
+    context
+        Overlap of the windows, and thresholds; a stretch is no shorter than a block.
     arithmetic
-        A forecast that knows only how the label is made, shape (n, K): the rival then uses it as
-        well as hindsight can (`moola.evaluation.gates.label_arithmetic`). None: the rival is a
+        A forecast from the rule of the label alone, shape (n, K): the rival then uses it as well
+        as hindsight allows (`moola.evaluation.gates.label_arithmetic`). None: the rival is a
         constant.
-
-    Returns
-    -------
-    Knowledge
-        The difference with an interval corrected for skewness.
 
     Raises
     ------
@@ -119,26 +107,26 @@ def knowledge(
     """
     labels, matrix = clean_predictions(y, proba)
     fold = folds_of(prior, labels.size)
-    repeats = label_repeats(labels, stretches(fold, block_length))
-    stretch = stretches(fold, max(block_length, math.ceil(_WORTH * repeats)))
+    limits, block = context.thresholds, context.block_length
+    repeats = label_repeats(labels, stretches(fold, block))
+    stretch = stretches(fold, max(block, math.ceil(_MIN_INDEPENDENT * repeats)))
     if arithmetic is None:
         constant = slow_constant_loss(labels, stretch, repeats)
     else:
         constant, _ = best_use_loss(labels, stretch, arithmetic, repeats)
     values = log_loss_per_window(labels, matrix) - constant
-    enough = thresholds.min_effective_windows_constant
-    asked = thresholds.confidence if confidence is None else confidence
+    enough = limits.min_effective_windows_constant
     interval = mean_interval(
         values,
-        block_length=block_length,
-        horizons_apart=horizons_apart,
-        confidence=constant_confidence(asked, labels.size / block_length, block_length, enough),
-        min_effective_windows=max(thresholds.min_effective_windows, enough),
+        block_length=block,
+        horizons_apart=context.horizons_apart,
+        confidence=constant_confidence(limits.confidence, labels.size / block, block, enough),
+        min_effective_windows=max(limits.min_effective_windows, enough),
         skewed=True,
         effects=EFFECTS["log_loss"],
     )
     return Knowledge(
-        delta=delta_of("log_loss", interval, thresholds.margin_log_loss),
+        delta=delta_of("log_loss", interval, limits.margin_log_loss),
         log_loss=float(constant.mean()),
         num_stretches=int(stretch.max()) + 1,
         rival=SLOW_CONSTANT if arithmetic is None else LABEL_ARITHMETIC,
@@ -153,63 +141,58 @@ def stretches(fold: NDArray[np.intp], block_length: int) -> NDArray[np.intp]:
     fold
         Fold of each window, shape (n,), windows in time order.
     block_length
-        A stretch holds at least as many windows, and at least 40, unless its fold holds fewer.
-
-    Returns
-    -------
-    ndarray
-        Shape (n,).
+        Minimum number of windows per stretch, but at least 40, unless the fold has fewer.
     """
-    found = np.empty(fold.size, dtype=np.intp)
-    used = 0
+    stretch = np.empty(fold.size, dtype=np.intp)
+    count = 0
     for index in np.unique(fold):
         rows = np.flatnonzero(fold == index)
         many = max(1, rows.size // max(MIN_STRETCH_WINDOWS, block_length))
         for part in np.array_split(rows, many):
-            found[part] = used
-            used += 1
-    return found
+            stretch[part] = count
+            count += 1
+    return stretch
 
 
 def label_repeats(labels: NDArray[np.intp], stretch: NDArray[np.intp]) -> float:
-    """Return how many labels in a row are worth one independent label, at least 1.
+    """Return the number of consecutive labels equivalent to one independent label, at least 1.
 
     Parameters
     ----------
     labels
         Class indices, shape (n,), in time order.
     stretch
-        Stretch of each window, shape (n,): what drifts from one to the next is no memory.
+        Stretch of each window, shape (n,): drift between stretches is not autocorrelation.
 
     Returns
     -------
     float
-        ``1 + 2 (r1 + r2 + ...)`` with the autocorrelations inside stretches, over all classes, up
-        to the first that is not above 0 (Geyer 1992).
+        ``1 + 2 (r1 + r2 + ...)`` with the autocorrelations within stretches, over all classes, up
+        to the first that is not positive (Geyer 1992).
     """
     target = np.eye(int(labels.max()) + 1)[labels]
     size = np.bincount(stretch).astype(np.float64)
     mean = np.stack([np.bincount(stretch, weights=column) for column in target.T], axis=1)
     centred = target - (mean / size[:, None])[stretch]
     power = float((centred**2).sum())
-    found = 1.0
-    for lag in range(1, min(_FARTHEST_LABEL, labels.size)):
+    repeats = 1.0
+    for lag in range(1, min(_MAX_LAG, labels.size)):
         inside = stretch[lag:] == stretch[:-lag]
         shared = float((centred[lag:] * centred[:-lag]).sum(axis=1)[inside].sum())
         if not shared > 0.0:
             break
-        found += 2.0 * shared / power
-    return found
+        repeats += 2.0 * shared / power
+    return repeats
 
 
 def slow_constant_loss(
     labels: NDArray[np.intp], stretch: NDArray[np.intp], repeats: float = 1.0
 ) -> NDArray[np.float64]:
-    """Return the log-loss of each stretch's own class frequencies, optimism given back.
+    """Return the log-loss of each stretch's own class frequencies, corrected for optimism.
 
-    In each stretch the mean is that of its own frequencies. How the windows lie around it is taken
-    from the frequencies of all windows: fitted to a few dozen, the stretch's own would swing from
-    window to window for no reason, and hide what a model knows.
+    The mean within each stretch is that of its own frequencies. The deviations from it are those of
+    the frequencies of all windows: fitted to a few dozen windows, the stretch's own would add noise
+    that hides what a model knows.
 
     Parameters
     ----------
@@ -218,7 +201,7 @@ def slow_constant_loss(
     stretch
         Stretch of each window, shape (n,).
     repeats
-        As `label_repeats`.
+        From `label_repeats`.
 
     Returns
     -------
@@ -236,6 +219,6 @@ def slow_constant_loss(
 
 
 def best_constant_loss(labels: NDArray[np.intp], num_classes: int) -> float:
-    """Return the log-loss of the windows' own class frequencies: no constant has a lower one."""
+    """Return the log-loss of the windows' own class frequencies, the lowest of any constant."""
     share = np.bincount(labels, minlength=num_classes) / labels.size
     return float(entropy(share))

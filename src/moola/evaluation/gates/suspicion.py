@@ -1,16 +1,15 @@
-"""Too good to be true: what makes a pass suspicious, and how it is answered.
+"""Too good to be true: suspicions about a result, and a person's answers to them.
 
-A leak makes a model look better than markets allow. So above stated bounds a gate that has not
-failed is ``held`` until a person has looked at the leak checks of `moola investigate` and answered
-every suspicion and every check that shows a leak. Answers are a part of the gate report, and so of
-the signed evidence.
+A leak makes a model look better than markets allow. Above stated bounds a gate that has not failed
+is ``held`` until a person has read the leak checks of `moola investigate` and answered every
+suspicion and every check that shows a leak. The answers are part of the gate report, and so of the
+signed evidence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from scipy.stats import entropy
 from moola.config.evaluation import Thresholds
 from moola.data.ingest.options import MOST_REPAIRED
 from moola.errors import BadInput
+from moola.evaluation.gates.leak_checks import LeakCheck
 from moola.evaluation.gates.report import GateReport
 from moola.evaluation.metrics import compute_metrics
 
@@ -34,22 +34,22 @@ def suspicions(
     thresholds: Thresholds,
     repaired_share: float | None = None,
 ) -> dict[str, str]:
-    """Say what is too good to be true; empty where nothing is.
+    """Return the suspicions about a result; empty if there are none.
 
     Parameters
     ----------
     labels, matrix
         Class indices, shape (n,), and probabilities, shape (n, K).
     thresholds
-        Give the bounds.
+        The bounds.
     repaired_share
-        Share of the rows of the bar file that repairs touched; None where it is not known.
+        Share of the rows of the bar file that repairs changed; None if unknown.
 
     Returns
     -------
     dict
-        Sentences by ``roc_auc``, ``entropy`` (share of the entropy of the windows' own class
-        frequencies that the model explains) and ``repairs``.
+        Sentences by ``roc_auc``, ``entropy`` (explained share of the entropy of the windows' class
+        frequencies) and ``repairs``.
     """
     reasons = {}
     metrics = compute_metrics(labels, matrix)
@@ -73,7 +73,7 @@ def suspicions(
 
 
 def hold(reasons: Mapping[str, str], verdict: str) -> tuple[str, ...]:
-    """Return the two sentences of a gate that is held for suspicions, its verdict being else so."""
+    """Return the two sentences of a gate that is held; without suspicions it would be `verdict`."""
     return (
         f"too good to be true: {'; '.join(reasons.values())}",
         f"held until the leak checks are answered (else {verdict}): "
@@ -81,15 +81,15 @@ def hold(reasons: Mapping[str, str], verdict: str) -> tuple[str, ...]:
     )
 
 
-def answered(
+def with_answers(
     report: GateReport,
     answers: Mapping[str, str],
     *,
-    checks: Mapping[str, Mapping[str, Any]],
+    checks: Mapping[str, LeakCheck],
     who: str,
     at: str,
 ) -> GateReport:
-    """Return a held gate with the verdict it had beneath, and a person's answers to the doubts.
+    """Return a held gate's report with its underlying verdict, and a person's answers.
 
     Parameters
     ----------
@@ -98,14 +98,14 @@ def answered(
     answers
         A reason for each suspicion of the report and each check that shows a leak, by name.
     checks
-        What the leak checks say, by name: ``{"leak": bool | None, "detail": str, ...}``.
+        Results of the leak checks, by name.
     who, at
         Who answers, and when (ISO 8601, UTC).
 
     Returns
     -------
     GateReport
-        ``passed`` or ``inconclusive``, its first reason naming who answered; figures hold
+        ``passed`` or ``inconclusive``. The first reason names who answered; the figures contain
         suspicions, checks and answers.
 
     Raises
@@ -115,33 +115,44 @@ def answered(
     """
     if report.verdict != "held":
         raise BadInput(
-            f"gate {report.gate} is {report.verdict}, not held", limit="a gate that is held"
+            f"gate {report.gate} is {report.verdict}, not held",
+            limit="a gate that is held",
+            remedy="Only a gate that is held takes answers",
         )
-    asked = questions(report, checks)
-    missing = [name for name in asked if name not in answers]
-    unknown = [name for name in answers if name not in asked]
+    names = questions(report, checks)
+    missing = [name for name in names if name not in answers]
+    unknown = [name for name in answers if name not in names]
     if missing or unknown:
         problem = f"no answer to {missing[0]!r}" if missing else f"nothing asks {unknown[0]!r}"
-        raise BadInput(problem, limit=f"an answer to each of {', '.join(asked)}")
+        raise BadInput(
+            problem,
+            limit=f"an answer to each of {', '.join(names)}",
+            remedy="Read the leak checks: `moola investigate VERSION`",
+        )
     for name, text in answers.items():
         if len(text.split()) < MIN_ANSWER_WORDS:
             raise BadInput(
                 f"the answer to {name} is {text!r}",
                 limit=f"a reason of {MIN_ANSWER_WORDS} words or more",
             )
-    leaks = {**report.figures[LEAKS], "checks": dict(checks), "who": who, "at": at}
-    leaks["answers"] = dict(answers)
-    said = "; ".join(f"{name}: {text}" for name, text in answers.items())
-    reasons = (f"was held, and {who} answered: {said}", *report.reasons[2:], report.reasons[0])
+    leaks = {
+        **report.figures[LEAKS],
+        "checks": {name: check.to_dict() for name, check in checks.items()},
+        "who": who,
+        "at": at,
+        "answers": dict(answers),
+    }
+    summary = "; ".join(f"{name}: {text}" for name, text in answers.items())
+    reasons = (f"was held, and {who} answered: {summary}", *report.reasons[2:], report.reasons[0])
     return replace(
         report,
-        verdict=str(leaks["beneath"]),
+        verdict=leaks["beneath"],
         reasons=reasons,
         figures={**report.figures, LEAKS: leaks},
     )
 
 
-def questions(report: GateReport, checks: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return what a person must answer: each suspicion, and each check that shows a leak."""
-    found = [name for name, check in checks.items() if check["leak"]]
-    return tuple(dict.fromkeys([*report.figures[LEAKS]["suspicions"], *found]))
+def questions(report: GateReport, checks: Mapping[str, LeakCheck]) -> tuple[str, ...]:
+    """Return the names that need an answer: each suspicion, and each check that shows a leak."""
+    shown = [name for name, check in checks.items() if check.leak]
+    return tuple(dict.fromkeys([*report.figures[LEAKS]["suspicions"], *shown]))

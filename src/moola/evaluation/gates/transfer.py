@@ -1,4 +1,4 @@
-"""Gate 4: was the encoder loaded, trained as scheduled, and does it help."""
+"""Gate 4: whether the encoder was loaded, trained as scheduled, and helps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from moola.errors import BadInput
 from moola.evaluation.calibration import ece_null, surprise_persistence
 from moola.evaluation.compare_result import PairedComparison
 from moola.evaluation.gates.comparison import (
+    GateContext,
     compare,
     comparison_figures,
-    reach,
-    signed,
+    difference_text,
+    power_text,
     thresholds_used,
 )
-from moola.evaluation.gates.report import GateReport, need, report
+from moola.evaluation.gates.report import GateReport, Verdict, report, require_keys
 from moola.evaluation.metrics import compute_metrics
+
+_TRAIN_AGAIN = "Train the candidate again"
 
 
 def gate_4_transfer(
@@ -30,9 +33,7 @@ def gate_4_transfer(
     *,
     load_report: Mapping[str, Any],
     schedule_proof: Mapping[str, Any],
-    block_length: int,
-    horizons_apart: bool = False,
-    thresholds: Thresholds | None = None,
+    context: GateContext,
 ) -> GateReport:
     """Gate 4: the encoder was loaded, trained as scheduled, and helps.
 
@@ -46,38 +47,33 @@ def gate_4_transfer(
         ``match_ratio_encoder`` (0 to 1) and ``num_mismatched``.
     schedule_proof
         ``proven`` and, where it is false, ``reasons``.
-    block_length, horizons_apart, thresholds
-        As `gate_1_baseline`.
+    context
+        Overlap of the windows, and thresholds.
 
     Returns
     -------
     GateReport
-        ``passed`` where log-loss and Brier score are both significantly lower, PR-AUC is up, and
-        ECE is not up beyond its noise. ``failed`` where the load or the schedule is not proven,
-        the predictions are those of the baseline ("no effect"), or either score is significantly
-        worse; otherwise ``inconclusive``. ECE counts as up only if the whole interval of the
-        difference is above 0 and the ECE itself above what a calibrated model shows at this n.
+        ``passed`` if log-loss and Brier score are both significantly lower, PR-AUC is higher, and
+        ECE is not higher. ``failed`` if the load or the schedule is not proven, the predictions
+        equal those of the baseline ("no effect"), or either score is significantly worse; otherwise
+        ``inconclusive``. ECE counts as higher only if the whole interval of the difference is above
+        0 and the ECE itself exceeds the null band of a calibrated model.
 
     Raises
     ------
     BadInput
-        If the evidence lacks a key, or as `moola.evaluation.compare.paired_comparison`.
+        If the load report or the proof lacks a key, or as
+        `moola.evaluation.compare.paired_comparison`.
     """
-    limits = thresholds or Thresholds.load()
-    comparison = compare(
-        y,
-        proba_transfer,
-        proba_scratch,
-        block_length=block_length,
-        horizons_apart=horizons_apart,
-        thresholds=limits,
-    )
+    limits = context.thresholds
+    comparison = compare(y, proba_transfer, proba_scratch, context)
     unproven = _load_faults(load_report, limits) + _schedule_faults(schedule_proof)
     figures = comparison_figures(comparison) | {
         "match_ratio_encoder": float(load_report["match_ratio_encoder"]),
         "num_mismatched": int(load_report["num_mismatched"]),
         "schedule_proven": bool(schedule_proof["proven"]),
     }
+    verdict: Verdict
     if comparison.identical_predictions:
         verdict = "failed"
         reasons = [
@@ -89,15 +85,15 @@ def gate_4_transfer(
         verdict, reasons = "failed", unproven
     else:
         verdict, reasons = _transfer_verdict(comparison, _ece_up(y, proba_transfer, comparison))
-    reasons.append(reach(comparison, "log_loss"))
+    reasons.append(power_text(comparison, "log_loss"))
     used = thresholds_used(limits, "min_match_ratio", "max_mismatched")
     return report(4, verdict, reasons, figures=figures, thresholds=used)
 
 
-def _transfer_verdict(comparison: PairedComparison, ece_up: bool) -> tuple[str, list[str]]:
+def _transfer_verdict(comparison: PairedComparison, ece_up: bool) -> tuple[Verdict, list[str]]:
     deltas = comparison.deltas
     texts = [
-        f"{name.replace('_', '-')} {signed(comparison, name)}"
+        f"{name.replace('_', '-')} {difference_text(comparison, name)}"
         for name in ("log_loss", "brier", "pr_auc", "ece")
     ]
     worse = [name for name in ("log_loss", "brier") if deltas[name].inferior]
@@ -123,12 +119,16 @@ def _ece_up(y: ArrayLike, proba: ArrayLike, comparison: PairedComparison) -> boo
 
 
 def _load_faults(load_report: Mapping[str, Any], limits: Thresholds) -> list[str]:
-    need(load_report, ("match_ratio_encoder", "num_mismatched"), "the load report")
+    require_keys(load_report, ("match_ratio_encoder", "num_mismatched"), "the load report")
     ratio, mismatched = load_report["match_ratio_encoder"], load_report["num_mismatched"]
     if not (math.isfinite(ratio) and 0 <= ratio <= 1):
-        raise BadInput(f"match_ratio_encoder is {ratio}", limit="a number in [0, 1]")
+        raise BadInput(
+            f"match_ratio_encoder is {ratio}", limit="a number in [0, 1]", remedy=_TRAIN_AGAIN
+        )
     if not (math.isfinite(mismatched) and mismatched >= 0):
-        raise BadInput(f"num_mismatched is {mismatched}", limit="a number of at least 0")
+        raise BadInput(
+            f"num_mismatched is {mismatched}", limit="a number of at least 0", remedy=_TRAIN_AGAIN
+        )
     faults = []
     if ratio < limits.min_match_ratio:
         faults.append(
@@ -141,7 +141,7 @@ def _load_faults(load_report: Mapping[str, Any], limits: Thresholds) -> list[str
 
 
 def _schedule_faults(proof: Mapping[str, Any]) -> list[str]:
-    need(proof, ("proven",), "the freeze schedule's proof")
+    require_keys(proof, ("proven",), "the freeze schedule's proof")
     if proof["proven"] is True:
         return []
     return [f"freeze schedule: {text}" for text in proof.get("reasons") or ("not proven",)]

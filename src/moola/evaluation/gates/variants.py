@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from moola.config.evaluation import Thresholds
 from moola.errors import BadInput
 from moola.evaluation.gates.comparison import (
+    GateContext,
     compare,
     comparison_figures,
-    reach,
-    signed,
+    difference_text,
+    power_text,
     thresholds_used,
 )
-from moola.evaluation.gates.report import GateReport, need, report
+from moola.evaluation.gates.report import GateReport, Verdict, report
 from moola.evaluation.metrics import compute_metrics
 
 _VALIDATION = "validation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationQuality:
+    """The test of the synthetic windows a candidate is trained with.
+
+    Attributes
+    ----------
+    passed, train_only
+        Whether the test passed, and whether every window was made from the train part.
+    reasons
+        What failed or could not be tested.
+    """
+
+    passed: bool
+    train_only: bool
+    reasons: tuple[str, ...] = ()
 
 
 def gate_5_augmentation(
@@ -27,11 +44,9 @@ def gate_5_augmentation(
     proba_augmented: ArrayLike,
     baselines: Mapping[str, ArrayLike],
     *,
-    quality: Mapping[str, Any],
+    context: GateContext,
+    quality: AugmentationQuality,
     trial: bool = False,
-    block_length: int,
-    horizons_apart: bool = False,
-    thresholds: Thresholds | None = None,
 ) -> GateReport:
     """Gate 5: training with augmented windows costs at most two points of accuracy.
 
@@ -40,46 +55,41 @@ def gate_5_augmentation(
     y, proba_augmented
         Labels, shape (n,), and the augmented model's probabilities, shape (n, K).
     baselines
-        Probabilities of the same model trained without augmentation, by its name in the report; of
-        several models the most accurate one is the bar.
+        Probabilities of the same model trained without augmentation, by its name in the report; the
+        most accurate of several is the baseline.
+    context
+        Overlap of the windows, and thresholds.
     quality
-        ``passed`` and ``train_only`` (both bool), ``reasons`` where either is false or something
-        was not tested.
+        The test of the synthetic windows.
     trial
         The candidate itself does not augment: the gate only warns.
-    block_length, horizons_apart, thresholds
-        As `gate_1_baseline`.
 
     Returns
     -------
     GateReport
-        ``passed`` where the whole interval of the accuracy difference lies above
-        ``-max_accuracy_loss``; ``failed`` where it lies below, or the quality test failed.
+        ``passed`` if the whole interval of the accuracy difference lies above
+        ``-max_accuracy_loss``; ``failed`` if it lies below, or the quality test failed.
 
     Raises
     ------
     BadInput
-        If there is no baseline, `quality` lacks a key, or as `paired_comparison`.
+        If there is no baseline, or as `moola.evaluation.compare.paired_comparison`.
     """
     if not baselines:
-        raise BadInput("there is no baseline", limit="the same model's without augmentation")
-    need(quality, ("passed", "train_only"), "the synthetic data's quality report")
-    limits = thresholds or Thresholds.load()
+        raise BadInput(
+            "there is no baseline",
+            limit="the same model's predictions without augmentation",
+            remedy="Predict the folds once more without augmentation",
+        )
+    limits = context.thresholds
     scores = {name: _score(y, proba) for name, proba in baselines.items()}
     best = max(scores, key=lambda name: scores[name])
-    comparison = compare(
-        y,
-        proba_augmented,
-        baselines[best],
-        block_length=block_length,
-        horizons_apart=horizons_apart,
-        thresholds=limits,
-    )
+    comparison = compare(y, proba_augmented, baselines[best], context)
+    verdict: Verdict
     delta, bar = comparison.deltas["accuracy"], limits.max_accuracy_loss
-    text = f"accuracy against {best}: {signed(comparison, 'accuracy')}"
-    faults = [] if quality["passed"] is True else ["the synthetic windows failed their test"]
-    told = list(map(str, quality.get("reasons", ())))
-    if quality["train_only"] is not True:
+    text = f"accuracy against {best}: {difference_text(comparison, 'accuracy')}"
+    faults = [] if quality.passed else ["the synthetic windows failed their test"]
+    if not quality.train_only:
         faults.append("synthetic windows are not confined to the train part")
     if faults:
         verdict, reasons = "failed", [*faults, text]
@@ -93,7 +103,7 @@ def gate_5_augmentation(
         reasons[0] = f"a trial, the candidate does not augment: {reasons[0]}"
     figures = comparison_figures(comparison) | {"baseline": best, "trial": trial}
     used = thresholds_used(limits, "max_accuracy_loss")
-    reasons += [*told, reach(comparison, "accuracy")]
+    reasons += [*quality.reasons, power_text(comparison, "accuracy")]
     return report(5, verdict, reasons, figures=figures, thresholds=used)
 
 
@@ -102,9 +112,7 @@ def gate_6_simple(
     proba: ArrayLike,
     proba_simple: ArrayLike,
     *,
-    block_length: int,
-    horizons_apart: bool = False,
-    thresholds: Thresholds | None = None,
+    context: GateContext,
 ) -> GateReport:
     """Gate 6 (warns): the candidate's log-loss is significantly below SimpleLSTM's.
 
@@ -114,29 +122,22 @@ def gate_6_simple(
         Labels, shape (n,).
     proba, proba_simple
         Probabilities of the candidate and of SimpleLSTM, shape (n, K).
-    block_length, horizons_apart, thresholds
-        As `gate_1_baseline`.
+    context
+        Overlap of the windows, and thresholds.
 
     Returns
     -------
     GateReport
-        ``passed``, ``failed`` where SimpleLSTM is significantly better, else ``inconclusive``.
+        ``passed``, ``failed`` if SimpleLSTM is significantly better, else ``inconclusive``.
 
     Raises
     ------
     BadInput
         As `moola.evaluation.compare.paired_comparison`.
     """
-    limits = thresholds or Thresholds.load()
-    comparison = compare(
-        y,
-        proba,
-        proba_simple,
-        block_length=block_length,
-        horizons_apart=horizons_apart,
-        thresholds=limits,
-    )
-    delta, text = comparison.deltas["log_loss"], signed(comparison, "log_loss")
+    comparison = compare(y, proba, proba_simple, context)
+    verdict: Verdict
+    delta, text = comparison.deltas["log_loss"], difference_text(comparison, "log_loss")
     if delta.superior:
         verdict, first = "passed", f"the bigger model is better in log-loss: {text}"
     elif delta.inferior:
@@ -145,8 +146,10 @@ def gate_6_simple(
         verdict = "inconclusive"
         first = f"warning: the bigger model is not shown to be needed; log-loss {text}"
     figures = comparison_figures(comparison)
-    reasons = (first, reach(comparison, "log_loss"))
-    return report(6, verdict, reasons, figures=figures, thresholds=thresholds_used(limits))
+    reasons = (first, power_text(comparison, "log_loss"))
+    return report(
+        6, verdict, reasons, figures=figures, thresholds=thresholds_used(context.thresholds)
+    )
 
 
 def gate_7_ensemble(
@@ -154,11 +157,9 @@ def gate_7_ensemble(
     proba_ensemble: ArrayLike,
     members: Mapping[str, ArrayLike],
     *,
+    context: GateContext,
     temperature_part: str,
     temperatures: Sequence[float] = (),
-    block_length: int,
-    horizons_apart: bool = False,
-    thresholds: Thresholds | None = None,
 ) -> GateReport:
     """Gate 7 (warns): the calibrated ensemble is not worse than its best member.
 
@@ -167,18 +168,18 @@ def gate_7_ensemble(
     y, proba_ensemble
         Labels, shape (n,), and the ensemble's probabilities, shape (n, K).
     members
-        Probabilities of each member, by name; the one of the lowest log-loss is the bar.
+        Probabilities of each member, by name; the one with the lowest log-loss is the baseline.
+    context
+        Overlap of the windows, and thresholds.
     temperature_part
         The part the temperature was fitted on; anything but ``"validation"`` fails.
     temperatures
-        One a fold, for the report.
-    block_length, horizons_apart, thresholds
-        As `gate_1_baseline`.
+        One per fold, for the report.
 
     Returns
     -------
     GateReport
-        ``passed`` where the whole interval of the log-loss difference lies below the margin.
+        ``passed`` if the whole interval of the log-loss difference lies below the margin.
 
     Raises
     ------
@@ -186,20 +187,17 @@ def gate_7_ensemble(
         If there is no member, or as `moola.evaluation.compare.paired_comparison`.
     """
     if not members:
-        raise BadInput("the ensemble has no member", limit="at least one")
-    limits = thresholds or Thresholds.load()
+        raise BadInput(
+            "the ensemble has no member",
+            limit="at least one",
+            remedy="Pass the probabilities that were averaged, by model",
+        )
     losses = {name: compute_metrics(y, proba)["log_loss"] for name, proba in members.items()}
     best = min(losses, key=lambda name: losses[name] or 0.0)
-    comparison = compare(
-        y,
-        proba_ensemble,
-        members[best],
-        block_length=block_length,
-        horizons_apart=horizons_apart,
-        thresholds=limits,
-    )
+    comparison = compare(y, proba_ensemble, members[best], context)
+    verdict: Verdict
     delta = comparison.deltas["log_loss"]
-    text = f"log-loss against {best}: {signed(comparison, 'log_loss')}"
+    text = f"log-loss against {best}: {difference_text(comparison, 'log_loss')}"
     if temperature_part != _VALIDATION:
         verdict = "failed"
         first = f"warning: the temperature was fitted on {temperature_part}, not on validation"
@@ -214,8 +212,8 @@ def gate_7_ensemble(
         "log_loss_members": losses,
         "temperatures": list(temperatures),
     }
-    used = thresholds_used(limits, "margin_log_loss")
-    reasons = (first, reach(comparison, "log_loss"))
+    used = thresholds_used(context.thresholds, "margin_log_loss")
+    reasons = (first, power_text(comparison, "log_loss"))
     return report(7, verdict, reasons, figures=figures, thresholds=used)
 
 

@@ -1,6 +1,7 @@
-"""Pages and plots: what an evaluation found, for people to read.
+"""Pages and plots of an evaluation.
 
-`report` writes the HTML page and its Markdown form (`report_style` is its style sheet), `plots`
-draws reliability diagrams, confusion matrices and forest plots, `investigation` is the page that a
-candidate gets when a control beat it, `disagreement` shows windows two models answer differently.
+`report` makes the HTML page (template `report.html.j2`) and its Markdown form, `plots` draws
+reliability diagrams, confusion matrices and forest plots, `investigation` makes the page for a
+candidate that a control beat, `disagreement` shows the windows that two models predict most
+differently.
 """

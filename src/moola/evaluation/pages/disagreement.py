@@ -1,4 +1,4 @@
-"""Windows that two models answer most differently, and how they look."""
+"""The windows with the largest disagreement of two models, and their candlestick plots."""
 
 from __future__ import annotations
 
@@ -13,21 +13,16 @@ from moola.evaluation.pages.plots import BLUE, INK, RED, SOFT, blank_figure
 def most_disagreed(
     first: ArrayLike, second: ArrayLike, *, num: int, apart: int
 ) -> NDArray[np.int64]:
-    """Return the windows on which two models differ most, the greatest difference first.
+    """Return the windows on which two models differ most, in descending order.
 
     Parameters
     ----------
     first, second
         Probabilities of the same windows in time order, shape (n, K).
     num
-        How many at most.
+        Maximum number of windows.
     apart
-        Windows between two that are returned, at least: neighbours show the same bars.
-
-    Returns
-    -------
-    ndarray
-        Rows, shape (j,), j at most `num`.
+        Minimum distance of two returned windows, since neighbours show the same bars.
 
     Raises
     ------
@@ -38,7 +33,7 @@ def most_disagreed(
     if one.shape != two.shape or one.ndim != 2:
         raise BadInput(f"probabilities have shapes {one.shape} and {two.shape}", limit="one (n, K)")
     if num < 1 or apart < 1:
-        raise BadInput(f"num is {num}, apart is {apart}", limit="at least 1")
+        raise BadInput(f"num is {num}, apart is {apart}", limit="both at least 1")
     distance = 0.5 * np.abs(one - two).sum(axis=1)
     chosen: list[int] = []
     for row in np.argsort(-distance, kind="stable"):
@@ -57,12 +52,7 @@ def candles_figure(window_TC: ArrayLike, title: str) -> Figure:
     window_TC
         Shape (T, 4), any units.
     title
-        Above the figure.
-
-    Returns
-    -------
-    Figure
-        Of a few inches.
+        Title above the plot.
 
     Raises
     ------

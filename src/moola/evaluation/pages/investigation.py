@@ -1,4 +1,4 @@
-"""What to look into when a control beats the model: labels, windows, leaks, features; Markdown."""
+"""The investigation after a control beats the model: labels, windows, leaks, features; Markdown."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moola.data.audit.trail import AuditTrail
 from moola.errors import BadInput
 from moola.evaluation.gates.report import GateReport, sentence
+from moola.markdown import markdown_table
 
 _PERIODS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """A stretch of the labelled time line: its windows and the share of each class."""
+    """A period of the labelled windows, with the share of each class."""
 
     first: str
     last: str
@@ -27,7 +29,7 @@ class Period:
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """How much a feature matters: the rise of the log-loss when its values are shuffled."""
+    """The importance of a feature: the rise of the log-loss when its values are shuffled."""
 
     feature: str
     rise: float
@@ -37,7 +39,7 @@ class Importance:
 def label_balance(
     y: ArrayLike, times: ArrayLike, num_classes: int, *, num_periods: int = _PERIODS
 ) -> tuple[Period, ...]:
-    """Return the classes' shares over stretches of equally many windows, in time order.
+    """Return the class shares over periods with equally many windows, in time order.
 
     Parameters
     ----------
@@ -46,12 +48,7 @@ def label_balance(
     num_classes
         K.
     num_periods
-        Stretches, as many as there are windows at most.
-
-    Returns
-    -------
-    tuple of Period
-        At most `num_periods`.
+        Number of periods, at most the number of windows.
 
     Raises
     ------
@@ -60,7 +57,10 @@ def label_balance(
     """
     labels, clock = np.asarray(y), np.asarray(times)
     if not labels.size or labels.shape != clock.shape:
-        raise BadInput(f"y and times have shapes {labels.shape} and {clock.shape}", limit="(n,)")
+        raise BadInput(
+            f"y and times have shapes {labels.shape} and {clock.shape}",
+            limit="one shape (n,), n at least 1",
+        )
     pieces = np.array_split(np.arange(labels.size), min(num_periods, labels.size))
     return tuple(
         Period(
@@ -76,7 +76,7 @@ def label_balance(
 def shuffled_importance(
     model: Any, matrix: NDArray[np.floating], y: ArrayLike, names: Sequence[str], *, seed: int
 ) -> tuple[Importance, ...]:
-    """Return every feature's permutation importance (Breiman, 2001), the greatest first.
+    """Return the permutation importance of each feature (Breiman, 2001), in descending order.
 
     Parameters
     ----------
@@ -85,23 +85,18 @@ def shuffled_importance(
     matrix, y
         Windows the model was not fitted on: shape (n, d) and (n,).
     names
-        Of the d features.
+        Names of the d features.
     seed
-        Of the shuffling.
-
-    Returns
-    -------
-    tuple of Importance
-        One a feature.
+        Seed of the shuffling.
     """
     from sklearn.inspection import permutation_importance
 
-    found = permutation_importance(
+    importance = permutation_importance(
         model, matrix, y, scoring="neg_log_loss", n_repeats=20, random_state=seed
     )
-    rows = zip(names, found.importances_mean, found.importances_std, strict=True)
-    made = [Importance(feature=n, rise=float(m), spread=float(s)) for n, m, s in rows]
-    return tuple(sorted(made, key=lambda item: -item.rise))
+    rows = zip(names, importance.importances_mean, importance.importances_std, strict=True)
+    unsorted = [Importance(feature=n, rise=float(m), spread=float(s)) for n, m, s in rows]
+    return tuple(sorted(unsorted, key=lambda item: -item.rise))
 
 
 def investigation_markdown(
@@ -111,15 +106,15 @@ def investigation_markdown(
     class_names: Sequence[str],
     balance: Sequence[Period],
     pictures: Mapping[str, str],
-    audit: Mapping[str, Any],
+    audit: AuditTrail,
     importance: Sequence[Importance],
 ) -> str:
-    """Return the page that a failed Gate 2 leaves behind.
+    """Return the page about a failed gate 2.
 
     Parameters
     ----------
     control
-        The report of Gate 2.
+        The report of gate 2.
     title
         The candidate's name.
     class_names
@@ -127,16 +122,11 @@ def investigation_markdown(
     balance
         From `label_balance`.
     pictures
-        File by caption, relative to the page: the windows disagreed on most.
+        File by caption, relative to the page: the windows with the largest disagreement.
     audit
-        ``{"passed", "checks"}`` of the audit made again.
+        The repeated audit.
     importance
         From `shuffled_importance`.
-
-    Returns
-    -------
-    str
-        Markdown, with a final newline.
     """
     sections = [
         f"# Investigation: a control beats {title}",
@@ -152,36 +142,29 @@ def investigation_markdown(
 
 
 def _balance(balance: Sequence[Period], names: Sequence[str]) -> str:
-    lines = [
-        f"| from | to | windows | {' | '.join(names)} |",
-        "|---|---|---|" + "---|" * len(names),
-    ]
-    for period in balance:
-        shares = " | ".join(f"{share:.0%}" for share in period.shares)
-        lines.append(f"| {period.first} | {period.last} | {period.num_windows} | {shares} |")
-    return "\n".join(lines)
+    return markdown_table(
+        ("from", "to", "windows", *names),
+        [(p.first, p.last, p.num_windows, *(f"{s:.0%}" for s in p.shares)) for p in balance],
+    )
 
 
-def _audit(audit: Mapping[str, Any]) -> str:
-    bad = [check for check in audit["checks"] if not check["passed"]]
-    if not bad:
-        return f"{len(audit['checks'])} checks, all passed: no leak is known."
-    return "\n".join(f"- **{check['name']}** failed: {check['detail']}" for check in bad)
+def _audit(audit: AuditTrail) -> str:
+    failures = [check for check in audit.checks if not check.passed]
+    if not failures:
+        return f"{len(audit.checks)} checks, all passed: no leak is known."
+    return "\n".join(f"- **{check.name}** failed: {check.detail}" for check in failures)
 
 
 def _importance(importance: Sequence[Importance]) -> str:
-    lines = [
+    rows = [(i.feature, f"{i.rise:+.4f}", f"{i.spread:.4f}") for i in importance]
+    return (
         "Rise of the logistic regression's log-loss on validation windows when one feature is "
-        "shuffled (20 times; mean and standard deviation). Near 0: not needed.",
-        "",
-        "| feature | rise | spread |",
-        "|---|---|---|",
-    ]
-    lines += [f"| {i.feature} | {i.rise:+.4f} | {i.spread:.4f} |" for i in importance]
-    return "\n".join(lines)
+        "shuffled (20 times; mean and standard deviation). Near 0: not needed.\n\n"
+        + markdown_table(("feature", "rise", "spread"), rows)
+    )
 
 
-def _questions(balance: Sequence[Period], audit: Mapping[str, Any]) -> str:
+def _questions(balance: Sequence[Period], audit: AuditTrail) -> str:
     shares = np.array([period.shares for period in balance])
     drift = float(np.ptp(shares, axis=0).max())
     lines = [
@@ -190,6 +173,6 @@ def _questions(balance: Sequence[Period], audit: Mapping[str, Any]) -> str:
         "Does one feature carry the control? Then the label may be a rule on it.",
         "Is the network trained long enough, and stopped on windows like those it is judged on?",
     ]
-    if not audit["passed"]:
+    if not audit.passed:
         lines.insert(0, "Mend the failed audit checks first: no figure counts until then.")
     return "\n".join(f"{n}. {line}" for n, line in enumerate(lines, 1))

@@ -1,10 +1,10 @@
-"""Figures: reliability diagram, confusion matrix, forest plot. None touches matplotlib's state."""
+"""Plots: reliability diagram, confusion matrix, forest plot, without matplotlib's global state."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,6 +15,7 @@ from moola.errors import BadInput
 from moola.evaluation.calibration import CalibrationBins, calibration_bins
 from moola.evaluation.predictions import clean_predictions
 
+Side = Literal["left", "right"]
 INK, SOFT, BLUE, RED, PALE = "#1f2933", "#8794a0", "#2b6cb0", "#b5432e", "#d5e3f0"
 _DPI = 110
 
@@ -22,24 +23,19 @@ _DPI = 110
 def reliability_figure(
     y: ArrayLike, proba: ArrayLike, title: str, *, per_class: bool = True
 ) -> Figure:
-    """Draw the reliability diagram of the most probable class and, beside it, of each class.
+    """Draw the reliability diagrams of the most probable class and of each class.
 
-    The shaded band is where a perfectly calibrated model's points would lie at this n (95 %,
-    windows taken for independent); the histogram below shows where the predictions are.
+    The shaded band is the 95 % range of a perfectly calibrated model at this n, windows taken as
+    independent; the histogram below shows the distribution of the predictions.
 
     Parameters
     ----------
     y, proba
         Labels, shape (n,), and probabilities, shape (n, K).
     title
-        Above the figure.
+        Title above the plot.
     per_class
-        Whether to draw the classes' own diagrams.
-
-    Returns
-    -------
-    Figure
-        Laid out, ready to be drawn.
+        Whether to draw a diagram for each class.
 
     Raises
     ------
@@ -58,13 +54,13 @@ def reliability_figure(
         _draw_reliability(axes, bins, first=column == 0)
         _draw_histogram(figure.add_subplot(grid[1, column], sharex=axes), forecast)
     figure.suptitle(f"{title} (n = {labels.size})", fontsize=11, color=INK, x=0.01, ha="left")
-    return settled(figure)
+    return with_fixed_layout(figure)
 
 
 def confusion_figure(
     y: ArrayLike, proba: ArrayLike, class_names: Sequence[str], title: str
 ) -> Figure:
-    """Draw the confusion matrix: counts, coloured by the share of the true class.
+    """Draw the confusion matrix with counts, coloured by the share of the true class.
 
     Parameters
     ----------
@@ -73,12 +69,7 @@ def confusion_figure(
     class_names
         K names.
     title
-        Above the figure.
-
-    Returns
-    -------
-    Figure
-        Laid out, ready to be drawn.
+        Title above the plot.
 
     Raises
     ------
@@ -117,43 +108,38 @@ def confusion_figure(
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
-    return settled(figure)
+    return with_fixed_layout(figure)
 
 
 def forest_figure(
     intervals: Mapping[str, Mapping[str, float | None]],
     title: str,
     *,
-    better: str = "left",
+    better: Side = "left",
     unit: str = "candidate less baseline",
 ) -> Figure:
-    """Draw intervals one below the other, against the line of no difference.
+    """Draw intervals below each other, with a line at no difference.
 
     Parameters
     ----------
     intervals
-        ``{"estimate", "low", "high"}`` by label, drawn from top to bottom; an entry without an
-        estimate is listed as undefined, one without ends as a hollow point.
+        ``{"estimate", "low", "high"}`` by label, from top to bottom. Without an estimate an entry
+        is marked undefined; without ends it is a hollow point.
     title
-        Above the figure.
+        Title above the plot.
     better
-        ``"left"`` or ``"right"``: on which side of 0 the candidate is better.
+        The side of 0 on which the candidate is better.
     unit
         Label of the axis.
-
-    Returns
-    -------
-    Figure
-        Laid out, ready to be drawn.
 
     Raises
     ------
     BadInput
-        If there are no intervals, or `better` is neither side.
+        If there are no intervals, or `better` is unknown.
     """
     if not intervals:
         raise BadInput("there are no intervals to draw", limit="at least one")
-    if better not in ("left", "right"):
+    if better not in get_args(Side):
         raise BadInput(f"better is {better!r}", limit="'left' or 'right'")
     figure = blank_figure(5.4, 0.34 * len(intervals) + 1.3)
     axes = figure.add_subplot()
@@ -168,18 +154,18 @@ def forest_figure(
     side = "below" if better == "left" else "above"
     axes.set_xlabel(f"{unit}; {side} 0 the candidate is better", fontsize=8, color=INK)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
-    return settled(figure)
+    return with_fixed_layout(figure)
 
 
 def blank_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches, with a canvas of its own."""
+    """Return an empty figure of this size in inches, with its own canvas."""
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def settled(figure: Figure) -> Figure:
-    """Lay the figure out once and for all: laid out anew, every drawing moves by a pixel."""
+def with_fixed_layout(figure: Figure) -> Figure:
+    """Lay the figure out once; a new layout for each drawing would move everything by a pixel."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
@@ -205,8 +191,8 @@ def _draw_reliability(axes: Any, bins: CalibrationBins, *, first: bool) -> None:
     axes.vlines(bins.predicted, bins.band_low, bins.band_high, color=PALE, linewidth=7)
     axes.plot(bins.predicted, bins.observed, color=BLUE, linewidth=1, alpha=0.6)
     inside = [
-        low <= seen <= high
-        for low, seen, high in zip(bins.band_low, bins.observed, bins.band_high, strict=True)
+        low <= observed <= high
+        for low, observed, high in zip(bins.band_low, bins.observed, bins.band_high, strict=True)
     ]
     colours = [BLUE if ok else RED for ok in inside]
     axes.scatter(bins.predicted, bins.observed, c=colours, s=22, zorder=3)

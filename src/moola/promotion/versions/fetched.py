@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from moola.config import packaging as own
+from moola.config import packaging
 from moola.errors import MoolaError, PromotionRefused, one_line, shown
 from moola.promotion.calls import mlflow_call
 from moola.promotion.versions.packaging_files import known_entries, opened, regular_files
@@ -69,7 +69,7 @@ def fetched_from(address: str, what: str, tracking_uri: str | None = None) -> It
         try:
             with mlflow_call(f"the files of {what}", reads=True):
                 repository = get_artifact_repository(address, tracking_uri=tracking_uri)
-                copy_known(repository, Path(temporary), own.FILES)
+                copy_known(repository, Path(temporary), packaging.FILES)
         except (ValueError, TypeError, KeyError) as error:
             if isinstance(error, MoolaError):
                 raise
@@ -113,7 +113,7 @@ def copy_known(repository: Any, folder: Path, files: Mapping[str, int]) -> None:
     local = getattr(repository, "artifact_dir", None)
     sizes = _local_sizes(Path(local)) if local else _listed(repository)
     for name in known_entries(list(sizes), files):
-        most = files.get(name, own.OPTIONAL_FILE_BYTES)
+        most = files.get(name, packaging.OPTIONAL_FILE_BYTES)
         if sizes[name] > most:
             raise PromotionRefused(f"{name} has {sizes[name]} bytes", limit=f"at most {most}")
         target = folder / name
@@ -140,7 +140,7 @@ def _listed(repository: Any) -> dict[str, int]:
         for entry in repository.list_artifacts(waiting.pop()) or []:
             if not entry.is_dir:
                 sizes[entry.path] = entry.file_size or 0
-            elif entry.path in (*own.FOLDERS, own.CACHE):
+            elif entry.path in (*packaging.FOLDERS, packaging.CACHE):
                 waiting.append(entry.path)
             else:
                 sizes[f"{entry.path}/"] = 0  # no name of a file: refused as unknown

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from moola.config import packaging as own
+from moola.config import packaging
 from moola.errors import MoolaError, PromotionRefused
 from moola.hashing import sha256_file
 from moola.promotion.evidence.attestation import Evidence
@@ -101,15 +101,16 @@ def packaging_findings(folder: Path, evidence: Evidence, *, data_root: Path | No
 
 
 def _check_files(root: Path) -> Packaging:
-    code = _bytes(root, own.MODEL_CODE)
+    code = _bytes(root, packaging.MODEL_CODE)
     sha256 = hashlib.sha256(code).hexdigest()
-    if sha256 not in own.MODEL_CODE_RELEASES:
+    if sha256 not in packaging.MODEL_CODE_RELEASES:
         raise refused(
-            f"{own.MODEL_CODE} has SHA-256 {sha256[:12]}", "the model code of a release of Moola"
+            f"{packaging.MODEL_CODE} has SHA-256 {sha256[:12]}",
+            "the model code of a release of Moola",
         )
-    stored = read_stored(_bytes(root, f"{own.CHECKPOINT_FOLDER}/config.json"))
+    stored = read_stored(_bytes(root, f"{packaging.CHECKPOINT_FOLDER}/config.json"))
     check_words(root, stored)
-    checkpoint = root / own.CHECKPOINT_FOLDER
+    checkpoint = root / packaging.CHECKPOINT_FOLDER
     _check_weights(checkpoint / "model.safetensors", stored)
     return Packaging(stored=stored, checkpoint=checkpoint)
 
@@ -124,16 +125,16 @@ def _check_weights(path: Path, stored: StoredVersion) -> None:
 
 
 def _bytes(root: Path, name: str) -> bytes:
-    return read_bounded(root / name, own.FILES[name])
+    return read_bounded(root / name, packaging.FILES[name])
 
 
 def _check_entries(root: Path) -> None:
     names = known_entries(regular_files(root))
     for name in names:
-        most = own.FILES.get(name, own.OPTIONAL_FILE_BYTES)
+        most = packaging.FILES.get(name, packaging.OPTIONAL_FILE_BYTES)
         if (size := (root / name).lstat().st_size) > most:
             raise refused(f"{name} has {size} bytes", f"at most {most}")
     caches = {name for name in names if is_cache(name)}
     if caches and not caches <= plain_caches(root):
-        limit = f"what {own.MODEL_CODE} compiles to"
+        limit = f"what {packaging.MODEL_CODE} compiles to"
         raise refused("it holds compiled code of another source", limit)

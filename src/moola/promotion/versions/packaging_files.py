@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from moola.config import packaging as own
+from moola.config import packaging
 from moola.errors import PromotionRefused
 
 AGAIN = "Register the model again with `moola train`, which writes the files itself"
 
 
-def known_entries(names: list[str], files: Mapping[str, int] = own.FILES) -> list[str]:
+def known_entries(names: list[str], files: Mapping[str, int] = packaging.FILES) -> list[str]:
     """Return the paths, as slashes part them, of a listing that must be a version's files.
 
     Parameters
@@ -36,10 +36,10 @@ def known_entries(names: list[str], files: Mapping[str, int] = own.FILES) -> lis
     PromotionRefused
         If one that Moola writes is absent, or there is any other.
     """
-    caches = [n for n in names if is_cache(n)] if files is own.FILES else []
+    caches = [n for n in names if is_cache(n)] if files is packaging.FILES else []
     others = set(names) - set(files) - set(caches)
-    others -= {own.LOOKED_UP} if files is own.FILES else set()
-    if others or len(caches) > own.MOST_CACHED:
+    others -= {packaging.LOOKED_UP} if files is packaging.FILES else set()
+    if others or len(caches) > packaging.MOST_CACHED:
         raise refused(
             f"{len(others) or len(caches)} of its files are none that Moola writes",
             f"{', '.join(files)} and no other",
@@ -51,8 +51,8 @@ def known_entries(names: list[str], files: Mapping[str, int] = own.FILES) -> lis
 
 def is_cache(name: str) -> bool:
     """Return whether a path is that of the model code as Python compiled it."""
-    stem = own.MODEL_CODE.removesuffix(".py")
-    return re.fullmatch(rf"{own.CACHE}/{stem}\.cpython-[0-9]{{2,4}}\.pyc", name) is not None
+    stem = packaging.MODEL_CODE.removesuffix(".py")
+    return re.fullmatch(rf"{packaging.CACHE}/{stem}\.cpython-[0-9]{{2,4}}\.pyc", name) is not None
 
 
 def regular_files(root: Path) -> list[str]:
@@ -61,7 +61,7 @@ def regular_files(root: Path) -> list[str]:
     Raises PromotionRefused for a link, a pipe, a device, a folder that Moola does not make, or more
     entries than a version can have; it stops there.
     """
-    most = len(own.FILES) + len(own.FOLDERS) + own.MOST_CACHED + 2
+    most = len(packaging.FILES) + len(packaging.FOLDERS) + packaging.MOST_CACHED + 2
     names: list[str] = []
     waiting, num = [""], 0
     while waiting:
@@ -73,7 +73,7 @@ def regular_files(root: Path) -> list[str]:
                     raise refused("the version holds too many files", f"at most {most} entries")
                 name = f"{below}/{entry.name}".lstrip("/")
                 mode = entry.stat(follow_symlinks=False).st_mode
-                if stat.S_ISDIR(mode) and name in (*own.FOLDERS, own.CACHE):
+                if stat.S_ISDIR(mode) and name in (*packaging.FOLDERS, packaging.CACHE):
                     waiting.append(name)
                 elif stat.S_ISREG(mode):
                     names.append(name)

@@ -10,13 +10,15 @@ from typing import Any
 
 import yaml
 
-from moola.config import packaging as own
+from moola.config import packaging
 from moola.errors import shown
 from moola.promotion.versions.packaging_files import read_bounded, refused
 from moola.training.stored_config import StoredVersion
 
 _PLAIN = r"[0-9][0-9A-Za-z.+!_-]{0,63}"
-_REQUIREMENT = {name: re.compile(rf"{re.escape(name)}=={_PLAIN}") for name in own.REQUIREMENTS}
+_REQUIREMENT = {
+    name: re.compile(rf"{re.escape(name)}=={_PLAIN}") for name in packaging.REQUIREMENTS
+}
 _CONDA = re.compile(
     "channels:\n- conda-forge\ndependencies:\n"
     rf"- python={_PLAIN}\n- pip(?:(?:<=|==){_PLAIN})?\n- pip:\n(?P<pins>(?:  - [^\n]+\n)+)"
@@ -48,14 +50,14 @@ def check_words(root: Path, stored: StoredVersion) -> None:
     """
     _check_requirements(root)
     _check_mlmodel(_yaml(_text(root, "MLmodel")), stored)
-    if (root / own.LOOKED_UP).exists():
+    if (root / packaging.LOOKED_UP).exists():
         _check_looked_up(
-            _yaml(read_bounded(root / own.LOOKED_UP, own.OPTIONAL_FILE_BYTES).decode())
+            _yaml(read_bounded(root / packaging.LOOKED_UP, packaging.OPTIONAL_FILE_BYTES).decode())
         )
 
 
 def _check_looked_up(values: object) -> None:
-    entries = _fields(own.LOOKED_UP, values, {"model_name", "model_version"})
+    entries = _fields(packaging.LOOKED_UP, values, {"model_name", "model_version"})
     name, version = entries["model_name"], entries["model_version"]
     _word("model_name", name, _LONGEST_LOOKED_UP)
     if not re.fullmatch(r"[1-9][0-9]{0,9}", str(version)):
@@ -74,14 +76,14 @@ def _check_requirements(root: Path) -> None:
 
 
 def _are_pins(lines: list[str]) -> bool:
-    pairs = zip(own.REQUIREMENTS, lines, strict=False)
-    return len(lines) == len(own.REQUIREMENTS) and all(
+    pairs = zip(packaging.REQUIREMENTS, lines, strict=False)
+    return len(lines) == len(packaging.REQUIREMENTS) and all(
         _REQUIREMENT[name].fullmatch(line) for name, line in pairs
     )
 
 
 def _pins() -> str:
-    return f"one version each of {', '.join(own.REQUIREMENTS)}"
+    return f"one version each of {', '.join(packaging.REQUIREMENTS)}"
 
 
 def _check_mlmodel(values: object, stored: StoredVersion) -> None:
@@ -90,7 +92,7 @@ def _check_mlmodel(values: object, stored: StoredVersion) -> None:
         "is_signature_from_type_hint": False,
         "type_hint_from_example": False,
         "prompts": None,
-        "metadata": {"input": own.input_words(stored.window_bars)},
+        "metadata": {"input": packaging.input_words(stored.window_bars)},
     }
     free = {
         "artifact_path": rf"[^\x00-\x1f]{{1,{_LONGEST_WORD}}}",
@@ -122,14 +124,15 @@ def _check_flavor(values: object) -> None:
     free = {
         "cloudpickle_version": _PLAIN,
         "python_version": _PLAIN,
-        "model_code_path": rf"([^\x00-\x1f]{{0,{_LONGEST_WORD}}}/)?{re.escape(own.MODEL_CODE)}",
+        "model_code_path": rf"([^\x00-\x1f]{{0,{_LONGEST_WORD}}}/)?"
+        + re.escape(packaging.MODEL_CODE),
     }
     entries = _fields("python_function", flavors["python_function"], {*fixed, *free, "artifacts"})
     _require_equal("python_function", entries, fixed)
     _require_like("python_function", entries, free)
-    artifacts = _fields("artifacts", entries["artifacts"], {own.CHECKPOINT})
-    checkpoint = _fields("checkpoint", artifacts[own.CHECKPOINT], {"path", "uri"})
-    _require_equal("checkpoint", checkpoint, {"path": own.CHECKPOINT_FOLDER})
+    artifacts = _fields("artifacts", entries["artifacts"], {packaging.CHECKPOINT})
+    checkpoint = _fields("checkpoint", artifacts[packaging.CHECKPOINT], {"path", "uri"})
+    _require_equal("checkpoint", checkpoint, {"path": packaging.CHECKPOINT_FOLDER})
     _word("checkpoint.uri", checkpoint["uri"], _LONGEST_WORD)
 
 
@@ -137,8 +140,8 @@ def _check_signature(values: object, class_names: tuple[str, ...]) -> None:
     entries = _fields("signature", values, {"inputs", "outputs", "params"})
     _require_equal("signature", entries, {"inputs": None})
     for name, wanted in (
-        ("outputs", own.signature_outputs(class_names)),
-        ("params", list(own.SIGNATURE_PARAMS)),
+        ("outputs", packaging.signature_outputs(class_names)),
+        ("params", list(packaging.SIGNATURE_PARAMS)),
     ):
         text = entries[name]
         try:
@@ -207,4 +210,4 @@ def _yaml(text: str) -> object:
 
 
 def _text(root: Path, name: str) -> str:
-    return read_bounded(root / name, own.TEXT_FILES[name]).decode()
+    return read_bounded(root / name, packaging.TEXT_FILES[name]).decode()
