@@ -39,7 +39,7 @@ def one_of(*values: str) -> Callable[[str], list[str]]:
 
 
 def stored(*folders: str) -> Callable[[typer.Context, str], list[str]]:
-    """Return the completion of names such as ``splits/fwd_chain_v3`` in a local data registry."""
+    """Return the completion of names such as ``splits/fwd_chain_v3`` in a local data store."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         root = Path(str(context.params.get("data_root") or "data"))
@@ -50,7 +50,7 @@ def stored(*folders: str) -> Callable[[typer.Context, str], list[str]]:
     return complete
 
 
-DataRoot = typer.Option("data", "--data-root", help="Root of the data registry: folder or URL.")
+DataRoot = typer.Option("data", "--data-root", help="Root of the data store: folder or URL.")
 Device = typer.Option(
     "auto",
     "--device",
@@ -153,9 +153,11 @@ def _parameter(kind: type[Config], name: str) -> inspect.Parameter:
     default = getattr(kind, name)
     if default is None:
         default = about.none
-    if of is tuple:
+    if about.repeated is not None:
+        default, of = list(default), list[about.repeated]  # type: ignore[name-defined]
+    elif of is tuple:
         default, of = ",".join(map(str, default)), str
-    spelled = [f"--{name.replace('_', '-')}", *about.names]
+    spelled = [about.flag or f"--{name.replace('_', '-')}", *about.names]
     if of is bool:
         spelled = [f"{flag}/--no-{flag.removeprefix('--')}" for flag in spelled]
     words = about.choices or about.suggested
@@ -172,9 +174,12 @@ def _parameter(kind: type[Config], name: str) -> inspect.Parameter:
 
 def _value_of(kind: type[Config], name: str, value: Any) -> Any:
     """Return a field's value from what the command line gives."""
+    about = options_in(kind)[name]
+    if about.repeated is not None:
+        return tuple(value)
     if kinds_of(kind)[name] is tuple:
         return whole_numbers(name, value)
-    none = options_in(kind)[name].none
+    none = about.none
     return None if none is not None and value == none else value
 
 

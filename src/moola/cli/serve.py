@@ -10,42 +10,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from moola.cli.console import console, figure, print_json, progress_bars, styled, table
-from moola.cli.options import AsJson, DataRoot, Device, LedgerUrl, Name
+from moola.cli.options import AsJson, DataRoot, Device, Name, options_of
 from moola.config import names
 from moola.config.serving import ENV_TOKEN, ServeConfig
 
 if TYPE_CHECKING:
     from moola.steps.drift import DriftSummary
 
-_DEFAULTS = ServeConfig()
-_LIMITS = "Limits"
 
-
-def serve(
-    name: str = Name,
-    version: str = typer.Option(
-        "", help="Serve this version, unproven, instead of the one in Production."
-    ),
-    host: str = typer.Option(_DEFAULTS.host, help="Address to listen on."),
-    port: int = typer.Option(_DEFAULTS.port, help="Port to listen on."),
-    workers: int = typer.Option(_DEFAULTS.workers, help="Processes."),
-    device: str = Device,
-    threads: int = typer.Option(_DEFAULTS.threads, help="Threads of torch in each process."),
-    max_body_mib: float = typer.Option(
-        _DEFAULTS.max_body_mib, help="A larger body is answered 413.", rich_help_panel=_LIMITS
-    ),
-    max_windows: int = typer.Option(
-        _DEFAULTS.max_windows, help="Most windows a request.", rich_help_panel=_LIMITS
-    ),
-    timeout: float = typer.Option(
-        _DEFAULTS.timeout_seconds, help="Seconds a request may take.", rich_help_panel=_LIMITS
-    ),
-    poll: float = typer.Option(_DEFAULTS.poll_seconds, help="Seconds between looks at Production."),
-    log_predictions: Path | None = typer.Option(
-        None, help="Folder to keep answers and features in, for `moola drift`."
-    ),
-    ledger: str = LedgerUrl,
-) -> None:
+@options_of(ServeConfig)
+def serve(config: ServeConfig) -> None:
     """Serve the proven version in Production, and follow promotions while serving.
 
     Signature and files are verified before a version answers. /invocations, /ping and /version are
@@ -56,23 +30,8 @@ def serve(
     """
     import moola.steps.serve
 
-    config = ServeConfig(
-        name=name,
-        version=version or None,
-        ledger_url=ledger or None,
-        host=host,
-        port=port,
-        workers=workers,
-        device=device,
-        threads=threads,
-        max_body_mib=max_body_mib,
-        max_windows=max_windows,
-        timeout_seconds=timeout,
-        poll_seconds=poll,
-        log_predictions=str(log_predictions) if log_predictions else None,
-    )
     guarded = "with a bearer token" if os.environ.get(ENV_TOKEN) else "without a token"
-    address = f"{name} on http://{host}:{port}, {guarded}"
+    address = f"{config.name} on http://{config.host}:{config.port}, {guarded}"
     moola.steps.serve.serve(config, on_verified=lambda: console().print(address))
 
 

@@ -21,11 +21,10 @@ from moola.cli.options import (
     Resume,
     one_of,
     options_of,
-    whole_numbers,
 )
 from moola.cli.reports import evaluation_facts, finetune_facts, print_evaluation, print_finetune
 from moola.config import names
-from moola.config.evaluation import FURTHER_CONTROLS
+from moola.config.evaluation import EvaluateConfig
 from moola.config.training import ENCODER, ENCODER_MODELS, FinetuneConfig
 from moola.errors import ConfigError
 
@@ -77,7 +76,9 @@ def train(
             console().print(f"{group}: {', '.join(summary.result.load_report[group]) or 'none'}")
 
 
+@options_of(EvaluateConfig)
 def evaluate(
+    config: EvaluateConfig,
     version: str = typer.Option(
         "newest", help="Version to judge; several (1,2,3) compete, and Holm's correction holds."
     ),
@@ -88,15 +89,6 @@ def evaluate(
     ),
     name: str = Name,
     folds: str = Folds,
-    seeds: str = typer.Option("17,18,19", help="Training seeds, averaged per window."),
-    gate: list[int] = typer.Option(
-        [], help="Run this gate only (may be repeated); nothing is signed if one is missing."
-    ),
-    control: list[str] = typer.Option(
-        [],
-        help=f"Further control of gate 2 (may be repeated): {', '.join(FURTHER_CONTROLS)}.",
-        autocompletion=one_of(*FURTHER_CONTROLS),
-    ),
     thresholds: Path | None = typer.Option(None, help="YAML file over Moola's own thresholds."),
     jobs: int = Jobs,
     launcher: str = LauncherName,
@@ -116,14 +108,11 @@ def evaluate(
     Example: `moola evaluate --launcher ray --address auto`
     """
     import moola.steps.evaluate
-    from moola.config.evaluation import EvaluateConfig, Thresholds
+    from moola.config.evaluation import Thresholds
     from moola.steps.evaluate import resolve_versions
     from moola.training.launchers import open_launcher
 
     where = open_launcher(launcher, jobs=jobs, address=address or None, gpus_per_task=gpus_per_task)
-    config = EvaluateConfig(
-        seeds=whole_numbers("seeds", seeds), gates=tuple(gate), controls=tuple(control)
-    )
     limits = Thresholds.load(thresholds) if thresholds else None
     versions = resolve_versions(version or "newest", name, model=model or None)
     summaries = []

@@ -31,11 +31,15 @@ class Option:
     choices, suggested
         Words allowed; words that a shell completes where others are allowed too.
     none
-        What stands for None on the command line, where None is a value.
+        The value that means None on the command line, where None is a value.
+    flag
+        Name of the option where it is not the field's, such as ``--ledger`` of `ledger_url`.
     names
         Other names of the option, such as ``--dataset``.
+    repeated
+        The option may be given several times; of this type each.
     stored
-        Folder of the data registry whose names a shell completes.
+        Folder of the data store whose names a shell completes.
     """
 
     help: str
@@ -47,7 +51,9 @@ class Option:
     choices: tuple[str, ...] = ()
     suggested: tuple[str, ...] = ()
     none: int | str | None = None
+    flag: str | None = None
     names: tuple[str, ...] = ()
+    repeated: type | None = None
     stored: str | None = None
 
 

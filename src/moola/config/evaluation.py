@@ -17,6 +17,7 @@ from moola.config.base import (
     check_count,
     check_range,
     check_seeds,
+    option,
     read_mapping,
 )
 from moola.config.gates import check_gates
@@ -155,17 +156,24 @@ class EvaluateConfig(Config):
     Parameters
     ----------
     seeds
-        Training seeds; their predictions are averaged for each window. At least one, all distinct.
+        At least one, all distinct.
     gates
-        Gates to run, in any order; empty: every gate that applies to the candidate.
+        In any order; empty: every gate that applies to the candidate.
     controls
-        Some of `FURTHER_CONTROLS`: what gate 2 holds the candidate against beside `CONTROLS`, which
-        cannot be left out.
+        Some of `FURTHER_CONTROLS`; `CONTROLS` cannot be left out.
     """
 
-    seeds: tuple[int, ...] = (17, 18, 19)
-    gates: tuple[int, ...] = ()
-    controls: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = option((17, 18, 19), "Training seeds, averaged per window.")
+    gates: tuple[int, ...] = option(
+        (),
+        "Run this gate only (may be repeated); nothing is signed if one is missing.",
+        flag="--gate", repeated=int,
+    )  # fmt: skip
+    controls: tuple[str, ...] = option(
+        (),
+        f"Further control of gate 2 (may be repeated): {', '.join(FURTHER_CONTROLS)}.",
+        flag="--control", repeated=str, suggested=FURTHER_CONTROLS,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
