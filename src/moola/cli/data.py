@@ -182,7 +182,7 @@ def synth(
     labeled: str = Labeled,
     split_name: str = Split,
     ratio: float = typer.Option(0.5, help="Share of synthetic windows in train."),
-    seed: int = typer.Option(0, help="Of the augmenter's draws."),
+    seed: int = typer.Option(0, help="Seed of the augmenter."),
     augmenter: str = typer.Option(_AUGMENTER, help="module:object; settings go to it by name."),
     setting: list[str] = typer.Option([], "--set", help="name=value for the augmenter."),
     data_root: str = DataRoot,

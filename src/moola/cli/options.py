@@ -97,7 +97,7 @@ LauncherName = typer.Option(
 Address = typer.Option(
     "",
     "--address",
-    help="Of a Ray cluster (host:6379); empty: Ray on this machine.",
+    help="Address of a Ray cluster (host:6379); empty: Ray on this machine.",
     rich_help_panel=WHERE,
 )
 GpusPerTask = typer.Option(

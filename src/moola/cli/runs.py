@@ -34,7 +34,7 @@ def runs(
     num: int = typer.Option(20, help="How many, newest first."),
     step: str = typer.Option(
         "",
-        help=f"Of one step only: {', '.join(names.STEPS)}; empty: of any.",
+        help=f"One step only: {', '.join(names.STEPS)}; empty: any step.",
         autocompletion=one_of(*names.STEPS),
     ),
     as_json: bool = AsJson,

@@ -66,15 +66,15 @@ class CorpusConfig(Config):
     )  # fmt: skip
     epochs: int = option(MASKED_LSTM_N_EPOCHS, "Passes over the training windows, at most.", low=1)
     learning_rate: float = option(
-        MASKED_LSTM_LEARNING_RATE, "Of AdamW; the first thing to tune.",
+        MASKED_LSTM_LEARNING_RATE, "Learning rate of AdamW; the first thing to tune.",
         panel=OPTIMISER, low=0, high=1, open_low=True,
     )  # fmt: skip
-    weight_decay: float = option(1e-4, "Of AdamW.", panel=OPTIMISER, low=0, high=1)
+    weight_decay: float = option(1e-4, "Weight decay of AdamW.", panel=OPTIMISER, low=0, high=1)
     batch_size: int = option(
         MASKED_LSTM_BATCH_SIZE, "Windows a step of the optimiser.", panel=OPTIMISER, low=1
     )
     schedule: str = option(
-        "cosine", "Of the rate: cosine (by epoch) or onecycle (by step).",
+        "cosine", "Schedule of the learning rate: cosine (by epoch) or onecycle (by step).",
         panel=OPTIMISER, choices=RATE_SCHEDULES,
     )  # fmt: skip
     val_split: float = option(
@@ -100,7 +100,7 @@ class CorpusConfig(Config):
     max_resident_mb: int = option(
         4096, "A larger corpus is streamed instead of held on the device, MB.", panel=CORPUS, low=1
     )
-    seed: int = option(17, "Of every random choice; the same seed, the same result.", low=0)
+    seed: int = option(17, "Seed of every random choice; the same seed, the same result.", low=0)
     device: str = option(
         "auto", "auto, cpu or cuda; cuda without a GPU is an error at once.", choices=DEVICES
     )
@@ -143,7 +143,7 @@ class PretrainConfig(CorpusConfig):
         panel=MASKS, choices=RECONSTRUCTIONS,
     )  # fmt: skip
     latent_weight: float = option(
-        MASKED_LSTM_LATENT_WEIGHT, "Of the term against collapse.", panel=MASKS, low=0, high=10
+        MASKED_LSTM_LATENT_WEIGHT, "Weight of the anti-collapse term.", panel=MASKS, low=0, high=10
     )
     augment: bool = option(False, "Add augmented windows.", panel=CORPUS)
     num_augmentations: int = option(
@@ -177,7 +177,11 @@ class TS2VecConfig(CorpusConfig):
         panel=CORPUS, choices=SAMPLINGS,
     )  # fmt: skip
     instance_weight: float = option(
-        0.5, "Of telling windows apart, beside telling bars apart.", panel=MODEL, low=0, high=1
+        0.5,
+        "Weight of the contrast between windows; the rest is the contrast between bars.",
+        panel=MODEL,
+        low=0,
+        high=1,
     )
 
     def encoder_shape(self) -> dict[str, Any]:
@@ -207,13 +211,13 @@ class MultitaskConfig(CorpusConfig):
     )  # fmt: skip
     horizon_bars: int = option(6, "How far targets look ahead.", panel=TASKS, low=1)
     direction_weight: float = option(
-        0.5, "Of the task: where does the price go?", panel=TASKS, low=0, high=1
+        0.5, "Weight of the task: where does the price go?", panel=TASKS, low=0, high=1
     )
     swing_weight: float = option(
-        0.3, "Of the task: is this bar a turn?", panel=TASKS, low=0, high=1
+        0.3, "Weight of the task: is this bar a turning point?", panel=TASKS, low=0, high=1
     )
     candle_weight: float = option(
-        0.2, "Of the task: which form has this bar?", panel=TASKS, low=0, high=1
+        0.2, "Weight of the task: which shape does this bar have?", panel=TASKS, low=0, high=1
     )
 
     def encoder_shape(self) -> dict[str, Any]:

@@ -108,9 +108,14 @@ class FinetuneConfig(Config):
     epochs: int = option(60, "Passes over the training windows, at most.", low=1)
     batch_size: int = option(32, "Windows a step of the optimiser.", panel=OPTIMISER, low=1)
     learning_rate: float = option(
-        5e-4, "Of AdamW; the first thing to tune.", panel=OPTIMISER, low=0, high=1, open_low=True
+        5e-4,
+        "Learning rate of AdamW; the first thing to tune.",
+        panel=OPTIMISER,
+        low=0,
+        high=1,
+        open_low=True,
     )
-    weight_decay: float = option(1e-4, "Of AdamW.", panel=OPTIMISER, low=0, high=1)
+    weight_decay: float = option(1e-4, "Weight decay of AdamW.", panel=OPTIMISER, low=0, high=1)
     dropout: float = option(
         0.1, "Share of units left out while training.", panel=MODEL, low=0, high=1, open_high=True
     )
@@ -123,7 +128,7 @@ class FinetuneConfig(Config):
         None, "balanced, or a weight a class: 1,2.5; empty: none.", panel=AUGMENTATION, none=""
     )
     focal_gamma: float = option(
-        0.0, "Of the focal loss; 0: cross-entropy.", panel=AUGMENTATION, low=0, high=100
+        0.0, "Gamma of the focal loss; 0: cross-entropy.", panel=AUGMENTATION, low=0, high=100
     )
     use_temporal_aug: bool = option(
         False, "Warp and jitter training windows.", panel=AUGMENTATION, names=("--augment",)
@@ -139,7 +144,7 @@ class FinetuneConfig(Config):
         "Also train on a set of `moola data synth`, such as synthetic_cache/v1_jitter_r0.5.",
         panel=AUGMENTATION, none="", stored="synthetic_cache",
     )  # fmt: skip
-    seed: int = option(17, "Of every random choice; the same seed, the same result.", low=0)
+    seed: int = option(17, "Seed of every random choice; the same seed, the same result.", low=0)
     device: str = option(
         "auto", "auto, cpu or cuda; cuda without a GPU is an error at once.", choices=DEVICES
     )
