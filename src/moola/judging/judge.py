@@ -70,9 +70,9 @@ class Judge:
         self.folds: WalkForward = find_folds(store, self.labeled.name, folds)
         synthetic = candidate.config.synthetic
         self.synthetic = store.load_synthetic(synthetic) if synthetic else None
-        judged = np.concatenate([f.val for f in self.folds.folds])
-        self.num_windows = len(judged)
-        self.overlap = overlap_of(self.labeled.times, judged)
+        rows = np.concatenate([f.val for f in self.folds.folds])
+        self.num_windows = len(rows)
+        self.overlap = overlap_of(self.labeled.times, rows)
         self.block_length = self.overlap["block_length"]
         self.gates = asked_gates(candidate, config.gates)
         self.rivals = Rivals(

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 PAGE_ROUTE = "/moola"
 LEDGER_ROUTE = "/moola/api/ledger"
 ROUTES = ((PAGE_ROUTE, "GET"), (LEDGER_ROUTE, "GET"), (LEDGER_ROUTE, "POST"))
-_SHOWN = 200
+_LINES_PER_PAGE = 200
+_REPEATED = "it was sent twice"
 _CODES = {
     403: "PERMISSION_DENIED", 429: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE",
 }  # fmt: skip
@@ -178,31 +179,27 @@ def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, A
     trusted = guard.trusted_keys()
     belief = guard.ledger.belief(trusted)
     findings = [*guard.ledger.findings(everything), *guard.ledger.schema_findings()]
-    moved = belief.moves(everything)
-    champions = {entry.name: entry.version_to for entry in moved}
-    about = [entry for entry in everything if name in (None, entry.name)]
-    begun = [open_intent([e for e in about if e.name == n], belief) for n in _names(about)]
-    on_every_page = {e.seq for e in about if e.event in MOVES} | {
-        e.seq for e in begun if e is not None
-    }
-    rest = [entry for entry in reversed(about) if entry.seq not in on_every_page]
-    pages = max(1, -(-len(rest) // _SHOWN))
+    champions = {entry.name: entry.version_to for entry in belief.moves(everything)}
+    entries = [entry for entry in everything if name in (None, entry.name)]
+    intents = [open_intent([e for e in entries if e.name == n], belief) for n in _names(entries)]
+    on_every_page = {e.seq for e in entries if e.event in MOVES}
+    on_every_page |= {intent.seq for intent in intents if intent is not None}
+    rest = [entry for entry in reversed(entries) if entry.seq not in on_every_page]
+    pages = max(1, -(-len(rest) // _LINES_PER_PAGE))
     page = min(max(1, page), pages)
-    counted = {entry.seq for entry in belief.counting(everything)}
+    counting = {entry.seq for entry in belief.counting(everything)}
 
-    def shown(entries: list[Entry]) -> list[dict[str, Any]]:
+    def lines(entries: list[Entry]) -> list[dict[str, Any]]:
         return [
-            _shown(
-                e, trusted, None if e.seq in counted else belief.why_not(e) or "it was sent twice"
-            )
+            _line(e, trusted, None if e.seq in counting else belief.why_not(e) or _REPEATED)
             for e in entries
         ]
 
     return {
         "name": name,
         "champions": dict(sorted(champions.items())),
-        "moves": shown([entry for entry in reversed(about) if entry.seq in on_every_page]),
-        "entries": shown(rest[(page - 1) * _SHOWN : page * _SHOWN]),
+        "moves": lines([entry for entry in reversed(entries) if entry.seq in on_every_page]),
+        "entries": lines(rest[(page - 1) * _LINES_PER_PAGE : page * _LINES_PER_PAGE]),
         "num_rest": len(rest),
         "page": page,
         "pages": pages,
@@ -217,7 +214,7 @@ def _names(entries: list[Entry]) -> list[str]:
     return sorted({entry.name for entry in entries if entry.event == "intent"})
 
 
-def _shown(entry: Entry, trusted: TrustedKeys, why_not: str | None) -> dict[str, Any]:
+def _line(entry: Entry, trusted: TrustedKeys, why_not: str | None) -> dict[str, Any]:
     """Return a line with its evidence, if that is signed by a trusted key."""
     evidence = None
     with contextlib.suppress(MoolaError):

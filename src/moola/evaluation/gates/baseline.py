@@ -102,13 +102,10 @@ def gate_1_baseline(
         reasons = [f"log-loss cannot be told from the class prior's: {difference}"]
     if verdict == "passed":
         doubts = _doubts(labels, matrix, slow, beyond)
-        verdict = "inconclusive" if doubts else "passed"
-        reasons = [
-            *doubts,
-            *reasons,
-            *([] if doubts else [f"not luck of the base rate: {slow.text()}"]),
-            *([] if doubts else [_beyond(beyond, arithmetic)]),
-        ]
+        if doubts:
+            verdict, reasons = "inconclusive", [*doubts, *reasons]
+        else:
+            reasons += [f"not luck of the base rate: {slow.text()}", _beyond(beyond, arithmetic)]
     if verdict != "failed":
         odd = suspicions(labels, matrix, thresholds=limits, repaired_share=repaired_share)
         if odd:
