@@ -139,7 +139,7 @@ def test_nan_ends_the_fit_and_the_estimator_keeps_its_former_self(where: str) ->
     X, y = windows()
     model = estimator().fit(X, y)
     answers = model.predict_proba(X)
-    with pytest.raises(ProofError, match="training loss is not a number in epoch 2"):
+    with pytest.raises(ProofError, match="train_loss is not a number in epoch 2"):
         model.fit(X, y, callbacks=[Poison(where)])
     assert np.array_equal(model.predict_proba(X), answers)
 
@@ -152,7 +152,7 @@ def test_nan_in_validation_alone_ends_the_fit() -> None:
             )
 
     X, y = windows()
-    with pytest.raises(ProofError, match="validation loss is not a number in epoch 1"):
+    with pytest.raises(ProofError, match="val_loss is not a number in epoch 1"):
         estimator().fit(X, y, validation=(X, y), callbacks=[SpoilEvaluation()])
 
 

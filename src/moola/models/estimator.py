@@ -24,7 +24,8 @@ from moola.models.device import resolve_device
 from moola.models.fitting.augmentation import Augmentation
 from moola.models.fitting.batches import TrainSet, TrainSource
 from moola.models.fitting.callbacks import Callback
-from moola.models.fitting.loop import FitLoop, LoopOptions
+from moola.models.fitting.classification import Classification
+from moola.models.fitting.loop import LoopOptions, run_epochs
 from moola.models.fitting.losses import ClassificationLoss, class_weights
 from moola.models.fitting.resume import StateFile
 from moola.models.fitting.training_params import TrainingParams
@@ -238,20 +239,17 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
         callbacks: Sequence[Callback],
         state_file: StateFile | None,
     ) -> None:
+        objective = Classification(
+            self.net_, source, validation_set, loss=loss, batch_size=self.batch_size,
+            use_amp=self.use_amp, cache_frozen=self.cache_frozen, seed=self.seed,
+        )  # fmt: skip
         options = LoopOptions(
             num_epochs=self.n_epochs,
-            batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             patience=self.early_stopping_patience,
-            use_amp=self.use_amp,
-            cache_frozen=self.cache_frozen,
-            seed=self.seed,
         )
-        loop = FitLoop(
-            self.net_, source, validation_set, loss=loss, options=options, callbacks=callbacks
-        )
-        state = loop.run(state_file)
+        state = run_epochs(objective, options, callbacks=callbacks, state_file=state_file)
         self.history_, self.kept_epoch_ = state.history, state.kept_epoch
         self.resumed_at_ = state.resumed_at
 

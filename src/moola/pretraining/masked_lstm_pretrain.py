@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from moola.config.base import check_count
 from moola.config.pretraining import PretrainConfig
 from moola.models.bilstm_masked_autoencoder import BiLSTMMaskedAutoencoder
+from moola.models.fitting.loop import OnEpoch
 from moola.pretraining.corpus import Corpus
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 from moola.pretraining.distributed import Share
-from moola.pretraining.loop import OnEpoch
 from moola.pretraining.masking import draw_mask, num_hidden
 from moola.pretraining.objective import CorpusObjective
 from moola.pretraining.session import (

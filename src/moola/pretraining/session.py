@@ -18,11 +18,12 @@ from moola.config.pretraining import CorpusConfig
 from moola.data.audit.trail import CorpusClaim
 from moola.errors import DeviceError
 from moola.hashing import atomic_file, sha256_array, sha256_json
+from moola.models.fitting.loop import LoopOptions, OnEpoch, run_epochs
 from moola.models.fitting.resume import StateFile
 from moola.models.weights.checkpoint import save_checkpoint
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.distributed import ALONE, Share
-from moola.pretraining.loop import Objective, OnEpoch, run_epochs
+from moola.pretraining.loop import Objective, Pretraining
 
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -104,21 +105,25 @@ def run_session(
     with _lack_of_memory_in_words(config), torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         objective = make(train, val)
-        outcome = run_epochs(
-            objective,
-            config,
-            device=session.device,
+        state = run_epochs(
+            Pretraining(objective, config, device=session.device, share=session.share),
+            LoopOptions(
+                num_epochs=config.epochs,
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+                patience=config.patience,
+            ),
             on_epoch=session.on_epoch,
             state_file=state_file,
-            share=session.share,
+            writes=session.share.leads,
         )
     return PretrainResult(
         model=objective.model,
-        history=outcome.history,
-        kept_epoch=outcome.kept_epoch,
+        history=tuple(state.history),
+        kept_epoch=state.kept_epoch,
         train_rows=train,
         val_rows=val,
-        resumed_at=outcome.resumed_at,
+        resumed_at=state.resumed_at,
     )
 
 
