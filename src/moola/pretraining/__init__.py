@@ -6,7 +6,8 @@ The three kinds
     of `contrast`); `kinds` puts one face on them.
 What they share
     `session` (from windows to a result and its checkpoint), `objective` (batches, held-out windows,
-    precision), `loop` (pretraining as an objective of the training loop), `corpus` (the unlabelled windows on the device that trains),
+    precision), `loop` (pretraining as an objective of the training loop), `corpus` (the unlabelled
+    windows on the device that trains),
     `data_augmentation` (augmented copies of them, also an augmenter of synthetic sets),
     `distributed` (several processes).
 What was learned

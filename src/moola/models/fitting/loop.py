@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,7 @@ from moola.models.weights.net_tensors import restore_net
 
 MAX_GRADIENT_NORM = 1.0
 
-OnEpoch = Callable[[dict[str, Any], int], None]
+OnEpoch = Callable[[dict[str, float], int], None]
 
 
 class Objective(Protocol):
