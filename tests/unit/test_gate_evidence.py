@@ -73,19 +73,37 @@ def test_encoder_gate_on_reconstruction(change, verdict):
     assert gate_3_encoder(measurements, thresholds=LIMITS).verdict == verdict
 
 
-def test_an_encoder_without_a_decoder_cannot_pass():
-    measurements = ENCODER | {"masked_error": {"not_applicable": "a ts2vec has no decoder"}}
-    found = gate_3_encoder(measurements, thresholds=LIMITS)
-    assert found.verdict == "inconclusive"
-    assert found.reasons[0] == (
-        "masked reconstruction is not applicable, as a ts2vec has no decoder: this gate cannot pass"
-    )
-    assert found.figures["masked_error"] == "not applicable: a ts2vec has no decoder"
-    assert "delta_masked_error" not in found.figures
-    assert (
-        gate_3_encoder(measurements | {"probe_accuracy": 0.5}, thresholds=LIMITS).verdict
-        == "failed"
-    )
+PRETEXT = {
+    "task": "error of retrieval",
+    "rival": "a random encoder",
+    "model": 0.3,
+    "baseline": 0.5,
+    "delta_low": -0.3,
+    "delta_high": -0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "words"),
+    [
+        ({}, "passed", "the error of retrieval is lower than that of a random encoder"),
+        ({"delta_high": 0.0}, "inconclusive", "the interval of the difference reaches 0"),
+        ({"model": 0.5}, "failed", "no better than that of a random encoder (0.5 against 0.5)"),
+        ({"model": 0.6, "delta_high": -0.1}, "failed", "no better than"),
+    ],
+)
+def test_an_encoder_without_a_decoder_is_judged_by_its_own_task(change, verdict, words):
+    measurements = {k: v for k, v in ENCODER.items() if k != "masked_error"}
+    found = gate_3_encoder(measurements | {"pretext": PRETEXT | change}, thresholds=LIMITS)
+    assert found.verdict == verdict
+    assert any(words in reason for reason in found.reasons)
+    assert found.figures["pretext"] == "error of retrieval"
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, True, "0.1"])
+def test_a_pretext_that_is_no_number_is_refused(value):
+    with pytest.raises(BadInput, match="delta_high in pretext is"):
+        gate_3_encoder(ENCODER | {"pretext": PRETEXT | {"delta_high": value}}, thresholds=LIMITS)
 
 
 def test_encoder_gate_refuses_missing_and_nan():

@@ -25,7 +25,7 @@ from moola.judging.rivals import SIMPLE
 from moola.models.fitting.augmentation import Augmentation, augment_windows
 from moola.models.weights.checkpoint import read_config
 from moola.pretraining.corpus import split_by_time
-from moola.pretraining.evidence import encoder_evidence
+from moola.pretraining.measurements import encoder_measurements
 from moola.training.crossval import WalkForwardPredictions
 from moola.training.finetune import encoder_claim
 
@@ -186,7 +186,7 @@ def _encoder(judge: Judge) -> GateReport:
     assert y is not None
     train, val = judge.split.train, judge.split.val
     step = max(1, int(corpus.meta["step_bars"]))
-    measurements = encoder_evidence(
+    measurements = encoder_measurements(
         encoder,
         np.asarray(corpus.X_ohlc[held_out]),
         (X[train], y[train], X[val], y[val]),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
+from moola.data.windows import normalise
 from moola.models.ts2vec import TS2VecEncoder
 
 _KEEP_PROBABILITY = 0.5
+_GROUP = 64  # windows among which a window's step is retrieved
+_DRAWS = 4
 
 
 def hierarchical_loss(
@@ -103,3 +108,46 @@ def _crop(x_NTC: torch.Tensor, begin_N: torch.Tensor, length: int) -> torch.Tens
     place = begin_N[:, None] + torch.arange(length)
     row = torch.arange(len(x_NTC))[:, None]
     return x_NTC[row.to(x_NTC.device), place.to(x_NTC.device)]
+
+
+@torch.inference_mode()
+def retrieval_errors(encoder: TS2VecEncoder, X_NTC: NDArray, *, seed: int) -> NDArray[np.float64]:
+    """Return each window's share of steps that are not retrieved from the other view, shape (n,).
+
+    A step is retrieved if, of all steps of its window in both views, the most alike is itself in
+    the other view; and again among the same step of the windows beside it. Half of the share is of
+    each. Unlike the loss it does not depend on the scale of the representation, so that encoders
+    can be compared.
+
+    Parameters
+    ----------
+    encoder
+        On the CPU, in evaluation mode.
+    X_NTC
+        Windows in price units, shape (n, T, 4).
+    seed
+        Seed of the crops, which are averaged over four draws.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    x_all = torch.from_numpy(normalise(np.asarray(X_NTC)))
+    errors = [
+        torch.stack([_missed(*two_views(encoder, x, draw)) for _ in range(_DRAWS)]).mean(dim=0)
+        for x in x_all.split(_GROUP)
+    ]
+    return torch.cat(errors).double().numpy()
+
+
+def _missed(first_NTD: torch.Tensor, second_NTD: torch.Tensor) -> torch.Tensor:
+    within = _is_missed(torch.cat([first_NTD, second_NTD], dim=1)).mean(dim=1)
+    among = _is_missed(torch.cat([first_NTD, second_NTD]).transpose(0, 1))
+    return (within + among.reshape(len(among), 2, -1).mean(dim=(0, 1))) / 2
+
+
+def _is_missed(z_GMD: torch.Tensor) -> torch.Tensor:
+    """Return 1 where the row most like row i is not its partner, row i + M/2, shape (G, M)."""
+    rows = z_GMD.shape[1]
+    unit = functional.normalize(z_GMD, dim=2)
+    likeness = torch.bmm(unit, unit.transpose(1, 2))
+    likeness.diagonal(dim1=1, dim2=2).fill_(float("-inf"))
+    partner = (torch.arange(rows) + rows // 2) % rows
+    return (likeness.argmax(dim=2) != partner).float()

@@ -118,6 +118,45 @@ def held_out_answers(
     return {t: (torch.cat(targets[t]).numpy(), torch.cat(answers[t]).numpy()) for t in TASKS}
 
 
+@torch.inference_mode()
+def task_losses(
+    model: MultiTaskBiLSTM, X_NTC: NDArray, options: Mapping[str, Any]
+) -> dict[str, NDArray[np.float64]]:
+    """Return each window's weighted cross-entropy over the three tasks, shape (n,).
+
+    ``model``; ``baseline``: the constant that answers the class shares of these very windows, the
+    best constant in hindsight.
+
+    Parameters
+    ----------
+    model
+        On the CPU, in evaluation mode.
+    X_NTC
+        Windows in price units, shape (n, T, 4).
+    options
+        Of its pretraining: ``horizon_bars`` and the weights of the tasks.
+    """
+    x_all = torch.from_numpy(normalise(np.asarray(X_NTC)))
+    targets = bar_targets(x_all, options["horizon_bars"])
+    losses = {name: torch.zeros(len(x_all), dtype=torch.float64) for name in ("model", "baseline")}
+    logits = [model(x) for x in x_all.split(_EVALUATE_BATCH)]
+    for task in TASKS:
+        wanted = targets[task]
+        answered = torch.cat([part[task] for part in logits])
+        counts = wanted[wanted != IGNORED].bincount(minlength=answered.shape[2]).double()
+        constant = (counts / counts.sum()).log().clamp_min(-50).expand(*answered.shape)
+        for name, answers in (("model", answered.double()), ("baseline", constant)):
+            losses[name] += options[f"{task}_weight"] * _mean_by_window(answers, wanted)
+    return {name: values.numpy() for name, values in losses.items()}
+
+
+def _mean_by_window(logits_NTK: torch.Tensor, target_NT: torch.Tensor) -> torch.Tensor:
+    loss = functional.cross_entropy(
+        logits_NTK.transpose(1, 2), target_NT, ignore_index=IGNORED, reduction="none"
+    )
+    return loss.sum(dim=1) / (target_NT != IGNORED).sum(dim=1).clamp_min(1)
+
+
 def majority_accuracy(x_NTC: torch.Tensor, horizon_bars: int) -> Mapping[str, float]:
     """Return, by task, the share of the commonest class: what a constant answer scores."""
     targets = bar_targets(x_NTC, horizon_bars)

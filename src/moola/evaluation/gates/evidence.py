@@ -15,6 +15,7 @@ _Finding = tuple[Verdict, str]
 _WORST_FIRST: tuple[Verdict, ...] = ("failed", "inconclusive", "passed")
 _MEASURE = "Run the encoder's evaluation again"
 _ERROR_KEYS = ("model", "linear", "last_value", "delta_low", "delta_high")
+_PRETEXT_KEYS = ("model", "baseline", "delta_low", "delta_high")
 _PROBE_KEYS = (
     "probe_accuracy",
     "probe_accuracy_random",
@@ -78,13 +79,14 @@ def gate_3_encoder(
     Parameters
     ----------
     measurements
-        ``masked_error``: mean squared error on masked steps of held-out windows, as ``{"model",
-        "linear", "last_value", "delta_low", "delta_high"}``, the deltas being the paired interval
-        of model less linear interpolation; ``{"not_applicable": reason}`` for a model without a
-        decoder, which cannot pass. ``probe_accuracy`` and ``probe_accuracy_random``: of a linear
-        probe on this and on a random encoder, with the paired interval ``probe_delta_low``,
-        ``probe_delta_high``. ``latent_std_min``, ``effective_rank``, ``num_dims``: of the latent
-        vectors.
+        Of a masked autoencoder ``masked_error``: mean squared error on masked steps of held-out
+        windows, as ``{"model", "linear", "last_value", "delta_low", "delta_high"}``, the deltas
+        being the paired interval of model less linear interpolation. Of other kinds ``pretext``:
+        the error in the ``task`` they were trained on, as ``{"task", "rival", "model", "baseline",
+        "delta_low", "delta_high"}``, ``rival`` naming the trivial answer. ``probe_accuracy`` and
+        ``probe_accuracy_random``: of a linear probe on this and on a random encoder, with the
+        paired interval ``probe_delta_low``, ``probe_delta_high``. ``latent_std_min``,
+        ``effective_rank``, ``num_dims``: of the latent vectors.
     thresholds
         Moola's own if None.
 
@@ -99,9 +101,9 @@ def gate_3_encoder(
         If a key is missing or not a finite number.
     """
     limits = thresholds or Thresholds.load()
-    masked, figures = _masked(measurements.get("masked_error"))
+    learned, figures = _pretext(measurements)
     probe = _numbers(measurements, _PROBE_KEYS, "measurements")
-    findings = [masked, *_probe(probe, limits), *_latent(probe, limits)]
+    findings = [learned, *_probe(probe, limits), *_latent(probe, limits)]
     findings.sort(key=lambda finding: _WORST_FIRST.index(finding[0]))
     gain = probe["probe_accuracy"] - probe["probe_accuracy_random"]
     figures["delta_probe_accuracy"] = _interval(
@@ -117,17 +119,36 @@ def gate_3_encoder(
     )
 
 
-def _masked(errors: Any) -> tuple[_Finding, dict[str, Any]]:
-    """Return the finding about the masked error, and its figures."""
-    reason = errors.get("not_applicable") if isinstance(errors, Mapping) else None
-    if reason is not None:
-        text = f"masked reconstruction is not applicable, as {reason}: this gate cannot pass"
-        return ("inconclusive", text), {"masked_error": f"not applicable: {reason}"}
-    error = _numbers(errors, _ERROR_KEYS, "masked_error")
-    delta = error["model"] - error["linear"]
-    figures: dict[str, Any] = {f"masked_error_{name}": error[name] for name in _ERROR_KEYS[:3]}
-    figures["delta_masked_error"] = _interval(delta, error["delta_low"], error["delta_high"])
-    return _masked_verdict(error), figures
+def _pretext(measurements: Mapping[str, Any]) -> tuple[_Finding, dict[str, Any]]:
+    """Return the finding about the task that the encoder was pretrained on, and its figures."""
+    if "pretext" not in measurements:
+        error = _numbers(measurements.get("masked_error"), _ERROR_KEYS, "masked_error")
+        figures = {f"masked_error_{name}": error[name] for name in _ERROR_KEYS[:3]}
+        delta = error["model"] - error["linear"]
+        interval = _interval(delta, error["delta_low"], error["delta_high"])
+        return _masked_verdict(error), {**figures, "delta_masked_error": interval}
+    error = _numbers(measurements["pretext"], _PRETEXT_KEYS, "pretext")
+    task, rival = (str(measurements["pretext"].get(key)) for key in ("task", "rival"))
+    delta = error["model"] - error["baseline"]
+    interval = _interval(delta, error["delta_low"], error["delta_high"])
+    return _pretext_verdict(error, task, rival), {
+        "pretext": task,
+        "pretext_model": error["model"],
+        "pretext_baseline": error["baseline"],
+        "delta_pretext": interval,
+    }
+
+
+def _pretext_verdict(error: Mapping[str, float], task: str, rival: str) -> _Finding:
+    figures = f"{error['model']:.4g} against {error['baseline']:.4g}"
+    if error["model"] >= error["baseline"]:
+        return "failed", f"the {task} is no better than that of {rival} ({figures})"
+    if error["delta_high"] < 0:
+        return "passed", f"the {task} is lower than that of {rival} ({figures})"
+    return "inconclusive", (
+        f"the {task} is lower than that of {rival} ({figures}), but the interval of the difference "
+        f"reaches {error['delta_high']:.4g}"
+    )
 
 
 def _masked_verdict(error: Mapping[str, float]) -> _Finding:
