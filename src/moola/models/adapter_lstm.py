@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
 from moola.config.base import check_count
 from moola.errors import CheckpointError
+from moola.models.base import estimator
 from moola.models.estimator import TorchWindowClassifier
 from moola.models.ts2vec import TS2VecEncoder
 
@@ -63,6 +63,7 @@ class AdapterLSTM(nn.Module):
         return self.classifier(states_NTH[:, -1])
 
 
+@estimator
 class AdapterLSTMModel(TorchWindowClassifier):
     """Scikit-learn estimator around :class:`AdapterLSTM`.
 
@@ -78,24 +79,12 @@ class AdapterLSTMModel(TorchWindowClassifier):
 
     model_name = "adapter_lstm"
 
-    def __init__(
-        self,
-        *,
-        adapter_hidden: int = 32,
-        hidden_size: int = 24,
-        dropout: float = 0.1,
-        encoder_hidden: int = 64,
-        encoder_output: int = 320,
-        encoder_depth: int = 10,
-        **training: Any,
-    ):
-        super().__init__(**training)
-        self.adapter_hidden = adapter_hidden
-        self.hidden_size = hidden_size
-        self.dropout = dropout
-        self.encoder_hidden = encoder_hidden
-        self.encoder_output = encoder_output
-        self.encoder_depth = encoder_depth
+    adapter_hidden: int = 32
+    hidden_size: int = 24
+    dropout: float = 0.1
+    encoder_hidden: int = 64
+    encoder_output: int = 320
+    encoder_depth: int = 10
 
     @property
     def encoder_layers(self) -> tuple[tuple[str, ...], ...]:

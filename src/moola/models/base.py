@@ -1,11 +1,12 @@
-"""What every estimator has, net or not: labels of answers, a fit that fails without a trace."""
+"""The base of every estimator, net or not: parameters, labels, a fit that can be rolled back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,18 @@ from sklearn.base import ClassifierMixin
 
 from moola.errors import CheckpointError, MoolaError, one_line
 from moola.models.weights.checkpoint import Checkpoint, read_checkpoint
+
+_Class = TypeVar("_Class", bound=type)
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+def estimator(cls: _Class) -> _Class:
+    """Make a keyword-only dataclass of an estimator: its fields are its parameters.
+
+    scikit-learn reads parameters from the constructor's signature, which the dataclass writes;
+    equality and representation remain scikit-learn's.
+    """
+    return dataclass(kw_only=True, eq=False, repr=False)(cls)  # type: ignore[return-value]
 
 
 class WindowClassifier(ClassifierMixin):
@@ -37,8 +50,8 @@ class WindowClassifier(ClassifierMixin):
         return np.asarray(self.classes_[best])
 
     @contextmanager
-    def _as_before_on_failure(self) -> Iterator[None]:
-        """Run a fit; whatever is raised in it, the estimator is then what it was before."""
+    def _rollback_on_error(self) -> Iterator[None]:
+        """Leave the estimator as it was before if anything is raised inside."""
         before = dict(self.__dict__)
         try:
             yield

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from moola.errors import ConfigError
+from moola.models.base import estimator
 from moola.models.encoder import lstm_encoder
 from moola.models.estimator import TorchWindowClassifier
 from moola.models.fitting.transfer import FromEncoder
@@ -111,6 +112,7 @@ class EnhancedSimpleLSTM(nn.Module):
         return attention.out_proj(values.reshape(-1, width))
 
 
+@estimator
 class EnhancedSimpleLSTMModel(FromEncoder, TorchWindowClassifier):
     """Scikit-learn estimator around :class:`EnhancedSimpleLSTM`.
 
@@ -119,22 +121,11 @@ class EnhancedSimpleLSTMModel(FromEncoder, TorchWindowClassifier):
 
     model_name = "enhanced_simple_lstm"
 
-    def __init__(
-        self,
-        *,
-        hidden_size: int = 128,
-        num_layers: int = 2,
-        num_heads: int = 2,
-        dropout: float = 0.1,
-        feature_mlp_hidden: tuple[int, ...] = (64, 32),
-        **training: Any,
-    ):
-        super().__init__(**training)
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.feature_mlp_hidden = feature_mlp_hidden
+    hidden_size: int = 128
+    num_layers: int = 2
+    num_heads: int = 2
+    dropout: float = 0.1
+    feature_mlp_hidden: tuple[int, ...] = (64, 32)
 
     @classmethod
     def from_preset(cls, preset: str, **params: Any) -> EnhancedSimpleLSTMModel:

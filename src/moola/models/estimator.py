@@ -108,7 +108,7 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
             If the loss becomes NaN, or a callback finds that the run breaks its word. Whatever is
             raised, the estimator is what it was before.
         """
-        with self._as_before_on_failure():
+        with self._rollback_on_error():
             return self._fit(
                 X,
                 y,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
+from moola.models.base import estimator
 from moola.models.encoder import lstm_encoder
 from moola.models.estimator import TorchWindowClassifier
 from moola.models.fitting.transfer import FromEncoder
@@ -52,6 +53,7 @@ class SimpleLSTM(nn.Module):
         return self.classifier(states_NTH[:, -1])
 
 
+@estimator
 class SimpleLSTMModel(FromEncoder, TorchWindowClassifier):
     """Scikit-learn estimator around :class:`SimpleLSTM`.
 
@@ -63,18 +65,9 @@ class SimpleLSTMModel(FromEncoder, TorchWindowClassifier):
     model_name = "simple_lstm"
     bidirectional: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        hidden_size: int = 32,
-        num_layers: int = 1,
-        dropout: float = 0.1,
-        **training: Any,
-    ):
-        super().__init__(**training)
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.dropout = dropout
+    hidden_size: int = 32
+    num_layers: int = 1
+    dropout: float = 0.1
 
     def build_net(self, num_classes: int) -> nn.Module:
         """Return a freshly initialised network for K classes."""

@@ -18,7 +18,7 @@ MIN_LEARNING_RATE = 1e-5
 _WARM_UP = 0.1
 
 
-class Objective(Protocol):
+class PretextTask(Protocol):
     """What is trained and how it is measured.
 
     Attributes
@@ -67,7 +67,7 @@ class Pretraining:
     """
 
     def __init__(
-        self, objective: Objective, config: CorpusConfig, *, device: str, share: Share = ALONE
+        self, objective: PretextTask, config: CorpusConfig, *, device: str, share: Share = ALONE
     ):
         self.objective, self.config, self.share = objective, config, share
         self.net, self.monitor = objective.model, objective.monitor
@@ -97,7 +97,7 @@ def rate_at(config: CorpusConfig, epoch: int, step: int, num_steps: int) -> floa
 
 
 def _train_epoch(
-    objective: Objective,
+    objective: PretextTask,
     config: CorpusConfig,
     state: FitState,
     draw: torch.Generator,
@@ -121,7 +121,7 @@ def _train_epoch(
     return {"epoch": state.epoch, "learning_rate": rate, **dict(zip(names, means, strict=True))}
 
 
-def _measure(objective: Objective, device: torch.device, share: Share) -> dict[str, float]:
+def _measure(objective: PretextTask, device: torch.device, share: Share) -> dict[str, float]:
     objective.model.eval()
     figures = objective.evaluate() if share.leads or share.alone else {}
     if share.alone:

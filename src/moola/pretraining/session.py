@@ -23,7 +23,7 @@ from moola.models.fitting.resume import StateFile
 from moola.models.weights.checkpoint import save_checkpoint
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.distributed import ALONE, Share
-from moola.pretraining.loop import Objective, Pretraining
+from moola.pretraining.loop import PretextTask, Pretraining
 
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -63,7 +63,7 @@ class PretrainResult(Generic[Model]):
 
 
 def run_session(
-    make: Callable[[NDArray[np.int64], NDArray[np.int64]], Objective],
+    make: Callable[[NDArray[np.int64], NDArray[np.int64]], PretextTask],
     X_NTC: NDArray,
     config: CorpusConfig,
     session: Session,

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from moola.data.features import features20
 from moola.data.windows import check_windows
 from moola.errors import BadInput
-from moola.models.base import WindowClassifier
+from moola.models.base import WindowClassifier, estimator
 from moola.models.class_labels import checked_labels
 from moola.models.controls.linear_head import LinearHead
 from moola.models.folds import forward_chaining_folds
@@ -77,7 +77,7 @@ class ClassicalClassifier(WindowClassifier, BaseEstimator):
             If shapes, values, labels or parameters cannot be used; the estimator is then what it
             was before.
         """
-        with self._as_before_on_failure():
+        with self._rollback_on_error():
             matrix = self._matrix(X, features, fit=True)
             self.classes_, target = checked_labels(matrix, _labels(y))
             self._fit_matrix(matrix, target)
@@ -220,6 +220,7 @@ class SeriesClassifier(ClassicalClassifier):
         return np.ascontiguousarray(scaled.transpose(0, 2, 1), dtype=np.float64)
 
 
+@estimator
 class LogisticFeaturesModel(FlatClassifier):
     """Logistic regression on the features.
 
@@ -231,9 +232,8 @@ class LogisticFeaturesModel(FlatClassifier):
     model_name = "logreg"
     penalties: ClassVar[tuple[float, ...]] = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
 
-    def __init__(self, *, seed: int = 17, gap_windows: int = 19):
-        self.seed = seed
-        self.gap_windows = gap_windows
+    seed: int = 17
+    gap_windows: int = 19
 
     @property
     def num_parameters(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import conv1d
 
+from moola.models.base import estimator
 from moola.models.controls.classical import SeriesClassifier, Tensors
 from moola.models.controls.linear_head import LinearHead
 from moola.models.folds import forward_chaining_folds, stratified_folds
@@ -27,6 +28,7 @@ _PARTS = (
 )
 
 
+@estimator
 class HydraMultiRocketModel(SeriesClassifier):
     """Hydra (Dempster, Schmidt and Webb, 2023) beside MultiRocket (Tan et al., 2022).
 
@@ -54,18 +56,10 @@ class HydraMultiRocketModel(SeriesClassifier):
     penalties: ClassVar[tuple[float, ...]] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     series_penalties: ClassVar[tuple[float, ...]] = (1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
 
-    def __init__(
-        self,
-        *,
-        seed: int = 17,
-        gap_windows: int = 19,
-        num_kernels: int = 6250,
-        input_kind: str = "ohlc",
-    ):
-        self.seed = seed
-        self.gap_windows = gap_windows
-        self.num_kernels = num_kernels
-        self.input_kind = input_kind
+    seed: int = 17
+    gap_windows: int = 19
+    num_kernels: int = 6250
+    input_kind: str = "ohlc"
 
     @property
     def num_parameters(self) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from moola.models.base import estimator
 from moola.models.controls.classical import SeriesClassifier, Tensors
 from moola.models.controls.linear_head import LinearHead
 from moola.models.folds import forward_chaining_folds, stratified_folds
@@ -21,6 +22,7 @@ _PARTS = (
 )
 
 
+@estimator
 class MiniRocketModel(SeriesClassifier):
     """MiniRocket (Dempster, Schmidt and Webb, 2021) with a logistic head.
 
@@ -47,18 +49,10 @@ class MiniRocketModel(SeriesClassifier):
     penalties: ClassVar[tuple[float, ...]] = (1e-5, 1e-4, 1e-3)
     series_penalties: ClassVar[tuple[float, ...]] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
-    def __init__(
-        self,
-        *,
-        seed: int = 17,
-        gap_windows: int = 19,
-        num_kernels: int = 2000,
-        input_kind: str = "ohlc",
-    ):
-        self.seed = seed
-        self.gap_windows = gap_windows
-        self.num_kernels = num_kernels
-        self.input_kind = input_kind
+    seed: int = 17
+    gap_windows: int = 19
+    num_kernels: int = 2000
+    input_kind: str = "ohlc"
 
     @property
     def num_parameters(self) -> int:

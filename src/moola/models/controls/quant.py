@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moola.models.base import estimator
 from moola.models.controls.classical import SeriesClassifier, Tensors
 from moola.models.controls.trees import TreeArrays
 
@@ -15,6 +16,7 @@ Floats = NDArray[np.float64]
 _SMOOTHED = 5
 
 
+@estimator
 class QuantModel(SeriesClassifier):
     """QUANT (Dempster, Schmidt and Webb, 2024).
 
@@ -39,22 +41,12 @@ class QuantModel(SeriesClassifier):
     model_name = "quant"
     least_bars = 4  # two second differences
 
-    def __init__(
-        self,
-        *,
-        seed: int = 17,
-        num_trees: int = 200,
-        min_leaf_windows: int = 10,
-        depth: int = 6,
-        values_per_quantile: int = 4,
-        input_kind: str = "ohlc",
-    ):
-        self.seed = seed
-        self.num_trees = num_trees
-        self.min_leaf_windows = min_leaf_windows
-        self.depth = depth
-        self.values_per_quantile = values_per_quantile
-        self.input_kind = input_kind
+    seed: int = 17
+    num_trees: int = 200
+    min_leaf_windows: int = 10
+    depth: int = 6
+    values_per_quantile: int = 4
+    input_kind: str = "ohlc"
 
     @property
     def num_parameters(self) -> int | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moola.errors import BadInput, ConfigError
+from moola.models.base import estimator
 from moola.models.controls.classical import FlatClassifier, LogisticFeaturesModel, Tensors
 from moola.models.controls.linear_head import LinearHead
 from moola.models.controls.trees import RandomForestModel, XGBoostModel
@@ -20,6 +21,7 @@ _MEMBERS: dict[str, type[FlatClassifier]] = {
 _LEAST = 1e-4
 
 
+@estimator
 class StackingModel(FlatClassifier):
     """Stacked generalisation (Wolpert, 1992) of flat models.
 
@@ -41,16 +43,9 @@ class StackingModel(FlatClassifier):
     model_name = "stack"
     penalties: ClassVar[tuple[float, ...]] = (0.1,)
 
-    def __init__(
-        self,
-        *,
-        seed: int = 17,
-        gap_windows: int = 19,
-        members: tuple[str, ...] = ("logreg", "rf"),
-    ):
-        self.seed = seed
-        self.gap_windows = gap_windows
-        self.members = members
+    seed: int = 17
+    gap_windows: int = 19
+    members: tuple[str, ...] = ("logreg", "rf")
 
     @property
     def num_parameters(self) -> int | None:

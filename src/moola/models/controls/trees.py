@@ -12,6 +12,7 @@ from scipy.special import logsumexp, softmax
 from threadpoolctl import threadpool_limits
 
 from moola.errors import ConfigError
+from moola.models.base import estimator
 from moola.models.controls.classical import FlatClassifier, Tensors
 from moola.models.folds import forward_chaining_folds
 
@@ -103,6 +104,7 @@ class TreeArrays:
         return 2 * (len(self.feature) - leaves) + leaves * (self.value.shape[1] - 1)
 
 
+@estimator
 class RandomForestModel(FlatClassifier):
     """Random forest (Breiman, 2001) on the features, by scikit-learn.
 
@@ -117,10 +119,9 @@ class RandomForestModel(FlatClassifier):
 
     model_name = "rf"
 
-    def __init__(self, *, seed: int = 17, num_trees: int = 300, min_leaf_windows: int = 10):
-        self.seed = seed
-        self.num_trees = num_trees
-        self.min_leaf_windows = min_leaf_windows
+    seed: int = 17
+    num_trees: int = 300
+    min_leaf_windows: int = 10
 
     @property
     def num_parameters(self) -> int | None:
@@ -146,6 +147,7 @@ class RandomForestModel(FlatClassifier):
         self.trees_ = TreeArrays(**tensors)
 
 
+@estimator
 class BoostedTreesModel(FlatClassifier):
     """Gradient-boosted trees on the features, by scikit-learn's HistGradientBoosting.
 
@@ -165,24 +167,13 @@ class BoostedTreesModel(FlatClassifier):
 
     model_name = "hgb"
 
-    def __init__(
-        self,
-        *,
-        seed: int = 17,
-        gap_windows: int = 19,
-        max_trees: int = 200,
-        learning_rate: float = 0.05,
-        max_leaves: int = 4,
-        min_leaf_windows: int = 10,
-        l2: float = 1.0,
-    ):
-        self.seed = seed
-        self.gap_windows = gap_windows
-        self.max_trees = max_trees
-        self.learning_rate = learning_rate
-        self.max_leaves = max_leaves
-        self.min_leaf_windows = min_leaf_windows
-        self.l2 = l2
+    seed: int = 17
+    gap_windows: int = 19
+    max_trees: int = 200
+    learning_rate: float = 0.05
+    max_leaves: int = 4
+    min_leaf_windows: int = 10
+    l2: float = 1.0
 
     @property
     def num_parameters(self) -> int | None:
@@ -249,6 +240,7 @@ class BoostedTreesModel(FlatClassifier):
         self.trees_ = TreeArrays(**{k: v for k, v in tensors.items() if k != "start"})
 
 
+@estimator
 class XGBoostModel(FlatClassifier):
     """Gradient-boosted trees (Chen and Guestrin, 2016) on the features, by the package xgboost.
 
@@ -262,22 +254,12 @@ class XGBoostModel(FlatClassifier):
 
     model_name = "xgb"
 
-    def __init__(
-        self,
-        *,
-        seed: int = 17,
-        num_trees: int = 150,
-        max_depth: int = 2,
-        learning_rate: float = 0.05,
-        subsample: float = 0.8,
-        min_child_weight: float = 5.0,
-    ):
-        self.seed = seed
-        self.num_trees = num_trees
-        self.max_depth = max_depth
-        self.learning_rate = learning_rate
-        self.subsample = subsample
-        self.min_child_weight = min_child_weight
+    seed: int = 17
+    num_trees: int = 150
+    max_depth: int = 2
+    learning_rate: float = 0.05
+    subsample: float = 0.8
+    min_child_weight: float = 5.0
 
     @property
     def num_parameters(self) -> int | None:

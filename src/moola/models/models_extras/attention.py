@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from moola.errors import ConfigError
+from moola.models.base import estimator
 from moola.models.estimator import TorchWindowClassifier
 
 
@@ -36,6 +37,7 @@ def transformer(width: int, *, num_heads: int, num_layers: int, dropout: float) 
     return nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
 
 
+@estimator
 class AttentionClassifier(TorchWindowClassifier):
     """Scikit-learn estimator around a net of `width` channels with transformer layers.
 
@@ -49,20 +51,10 @@ class AttentionClassifier(TorchWindowClassifier):
 
     net_type: ClassVar[type[nn.Module]]
 
-    def __init__(
-        self,
-        *,
-        width: int = 32,
-        num_heads: int = 2,
-        num_layers: int = 2,
-        dropout: float = 0.1,
-        **training: Any,
-    ):
-        super().__init__(**training)
-        self.width = width
-        self.num_heads = num_heads
-        self.num_layers = num_layers
-        self.dropout = dropout
+    width: int = 32
+    num_heads: int = 2
+    num_layers: int = 2
+    dropout: float = 0.1
 
     def build_net(self, num_classes: int) -> nn.Module:
         """Return a freshly initialised network for K classes."""

@@ -7,13 +7,12 @@ RWKV-TS.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional
 
 from moola.config.base import check_count
+from moola.models.base import estimator
 from moola.models.estimator import TorchWindowClassifier
 
 
@@ -130,18 +129,15 @@ def _shifted(x_NLD: torch.Tensor, mix: torch.Tensor) -> tuple[torch.Tensor, ...]
     return tuple(share * x_NLD + (1.0 - share) * before for share in mix)
 
 
+@estimator
 class RWKVTSModel(TorchWindowClassifier):
     """Scikit-learn estimator around :class:`RWKVTS`."""
 
     model_name = "moola.models.models_extras.rwkv_ts.RWKVTSModel"
 
-    def __init__(
-        self, *, width: int = 32, num_layers: int = 2, patch_size: int = 7, **training: Any
-    ):
-        super().__init__(**training)
-        self.width = width
-        self.num_layers = num_layers
-        self.patch_size = patch_size
+    width: int = 32
+    num_layers: int = 2
+    patch_size: int = 7
 
     def build_net(self, num_classes: int) -> nn.Module:
         """Return a freshly initialised network for K classes."""

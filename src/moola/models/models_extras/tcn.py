@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from moola.config.base import check_count
+from moola.models.base import estimator
 from moola.models.estimator import TorchWindowClassifier
 
 
@@ -74,25 +73,16 @@ class _TcnBlock(nn.Module):
         return functional.relu(inner + self.shortcut(x_NDT))
 
 
+@estimator
 class TCNModel(TorchWindowClassifier):
     """Scikit-learn estimator around :class:`TCN`."""
 
     model_name = "moola.models.models_extras.tcn.TCNModel"
 
-    def __init__(
-        self,
-        *,
-        num_channels: int = 32,
-        num_blocks: int = 5,
-        kernel_size: int = 3,
-        dropout: float = 0.1,
-        **training: Any,
-    ):
-        super().__init__(**training)
-        self.num_channels = num_channels
-        self.num_blocks = num_blocks
-        self.kernel_size = kernel_size
-        self.dropout = dropout
+    num_channels: int = 32
+    num_blocks: int = 5
+    kernel_size: int = 3
+    dropout: float = 0.1
 
     def build_net(self, num_classes: int) -> nn.Module:
         """Return a freshly initialised network for K classes."""

@@ -7,12 +7,11 @@ multi-head attention (Vaswani et al., 2017) over its states.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional
 
+from moola.models.base import estimator
 from moola.models.models_extras.attention import AttentionClassifier, transformer
 
 
@@ -57,11 +56,11 @@ class TransformerLSTM(nn.Module):
         return self.classifier(self.layers(states_NTH).mean(dim=1))
 
 
+@estimator
 class TransformerLSTMModel(AttentionClassifier):
     """Scikit-learn estimator around :class:`TransformerLSTM`, with one layer as default."""
 
     model_name = "moola.models.models_extras.transformer_lstm.TransformerLSTMModel"
     net_type = TransformerLSTM
 
-    def __init__(self, *, num_layers: int = 1, **params: Any):
-        super().__init__(num_layers=num_layers, **params)
+    num_layers: int = 1
