@@ -5,6 +5,7 @@ import pytest
 from gates_kit import CONTEXT, half, world
 
 from moola.errors import BadInput
+from moola.evaluation import gates
 from moola.evaluation.gates import (
     GateReport,
     blocking_reason,
@@ -62,3 +63,13 @@ def test_adapter_waits_for_labels_or_gate_4():
         run_order(given, uses_adapter=True)
     with pytest.raises(BadInput, match="reported twice"):
         run_order([made(1, "passed"), made(1, "failed")])
+
+
+def test_a_context_may_be_given_by_its_fields():
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, 60)
+    p = np.column_stack([1 - (q := rng.uniform(0.3, 0.7, 60)), q])
+    whole = gates.gate_6_simple(y, p, p[::-1], context=gates.GateContext(block_length=4))
+    assert gates.gate_6_simple(y, p, p[::-1], block_length=4, thresholds=None) == whole
+    with pytest.raises(BadInput, match="block_length is given beside a context"):
+        gates.gate_6_simple(y, p, p, context=gates.GateContext(block_length=4), block_length=5)

@@ -15,6 +15,7 @@ from moola.evaluation.gates.comparison import (
     comparison_figures,
     difference_text,
     power_text,
+    takes_context,
     thresholds_used,
 )
 from moola.evaluation.gates.label_arithmetic import LabelArithmetic
@@ -27,6 +28,7 @@ from moola.evaluation.predictions import clean_predictions
 NO_NULL = "the caller gave predictions alone"
 
 
+@takes_context
 def gate_1_baseline(
     y: ArrayLike,
     proba: ArrayLike,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from moola.config.evaluation import Thresholds
+from moola.errors import BadInput
 from moola.evaluation.compare import paired_comparison
 from moola.evaluation.compare_result import PairedComparison
+from moola.evaluation.gates.report import GateReport
 from moola.evaluation.mean_interval import constant_confidence
 
 
@@ -29,6 +33,27 @@ class GateContext:
     block_length: int
     horizons_apart: bool = False
     thresholds: Thresholds = field(default_factory=Thresholds.load)
+
+
+def takes_context(gate: Callable[..., GateReport]) -> Callable[..., GateReport]:
+    """Let a gate be given the fields of its context by themselves: ``block_length=19``."""
+
+    @functools.wraps(gate)
+    def asked(*args: Any, context: GateContext | None = None, **options: Any) -> GateReport:
+        fields = {k: options.pop(k) for k in GateContext.__dataclass_fields__ if k in options}
+        if context is None:
+            if fields.get("thresholds", True) is None:
+                del fields["thresholds"]
+            context = GateContext(**fields)
+        elif fields:
+            raise BadInput(
+                f"{', '.join(fields)} is given beside a context",
+                limit="a context, or its fields",
+                remedy="Leave one of both out",
+            )
+        return gate(*args, context=context, **options)
+
+    return asked
 
 
 def compare(

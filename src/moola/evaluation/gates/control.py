@@ -25,6 +25,7 @@ from moola.evaluation.gates.comparison import (
     comparison_figures,
     difference_text,
     power_text,
+    takes_context,
     thresholds_used,
 )
 from moola.evaluation.gates.family import joint_p_values
@@ -34,6 +35,7 @@ from moola.evaluation.predictions import clean_predictions
 _JUDGED = ("log_loss", "accuracy")
 
 
+@takes_context
 def gate_2_control(
     y: ArrayLike,
     proba: ArrayLike,

@@ -17,6 +17,7 @@ from moola.evaluation.gates.comparison import (
     comparison_figures,
     difference_text,
     power_text,
+    takes_context,
     thresholds_used,
 )
 from moola.evaluation.gates.report import GateReport, Verdict, report
@@ -56,6 +57,7 @@ def promotion_prerequisites(
     )
 
 
+@takes_context
 def gate_promotion(
     y_test: ArrayLike,
     proba_candidate: ArrayLike,

@@ -18,6 +18,7 @@ from moola.evaluation.gates.comparison import (
     comparison_figures,
     difference_text,
     power_text,
+    takes_context,
     thresholds_used,
 )
 from moola.evaluation.gates.report import GateReport, Verdict, report, require_keys
@@ -26,6 +27,7 @@ from moola.evaluation.metrics import compute_metrics
 _TRAIN_AGAIN = "Train the candidate again"
 
 
+@takes_context
 def gate_4_transfer(
     y: ArrayLike,
     proba_transfer: ArrayLike,

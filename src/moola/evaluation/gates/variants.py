@@ -14,6 +14,7 @@ from moola.evaluation.gates.comparison import (
     comparison_figures,
     difference_text,
     power_text,
+    takes_context,
     thresholds_used,
 )
 from moola.evaluation.gates.report import GateReport, Verdict, report
@@ -39,6 +40,7 @@ class AugmentationQuality:
     reasons: tuple[str, ...] = ()
 
 
+@takes_context
 def gate_5_augmentation(
     y: ArrayLike,
     proba_augmented: ArrayLike,
@@ -107,6 +109,7 @@ def gate_5_augmentation(
     return report(5, verdict, reasons, figures=figures, thresholds=used)
 
 
+@takes_context
 def gate_6_simple(
     y: ArrayLike,
     proba: ArrayLike,
@@ -152,6 +155,7 @@ def gate_6_simple(
     )
 
 
+@takes_context
 def gate_7_ensemble(
     y: ArrayLike,
     proba_ensemble: ArrayLike,
