@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from moola.data.audit.twosample import classifier_auc
 from moola.data.store.data_store import DataStore
 from moola.data.store.sets import WindowSet
 from moola.data.synthetic import make_synthetic
-from moola.models.fitting.augmentation import Augmentation, augment_windows
+from moola.models.fitting.augmentation import TEMPORAL
 from moola.models.fitting.transforms import scale_wicks
 from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 
@@ -53,22 +54,16 @@ def wicks(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return made.float().numpy()
 
 
-def temporal(**changes: float) -> Change:
-    """Return Moola's own augmentation of every window, with some settings changed."""
-    config = Augmentation(temporal=True, **changes)
-    return lambda X, rng: augment_windows(X, config, rng)
-
-
 TRANSFORMS: dict[str, Change] = {
     "real": lambda X, _rng: X,
-    "warp": temporal(warp_probability=1.0, jitter_probability=0.0),
-    "jitter": temporal(warp_probability=0.0, jitter_probability=1.0),
+    "warp": replace(TEMPORAL, time_warp_prob=1.0, jitter_prob=0.0).augment,
+    "jitter": replace(TEMPORAL, time_warp_prob=0.0, jitter_prob=1.0).augment,
     "scaled wicks": wicks,
     "warp by interpolation": interpolated,
 }
 DEFAULTS: dict[str, Change] = {
     "moola data synth": TimeSeriesAugmenter().augment,
-    "moola train --augment": temporal(),
+    "moola train --augment": TEMPORAL.augment,
 }
 
 

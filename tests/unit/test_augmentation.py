@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from finetune_kit import estimator, same_weights, windows
 
 from moola.data.audit.moments import MOMENT_NAMES, window_moments
 from moola.data.windows import check_windows
-from moola.models.fitting.augmentation import Augmentation, augment_windows, mix_windows
+from moola.models.fitting.augmentation import TEMPORAL, Augmentation, mix_windows
 from moola.models.fitting.batches import TrainSource
 from moola.models.fitting.callbacks import Callback, FitState
 from moola.models.fitting.transforms import KNOTS, STEPS, WarpDraws, warp
@@ -17,8 +19,8 @@ from moola.models.fitting.transforms import KNOTS, STEPS, WarpDraws, warp
 
 def test_augmented_windows_are_windows() -> None:
     X, _ = windows(50)
-    config = Augmentation(temporal=True, warp_probability=1.0, jitter_probability=1.0)
-    made = augment_windows(X, config, np.random.default_rng(0))
+    config = replace(TEMPORAL, time_warp_prob=1.0, jitter_prob=1.0)
+    made = config.augment(X, np.random.default_rng(0))
     assert made.shape == X.shape
     assert made.dtype == np.float32
     assert (made > 0).all()
@@ -26,8 +28,8 @@ def test_augmented_windows_are_windows() -> None:
     assert (made[..., 2] <= made.min(axis=2)).all()
     assert (np.abs(made - X).max(axis=(1, 2)) > 0).all()
     assert np.abs(made / X - 1).max() < 0.1
-    calm = Augmentation(temporal=True, warp_probability=0.0, jitter_probability=0.0)
-    assert np.array_equal(augment_windows(X, calm, np.random.default_rng(0)), X)
+    calm = replace(TEMPORAL, time_warp_prob=0.0, jitter_prob=0.0)
+    assert np.array_equal(calm.augment(X, np.random.default_rng(0)), X)
 
 
 def market(num: int, bars: int = 60, gap: float = 0.0) -> np.ndarray:
@@ -42,8 +44,8 @@ def market(num: int, bars: int = 60, gap: float = 0.0) -> np.ndarray:
 
 def test_a_warp_keeps_the_windows_ends_and_extremes_and_covers_what_lies_between() -> None:
     X = market(200, gap=1e-3)
-    config = Augmentation(temporal=True, warp_probability=1.0, jitter_probability=0.0)
-    made = augment_windows(X, config, np.random.default_rng(1))
+    config = replace(TEMPORAL, time_warp_prob=1.0, jitter_prob=0.0)
+    made = config.augment(X, np.random.default_rng(1))
     for column, pick in ((0, lambda A: A[:, 0]), (3, lambda A: A[:, -1])):
         assert np.allclose(pick(made[..., column]), pick(X[..., column]), rtol=1e-6)
     assert np.allclose(made[..., 1].max(axis=1), X[..., 1].max(axis=1), rtol=1e-6)
@@ -82,10 +84,10 @@ def test_augmentation_keeps_the_moments_of_a_market() -> None:
     X = market(800, gap=5e-4)
     rng = np.random.default_rng(3)
     real = window_moments(X)
-    warped = Augmentation(temporal=True, warp_probability=1.0, jitter_probability=0.0)
-    shaken = Augmentation(temporal=True, warp_probability=0.0, jitter_probability=1.0)
-    for config in (warped, shaken, Augmentation(temporal=True)):
-        moved = window_moments(augment_windows(X, config, rng)) - real
+    warped = replace(TEMPORAL, time_warp_prob=1.0, jitter_prob=0.0)
+    shaken = replace(TEMPORAL, time_warp_prob=0.0, jitter_prob=1.0)
+    for config in (warped, shaken, TEMPORAL):
+        moved = window_moments(config.augment(X, rng)) - real
         change = dict(zip(MOMENT_NAMES, moved.mean(axis=0), strict=True))
         assert abs(change["return_autocorrelation"]) < 0.02, config
         assert abs(change["size_autocorrelation"]) < 0.03, config
@@ -100,8 +102,8 @@ def test_a_jitter_makes_no_gaps_and_keeps_the_wicks() -> None:
     X = market(20)
     X[:, 1:, 0] = X[:, :-1, 3]
     X[..., 1], X[..., 2] = X.max(axis=2), X.min(axis=2)
-    config = Augmentation(temporal=True, warp_probability=0.0, jitter_probability=1.0)
-    made = augment_windows(X, config, np.random.default_rng(1))
+    config = replace(TEMPORAL, time_warp_prob=0.0, jitter_prob=1.0)
+    made = config.augment(X, np.random.default_rng(1))
     assert np.allclose(made[:, 1:, 0], made[:, :-1, 3], rtol=1e-6)
 
     def wicks(A: np.ndarray) -> np.ndarray:
@@ -116,8 +118,8 @@ def test_a_jitter_makes_no_gaps_and_keeps_the_wicks() -> None:
 def test_a_warp_of_any_strength_gives_bars(sigma: float, bars: int) -> None:
     X = market(50, bars=bars)
     X[:10] = 100.0  # bars without any range
-    config = Augmentation(temporal=True, warp_probability=1.0, warp_sigma=sigma)
-    made = check_windows(augment_windows(X, config, np.random.default_rng(4)))
+    config = replace(TEMPORAL, time_warp_prob=1.0, time_warp_sigma=sigma)
+    made = check_windows(config.augment(X, np.random.default_rng(4)))
     assert (made[:10] == 100.0).all()
 
 
@@ -143,7 +145,7 @@ def test_draws_depend_on_seed_and_number_alone_and_frozen_epochs_reuse_four() ->
 
     def source(seed: int) -> TrainSource:
         model = estimator().fit(X, y)
-        config = Augmentation(temporal=True, mixup_alpha=0.2)
+        config = Augmentation(temporal=TEMPORAL, mixup_alpha=0.2)
         return TrainSource(
             X, y.astype(np.int64), prepare=model._inputs, augmentation=config, seed=seed
         )

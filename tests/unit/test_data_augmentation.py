@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from moola.data.windows import check_windows
 from moola.errors import ConfigError
-from moola.pretraining.data_augmentation import TimeSeriesAugmenter, scale_wicks
+from moola.models.fitting.transforms import scale_wicks
+from moola.pretraining.data_augmentation import TimeSeriesAugmenter
 
 
 def windows(seed: int, num: int = 6, bars: int = 20) -> np.ndarray:

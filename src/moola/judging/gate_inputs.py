@@ -22,7 +22,7 @@ from moola.evaluation.gates.report import GateReport
 from moola.judging.candidate import Candidate
 from moola.judging.null import label_arithmetic, repaired_share
 from moola.judging.rivals import SIMPLE
-from moola.models.fitting.augmentation import Augmentation, augment_windows
+from moola.models.fitting.augmentation import TEMPORAL
 from moola.models.weights.checkpoint import read_config
 from moola.pretraining.corpus import split_by_time
 from moola.pretraining.measurements import encoder_measurements
@@ -264,7 +264,7 @@ def _augmentation_quality(judge: Judge) -> gates.AugmentationQuality:
         augmented = make_synthetic(
             judge.labeled,
             judge.split,
-            lambda X, rng: augment_windows(X, Augmentation(temporal=True), rng),
+            TEMPORAL.augment,
             name="temporal augmentation",
             config={"use_temporal_aug": True},
             random_state=judge.config.seeds[0],

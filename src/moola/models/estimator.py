@@ -21,7 +21,7 @@ from moola.errors import ConfigError
 from moola.models.base import WindowClassifier
 from moola.models.class_labels import checked_labels, held_back, known_labels
 from moola.models.device import resolve_device
-from moola.models.fitting.augmentation import Augmentation
+from moola.models.fitting.augmentation import TEMPORAL, Augmentation
 from moola.models.fitting.batches import TrainSet, TrainSource
 from moola.models.fitting.callbacks import Callback
 from moola.models.fitting.classification import Classification
@@ -261,7 +261,7 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
                 remedy="Use mixup_alpha or cutmix_alpha on other series",
             )
         return Augmentation(
-            temporal=self.use_temporal_aug,
+            temporal=TEMPORAL if self.use_temporal_aug else None,
             mixup_alpha=self.mixup_alpha,
             cutmix_alpha=self.cutmix_alpha,
         )

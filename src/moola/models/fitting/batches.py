@@ -13,7 +13,6 @@ from torch import nn
 from moola.models.fitting.augmentation import (
     FROZEN_DRAWS,
     Augmentation,
-    augment_windows,
     mix_windows,
 )
 from moola.models.weights.net_tensors import net_tensors
@@ -99,8 +98,8 @@ class TrainSource:
     def _make(self, number: int) -> TrainSet:
         rng = np.random.default_rng([self._seed, number])
         data = self._plain
-        if self._augmentation.temporal:
-            x, f = self._prepare(augment_windows(self._X, self._augmentation, rng))
+        if self._augmentation.temporal is not None:
+            x, f = self._prepare(self._augmentation.temporal.augment(self._X, rng))
             data = TrainSet(x=x, features=f, target=data.target)
         if self._augmentation.mixes:
             mixed = mix_windows(data.x, data.features, data.target, self._augmentation, rng)
