@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from moola.errors import ConfigError
+
+Role = Literal["PRIMARY", "BASELINE", "TRANSFER", "CONTROL", "CLASSICAL", "LEGACY"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +18,7 @@ class ModelEntry:
 
     name: str
     path: str
-    role: str
+    role: Role
     inputs: str
     purpose: str
     takes_encoder: bool = False

@@ -24,6 +24,7 @@ from moola.promotion.evidence.checks import check_evidence
 from moola.promotion.evidence.keys import key_id
 from moola.promotion.ledger.base import LedgerView, write_refusal
 from moola.promotion.ledger.belief import signed_look
+from moola.promotion.ledger.content import Event
 from moola.promotion.ledger.entry import Draft, Entry, plain_version
 from moola.promotion.moving import Precondition, move
 from moola.promotion.parts import ProductionParts
@@ -68,7 +69,7 @@ class _Attempt:
             dry_run=self.dry_run,
         )
 
-    def draft(self, event: str, reason: str, **payload: Any) -> Draft:
+    def draft(self, event: Event, reason: str, **payload: Any) -> Draft:
         return Draft(
             event=event,
             who=self.parts.who,

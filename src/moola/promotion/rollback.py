@@ -20,6 +20,7 @@ from moola.promotion.evidence.proof import (
     require_proof,
 )
 from moola.promotion.ledger.base import Ledger, write_refusal
+from moola.promotion.ledger.content import Event
 from moola.promotion.ledger.entry import (
     Draft,
     Entry,
@@ -244,7 +245,7 @@ def _order(parts: ProductionParts, evidence: Evidence, plan: Decision, *, reason
     return order
 
 
-def _draft(event: str, plan: Decision, reason: str, *, evidence: Evidence | None = None) -> Draft:
+def _draft(event: Event, plan: Decision, reason: str, *, evidence: Evidence | None = None) -> Draft:
     payload = {"alias": ALIAS_PRODUCTION if event != "challenger" else ALIAS_CHALLENGER}
     if evidence is not None:
         payload |= {"model_sha256": evidence.model_sha256, "run_id": evidence.run_id}

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from cryptography.exceptions import InvalidSignature
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from mlflow import MlflowClient
 
-PURPOSES = ("evaluation", "promotion", "rollback")
+Purpose = Literal["evaluation", "promotion", "rollback"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 _PREFIX = b"moola evidence v1\n"
 _EVALUATE = "Run `moola evaluate` on this version"
 
@@ -83,7 +84,7 @@ class Evidence:
         The id of the signing key.
     """
 
-    purpose: str
+    purpose: Purpose
     name: str
     version: str
     run_id: str

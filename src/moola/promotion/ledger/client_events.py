@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from moola.config.names import ALIAS_CHALLENGER
 from moola.config.promotion import TAG_EVIDENCE
@@ -15,7 +15,7 @@ from moola.errors import BadInput, PromotionRefused
 from moola.promotion.evidence.attestation import SignedEvidence, verify
 from moola.promotion.ledger.belief import Belief
 from moola.promotion.ledger.bounded_json import read_json
-from moola.promotion.ledger.content import HEX_64, TRIED, LookLine, content_of
+from moola.promotion.ledger.content import HEX_64, TRIED, Event, LookLine, content_of
 from moola.promotion.ledger.entry import (
     Draft,
     Entry,
@@ -84,7 +84,7 @@ def read_event(body: bytes) -> Draft:
     if digest is not None and not (isinstance(digest, str) and HEX_64.fullmatch(digest)):
         raise BadInput("evidence_digest must be 64 hex digits")
     return Draft(
-        event=event,
+        event=cast(Event, event),  # one of the four above
         who=plain_text("who", _given(values, "who"), limit=200),
         name=plain_name(_given(values, "name")),
         reason=plain_text("reason", _given(values, "reason"), limit=_MAX_REASON, control=True),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from moola.promotion.ledger.bounded_json import read_json
 
@@ -42,7 +42,7 @@ class Move:
 class Intent:
     """A move that was begun: what its last line shall be, and who is at work on it until when."""
 
-    event: str
+    event: Literal["promotion", "rollback"]
     version: str
     then: Mapping[str, Any]
     move: Move
@@ -153,7 +153,7 @@ def _intent(version_to: str | None, payload: Mapping[str, Any]) -> Intent:
     if event not in ("promotion", "rollback"):
         raise _Wrong(f"announces a {event[:40]!r}")
     return Intent(
-        event=event,
+        event="promotion" if event == "promotion" else "rollback",
         version=_version(version_to),
         then=then,
         move=_move(version_to, then),
@@ -216,6 +216,10 @@ def _remark(_version_to: str | None, _payload: Mapping[str, Any]) -> Remark:
     return Remark()
 
 
+Event = Literal[
+    "promotion", "rollback", "refusal", "challenger", "key_change", "test_look", "tried", "intent",
+    "abandoned", "boundary", "repair",
+]  # fmt: skip
 _READERS: Mapping[str, Callable[[str | None, Mapping[str, Any]], Content]] = {
     "promotion": _move,
     "rollback": _move,
@@ -229,4 +233,4 @@ _READERS: Mapping[str, Callable[[str | None, Mapping[str, Any]], Content]] = {
     "boundary": _boundary,
     "repair": _remark,
 }
-EVENTS = tuple(_READERS)
+EVENTS: tuple[Event, ...] = get_args(Event)

@@ -20,6 +20,7 @@ from moola.promotion.ledger.content import (
     EVENTS,
     VERSION,
     Content,
+    Event,
     Unreadable,
     content_of,
     read_payload,
@@ -143,7 +144,7 @@ class Draft:
         positive number, or the payload is not plain JSON.
     """
 
-    event: str
+    event: Event
     who: str
     name: str
     reason: str

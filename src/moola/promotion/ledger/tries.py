@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from moola.promotion.evidence.keys import TrustedKeys
 from moola.promotion.ledger.base import Ledger
@@ -21,7 +21,7 @@ from moola.promotion.ledger.lines import looks_at
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-EVENT = "tried"
+EVENT: Final = "tried"
 
 
 @dataclass(frozen=True, kw_only=True)
