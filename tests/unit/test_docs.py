@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import importlib
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 import pytest
 import typer
 import yaml
+
+import moola
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -193,3 +197,14 @@ def test_every_file_that_the_architecture_names_exists() -> None:
     for path in named:
         place = ROOT if path.startswith("tests/") else ROOT / "src" / "moola"
         assert (place / path).is_file(), path
+
+
+def test_moola_brings_what_the_api_page_lists() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = [word.rpartition(".") for word in re.findall(r"^::: (\S+)$", page, re.MULTILINE)]
+    for module, _, name in listed:
+        thing = getattr(importlib.import_module(module), name)
+        if not inspect.ismodule(thing) and ".steps." not in module and name != "finetune":
+            assert getattr(moola, name) is thing
+    assert set(moola._LAZY) <= set(dir(moola))
+    assert moola.DataStore is importlib.import_module("moola.data.registry").DataRegistry
