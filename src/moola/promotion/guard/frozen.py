@@ -67,8 +67,8 @@ class Places:
             return "is outside this server's artifact root"
         if below.split("/")[0].isdigit():
             return "is where experiments without a location of their own keep their files"
-        others_places = (self.of(other) for other in others)
-        if any(overlaps(place, t) for t in others_places):
+        places = (self.of(other) for other in others)
+        if any(overlaps(place, other) for other in places):
             return "overlaps a place that is taken"
         return None
 
