@@ -177,7 +177,7 @@ def test_the_corpus_guard_by_time_and_source():
     assert trail.passed
     by_time, by_bars = trail.checks[-2:]
     assert "warning: the same calendar time as 13 held-out windows" in by_time.detail
-    assert by_bars.detail == "not compared: the corpus is not in this registry"
+    assert by_bars.detail == "not compared: the corpus is not in this data store"
 
 
 def test_the_corpus_guard_by_bars():

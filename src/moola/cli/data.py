@@ -67,17 +67,17 @@ def build(
     """
     from moola.config.data import load_recipes
 
-    registry = _registry(data_root)
+    store = _data_store(data_root)
     sets, splits = load_recipes(recipes)
-    registry.refuse_too_few(sets, splits)
+    store.refuse_too_few(sets, splits)
     digests: dict[str, str] = {}
     left_out: dict[str, LeftOut | None] = {}
     with progress_bars(quiet=as_json) as report:
         for name, recipe in sets.items():
-            windows = registry.build_set(name, recipe, report=partial(report, name))
+            windows = store.build_set(name, recipe, report=partial(report, name))
             digests[name], left_out[name] = windows.sha256, windows.left_out
         for name, split_recipe in splits.items():
-            digests[f"splits/{name}"] = registry.build_split(name, split_recipe).digest()
+            digests[f"splits/{name}"] = store.build_split(name, split_recipe).digest()
     if as_json:
         print_json(digests)
         return
@@ -144,16 +144,16 @@ def split(
     """
     from moola.data.splits import Split, from_indices, read_indices
 
-    registry = _registry(data_root)
+    store = _data_store(data_root)
     labeled = qualified(labeled, "labeled_windows")
     if indices is not None:
-        windows = registry.load_set(labeled)
+        windows = store.load_set(labeled)
         divided: Any = from_indices(
             name, labeled, windows.sha256, windows.times,
             **read_indices(indices), embargo_bars=embargo_bars,
         )  # fmt: skip
-        registry.audit(windows, divided).require()
-        registry.save_split(divided)
+        store.audit(windows, divided).require()
+        store.save_split(divided)
     else:
         recipe = SplitRecipe(
             labeled=labeled,
@@ -164,7 +164,7 @@ def split(
             train_blocks=train_blocks,
             embargo_bars=embargo_bars,
         )
-        divided = registry.build_split(name, recipe)
+        divided = store.build_split(name, recipe)
     parts = [divided] if isinstance(divided, Split) else list(divided.folds)
     rows = [
         {"split": s.name, **{p: len(r) for p, r in s.parts.items()}, "purged": len(s.purged)}
@@ -194,12 +194,12 @@ def synth(
     """
     from moola.data.synthetic import load_augmenter
 
-    registry = _registry(data_root)
+    store = _data_store(data_root)
     augment, config = load_augmenter(augmenter, setting)
-    synthetic, checks = registry.build_synthetic(
+    synthetic, checks = store.build_synthetic(
         name,
-        registry.load_set(qualified(labeled, "labeled_windows")),
-        registry.load_split(split_name),
+        store.load_set(qualified(labeled, "labeled_windows")),
+        store.load_split(split_name),
         augment,
         config=config,
         ratio=ratio,
@@ -236,8 +236,8 @@ def verify(
     from moola.data.store.review import verify
     from moola.errors import AuditError, DataError
 
-    registry = _registry(data_root)
-    wanted = list(names or registry.names())
+    store = _data_store(data_root)
+    wanted = list(names or store.names())
     if not wanted:
         raise DataError(f"{data_root} holds no set", remedy="Build it: moola data build")
     refusals: dict[str, str | None] = {}
@@ -245,7 +245,7 @@ def verify(
     with progress_bars(quiet=as_json) as report:
         for k, name in enumerate(wanted):
             try:
-                for trail in verify(registry, name):
+                for trail in verify(store, name):
                     trail.require()
                     if any(c.detail == UNPROVEN for c in trail.checks):
                         unproven[name] = UNPROVEN
@@ -283,10 +283,10 @@ def show(
     """
     from moola.data.store.review import describe
 
-    registry = _registry(data_root)
-    facts = describe(registry, name)
+    store = _data_store(data_root)
+    facts = describe(store, name)
     if picture is not None:
-        _write_picture(registry, name, picture)
+        _write_picture(store, name, picture)
     if as_json:
         print_json(facts)
         return
@@ -296,13 +296,13 @@ def show(
     print_report(name.upper(), {"FACTS": {k: words(v) for k, v in facts.items()}})
 
 
-def _registry(data_root: str) -> DataStore:
+def _data_store(data_root: str) -> DataStore:
     from moola.data.store.data_store import DataStore
 
     return DataStore(data_root)
 
 
-def _write_picture(registry: DataStore, name: str | None, picture: Path) -> None:
+def _write_picture(store: DataStore, name: str | None, picture: Path) -> None:
     from moola.data.audit.plot import audit_figure
     from moola.data.store.review import verify
     from moola.errors import ConfigError
@@ -310,7 +310,7 @@ def _write_picture(registry: DataStore, name: str | None, picture: Path) -> None
 
     if name is None or not name.startswith("splits/"):
         raise ConfigError(f"--picture is asked for {name!r}", limit="a split: splits/<name>")
-    trail = verify(registry, name)[-1].to_dict()
+    trail = verify(store, name)[-1].to_dict()
     with atomic_file(picture) as draft:
         audit_figure(trail).savefig(draft, format="png", dpi=150)
 

@@ -83,12 +83,12 @@ def _build(data_root: str) -> None:
     from moola.data.store.data_store import DataStore
 
     copy_shipped_bars(data_root)
-    registry = DataStore(data_root)
-    digests = registry.build()
+    store = DataStore(data_root)
+    digests = store.build()
     for name, digest in digests.items():
         console().print(f"  {name:<36}{digest[:16]}")
-    corpus = registry.load_unlabeled()["claim"]
-    audit = registry.load_labeled(corpus=corpus).audit_trail
+    corpus = store.load_unlabeled()["claim"]
+    audit = store.load_labeled(corpus=corpus).audit_trail
     passed = sum(c["passed"] for c in audit["checks"])
     console().print(f"  audit: {passed} of {len(audit['checks'])} checks passed, e.g.")
     for check in audit["checks"][-2:]:

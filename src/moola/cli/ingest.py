@@ -77,21 +77,21 @@ def ingest(
         accept=tuple(accept),
         jump_mad=jump_mad,
     )
-    registry = DataStore(data_root)
-    registry.fetch_bars(name, required=False)
+    store = DataStore(data_root)
+    store.fetch_bars(name, required=False)
     total = max(1, file.stat().st_size // 64) if file.is_file() else 1
     with progress_bars(quiet=as_json) as report:
         ingested = moola.data.ingest.ingest(
             file,
             name,
-            registry.data_root / "bars",
+            store.data_root / "bars",
             options,
             report=lambda rows: report("reading rows", rows, max(total, rows + 1)),
         )
         report("reading rows", ingested.report.num_bars, ingested.report.num_bars)
-    registry.publish(f"bars/{ingested.path.name}")
+    store.publish(f"bars/{ingested.path.name}")
     for path in (ingested.report_path, ingested.page_path):
-        registry.publish(f"bars/{path.name}", replace=True)
+        store.publish(f"bars/{path.name}", replace=True)
     quality = ingested.report.to_dict()
     if as_json:
         print_json(quality)

@@ -71,7 +71,7 @@ class PromotionPolicy(Config):
         Addresses that are told of every promotion, refusal and rollback on a guarded server; signed
         with the secret in ``MOOLA_WEBHOOK_SECRET``.
     referee_data
-        Data registry on the server (``labeled_windows/``, ``splits/``) on which it scores every
+        Data store on the server (``labeled_windows/``, ``splits/``) on which it scores every
         version itself before it lets it into Production; None: no referee.
     referee_tolerance
         Largest difference between a signed metric and the referee's.

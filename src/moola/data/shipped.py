@@ -33,14 +33,14 @@ def shipped_bars() -> tuple[Path, ...]:
 
 
 def copy_shipped_bars(data_root: Path | str) -> tuple[str, ...]:
-    """Copy the shipped bars into ``bars/`` of a registry and return those it had to copy.
+    """Copy the shipped bars into ``bars/`` of a data store and return those it had to copy.
 
     A file of the same content is left alone.
 
     Parameters
     ----------
     data_root
-        A registry's folder or URL; ``bars/`` is made where it is missing.
+        A data store's folder or URL; ``bars/`` is made where it is missing.
 
     Returns
     -------

@@ -84,7 +84,7 @@ def ablate(
     launcher
         Where the trainings run; the figures do not depend on it.
     data_root
-        Root of the data registry.
+        Root of the data store.
     cache
         Folder of finished fold x seed results, shared with ``moola evaluate``.
     project
@@ -106,9 +106,9 @@ def ablate(
     device = resolve_device(base.device)
     base = ready_to_start(base, cache)
     arms = experiments(base, gradual_after=gradual_after, only=only)
-    registry = DataStore(data_root)
-    labeled = registry.load_set(base.labeled)
-    found_folds = find_folds(registry, labeled.name, folds)
+    store = DataStore(data_root)
+    labeled = store.load_set(base.labeled)
+    found_folds = find_folds(store, labeled.name, folds)
     title = run_name("ablation", base.labeled, found_folds.name, seeds[0], git_state())
     params = {**base.to_dict(), "seeds": list(seeds), "gradual_after": gradual_after, "arms": only}
     with tracked_run(
@@ -118,7 +118,7 @@ def ablate(
         params={**params, "device_used": device},
         device=describe_device(device),
     ) as run:
-        require_folds(registry, labeled, found_folds, base, on_proof=run.proofs.log)
+        require_folds(store, labeled, found_folds, base, on_proof=run.proofs.log)
         num_windows = sum(len(fold.val) for fold in found_folds.folds)
         run.log_inputs([folds_dataset(labeled, found_folds, num_windows)])
         counted = searched_on(

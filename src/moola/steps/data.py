@@ -18,14 +18,14 @@ _NAMED = 5
 
 
 def remove(name: str, *, data_root: str, tracking_uri: str | None = None) -> None:
-    """Remove a set or a split from a registry.
+    """Remove a set or a split from a data store.
 
     Parameters
     ----------
     name
         ``labeled_windows/mine``, ``synthetic_cache/x`` or ``splits/mine_fwd``.
     data_root
-        The registry.
+        The data store.
     tracking_uri
         Where runs and versions are looked for; None takes the usual one.
 
@@ -38,7 +38,7 @@ def remove(name: str, *, data_root: str, tracking_uri: str | None = None) -> Non
     TrackingError
         If the tracking store cannot be reached: then nobody knows.
     """
-    registry = DataStore(data_root)
+    store = DataStore(data_root)
     client = connect(tracking_uri)
     users = [f"run {r.info.run_id}" for r in _runs(client) if _refers(r, name)]
     users += [
@@ -53,7 +53,7 @@ def remove(name: str, *, data_root: str, tracking_uri: str | None = None) -> Non
             limit="a set or split that no run and no version refers to",
             remedy="Delete them first (mlflow gc), or keep it",
         )
-    registry.remove(name)
+    store.remove(name)
 
 
 def _runs(client: MlflowClient) -> Iterator[Run]:

@@ -67,7 +67,7 @@ def drift(
         CSV or parquet with the columns ``request_id``, ``row`` and ``label``: adds the metrics of
         the windows it names.
     data_root
-        Root of the data registry.
+        Root of the data store.
     num_permutations
         Block permutations behind each p-value.
 

@@ -111,7 +111,7 @@ def evaluate(
     device
         ``auto``, ``cpu`` or ``cuda``.
     data_root
-        Root of the data registry.
+        Root of the data store.
     cache
         Folder of finished fold x seed results.
     launcher
@@ -129,15 +129,15 @@ def evaluate(
     limits = thresholds or Thresholds.load()
     used = resolve_device(device)
     client = connect()
-    registry = DataStore(data_root)
+    store = DataStore(data_root)
     candidate, *others = (
-        _judgeable(client, name, asked, registry, cache) for asked in (version, *peers)
+        _judgeable(client, name, asked, store, cache) for asked in (version, *peers)
     )
     policy = PromotionPolicy.in_force(project)
     not_run = _required_but_not_run(candidate, config, policy)
     key = runner_key(project)  # what cannot be signed is not trained
     if folds is not None:
-        registry.load_folds(folds)  # a name that is not there is refused before a run is opened
+        store.load_folds(folds)  # a name that is not there is refused before a run is opened
     title = run_name(
         f"gates-{name}-v{candidate.version}",
         candidate.config.labeled,
@@ -157,7 +157,7 @@ def evaluate(
     with refusals_noted(name, candidate.version), opened as run, launcher.session():
         judge_of = partial(
             Judge,
-            store=registry,
+            store=store,
             folds=folds,
             limits=limits,
             device_asked=device,
@@ -196,14 +196,14 @@ def evaluate(
 
 
 def _judgeable(
-    client: MlflowClient, name: str, version: str | None, registry: DataStore, cache: Path
+    client: MlflowClient, name: str, version: str | None, store: DataStore, cache: Path
 ) -> Candidate:
     """Return a version that answers as it must, with its encoder; nothing is believed before."""
     number = find_version(client, name, version)
     with refusals_noted(name, number):
         candidate = find_candidate(client, name, number)
-        labeled = registry.load_set(candidate.config.labeled)
-        split = registry.load_split(candidate.config.split)
+        labeled = store.load_set(candidate.config.labeled)
+        split = store.load_split(candidate.config.split)
         require_answers(client, candidate, labeled, split)
         return with_encoder(client, candidate, cache)
 

@@ -90,7 +90,7 @@ def finetune(
     config
         What to train and how.
     data_root
-        Root of the data registry.
+        Root of the data store.
     register_as
         Registered model that gets a new version; None registers nothing.
     resume
@@ -117,11 +117,11 @@ def finetune(
         served = ", ".join(n for n, e in REGISTRY.items() if e.takes_encoder)
         raise ConfigError(f"model {config.model!r} cannot be registered", limit=f"one of {served}")
     device = resolve_device(config.device)
-    registry = DataStore(data_root)
-    registry.folder(config.labeled)  # a name that is not there leaves no run behind
-    registry.load_split(config.split)
+    store = DataStore(data_root)
+    store.folder(config.labeled)  # a name that is not there leaves no run behind
+    store.load_split(config.split)
     if config.synthetic:
-        registry.folder(config.synthetic)
+        store.folder(config.synthetic)
     config = ready_to_start(config)
     state_path = resume_path(config, Path(names.RESUME_FOLDER))
     if resume and not find_state(state_path):
@@ -136,7 +136,7 @@ def finetune(
         device=describe_device(device),
     ) as run:
         corpus = _claimed(config)
-        data = registry.load_labeled(
+        data = store.load_labeled(
             config.labeled,
             config.split,
             bool(config.synthetic),

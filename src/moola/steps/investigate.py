@@ -87,7 +87,7 @@ def investigate_version(
         gate 1's report, with the user's name and the time, and are signed with it: only who holds
         the gate runner's key can answer. None: only look.
     data_root
-        Root of the data registry of the evaluation.
+        Root of the data store of the evaluation.
     project
         Folder that holds ``.moola``.
     thresholds
@@ -118,7 +118,7 @@ def investigate_version(
         )
     document = dict(signed_report(client, evidence))
     gate_1 = _gate_1(document)
-    registry = DataStore(data_root)
+    store = DataStore(data_root)
     limits = thresholds or Thresholds.load()
     with tracked_run(
         step="investigate",
@@ -126,7 +126,7 @@ def investigate_version(
         name=f"investigate-{name}-v{number}",
         params={"candidate": f"{name}/{number}"},
     ) as run:
-        results = leak_checks(registry, evidence, limits=limits, progress=progress)
+        results = leak_checks(store, evidence, limits=limits, progress=progress)
         asked = questions(gate_1, results) if gate_1.verdict == "held" else ()
         run.log_json("leak_checks.json", {key: check.to_dict() for key, check in results.items()})
         verdict = gate_1.verdict
@@ -148,22 +148,22 @@ def investigate_version(
 
 
 def leak_checks(
-    registry: DataStore, evidence: Evidence, *, limits: Thresholds, progress: Progress = silent
+    store: DataStore, evidence: Evidence, *, limits: Thresholds, progress: Progress = silent
 ) -> dict[str, LeakCheck]:
     """Run every leak check on the windows that an evaluation was made on, by name."""
-    labeled = registry.load_set(str(evidence.data["labeled"]))
+    labeled = store.load_set(str(evidence.data["labeled"]))
     if labeled.sha256 != evidence.data["labeled_sha256"]:
         raise PromotionRefused(
-            f"{labeled.name} below {registry.data_root} has SHA-256 {labeled.sha256[:12]}",
+            f"{labeled.name} below {store.data_root} has SHA-256 {labeled.sha256[:12]}",
             limit=f"{str(evidence.data['labeled_sha256'])[:12]}, on which the gates were judged",
         )
-    folds = registry.load_folds(str(evidence.data["folds"]))
+    folds = store.load_folds(str(evidence.data["folds"]))
     rows = np.unique(np.concatenate([r for f in folds.folds for r in (f.train, f.val)]))
-    return checks_of(registry, labeled, rows, limits=limits, progress=progress)
+    return checks_of(store, labeled, rows, limits=limits, progress=progress)
 
 
 def checks_of(
-    registry: DataStore,
+    store: DataStore,
     labeled: WindowSet,
     rows: NDArray[np.int64],
     *,
@@ -175,7 +175,7 @@ def checks_of(
     assert labeled.X_feats20 is not None
     bound, horizon = limits.max_credible_roc_auc, _horizon(labeled, rows)
     try:
-        bars: Bars | None = bars_until(registry, labeled, rows)
+        bars: Bars | None = bars_until(store, labeled, rows)
     except DataError:
         bars = None
     if bars is not None and bars.ohlc.shape[0] <= labeled.times.last[rows].max():
@@ -202,7 +202,7 @@ def checks_of(
         ),
         "continuity": lambda: checks.continuity_check(X if bars is None else bars.ohlc),
         "repairs": lambda: checks.repairs_check(
-            repaired_share(registry, labeled.source), MOST_REPAIRED
+            repaired_share(store, labeled.source), MOST_REPAIRED
         ),
     }
     if labeled.recipe.label != "file":

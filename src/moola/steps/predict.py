@@ -75,7 +75,7 @@ def predict(
         Whether a window may span a gap in the time line; bars only. None: as the recipe of the set
         says that the version was trained on, where that is in the registry, else not.
     data_root
-        Root of the data registry.
+        Root of the data store.
     device
         ``auto``, ``cpu`` or ``cuda``.
     progress

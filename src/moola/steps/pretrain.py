@@ -63,7 +63,7 @@ def pretrain(
     config
         What to train; its class says which kind.
     data_root
-        Root of the data registry.
+        Root of the data store.
     output
         Checkpoint folder; it is replaced only when training has succeeded. A name that ends in
         ``.pt`` asks for that form too: the folder is then the name without it.
@@ -100,11 +100,11 @@ def pretrain(
             run = stack.enter_context(_run(kind, config, params, device))
             if begins_anew:
                 progress(*NO_STATE)
-        registry = DataStore(data_root)
-        corpus = registry.load_unlabeled(config.unlabeled)
+        store = DataStore(data_root)
+        corpus = store.load_unlabeled(config.unlabeled)
         X = corpus["X_ohlc"]
         if run is not None:
-            _log_data(run, config, registry, corpus["windows"])
+            _log_data(run, config, store, corpus["windows"])
         started = time.perf_counter()
         logged: list[int] = []
 
@@ -166,9 +166,7 @@ def _run(kind: Kind, config: CorpusConfig, params: dict[str, Any], device: str) 
     )
 
 
-def _log_data(
-    run: TrackedRun, config: CorpusConfig, registry: DataStore, corpus: WindowSet
-) -> None:
+def _log_data(run: TrackedRun, config: CorpusConfig, store: DataStore, corpus: WindowSet) -> None:
     """Log the corpus and its split, derive it again from its bars, and refuse it if it differs."""
     claim = corpus.claim()
     train, held_out = split_by_time(len(corpus), corpus.X_ohlc.shape[1], config.val_split)
@@ -191,7 +189,7 @@ def _log_data(
         shape=corpus.X_ohlc.shape,
     )
     run.log_inputs([corpus_input])
-    audit = registry.audit_corpus(corpus, train, held_out)
+    audit = store.audit_corpus(corpus, train, held_out)
     run.proofs.log("audit", audit.to_dict())
     audit.require()
 

@@ -60,7 +60,7 @@ def promote(
     ledger_url
         Database or guarded server that keeps the ledger; None takes the registry's own.
     data_root
-        Root of the data registry.
+        Root of the data store.
     project
         Folder that holds ``.moola``: policy, trusted keys, signing key.
     decisions

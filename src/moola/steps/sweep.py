@@ -110,7 +110,7 @@ def sweep(
     launcher
         Where the trainings run; the figures do not depend on it.
     data_root
-        Root of the data registry.
+        Root of the data store.
     cache
         Folder of finished fold x seed results.
     project
@@ -137,9 +137,9 @@ def sweep(
     _optuna()
     device = resolve_device(base.device)
     base = ready_to_start(base, cache)
-    registry = DataStore(data_root)
-    labeled = registry.load_set(base.labeled)
-    plan = find_folds(registry, labeled.name, folds)
+    store = DataStore(data_root)
+    labeled = store.load_set(base.labeled)
+    plan = find_folds(store, labeled.name, folds)
     search = _Search(
         base=base, space=space, seeds=seeds, labeled=labeled, folds=plan,
         device=device, cache=cache, launcher=launcher,
@@ -153,7 +153,7 @@ def sweep(
         device=describe_device(device),
     )
     with opened as run, launcher.session(), TrainingsLog(run) as trainings:
-        require_folds(registry, labeled, plan, base, on_proof=run.proofs.log)
+        require_folds(store, labeled, plan, base, on_proof=run.proofs.log)
         num_windows = sum(len(fold.val) for fold in plan.folds)
         run.log_inputs([folds_dataset(labeled, plan, num_windows)])
         counted = searched_on(

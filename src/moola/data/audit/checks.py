@@ -316,7 +316,7 @@ def _corpus_bar_checks(
 ) -> list[Check]:
     name = "no held-out bars inside the pretraining corpus"
     if X_corpus_NTC is None:
-        detail = "not compared: the corpus is not in this registry"
+        detail = "not compared: the corpus is not in this data store"
         return [Check(name=name, passed=True, detail=detail)]
     held_out = np.concatenate([split.val, split.test])
     set_bars = np.empty(0, dtype=np.uint64)

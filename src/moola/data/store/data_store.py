@@ -142,7 +142,7 @@ class DataStore(Layout):
     ) -> AuditTrail:
         """Audit a set under a split, and against the corpus an encoder was trained on.
 
-        Where the registry holds the source's bars, the set is derived from them again.
+        Where the data store holds the source's bars, the set is derived from them again.
         """
         pairs = None
         if corpus is not None and self.has_set(corpus.name):
@@ -175,7 +175,7 @@ class DataStore(Layout):
             return [Check(name="the set can be derived again", passed=True, detail=UNPROVEN)]
         self.fetch_bars(windows.source, required=False)
         if not (self.data_root / "bars" / f"{windows.source}.parquet").exists():
-            detail = f"not compared: bars/{windows.source}.parquet is not in this registry"
+            detail = f"not compared: bars/{windows.source}.parquet is not in this data store"
             return [Check(name="the set can be derived again", passed=True, detail=detail)]
         bars = self.load_bars(windows.source)
         self._root.fetch(f"labels/{windows.recipe.label_file}", required=False)
@@ -234,7 +234,7 @@ class DataStore(Layout):
                 refuse_too_few(name, recipe, mine, num_bars(path))
 
     def remove(self, name: str) -> None:
-        """Remove a set or a split that nothing in the registry refers to.
+        """Remove a set or a split that nothing in the data store refers to.
 
         Whether a run or a model version refers to it is not known here (see `moola.steps.data`).
         Raises DataError if it does not exist or another set or split needs it.

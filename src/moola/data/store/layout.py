@@ -1,4 +1,4 @@
-"""Where things are stored below a registry's root, which names lead there, and reading them."""
+"""Where things are stored below a data store's root, which names lead there, and reading them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("labeled_windows", "unlabeled_windows", "synthetic_cache")
 
 
 class Layout:
-    """The sets, splits and bars of a registry, by name.
+    """The sets, splits and bars of a data store, by name.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class Layout:
         return path
 
     def publish(self, path: str, *, replace: bool = False) -> None:
-        """Store a file that was written into the folder of the registry.
+        """Store a file that was written into the folder of the data store.
 
         Raises DataError if other content is stored there and `replace` is false.
         """

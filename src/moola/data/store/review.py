@@ -1,4 +1,4 @@
-"""Review: what a registry holds, and whether it may still be believed."""
+"""Review: what a data store holds, and whether it may still be believed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from moola.data.store.sets import WindowSet
 
 
-def verify(registry: DataStore, name: str) -> list[AuditTrail]:
+def verify(store: DataStore, name: str) -> list[AuditTrail]:
     """Check one set, synthetic set or split as thoroughly as it can be checked.
 
     Digests are compared with the manifest, a set is derived again from its bars (features
@@ -27,7 +27,7 @@ def verify(registry: DataStore, name: str) -> list[AuditTrail]:
 
     Parameters
     ----------
-    registry
+    store
         Where it is stored.
     name
         ``labeled_windows/v1``, ``synthetic_cache/x`` or ``splits/fwd_chain_v3``.
@@ -43,19 +43,19 @@ def verify(registry: DataStore, name: str) -> list[AuditTrail]:
     """
     kind = name.partition("/")[0]
     if kind == "splits":
-        return audit_any_split(registry, registry.read_split(name))
+        return audit_any_split(store, store.read_split(name))
     if kind == "synthetic_cache":
-        synthetic = registry.load_synthetic(name)
-        labeled = registry.load_set(synthetic.labeled)
-        checks, _ = synthetic_checks(synthetic, labeled, registry.load_split(synthetic.split))
+        synthetic = store.load_synthetic(name)
+        labeled = store.load_set(synthetic.labeled)
+        checks, _ = synthetic_checks(synthetic, labeled, store.load_split(synthetic.split))
     else:
-        checks = registry.lineage(registry.load_set(name), with_features=True)
+        checks = store.lineage(store.load_set(name), with_features=True)
     digests = Check(name="every file has the digest of its manifest", passed=True, detail=name)
     return [AuditTrail(checks=(digests, *checks), facts={"split": name})]
 
 
 def audit_folds(
-    registry: DataStore,
+    store: DataStore,
     labeled: WindowSet,
     walk: WalkForward,
     *,
@@ -66,7 +66,7 @@ def audit_folds(
 
     Parameters
     ----------
-    registry
+    store
         Where set and bars are stored.
     labeled
         The labelled set.
@@ -85,7 +85,7 @@ def audit_folds(
     ends = [None, *(int(fold.val.max()) + 1 for fold in walk.folds)]
     trails = []
     for end, fold in zip(ends, walk.folds, strict=False):
-        trail = registry.audit(labeled, fold, corpus=corpus)
+        trail = store.audit(labeled, fold, corpus=corpus)
         checks = trail.checks
         if all(c.passed for c in checks):  # else its rows may not even exist
             until = walk.test.min() if len(walk.test) and fold is walk.folds[-1] else None
@@ -142,35 +142,35 @@ def _left_out(fold: Split, *, after: int | None, until: int | None) -> NDArray[n
     )
 
 
-def describe(registry: DataStore, name: str | None = None) -> dict[str, Any]:
+def describe(store: DataStore, name: str | None = None) -> dict[str, Any]:
     """Return what there is (no name), or the facts of one set, split or bar set.
 
     Raises DataError or AuditError if the one named is absent or must not be believed; the list says
     so in the place of its content.
     """
     if name is None:
-        return {"sets": [_summary(registry, n) for n in registry.names()]}
+        return {"sets": [_summary(store, n) for n in store.names()]}
     kind, _, rest = name.partition("/")
     if kind == "bars":
-        bars = registry.load_bars(rest)
+        bars = store.load_bars(rest)
         facts: dict[str, Any] = {
             "bars": len(bars),
             "first bar": str(bars.time[0]),
             "last bar": str(bars.time[-1]),
             "sha256": bars.sha256,
         }
-        return {**facts, **_quality_counts(registry, rest)}
+        return {**facts, **_quality_counts(store, rest)}
     if kind == "splits":
-        return _describe_split(registry.read_split(name))
+        return _describe_split(store.read_split(name))
     if kind == "synthetic_cache":
-        synthetic = registry.load_synthetic(name)
+        synthetic = store.load_synthetic(name)
         return {
             "windows": len(synthetic),
             "made from": f"{synthetic.labeled} under {synthetic.split}",
             "settings": dict(synthetic.config),
             "sha256": synthetic.sha256,
         }
-    windows = registry.load_set(name)
+    windows = store.load_set(name)
     fields = ("T", "D_feats", "K", "num_windows", "class_distribution", "source", "step_bars")
     left_out = {"windows": windows.left_out.words} if windows.left_out is not None else {}
     if windows.manifest.get("imported"):
@@ -187,12 +187,12 @@ def describe(registry: DataStore, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def audit_any_split(registry: DataStore, split: Split | WalkForward) -> list[AuditTrail]:
+def audit_any_split(store: DataStore, split: Split | WalkForward) -> list[AuditTrail]:
     """Audit a split, stored or not, or every fold of one, as thoroughly as it can be."""
-    labeled = registry.load_set(split.labeled)
+    labeled = store.load_set(split.labeled)
     if isinstance(split, WalkForward):
-        return audit_folds(registry, labeled, split)
-    return [registry.audit(labeled, split)]
+        return audit_folds(store, labeled, split)
+    return [store.audit(labeled, split)]
 
 
 def _describe_split(split: Split | WalkForward) -> dict[str, Any]:
@@ -209,10 +209,10 @@ def _describe_split(split: Split | WalkForward) -> dict[str, Any]:
     }
 
 
-def _summary(registry: DataStore, name: str) -> dict[str, Any]:
+def _summary(store: DataStore, name: str) -> dict[str, Any]:
     """One line of the list; a set that cannot be believed says why."""
     try:
-        facts = describe(registry, name)
+        facts = describe(store, name)
     except (DataError, AuditError) as error:
         return {"name": name, "content": str(error), "sha256": ""}
     windows = facts.get("num_windows", facts.get("windows"))
@@ -222,8 +222,8 @@ def _summary(registry: DataStore, name: str) -> dict[str, Any]:
     return {"name": name, "content": content, "sha256": facts["sha256"][:16]}
 
 
-def _quality_counts(registry: DataStore, source: str) -> dict[str, Any]:
-    path = registry.data_root / "bars" / f"{source}.quality.json"
+def _quality_counts(store: DataStore, source: str) -> dict[str, Any]:
+    path = store.data_root / "bars" / f"{source}.quality.json"
     try:
         counts = json.loads(path.read_text())["counts"]
     except (OSError, ValueError, KeyError, TypeError):

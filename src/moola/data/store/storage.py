@@ -1,4 +1,4 @@
-"""Where a registry is stored: a folder, or any file system that pyarrow or fsspec knows.
+"""Where a data store is kept: a folder, or any file system that pyarrow or fsspec knows.
 
 Object stores cannot rename, so a set is uploaded file by file with its manifest last: a set
 without a manifest does not exist. No set, split or bar set that exists is overwritten.
@@ -26,7 +26,7 @@ _RENAMING = ("local", "hdfs")  # on these a file is written to a temporary name 
 
 
 class Root:
-    """A registry on the local disk: nothing to fetch, nothing to publish.
+    """A data store on the local disk: nothing to fetch, nothing to publish.
 
     `is_cache` says whether the folder is a copy, so that a set in it may be gone from the store.
     """
@@ -44,7 +44,7 @@ class Root:
         return (self.folder / name).exists()
 
     def holds(self, path: str) -> bool:
-        """Return whether a file of that path is stored in the registry."""
+        """Return whether a file of that path is stored in the data store."""
         return (self.folder / path).exists()
 
     def partitions(self, path: str) -> tuple[Any, str] | None:
@@ -53,7 +53,7 @@ class Root:
         return (fs.LocalFileSystem(), str(local.resolve())) if local.is_dir() else None
 
     def publish(self, path: str, *, replace: bool = False) -> None:
-        """Store one file or one set in the registry."""
+        """Store one file or one set in the data store."""
 
     def remove(self, path: str) -> None:
         """Remove one file or one set; a set loses its name first, so that none is half there."""
@@ -78,7 +78,7 @@ class Root:
 
 
 class RemoteRoot(Root):
-    """A registry on another file system, worked on in a local cache.
+    """A data store on another file system, worked on in a local cache.
 
     A cached file is used only if its digest is the one the remote manifest states (files of a
     set) or the one it had when it was fetched and the remote file has not changed since. What is
@@ -265,13 +265,13 @@ class RemoteRoot(Root):
             return function(*arguments)
         except (OSError, pa.ArrowException) as error:
             raise DataError(
-                f"registry {self._base} cannot be used: {one_line(error)}",
+                f"data store {self._base} cannot be used: {one_line(error)}",
                 remedy="Check the URL, the credentials and the network",
             ) from None
 
 
 def open_root(root: Path | str) -> Root:
-    """Open a registry by folder or URL.
+    """Open a data store by folder or URL.
 
     A URL is cached below ``MOOLA_CACHE`` (default ``~/.cache/moola``). Raises DataError for a URL
     that no file system answers to.

@@ -165,7 +165,7 @@ def own_file_findings(
     evidence
         Verified evidence of its promotion; it says which model was judged.
     data_root
-        Root of the data registry, which knows the classes of a labelled set; None: there is none.
+        Root of the data store, which knows the classes of a labelled set; None: there is none.
 
     Returns
     -------

@@ -43,7 +43,7 @@ def require_judged_classes(
     data
         `data` of verified evidence.
     data_root
-        Root of the data registry; None: there is none here.
+        Root of the data store; None: there is none here.
 
     Raises
     ------

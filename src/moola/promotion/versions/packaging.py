@@ -85,7 +85,7 @@ def packaging_findings(folder: Path, evidence: Evidence, *, data_root: Path | No
     evidence
         Verified evidence of its promotion.
     data_root
-        Root of the data registry, which knows the classes of a labelled set; None: there is none.
+        Root of the data store, which knows the classes of a labelled set; None: there is none.
 
     Returns
     -------

@@ -14,7 +14,7 @@ def score(folder: str, data_root: str, labeled: str, split: str) -> dict[str, An
     folder
         A registered version's files.
     data_root
-        The data registry to score on.
+        The data store to score on.
     labeled
         Name of the labelled set in it.
     split
@@ -39,8 +39,8 @@ def score(folder: str, data_root: str, labeled: str, split: str) -> dict[str, An
     from moola.promotion.versions.packaging import check_packaging
 
     packaging = check_packaging(Path(folder))
-    registry = DataStore(data_root)
-    windows, parts = registry.load_set(labeled), registry.load_split(split)
+    store = DataStore(data_root)
+    windows, parts = store.load_set(labeled), store.load_split(split)
     assert windows.y is not None
     require_classes(packaging.stored.class_names, class_names(windows.recipe), windows.name)
     proba = answers(packaging, windows.X_ohlc[parts.test])
