@@ -340,9 +340,7 @@ def test_the_smallest_difference_that_can_be_seen_is_said():
     y, weak, strong = world(0.4, 1.0)
     said = gates.gate_6_simple(y, strong, weak, context=CONTEXT)
     smallest = said.figures["minimum_detectable"]["log_loss"]
-    assert said.reasons[-1].endswith(
-        f"smallest log-loss difference found with 80 % power: {smallest:.3g}"
-    )
+    assert said.reasons[-1].endswith(f"smallest detected with 80 % power: {smallest:.3g}")
 
 
 def test_a_candidate_that_collapses_under_the_given_thresholds_is_not_promoted():
@@ -381,10 +379,8 @@ def test_every_report_states_its_power_for_this_n():
     table = found.figures["power"]["log_loss"]
     assert list(table) == ["0.01", "0.02", "0.05", "0.1"]
     assert 0.025 < table["0.01"] < table["0.02"] < table["0.05"] < table["0.1"] <= 1.0
-    said = ", ".join(f"{size} in {power:.0%}" for size, power in table.items())
-    assert (
-        f"of such windows a true log-loss difference of {said} would show it" in found.reasons[-1]
-    )
+    said = ", ".join(f"{size}: {power:.0%}" for size, power in table.items())
+    assert f"power at a true log-loss difference of {said};" in found.reasons[-1]
     none = gates.gate_6_simple(
         y, strong, weak, context=GateContext(block_length=100, thresholds=LIMITS)
     )

@@ -131,10 +131,10 @@ def power_text(comparison: PairedComparison, metric: str) -> str:
     blocks = f"{comparison.num_windows} windows, {_blocks(comparison.effective_windows)}"
     if delta.minimum_detectable is None:
         return f"{blocks}; no {name} difference of any size can be found here: {delta.reason}"
-    rates = ", ".join(f"{size} in {power:.0%}" for size, power in delta.power.items())
+    rates = ", ".join(f"{size}: {power:.0%}" for size, power in delta.power.items())
     return (
-        f"{blocks}; of such windows a true {name} difference of {rates} would show it; "
-        f"smallest {name} difference found with 80 % power: {delta.minimum_detectable:.3g}"
+        f"{blocks}; power at a true {name} difference of {rates}; "
+        f"smallest detected with 80 % power: {delta.minimum_detectable:.3g}"
     )
 
 
