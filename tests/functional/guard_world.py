@@ -28,6 +28,7 @@ from promotion_kit import (
     trusting,
 )
 
+from moola.config.policy import Policy
 from moola.config.promotion import (
     TAG_EVIDENCE,
     TAG_PROMOTION_EVIDENCE,
@@ -255,7 +256,7 @@ def guarded_world(folder: Path, template: Path) -> Iterator[World]:
 def local_guard(folder: Path, **policy: object) -> Guard:
     """Return the guard of a store on SQLite, without a server."""
     return Guard(
-        policy=PromotionPolicy(**policy),
+        policy=Policy.for_ohlc(PromotionPolicy(**policy)),
         trusted_folder=folder / TRUSTED_FOLDER,
         ledger=LocalLedger(f"sqlite:///{folder}/mlflow.db"),
         artifacts_destination=str(folder),

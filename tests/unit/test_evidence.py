@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from moola.config.policy import Policy
 from moola.config.promotion import (
     PromotionPolicy,
 )
@@ -211,9 +212,9 @@ def test_a_policy_that_is_no_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_aliases_are_protected_in_any_case() -> None:
-    policy = PromotionPolicy(protected_aliases=("production", "Live"))
-    assert all(policy.protects_alias(a) for a in ("production", "PRODUCTION", "live", " Live "))
-    assert not policy.protects_alias("challenger")
+    [rule] = Policy.for_ohlc(PromotionPolicy(protected_aliases=("production", "Live"))).rules
+    assert all(rule.names_alias(a) for a in ("production", "PRODUCTION", "live", " Live "))
+    assert not rule.names_alias("challenger")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 
+from moola.config.policy import Policy
 from moola.config.promotion import PromotionPolicy
 from moola.errors import BadInput, ConfigError, PromotionRefused, TrackingError
 from moola.promotion.evidence.keys import TrustedKeys, key_id
@@ -294,7 +295,7 @@ def test_what_cannot_be_asked_counts_as_frozen(
     monkeypatch.setattr(handlers, "_get_tracking_store", lambda: store)
     ledger.append(draft("promotion", version_to="1"))
     guard = Guard(
-        policy=PromotionPolicy(), trusted_folder=tmp_path, ledger=ledger,
+        policy=Policy.for_ohlc(PromotionPolicy()), trusted_folder=tmp_path, ledger=ledger,
         artifacts_destination=str(tmp_path), artifact_root=str(tmp_path),
         lock_file=tmp_path / "lock",
     )  # fmt: skip

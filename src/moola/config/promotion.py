@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
 
 from moola.config.base import Config, check_count, check_list, check_range
 from moola.config.gates import check_gates
@@ -126,26 +125,12 @@ class PromotionPolicy(Config):
             if not address.startswith(("http://", "https://")):
                 raise ConfigError(f"webhooks holds {address!r}", limit="http or https addresses")
 
-    @classmethod
-    def in_force(cls, project: Path) -> PromotionPolicy:
-        """Return the policy of a project's ``.moola/policy.yaml``, or the default without one."""
-        path = Path(project) / POLICY_FILE
-        return cls.from_yaml(path) if path.exists() else cls()
-
     def gates_for(self, *, uses_encoder: bool, uses_synthetic: bool) -> tuple[int, ...]:
         """Return the gates a candidate of this make must have passed, in order."""
         gates = set(self.required_gates)
         gates.update(self.encoder_gates if uses_encoder else ())
         gates.update(self.synthetic_gates if uses_synthetic else ())
         return tuple(sorted(gates))
-
-    def protects_alias(self, alias: str) -> bool:
-        """Return whether `alias` means Production, however it is spelt."""
-        return folded(alias) in map(folded, self.protected_aliases)
-
-    def guards(self, name: str) -> bool:
-        """Return whether the registered model `name` is under guard."""
-        return not self.models or name in self.models
 
 
 def folded(word: str) -> str:

@@ -67,6 +67,8 @@ class Decision:
         ISO 8601 in UTC.
     who
         Who asked.
+    alias
+        The alias asked for, where it was not Production under the profile ``ohlc``.
     """
 
     action: str
@@ -83,6 +85,7 @@ class Decision:
     test_looks: int | None = None
     promotion_gate: GateDict | None = None
     dry_run: bool = False
+    alias: str | None = None
 
 
 class PromotionDenied(PromotionRefused):
@@ -91,9 +94,9 @@ class PromotionDenied(PromotionRefused):
     def __init__(self, decision: Decision, *, remedy: str | None = None):
         self.decision = decision
         verb = {"rollback": "put back into", "challenger": "set as challenger of"}
-        what = verb.get(decision.action, "promoted to")
+        what = f"{verb.get(decision.action, 'promoted to')} {decision.alias or 'Production'}"
         super().__init__(
-            f"version {decision.version} of {decision.name} is not {what} Production: "
+            f"version {decision.version} of {decision.name} is not {what}: "
             + "; ".join(decision.reasons),
             remedy=remedy,
         )

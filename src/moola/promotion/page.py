@@ -8,12 +8,15 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from moola.errors import MoolaError, TrackingError
+from moola.errors import BadInput, MoolaError, TrackingError
 from moola.html import render
 from moola.promotion.evidence.attestation import SignedEvidence, verify
+from moola.promotion.evidence.envelope import MAX_ENVELOPE
 from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.evidence.predicates import kind_of, read_attestation
 from moola.promotion.guard.core import Guard, deny
 from moola.promotion.ledger.belief import GENESIS, sign_head
+from moola.promotion.ledger.bounded_json import read_json
 from moola.promotion.ledger.client_events import (
     MAX_BODY,
     RateLimits,
@@ -23,16 +26,35 @@ from moola.promotion.ledger.client_events import (
     require_signed_look,
 )
 from moola.promotion.ledger.content import EVENTS
-from moola.promotion.ledger.entry import MAX_NAME, MOVES, Draft, Entry, plain_text
-from moola.promotion.ledger.lines import open_intent
+from moola.promotion.ledger.entry import (
+    MAX_NAME,
+    MOVES,
+    Draft,
+    Entry,
+    plain_name,
+    plain_text,
+    plain_version,
+)
+from moola.promotion.ledger.lines import alias_of, open_intent
 
 if TYPE_CHECKING:
     import flask
     from mlflow.entities.model_registry import ModelVersion
 
+    from moola.promotion.guard.registry import GuardedRegistryStore
+
 PAGE_ROUTE = "/moola"
 LEDGER_ROUTE = "/moola/api/ledger"
-ROUTES = ((PAGE_ROUTE, "GET"), (LEDGER_ROUTE, "GET"), (LEDGER_ROUTE, "POST"))
+ATTESTATIONS_ROUTE = "/moola/api/attestations"
+CHECK_ROUTE = "/moola/api/check"
+ROUTES = (
+    (PAGE_ROUTE, "GET"),
+    (LEDGER_ROUTE, "GET"),
+    (LEDGER_ROUTE, "POST"),
+    (ATTESTATIONS_ROUTE, "GET"),
+    (ATTESTATIONS_ROUTE, "POST"),
+    (CHECK_ROUTE, "GET"),
+)
 _LINES_PER_PAGE = 200
 _REPEATED = "it was sent twice"
 _CODES = {
@@ -76,10 +98,34 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
         entry = append_for_client(guard, flask.request.get_data(cache=False))
         return flask.jsonify(entry.to_dict())
 
+    def read_attestations() -> Any:
+        name, version = _asked_version()
+        _require_may(name, "read")
+        return flask.jsonify({"envelopes": guard.ledger.attestations(name, version)})
+
+    def write_attestation() -> Any:
+        if not limits.take(_caller()):
+            return _error(
+                "too many attestations from you at once; wait a few seconds and send it again", 429
+            )
+        if (flask.request.content_length or 0) > 2 * MAX_ENVELOPE:
+            return _error(f"the body is larger than {2 * MAX_ENVELOPE} bytes", 413)
+        return flask.jsonify(take_attestation(guard, flask.request.get_data(cache=False)))
+
+    def check() -> Any:
+        name, version = _asked_version()
+        _require_may(name, "read")
+        alias = flask.request.args.get("alias")
+        alias = None if alias is None else plain_text("alias", alias, limit=MAX_NAME)
+        return flask.jsonify({"aliases": _registry().check(name, version, alias)})
+
     for address, name, view, method in (
         (PAGE_ROUTE, "moola_page", page, "GET"),
         (LEDGER_ROUTE, "moola_ledger", read_ledger, "GET"),
         (LEDGER_ROUTE, "moola_ledger_append", write_ledger, "POST"),
+        (ATTESTATIONS_ROUTE, "moola_attestations", read_attestations, "GET"),
+        (ATTESTATIONS_ROUTE, "moola_attest", write_attestation, "POST"),
+        (CHECK_ROUTE, "moola_check", check, "GET"),
     ):
         app.add_url_rule(address, name, _answering_errors(view), methods=[method])
 
@@ -132,6 +178,37 @@ def append_for_client(guard: Guard, body: bytes) -> Entry:
     return guard.write_down(_with_server_name(draft))
 
 
+def take_attestation(guard: Guard, body: bytes) -> dict[str, str]:
+    """Keep an attestation that a client sends, if a trusted key signed it.
+
+    Returns
+    -------
+    dict
+        Its digest, kind and signer.
+
+    Raises
+    ------
+    PromotionRefused
+        In one sentence: too large, no envelope, changed, no trusted key, no such version.
+    """
+    try:
+        values = read_json(body.decode("utf-8"), max_chars=2 * MAX_ENVELOPE)
+    except ValueError as error:
+        raise BadInput(f"the body cannot be read: {error}") from None
+    text = values.get("envelope") if isinstance(values, dict) else None
+    if not isinstance(text, str) or set(values) != {"envelope"}:
+        raise BadInput("the body must be an object with one text, envelope")
+    attestation = read_attestation(text, guard.trusted_keys())
+    about = attestation.about
+    plain_name(about.model)
+    _require_may(about.model, "read")
+    _find_version(about.model, about.version)
+    digest = guard.ledger.attest(text)
+    return {
+        "digest": digest, "kind": kind_of(attestation.content), "signer": attestation.signer,
+    }  # fmt: skip
+
+
 def _with_server_name(draft: Draft) -> Draft:
     """Return a client's line under the name the server knows, with the client's claim beside it."""
     from moola.promotion.guard.caller import attributed, authenticated_user
@@ -179,7 +256,7 @@ def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, A
     trusted = guard.trusted_keys()
     belief = guard.ledger.belief(trusted)
     findings = [*guard.ledger.findings(everything), *guard.ledger.schema_findings()]
-    champions = {entry.name: entry.version_to for entry in belief.moves(everything)}
+    champions = {(e.name, alias_of(e)): e.version_to for e in belief.moves(everything)}
     entries = [entry for entry in everything if name in (None, entry.name)]
     intents = [open_intent([e for e in entries if e.name == n], belief) for n in _names(entries)]
     on_every_page = {e.seq for e in entries if e.event in MOVES}
@@ -197,7 +274,7 @@ def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, A
 
     return {
         "name": name,
-        "champions": dict(sorted(champions.items())),
+        "champions": sorted((*about, version) for about, version in champions.items()),
         "moves": lines([entry for entry in reversed(entries) if entry.seq in on_every_page]),
         "entries": lines(rest[(page - 1) * _LINES_PER_PAGE : page * _LINES_PER_PAGE]),
         "num_rest": len(rest),
@@ -240,6 +317,23 @@ def _caller() -> str:
     return caller()
 
 
+def _asked_version() -> tuple[str, str]:
+    import flask
+
+    query = flask.request.args
+    name, version = query.get("name"), query.get("version")
+    if name is None or version is None:
+        raise BadInput("name and version must be given")
+    return plain_name(name), plain_version(version)
+
+
+def _registry() -> GuardedRegistryStore:
+    from mlflow.server import handlers
+
+    store: GuardedRegistryStore = handlers._get_model_registry_store()
+    return store
+
+
 def _find_version(name: str, version: str) -> ModelVersion:
     from mlflow.server import handlers
 
@@ -256,6 +350,10 @@ def _find_model(name: str) -> object:
 
 def _require_may_edit(name: str) -> None:
     """Refuse users with a log-in who may not edit the registered model; administrators may."""
+    _require_may(name, "update")
+
+
+def _require_may(name: str, what: str) -> None:
     from moola.promotion.guard.caller import authenticated_user
 
     user = authenticated_user()
@@ -265,8 +363,13 @@ def _require_may_edit(name: str) -> None:
     from mlflow.server import auth
 
     try:
-        may = auth.sender_is_admin() or auth._get_registered_model_permission(name).can_update
+        may = auth.sender_is_admin() or getattr(
+            auth._get_registered_model_permission(name), f"can_{what}"
+        )
     except MlflowException:  # there is no such model, or nothing says what the user may
         may = False
     if not may:
-        deny(f"user {claimed(user)} may not edit {name}, so not write about it into the ledger")
+        verb = {"update": "edit", "read": "read"}[what]
+        deny(
+            f"user {claimed(user)} may not {verb} {name}, so not {verb} what the ledger says of it"
+        )

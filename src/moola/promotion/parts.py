@@ -7,6 +7,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from moola.config.policy import Policy
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import ConfigError
 from moola.promotion.evidence.keys import TrustedKeys, key_id, load_trusted_keys
@@ -33,7 +34,9 @@ class ProductionParts:
     keys
         Keys whose signature counts.
     policy
-        The policy in force.
+        What the profile ``ohlc`` requires.
+    given_rules
+        The rules in force; None: those that ask for that profile of every model.
     who
         Who asks; goes into the ledger.
     signing_key
@@ -60,17 +63,27 @@ class ProductionParts:
     signing_key: Ed25519PrivateKey | None = None
     project: Path | None = None
     data_root: Path | None = None
+    given_rules: Policy | None = None
 
     def __post_init__(self) -> None:
         plain_name(self.name)
         plain_text("who", self.who)
 
+    @property
+    def rules(self) -> Policy:
+        """The rules in force."""
+        return self.given_rules or Policy.for_ohlc(self.policy)
+
     def rules_now(self) -> tuple[TrustedKeys, PromotionPolicy]:
         """Return keys and policy as they are now, which may differ from when the checks began."""
+        keys, policy = self.policy_now()
+        return keys, policy.ohlc
+
+    def policy_now(self) -> tuple[TrustedKeys, Policy]:
+        """Return keys and all rules as they are now."""
         if self.project is None:
-            return self.keys.now(), self.policy
-        trusted = load_trusted_keys(self.project / TRUSTED_FOLDER)
-        return trusted, PromotionPolicy.in_force(self.project)
+            return self.keys.now(), self.rules
+        return load_trusted_keys(self.project / TRUSTED_FOLDER), Policy.in_force(self.project)
 
     def signing(self) -> Self:
         """Return the same with a ledger whose lines are signed.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Self
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from moola.config.promotion import KEY_FILE, KEY_FOLDER, TRUSTED_FOLDER, PromotionPolicy
+from moola.config.policy import Policy
+from moola.config.promotion import KEY_FILE, KEY_FOLDER, TRUSTED_FOLDER
 from moola.errors import ConfigError
 from moola.promotion import promote, rollback, verify
 from moola.promotion.decision import Decision, PromotionGate
@@ -61,12 +62,14 @@ class Production(ProductionParts):
         who
             Who asks; None: the user of this process.
         """
+        rules = Policy.in_force(project)
         return cls(
             client=client,
             ledger=ledger_of(ledger_url, project),
             name=name,
             keys=load_trusted_keys(project / TRUSTED_FOLDER),
-            policy=PromotionPolicy.in_force(project),
+            policy=rules.ohlc,
+            given_rules=rules,
             who=who or getpass.getuser(),
             signing_key=signing_key(project),
             project=project,

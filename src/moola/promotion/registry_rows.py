@@ -49,19 +49,10 @@ def exclusive(store: SqlAlchemyStore) -> Iterator[Session]:
 
 def state_in(session: Session, name: str) -> RegistryState:
     """Return who holds Production by alias and stage; on PostgreSQL these rows are locked."""
-    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
-
-    alias = session.scalar(
-        sa.select(SqlRegisteredModelAlias.version)
-        .where(
-            SqlRegisteredModelAlias.name == name, SqlRegisteredModelAlias.alias == ALIAS_PRODUCTION
-        )
-        .with_for_update()
-    )
     stage = sorted(row.version for row in _holders(session, name))
     return RegistryState(
         name=name,
-        alias_version=None if alias is None else str(alias),
+        alias_version=holder_in(session, name, ALIAS_PRODUCTION),
         stage_versions=tuple(str(version) for version in stage),
     )
 
@@ -70,6 +61,34 @@ def origin_in(session: Session, name: str, version: str) -> tuple[str | None, st
     """Return the run and the address of a version's files."""
     row = _version(session, name, version)
     return row.run_id, row.storage_location or row.source
+
+
+def holder_in(session: Session, name: str, alias: str) -> str | None:
+    """Return who holds an alias; on PostgreSQL the row is locked."""
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
+
+    version = session.scalar(
+        sa.select(SqlRegisteredModelAlias.version)
+        .where(SqlRegisteredModelAlias.name == name, SqlRegisteredModelAlias.alias == alias)
+        .with_for_update()
+    )
+    return None if version is None else str(version)
+
+
+def set_alias_in(session: Session, name: str, version: str, alias: str) -> None:
+    """Give an alias to a version; ``production`` is the stage too."""
+    if alias == ALIAS_PRODUCTION:
+        move_in(session, name, version)
+        return
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
+
+    target = _version(session, name, version)
+    session.merge(
+        SqlRegisteredModelAlias(
+            workspace=target.workspace, name=name, alias=alias, version=int(version)
+        )
+    )
+    session.flush()
 
 
 def move_in(session: Session, name: str, version: str) -> None:

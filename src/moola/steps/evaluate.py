@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from moola.config import names
 from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.config.gates import GATES
+from moola.config.policy import Policy
 from moola.config.promotion import PromotionPolicy
 from moola.data.store.data_store import DataStore
 from moola.errors import (
@@ -133,7 +134,7 @@ def evaluate(
     candidate, *others = (
         _judgeable(client, name, asked, store, cache) for asked in (version, *peers)
     )
-    policy = PromotionPolicy.in_force(project)
+    policy = Policy.in_force(project).ohlc
     not_run = _required_but_not_run(candidate, config, policy)
     key = runner_key(project)  # what cannot be signed is not trained
     if folds is not None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from moola.config import names
 from moola.config.data import PAST_LABELS, RULE_CLASSES, WindowRecipe
 from moola.config.evaluation import Thresholds
-from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
+from moola.config.policy import Policy
+from moola.config.promotion import TRUSTED_FOLDER
 from moola.data.bars import Bars
 from moola.data.features import FEATURE_NAMES, features20
 from moola.data.ingest.options import MOST_REPAIRED
@@ -304,7 +305,7 @@ def _sign_again(
     new_evidence = evidence_from_report(
         document,
         gates_run_id=run.run_id,
-        policy=PromotionPolicy.in_force(project),
+        policy=Policy.in_force(project).ohlc,
         key=key,
         now=datetime.fromisoformat(evidence.created_at),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moola.config.policy import Policy
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.config.serving import ENV_SETTINGS, ENV_TOKEN, ServeConfig
 from moola.errors import MoolaError, PromotionRefused, Unsettled
@@ -153,7 +154,7 @@ def make_source(config: ServeConfig) -> ProductionSource | PinnedSource:
         ledger_of(config.ledger_url, Path(config.project)),
         config.name,
         trusted_folder=Path(config.project) / TRUSTED_FOLDER,
-        policy=PromotionPolicy.in_force(Path(config.project)),
+        policy=Policy.in_force(Path(config.project)).ohlc,
         device=device,
         data_root=Path(config.project) / "data",
     )

@@ -1,4 +1,8 @@
-"""Ed25519 keys: the gate runner signs with the private one, the others check with public ones."""
+"""Keys: a gate runner, CI or a person signs with the private one, others check with public ones.
+
+Ed25519 signs everything. P-256 signs attestations too, because other tools and hardware hold such
+keys; evidence of gates and lines of the ledger it does not sign.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from moola.config.promotion import (
@@ -31,6 +36,8 @@ from moola.config.promotion import (
 )
 from moola.errors import ConfigError
 
+PublicKey = Ed25519PublicKey | ec.EllipticCurvePublicKey
+PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 _COMMAND_SECONDS = 30.0
 _KEY_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -50,21 +57,44 @@ class TrustedKeys:
         Guarded servers' keys: they sign lines of the ledger, and nothing else counts from them.
     folder
         Where they were read; None where they were put together.
+    p256
+        Keys on curve P-256: they sign attestations, and nothing else counts from them.
+    names
+        Name of each key by its id: its file's, without ``.pem``. Rules name signers so.
     """
 
     keys: Mapping[str, Ed25519PublicKey]
     revoked: frozenset[str] = field(default_factory=frozenset)
     servers: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
+    p256: Mapping[str, ec.EllipticCurvePublicKey] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def attesters(self) -> Mapping[str, PublicKey]:
+        """Keys that may sign attestations."""
+        return {**self.keys, **self.p256}
+
+    def named(self, identity: str) -> str:
+        """Return the name of a key, its id where it has none."""
+        return self.names.get(identity, identity)
 
     def now(self) -> TrustedKeys:
         """Return the keys of the same folder as it is now; themselves where there is none."""
         return self if self.folder is None else load_trusted_keys(self.folder)
 
 
-def key_id(public_key: Ed25519PublicKey) -> str:
-    """Return a key's id: the first 32 hex digits of the SHA-256 of its 32 raw bytes."""
-    raw = public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+def key_id(public_key: PublicKey) -> str:
+    """Return a key's id: the first 32 hex digits of a SHA-256.
+
+    Of its 32 raw bytes for Ed25519, of its point (65 bytes, uncompressed) for P-256.
+    """
+    if isinstance(public_key, Ed25519PublicKey):
+        raw = public_key.public_bytes_raw()
+    else:
+        raw = public_key.public_bytes(
+            serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+        )
     return hashlib.sha256(raw).hexdigest()[:32]
 
 
@@ -182,9 +212,25 @@ def load_signing_key(folder: Path, *, env: Mapping[str, str]) -> Ed25519PrivateK
     return _read_key_file(Path(folder) / KEY_FOLDER / KEY_FILE)
 
 
-def trust(folder: Path, public_key: Ed25519PublicKey) -> Path:
-    """Write a public key into the folder of trusted keys and return its file."""
-    path = Path(folder) / f"{key_id(public_key)}.pem"
+def load_attester_key(path: Path) -> PrivateKey:
+    """Return a private key that signs attestations: Ed25519 or P-256, PEM, in a file of mode 0600.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, it is of another kind, or others can read the file.
+    """
+    key = _parse_pem(_private_bytes(Path(path)))
+    if isinstance(key, Ed25519PrivateKey):
+        return key
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+        return key
+    raise ConfigError(f"{path} does not hold a key", limit="an Ed25519 or P-256 private key as PEM")
+
+
+def trust(folder: Path, public_key: PublicKey, *, name: str | None = None) -> Path:
+    """Write a public key into the folder of trusted keys, under its name or id; return its file."""
+    path = Path(folder) / f"{name or key_id(public_key)}.pem"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -200,10 +246,10 @@ def trust(folder: Path, public_key: Ed25519PublicKey) -> Path:
 def revoke(folder: Path, identity: str) -> None:
     """List a key id as revoked: nothing it ever signed counts any more."""
     trusted = load_trusted_keys(folder)
-    if identity not in trusted.keys:
+    if identity not in trusted.attesters:
         raise ConfigError(
             f"{identity!r} is not a trusted key",
-            limit=f"one of {', '.join(sorted(trusted.keys)) or 'none'} in {folder}",
+            limit=f"one of {', '.join(sorted(trusted.attesters)) or 'none'} in {folder}",
         )
     listed = Path(folder) / REVOKED_FILE
     with listed.open("ab") as handle:  # appended: two calls at once keep each other's line
@@ -235,27 +281,41 @@ def load_trusted_keys(folder: Path) -> TrustedKeys:
     ConfigError
         If a file is not an Ed25519 public key, or the list holds something else than key ids.
     """
+    named = _public_keys(Path(folder))
+    servers = _public_keys(Path(folder) / SERVERS_FOLDER)
     return TrustedKeys(
-        keys=_public_keys(Path(folder)),
+        keys={key_id(k): k for k in named.values() if isinstance(k, Ed25519PublicKey)},
         revoked=_read_revoked(Path(folder) / REVOKED_FILE),
-        servers=_public_keys(Path(folder) / SERVERS_FOLDER),
+        servers={key_id(k): k for k in servers.values() if isinstance(k, Ed25519PublicKey)},
         folder=Path(folder),
+        p256={key_id(k): k for k in named.values() if isinstance(k, ec.EllipticCurvePublicKey)},
+        names={key_id(key): name for name, key in named.items()},
     )
 
 
-def _public_keys(folder: Path) -> dict[str, Ed25519PublicKey]:
-    keys: dict[str, Ed25519PublicKey] = {}
+def _public_keys(folder: Path) -> dict[str, PublicKey]:
+    """Return the keys of a folder by the names of their files."""
+    keys: dict[str, PublicKey] = {}
     for path in sorted(folder.glob("*.pem")):
         try:
             loaded = serialization.load_pem_public_key(path.read_bytes())
         except (ValueError, UnsupportedAlgorithm):
             loaded = None
-        if not isinstance(loaded, Ed25519PublicKey):
+        is_p256 = isinstance(loaded, ec.EllipticCurvePublicKey) and isinstance(
+            loaded.curve, ec.SECP256R1
+        )
+        if not isinstance(loaded, Ed25519PublicKey) and not is_p256:
             raise ConfigError(
-                f"{path} is not an Ed25519 public key",
+                f"{path} is not an Ed25519 or P-256 public key",
                 remedy="Remove it, or replace it with the public key of a gate runner or server",
             )
-        keys[key_id(loaded)] = loaded
+        assert isinstance(loaded, PublicKey)
+        same = next((name for name, key in keys.items() if key_id(key) == key_id(loaded)), None)
+        if same is not None:  # one person under two names would count as two
+            raise ConfigError(
+                f"{path} holds the key of {same}.pem", limit="each key once, under one name"
+            )
+        keys[path.stem] = loaded
     return keys
 
 
@@ -279,6 +339,10 @@ def _private_pem(key: Ed25519PrivateKey) -> bytes:
 
 
 def _read_key_file(path: Path) -> Ed25519PrivateKey:
+    return _parse_private(_private_bytes(path), str(path))
+
+
+def _private_bytes(path: Path) -> bytes:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         data = path.read_bytes()
@@ -293,14 +357,18 @@ def _read_key_file(path: Path) -> Ed25519PrivateKey:
             limit="0600, so that nobody else can sign",
             remedy=f"chmod 600 {path}",
         )
-    return _parse_private(data, str(path))
+    return data
+
+
+def _parse_pem(data: bytes) -> object:
+    try:
+        return serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
 
 
 def _parse_private(data: bytes, where: str) -> Ed25519PrivateKey:
-    try:
-        key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
+    key = _parse_pem(data)
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(f"{where} does not hold a key", limit="an Ed25519 private key as PEM")
     return key

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from moola.config.promotion import PromotionPolicy
+from moola.config.names import ALIAS_PRODUCTION, REGISTERED_MODEL, TAG_MODEL_DIGEST
+from moola.config.policy import Kind, Policy, Rule
+from moola.config.promotion import TAG_EVIDENCE
 from moola.errors import PromotionRefused
 from moola.promotion.evidence.attestation import Evidence
 from moola.promotion.evidence.checks import check_evidence
@@ -20,11 +22,12 @@ from moola.promotion.guard.uploads import Uploads
 from moola.promotion.ledger.content import LookLine, Move
 from moola.promotion.ledger.entry import MOVES, Draft, Entry
 from moola.promotion.ledger.key_changes import note_key_changes
-from moola.promotion.ledger.lines import looks_at
+from moola.promotion.ledger.lines import looks_at, of_alias
 from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.webhooks import Webhooks
 
 _LONGEST_WAIT_SECONDS = 20.0
+MOOLA_TAGS = (TAG_MODEL_DIGEST, TAG_EVIDENCE)  # `moola train` and `moola evaluate` set them
 
 
 @dataclass(kw_only=True)
@@ -49,7 +52,7 @@ class Guard:
         Who is told of promotions, refusals and rollbacks.
     """
 
-    policy: PromotionPolicy
+    policy: Policy
     trusted_folder: Path
     ledger: LocalLedger
     artifacts_destination: str
@@ -75,6 +78,50 @@ class Guard:
     def note_keys(self) -> None:
         """Write into the ledger which keys began or ceased to count since it last said so."""
         note_key_changes(self.ledger, self.trusted_keys(), who="server")
+
+    def kind(self, name: str) -> Kind:
+        """Return what a model is by what was seen when it was made, whatever its tags say now."""
+        if name == REGISTERED_MODEL:
+            return "moola"
+        origins = self.ledger.origins(name)
+        if any(origin.kind == "moola" for origin in origins):
+            return "moola"
+        made = [origin.kind for origin in origins if not origin.version]
+        return "prompt" if made and made[-1] == "prompt" else "model"
+
+    def enforced(self, name: str, alias: str | None = None) -> tuple[Rule, ...]:
+        """Return the rules about a model, or one of its aliases, that refuse."""
+        return tuple(rule for rule in self.rules_for(name, alias) if rule.mode == "enforce")
+
+    def rules_for(self, name: str, alias: str | None = None) -> tuple[Rule, ...]:
+        """Return the rules about a model, or one of its aliases."""
+        if not self.policy.may_name(name, alias):
+            return ()  # nothing has to be asked about a free model
+        return self.policy.rules_for(name, alias, kind=self.kind(name))
+
+    def registered_by(self, name: str, version: str, run_id: str | None) -> str | None:
+        """Return who registered a version: the user who was logged in, else the run's word."""
+        noted = [o.who for o in self.ledger.origins(name) if o.version == version and o.who]
+        if noted:
+            return noted[-1]
+        return None if run_id is None else self._run_user(run_id)
+
+    def note_existing(self) -> None:
+        """Note what each model is that was there before; no tag set later changes that."""
+        noted = {origin.name for origin in self.ledger.origins()}
+        for name, kind in self.ledger.registered_kinds(MOOLA_TAGS).items():
+            if name not in noted:
+                self.ledger.note_origin(name, kind=kind, who=None)
+
+    def _run_user(self, run_id: str) -> str | None:
+        from mlflow.exceptions import MlflowException
+        from mlflow.server import handlers
+
+        try:
+            tags = handlers._get_tracking_store().get_run(run_id).data.tags
+        except MlflowException:
+            return None
+        return tags.get("mlflow.user") or None
 
     def write_down(self, draft: Draft) -> Entry:
         """Append an entry that moves nothing, and announce it."""
@@ -140,7 +187,7 @@ class Guard:
             version=version,
             run_id=run_id,
             model_sha256=None,  # the files are read once all else is good
-            policy=self.policy,
+            policy=self.policy.ohlc,
             now=self.ledger.clock(),
         )
         if evidence.champion != champion:
@@ -151,11 +198,12 @@ class Guard:
             reasons.append("its evidence was used before; each move needs evidence of its own")
         belief = self.ledger.belief(self.trusted_keys())
         if evidence.purpose == "rollback":
-            reasons += _never_promoted(evidence, belief.moves(entries))
+            reasons += _never_promoted(evidence, of_alias(belief.moves(entries), ALIAS_PRODUCTION))
         else:
             looks = [entry for entry in entries if entry.event == "test_look"]
             reasons += _test_set_reasons(evidence, belief.counting(looks), len(looks))
-        if self.policy.promoters and user not in self.policy.promoters:
+        promoters = self.policy.ohlc.promoters
+        if promoters and user not in promoters:
             reasons.append(f"user {user} may not move Production")
         return reasons
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from moola.errors import PromotionRefused, one_line
+from moola.hashing import sha256_json
 from moola.promotion.guard.frozen import Places
-from moola.promotion.versions.digest import model_files_digest
+from moola.promotion.versions.digest import model_file_digests
 
 _MOST_FILES = 10_000
 State = tuple[tuple[Any, ...], ...]
@@ -63,11 +64,15 @@ class VersionFiles:
 
     def digest(self) -> str:
         """Return the `model_files_digest`; local files are read where they are."""
+        return sha256_json(self.digests())
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each file, by its relative path."""
         if self._local:
             with _readable(self.place):
-                return model_files_digest(Path(self.place))
+                return model_file_digests(Path(self.place))
         with self.copied() as folder:
-            return model_files_digest(folder)
+            return model_file_digests(folder)
 
     @contextmanager
     def copied(self) -> Iterator[Path]:

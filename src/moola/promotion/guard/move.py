@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersionTag, SqlRegisteredModelAlias
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.orm import Session
 
+from moola.config.names import ALIAS_PRODUCTION
+from moola.config.policy import Profile, Rule
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
 from moola.errors import PromotionRefused
 from moola.promotion.evidence.attestation import Evidence, SignedEvidence, verify
 from moola.promotion.evidence.checks import changed_files
+from moola.promotion.guard.aliases import GuardedAliases
 from moola.promotion.guard.caller import attributed, authenticated_user, caller
 from moola.promotion.guard.core import Guard
 from moola.promotion.guard.files import State, VersionFiles
@@ -56,6 +60,7 @@ class GuardedMoves:
     def __init__(self, store: SqlAlchemyStore, guard: Guard):
         self._store = store
         self.guard = guard
+        self._aliases = GuardedAliases(store, guard)
 
     def put_in_production(self, name: str, version: str) -> Entry | None:
         """Check the evidence and move stage, alias, archive and ledger in one transaction.
@@ -89,10 +94,13 @@ class GuardedMoves:
             case = self._checked(session, name, version)
         with self.guard.reading_files(caller()):
             state = self._read(case)
+            read = self._aliases.read(name, version) if self._extra(name) else None
         self.guard.note_keys()
         self.guard.ledger.check_chain()
         with self.guard.files_held(exclusive=True), exclusive(self._store) as session:
-            return None if _holds(session, name, version) else self._decide(session, case, state)
+            if _holds(session, name, version):
+                return None
+            return self._decide(session, case, state, None if read is None else read.digests)
 
     def _read(self, case: Case) -> State:
         """Read the files a case is about; return their state before they were read.
@@ -103,18 +111,20 @@ class GuardedMoves:
             If they are not those the evidence is about, or the referee finds other figures.
         """
         state = case.files.state()
-        if self.guard.policy.referee_data is None or case.evidence.purpose == "rollback":
+        if self.guard.policy.ohlc.referee_data is None or case.evidence.purpose == "rollback":
             case.require_digest(case.files.digest())
             return state
         with case.files.copied() as folder:
             case.require_digest(model_files_digest(folder))
-            referee(folder, case.evidence, self.guard.policy)
+            referee(folder, case.evidence, self.guard.policy.ohlc)
         return state
 
-    def _decide(self, session: Session, read: Case, state: State) -> Entry:
+    def _decide(
+        self, session: Session, read: Case, state: State, digests: Mapping[str, str] | None
+    ) -> Entry:
         """Check a case again inside the transaction, move Production and write it down."""
         name, version = read.evidence.name, read.evidence.version
-        case = self._checked(session, name, version)
+        case = self._checked(session, name, version, digests)
         if case.evidence.digest != read.evidence.digest or case.files.place != read.files.place:
             raise PromotionRefused("its evidence was replaced while its files were read")
         if until := self.guard.uploads.open_until(session.connection(), case.files.place):
@@ -128,7 +138,16 @@ class GuardedMoves:
         self._move_aliases(session, name, version)
         return self._write_down(session, case)
 
-    def _checked(self, session: Session, name: str, version: str) -> Case:
+    def _extra(self, name: str) -> tuple[Rule, ...]:
+        """Return the rules about Production that ask for more than the profile ``ohlc``."""
+        rules = self.guard.enforced(name, ALIAS_PRODUCTION)
+        return tuple(
+            rule for rule in rules if any(not isinstance(r, Profile) for r in rule.require)
+        )
+
+    def _checked(
+        self, session: Session, name: str, version: str, digests: Mapping[str, str] | None = None
+    ) -> Case:
         """Return what speaks for a version once all that needs none of its files is good."""
         run_id, address = origin_in(session, name, version)
         subject = f"version {version} of {name} may not be in Production"
@@ -148,6 +167,9 @@ class GuardedMoves:
             entries=read_entries(session.connection(), name),
             user=authenticated_user(),
         )
+        if extra := self._extra(name):
+            asked = self._aliases.subject(session, name, version, ALIAS_PRODUCTION)
+            reasons += self._aliases.extra_reasons(session, extra, replace(asked, files=digests))
         if reasons:
             raise PromotionRefused(f"{subject}: {'; '.join(reasons)}")
         files = VersionFiles(self.guard.places, str(address))
@@ -157,7 +179,7 @@ class GuardedMoves:
         """Move every other alias of the model that stands for Production."""
         aliases = sa.select(SqlRegisteredModelAlias).where(SqlRegisteredModelAlias.name == name)
         for alias in session.scalars(aliases):
-            if self.guard.policy.protects_alias(alias.alias):
+            if any(rule.is_ohlc for rule in self.guard.enforced(name, alias.alias)):
                 alias.version = int(version)
         session.flush()
 

@@ -13,7 +13,6 @@ from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
 from mlflow.store.model_registry.dbmodels.models import (
     SqlModelVersion,
     SqlRegisteredModelAlias,
-    SqlRegisteredModelTag,
 )
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.validation import _validate_model_version
@@ -23,14 +22,20 @@ from moola.config.names import (
     REGISTERED_MODEL,
     STAGE_PRODUCTION,
 )
+from moola.config.policy import Rule
 from moola.config.promotion import folded
 from moola.errors import MoolaError, PromotionRefused
-from moola.promotion.guard.caller import attributed
+from moola.promotion.aliases import aliases_asked
+from moola.promotion.guard.aliases import GuardedAliases
+from moola.promotion.guard.caller import attributed, authenticated_user
 from moola.promotion.guard.census import REGISTRY, close_unknown
-from moola.promotion.guard.core import Guard, deny
+from moola.promotion.guard.core import MOOLA_TAGS, Guard, deny
 from moola.promotion.guard.frozen import is_inside
 from moola.promotion.guard.move import ASK, GuardedMoves
 from moola.promotion.ledger.entry import MOVES, Draft
+
+PROMPT_SOURCES = ("dummy-source", "prompt-template")  # what MLflow gives a version of a prompt
+ASK_CHECK = "Moola guards it: `moola guard check {}` says what is missing"
 
 
 class GuardedRegistryStore(SqlAlchemyStore):
@@ -48,84 +53,117 @@ class GuardedRegistryStore(SqlAlchemyStore):
         super().__init__(db_uri)
         self.guard = guard
         self._moves = GuardedMoves(self, guard)
+        self._aliases = GuardedAliases(self, guard)
 
     def transition_model_version_stage(
         self, name: str, version: str, stage: str, archive_existing_versions: bool
     ) -> ModelVersion:
         """Move a stage; Production only with evidence, and never away from its holder."""
-        if self.guard.policy.guards(name):
+        rules = self.guard.rules_for(name, ALIAS_PRODUCTION)
+        to_production = get_canonical_stage(stage) == STAGE_PRODUCTION
+        if _enforced(rules):
             version = _plain(version)
-            if get_canonical_stage(stage) == STAGE_PRODUCTION:
-                self._put_in_production(name, version)
+            if to_production:
+                self._put(name, version, ALIAS_PRODUCTION, rules)
                 return self.get_model_version(name, version)
-            if version in self._holders(name):
+            if version in self._holders(name, (ALIAS_PRODUCTION,)):
                 self._refuse(name, version, f"version {version} of {name} holds Production")
-        return super().transition_model_version_stage(
+        line = None
+        if rules and not _enforced(rules) and to_production:
+            line = self._aliases.report(name, _plain(version), ALIAS_PRODUCTION, rules)
+        moved = super().transition_model_version_stage(
             name, version, stage, archive_existing_versions
         )
+        self._write_down(line)
+        return moved
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
-        """Set an alias; one that stands for Production only with evidence."""
-        if self.guard.policy.guards(name) and self.guard.policy.protects_alias(alias):
+        """Set an alias; one that a rule is about only as the rule allows."""
+        rules = self.guard.rules_for(name, alias)
+        line = None
+        if enforced := _enforced(rules):
             version = _plain(version)
-            if alias not in self.guard.policy.protected_aliases:
+            if alias not in {one for rule in enforced for one in rule.aliases}:
                 self._refuse(name, version, f"alias {alias} looks like a protected one")
-            self._put_in_production(name, version)
-            if alias == ALIAS_PRODUCTION:
+            self._put(name, version, alias, rules)
+            if alias == ALIAS_PRODUCTION or not any(rule.is_ohlc for rule in enforced):
                 return
+        elif rules:
+            line = self._aliases.report(name, _plain(version), alias, rules)
         super().set_registered_model_alias(name, alias, version)
+        self._write_down(line)
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
-        """Delete an alias, but none that stands for Production."""
-        if self.guard.policy.guards(name) and self.guard.policy.protects_alias(alias):
-            self._refuse(name, None, f"alias {alias} of {name} stands for Production")
+        """Delete an alias, but none that a rule guards."""
+        sentence = f"alias {alias} of {name} stands for Production: it is moved, not deleted"
+        if rules := self.guard.rules_for(name, alias):
+            self._refuse_or_report(rules, name, None, sentence)
         super().delete_registered_model_alias(name, alias)
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
-        """Rename a model without versions in Production's history or aliases that stand for it."""
-        if self.guard.policy.guards(name) or self.guard.policy.guards(new_name):
-            self._refuse_if_moved(name, "renamed")
+        """Rename a model without versions in Production's history or guarded aliases."""
+        rules = (*self.guard.rules_for(name), *self.guard.rules_for(new_name))
+        if rules:
+            self._require_never_moved(rules, name, "renamed", (ALIAS_PRODUCTION,))
             aliases = self.get_registered_model(name).aliases
-            if standing := ", ".join(filter(self.guard.policy.protects_alias, sorted(aliases))):
-                self._refuse(name, None, f"{name} has alias {standing}; not renamed to {new_name}")
-        return super().rename_registered_model(name, new_name)
+            guarded = [a for a in sorted(aliases) if any(rule.names_alias(a) for rule in rules)]
+            if standing := ", ".join(guarded):
+                sentence = f"{name} has alias {standing}; not renamed to {new_name}"
+                self._refuse_or_report(rules, name, None, sentence)
+        kind = self.guard.kind(name)
+        renamed = super().rename_registered_model(name, new_name)
+        self.guard.ledger.note_origin(new_name, kind=kind, who=attributed(None))
+        return renamed
 
     def delete_registered_model(self, name: str) -> None:
         """Delete a model that never had a version in Production."""
-        if self.guard.policy.guards(name):
-            self._refuse_if_moved(name, "deleted")
+        if rules := self.guard.rules_for(name):
+            self._require_never_moved(rules, name, "deleted", _aliases(rules))
         super().delete_registered_model(name)
 
     def delete_model_version(self, name: str, version: str) -> None:
-        """Delete a version that never held Production."""
-        if self.guard.policy.guards(name):
+        """Delete a version that never held Production or a guarded alias."""
+        if rules := self.guard.rules_for(name):
             version = _plain(version)
-            promoted_versions = {
-                e.version_to for e in self.guard.ledger.entries(name, events=MOVES)
-            }
-            if version in promoted_versions | self._holders(name):
-                self._refuse(name, version, f"version {version} of {name} has held Production")
+            promoted = {e.version_to for e in self.guard.ledger.entries(name, events=MOVES)}
+            if version in promoted | self._holders(name, _aliases(rules)):
+                sentence = f"version {version} of {name} has held Production"
+                self._refuse_or_report(rules, name, version, sentence)
         super().delete_model_version(name, version)
 
     def create_registered_model(
         self, name: str, tags: Any = None, *args: Any, **kwargs: Any
     ) -> RegisteredModel:
         """Create a registered model; the name of a guarded one is not for a prompt."""
-        models = (REGISTERED_MODEL, *self.guard.policy.models)
-        if name in models and IS_PROMPT_TAG_KEY in map(folded, _keys(tags)):
+        prompt = _is_prompt(tags)
+        named = {one for rule in self.guard.policy.rules for one in rule.models}
+        if IS_PROMPT_TAG_KEY in map(folded, _keys(tags)) and name in {REGISTERED_MODEL, *named}:
             self._refuse(name, None, f"{name} is a guarded model, not a prompt")
-        return super().create_registered_model(name, tags, *args, **kwargs)
+        created = super().create_registered_model(name, tags, *args, **kwargs)
+        kind = "prompt" if prompt else "model"
+        self.guard.ledger.note_origin(name, kind=kind, who=attributed(None))
+        return created
 
     def create_model_version(
         self, name: str, source: str, run_id: str | None = None, tags: Any = None, **kwargs: Any
     ) -> ModelVersion:
         """Register a version, but none whose place is above a frozen one."""
-        if self.guard.policy.guards(name):
+        if self.guard.enforced(name):
             self._refuse_reserved(name, None, _keys(tags))
             place = self.guard.places.of(source)
             if any(is_inside(frozen, place) for frozen in self.guard.frozen().places):
                 deny(f"{source} holds files of a version that held Production; give a folder below")
-        return super().create_model_version(name, source, run_id, tags, **kwargs)
+        elif (
+            self.guard.kind(name) == "prompt"
+            and source not in PROMPT_SOURCES
+            and self.guard.policy.enforced(name, kind="model")
+        ):
+            self._refuse(name, None, f"{name} is a prompt, and a prompt's version has no files")
+        made = super().create_model_version(name, source, run_id, tags, **kwargs)
+        if (user := authenticated_user()) is not None:
+            number = str(made.version)
+            self.guard.ledger.note_origin(name, number, kind="version", who=user)
+        return made
 
     def set_registered_model_tag(self, name: str, tag: Any) -> None:
         """Tag a model, but not with what MLflow itself decides by."""
@@ -141,6 +179,8 @@ class GuardedRegistryStore(SqlAlchemyStore):
         """Tag a version, but not with what MLflow itself decides by."""
         self._refuse_reserved(name, _plain(version), (tag.key,))
         super().set_model_version_tag(name, version, tag)
+        if tag.key in MOOLA_TAGS and self.guard.kind(name) == "model":
+            self.guard.ledger.note_origin(name, kind="moola", who=attributed(None))
 
     def delete_model_version_tag(self, name: str, version: str, key: str) -> None:
         """Delete a tag of a version, but none that MLflow itself decides by."""
@@ -155,25 +195,35 @@ class GuardedRegistryStore(SqlAlchemyStore):
         A prompt takes them, but for a tag of the whole prompt that would make it a model.
         """
         reserved = sorted(filter(_is_reserved, keys))
-        if not reserved or not self.guard.policy.guards(name):
+        if not reserved or not self.guard.policy.enforced(name, kind="model"):
             return
         changes_kind = of_model and IS_PROMPT_TAG_KEY in map(folded, reserved)
-        if self._is_prompt(name) and not changes_kind:
+        if self.guard.kind(name) == "prompt" and not changes_kind:
+            return
+        if not self.guard.enforced(name) and self.guard.kind(name) != "prompt":
             return
         self._refuse(name, version, f"MLflow itself decides by tag {reserved[0]} of {name}")
 
-    def _is_prompt(self, name: str) -> bool:
-        query = sa.select(SqlRegisteredModelTag.value).where(
-            SqlRegisteredModelTag.name == name, SqlRegisteredModelTag.key == IS_PROMPT_TAG_KEY
-        )
-        with self.engine.connect() as connection:
-            return str(connection.execute(query).scalar()).lower() == "true"
+    def check(self, name: str, version: str, alias: str | None) -> list[dict[str, Any]]:
+        """Return what each guarded alias requires of a version, as plain values."""
+        version = _plain(version)
+        self.get_model_version(name, version)
+        kind = self.guard.kind(name)
+        answers = []
+        for one in aliases_asked(self.guard.policy, name, kind, alias):
+            rules = self.guard.rules_for(name, one)
+            answers.append(self._aliases.check(name, version, one, rules).to_dict())
+        return answers
 
-    def _put_in_production(self, name: str, version: str) -> None:
-        """Move Production if the evidence carries it, or refuse and write that down."""
+    def _put(self, name: str, version: str, alias: str, rules: tuple[Rule, ...]) -> None:
+        """Move a guarded alias if the rules that refuse are met, or refuse and write that down."""
         self.get_model_version(name, version)  # answers 404 for what does not exist
+        enforced = _enforced(rules)
         try:
-            entry = self._moves.put_in_production(name, version)
+            if any(rule.is_ohlc for rule in enforced):
+                entry = self._moves.put_in_production(name, version)
+            else:
+                entry = self._aliases.put(name, version, alias, enforced)
         except PromotionRefused as refusal:
             self._refuse(name, version, str(refusal))
         except MoolaError as error:
@@ -181,24 +231,44 @@ class GuardedRegistryStore(SqlAlchemyStore):
         if entry is not None:
             self.guard.announce(entry)
 
-    def _holders(self, name: str) -> set[str]:
-        """Return the versions that hold stage or alias, in one question and no transaction."""
+    def _holders(self, name: str, aliases: Iterable[str]) -> set[str]:
+        """Return the versions that hold stage or aliases, in one question and no transaction."""
         stage = sa.select(SqlModelVersion.version).where(
             SqlModelVersion.name == name, SqlModelVersion.current_stage == STAGE_PRODUCTION
         )
         alias = sa.select(SqlRegisteredModelAlias.version).where(
-            SqlRegisteredModelAlias.name == name, SqlRegisteredModelAlias.alias == ALIAS_PRODUCTION
+            SqlRegisteredModelAlias.name == name,
+            SqlRegisteredModelAlias.alias.in_([*aliases]),
         )
         with self.engine.connect() as connection:
             return {str(version) for version in connection.scalars(sa.union(stage, alias))}
 
-    def _refuse_if_moved(self, name: str, action: str) -> None:
-        if self._holders(name) or self.guard.ledger.entries(name, events=MOVES):
-            self._refuse(name, None, f"{name} has versions in Production's history; not {action}")
+    def _require_never_moved(
+        self, rules: tuple[Rule, ...], name: str, action: str, aliases: Iterable[str]
+    ) -> None:
+        if self._holders(name, aliases) or self.guard.ledger.entries(name, events=MOVES):
+            sentence = f"{name} has versions in Production's history; not {action}"
+            self._refuse_or_report(rules, name, None, sentence)
+
+    def _refuse_or_report(
+        self, rules: tuple[Rule, ...], name: str, version: str | None, sentence: str
+    ) -> None:
+        """Refuse under a rule that enforces; under rules that report, write down that one would."""
+        if _enforced(rules):
+            self._refuse(name, version, sentence)
+        reason = f"would be refused: {sentence}"
+        about: dict[str, Any] = {"who": attributed(None), "name": name, "version_to": version}
+        self._write_down(Draft(event="reported", reason=reason, **about))
+
+    def _write_down(self, draft: Draft | None) -> None:
+        if draft is not None:
+            self.guard.write_down(draft)
 
     def _refuse(self, name: str, version: str | None, why: str) -> None:
         """Write the refusal down and answer 403 with the sentence."""
-        sentence = why if ASK in why else f"{why.rstrip('.')}. {ASK}."
+        ohlc = any(rule.is_ohlc for rule in self.guard.rules_for(name))
+        ask = ASK if ohlc or version is None else ASK_CHECK.format(f"{name}/{version}")
+        sentence = why if ASK in why or "Run `moola" in why else f"{why.rstrip('.')}. {ask}."
         refusal: dict[str, Any] = {"who": attributed(None), "name": name, "version_to": version}
         with suppress(MoolaError):  # a name that no line can hold is refused all the same
             self.guard.write_down(Draft(event="refusal", reason=sentence, **refusal))
@@ -208,6 +278,20 @@ class GuardedRegistryStore(SqlAlchemyStore):
 def _plain(version: str) -> str:
     """Return a version's number in its one spelling: MLflow takes ``01`` for ``1``."""
     return str(int(_validate_model_version(version)))
+
+
+def _enforced(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    return tuple(rule for rule in rules if rule.mode == "enforce")
+
+
+def _aliases(rules: Iterable[Rule]) -> list[str]:
+    return [alias for rule in rules for alias in rule.aliases]
+
+
+def _is_prompt(tags: Any) -> bool:
+    return any(
+        tag.key == IS_PROMPT_TAG_KEY and str(tag.value).lower() == "true" for tag in tags or ()
+    )
 
 
 def _keys(tags: Any) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moola.config.names import ARTIFACT_ROOT, DEFAULT_TRACKING_URI
+from moola.config.policy import Policy
 from moola.config.promotion import (
     ENV_POLICY,
     ENV_SERVER_AUTH,
@@ -23,10 +24,9 @@ from moola.config.promotion import (
     GUARD_LOCK,
     POLICY_FILE,
     TRUSTED_FOLDER,
-    PromotionPolicy,
 )
 from moola.errors import ConfigError
-from moola.promotion.evidence.keys import ensure_server_key
+from moola.promotion.evidence.keys import TrustedKeys, ensure_server_key, load_trusted_keys
 from moola.promotion.guard.core import Guard
 from moola.promotion.guard.doors import (
     Doors,
@@ -37,6 +37,7 @@ from moola.promotion.guard.doors import (
 )
 from moola.promotion.ledger.checkpoint import CheckpointFile, address_of
 from moola.promotion.ledger.local import SCHEMES, LocalLedger, is_database
+from moola.promotion.requirements import rule_in_words, unmeetable
 from moola.promotion.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def server_command(
     workers
         Processes.
     policy_file
-        YAML of a `PromotionPolicy`; None takes the project's ``.moola/policy.yaml``, or the
-        default policy where there is none.
+        YAML of a `Policy`; None takes the project's ``.moola/policy.yaml``, or the
+        policy without a file where there is none.
     auth
         Whether users have to log in (MLflow's basic-auth).
     allowed_hosts
@@ -109,9 +110,10 @@ def server_command(
     if not any(trusted.glob("*.pem")):
         raise ConfigError(
             f"{trusted} holds no key",
-            limit="at least one public key of a gate runner",
-            remedy="Run an evaluation in this project once, or copy the gate runner's public key",
+            limit="at least one public key of who signs evidence",
+            remedy="Run `moola guard init` here, or copy a public key of who attests",
         )
+    keys = load_trusted_keys(trusted)
     argv = [sys.executable, "-m", "mlflow", "server", "--app-name", APP_NAME]
     argv += ["--backend-store-uri", backend_store_uri, "--serve-artifacts"]
     argv += ["--artifacts-destination", artifacts_destination, "--host", host]
@@ -124,7 +126,7 @@ def server_command(
         env[ENV_POLICY] = str(Path(policy_file).resolve())
     if auth:
         env[ENV_SERVER_AUTH] = "true"
-    return ServerCommand(argv=tuple(argv), env=env, enforces=_enforces(policy, auth=auth))
+    return ServerCommand(argv=tuple(argv), env=env, enforces=_enforces(policy, keys, auth=auth))
 
 
 def create_app() -> FastAPI:
@@ -145,6 +147,7 @@ def create_app() -> FastAPI:
     guard = guard_from_environment(os.environ)
     guard.ledger.repair()
     guard.note_keys()
+    guard.note_existing()
     unknown = _install(guard)
     from mlflow.server import app as flask_app
     from mlflow.server.fastapi_app import create_fastapi_app
@@ -157,7 +160,7 @@ def create_app() -> FastAPI:
     else:
         application = create_fastapi_app(flask_app)
     routes = native_routes(application)
-    application.add_middleware(Doors, routes=routes, max_bytes=guard.policy.max_body_mib << 20)
+    application.add_middleware(Doors, routes=routes, max_bytes=guard.policy.ohlc.max_body_mib << 20)
     report_unknown([*unknown, *close_flask_routes(flask_app), *unknown_native_routes(application)])
     return application
 
@@ -205,7 +208,7 @@ def guard_from_environment(env: Mapping[str, str]) -> Guard:
         artifacts_destination=env.get(constants.ARTIFACTS_DESTINATION_ENV_VAR) or ARTIFACT_ROOT,
         artifact_root=env.get(constants.ARTIFACT_ROOT_ENV_VAR) or "mlflow-artifacts:/",
         lock_file=trusted.parent / GUARD_LOCK,
-        webhooks=Webhooks(policy.webhooks, env.get(ENV_WEBHOOK_SECRET)),
+        webhooks=Webhooks(policy.ohlc.webhooks, env.get(ENV_WEBHOOK_SECRET)),
     )
 
 
@@ -254,30 +257,36 @@ def _check_database(address: str) -> None:
         )
 
 
-def _load_policy(path: Path | None) -> PromotionPolicy:
-    return PromotionPolicy() if path is None else PromotionPolicy.from_yaml(path)
+def _load_policy(path: Path | None) -> Policy:
+    return Policy.without_file() if path is None else Policy.from_yaml(path)
 
 
-def _enforces(policy: PromotionPolicy, *, auth: bool) -> tuple[str, ...]:
-    models = ", ".join(policy.models) or "every registered model"
-    aliases = ", ".join(policy.protected_aliases)
-    gates = ", ".join(str(gate) for gate in policy.required_gates)
-    lines = [
-        f"stage Production and alias {aliases} of {models} only with signed evidence",
-        f"gates {gates} passed, and those for an encoder or synthetic data where used",
-        "the promotion gate on the locked test windows passed, its look in the ledger",
+def _enforces(rules: Policy, keys: TrustedKeys, *, auth: bool) -> tuple[str, ...]:
+    policy = rules.ohlc
+    lines = [rule_in_words(rule) for rule in rules.rules]
+    if any(rule.is_ohlc for rule in rules.rules):
+        gates = ", ".join(str(gate) for gate in policy.required_gates)
+        lines += [
+            f"ohlc: gates {gates} passed, and those for an encoder or synthetic data where used",
+            "ohlc: the promotion gate on the locked test windows passed, its look in the ledger",
+        ]
+    lines += unmeetable(rules, keys)
+    lines += [
         "files, run and name of what held Production cannot be changed or deleted",
         "new experiments keep their files below the server's artifact root",
         f"request bodies up to {policy.max_body_mib} MiB, artifact uploads apart",
         "job execution and the assistant are off",
     ]
+    if rules.break_glass is not None:
+        by, hours = ", ".join(rules.break_glass.by), rules.break_glass.hours
+        lines.append(f"{by} may break the glass: what they move is to be proven within {hours:g} h")
     if policy.referee_data is not None:
         lines.append(f"a referee scores every version itself, on {policy.referee_data}")
     if policy.promoters:
         lines.append(f"only {', '.join(policy.promoters)} may move Production")
     if policy.webhooks:
         lines.append(f"promotions, refusals and rollbacks go to {len(policy.webhooks)} webhooks")
-    if not policy.thresholds_sha256:
+    if not policy.thresholds_sha256 and any(rule.is_ohlc for rule in rules.rules):
         lines.append("NOT pinned: the gate thresholds (set thresholds_sha256 in the policy)")
     lines.append("users log in" if auth else "NOT on: log-in (start with auth)")
     return tuple(lines)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+from moola.config.names import ALIAS_PRODUCTION
 from moola.errors import ConfigError, PromotionRefused, TrackingError
 from moola.promotion.evidence.keys import TrustedKeys
 from moola.promotion.ledger.belief import GENESIS, Belief
@@ -22,6 +23,7 @@ from moola.promotion.ledger.lines import (
     champion_after,
     last_move,
     looks_at,
+    of_alias,
     readable,
 )
 
@@ -58,13 +60,13 @@ class LedgerView:
             if (name is None or entry.name == name) and (not events or entry.event in events)
         ]
 
-    def moves(self, name: str) -> list[Entry]:
-        """Return the promotions and rollbacks of a model, also those that do not count."""
-        return self.entries(name, events=MOVES)
+    def moves(self, name: str, alias: str = ALIAS_PRODUCTION) -> list[Entry]:
+        """Return the moves of a model's alias, also those that do not count."""
+        return of_alias(self.entries(name, events=MOVES), alias)
 
     def last_move(self, name: str) -> int | None:
-        """Return the number of the last promotion or rollback of a model."""
-        return last_move(self.moves(name))
+        """Return the number of the last promotion or rollback of a model, whatever the alias."""
+        return last_move(self.entries(name, events=MOVES))
 
 
 class Ledger(Protocol):
@@ -195,6 +197,20 @@ class Ledger(Protocol):
         except (OSError, ConfigError) as error:  # the line is written all the same
             _log.warning("no checkpoint of the ledger is kept: %s", error)
 
+    @abstractmethod
+    def attest(self, envelope: str) -> str:
+        """Keep a signed attestation and return its digest; one that is kept already stays as it is.
+
+        Raises
+        ------
+        PromotionRefused
+            If it is none, or a guarded server trusts no key that signed it.
+        """
+
+    @abstractmethod
+    def attestations(self, name: str, version: str) -> list[str]:
+        """Return the envelopes about a version, oldest first, unread."""
+
     def champion_at(
         self, name: str, time: datetime | None = None, *, keys: TrustedKeys | None = None
     ) -> str | None:
@@ -204,9 +220,11 @@ class Ledger(Protocol):
         """
         return champion_after(self.moves(name, keys=keys), time)
 
-    def moves(self, name: str, *, keys: TrustedKeys | None = None) -> list[Entry]:
-        """Return the promotions and rollbacks of a model that count, or that can be read."""
-        moves = self.entries(name, events=MOVES)
+    def moves(
+        self, name: str, *, alias: str = ALIAS_PRODUCTION, keys: TrustedKeys | None = None
+    ) -> list[Entry]:
+        """Return the moves of a model's alias that count, or that can be read."""
+        moves = of_alias(self.entries(name, events=MOVES), alias)
         return readable(moves) if keys is None else self.belief(keys).moves(moves)
 
     def looks_at(self, windows: Mapping[str, Any], keys: TrustedKeys) -> list[Mapping[str, Any]]:

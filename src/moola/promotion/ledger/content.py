@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from moola.config.names import ALIAS_PRODUCTION
 from moola.promotion.ledger.bounded_json import read_json
 
 VERSION = re.compile(r"[1-9][0-9]{0,8}")  # MLflow keeps it in 32 bits
@@ -30,12 +31,39 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """A promotion or rollback: `evidence` is the signed text it rests on, where it carries one."""
+    """A promotion or rollback.
+
+    Parameters
+    ----------
+    version, alias
+        What got which alias; ``production`` is the stage too.
+    evidence
+        The signed text of the gates it rests on, where it carries one.
+    attestations
+        Digests of the attestations it rests on.
+    model_sha256
+        Digest of the version's files.
+    intent
+        Number of the intent that it completes.
+    unproven_until
+        Time up to which an alias that was moved by breaking the glass may stay unproven.
+    """
 
     version: str
     evidence: str | None
     model_sha256: str | None
     intent: int | None
+    alias: str = ALIAS_PRODUCTION
+    attestations: tuple[str, ...] = ()
+    unproven_until: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """A move of an alias whose rules report and do not refuse."""
+
+    version: str
+    alias: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +119,12 @@ class Boundary:
 
 @dataclass(frozen=True, kw_only=True)
 class Remark:
-    """A line that changes nothing: a refusal, a challenger, a repair."""
+    """A line that changes nothing: a refusal, a report, a challenger, a repair."""
 
 
-Content = Unreadable | Move | Intent | Abandoned | LookLine | KeyChange | Boundary | Remark
+Content = (
+    Unreadable | Move | Observed | Intent | Abandoned | LookLine | KeyChange | Boundary | Remark
+)
 
 
 def read_payload(text: str) -> Mapping[str, Any] | Unreadable:
@@ -140,12 +170,23 @@ def _version(version: str | None) -> str:
 
 
 def _move(version_to: str | None, payload: Mapping[str, Any]) -> Move:
+    digests = _get(payload, "attestations", list, needed=False) or []
+    if not all(type(one) is str and HEX_64.fullmatch(one) for one in digests):
+        raise _Wrong("has something else than digests as attestations")
+    until = _get(payload, "unproven_until", str, needed=False)
     return Move(
+        alias=_get(payload, "alias", str, needed=False) or ALIAS_PRODUCTION,
+        attestations=tuple(digests),
+        unproven_until=None if until is None else _time(until),
         version=_version(version_to),
         evidence=_get(payload, "evidence", str, needed=False),
         model_sha256=_get(payload, "model_sha256", str, needed=False),
         intent=_get(payload, "intent", int, needed=False),
     )
+
+
+def _observed(version_to: str | None, payload: Mapping[str, Any]) -> Observed:
+    return Observed(version=_version(version_to), alias=_get(payload, "alias", str))
 
 
 def _intent(version_to: str | None, payload: Mapping[str, Any]) -> Intent:
@@ -218,7 +259,7 @@ def _remark(_version_to: str | None, _payload: Mapping[str, Any]) -> Remark:
 
 Event = Literal[
     "promotion", "rollback", "refusal", "challenger", "key_change", "test_look", "tried", "intent",
-    "abandoned", "boundary", "repair",
+    "abandoned", "boundary", "repair", "observed", "reported",
 ]  # fmt: skip
 _READERS: Mapping[str, Callable[[str | None, Mapping[str, Any]], Content]] = {
     "promotion": _move,
@@ -232,5 +273,7 @@ _READERS: Mapping[str, Callable[[str | None, Mapping[str, Any]], Content]] = {
     "abandoned": _abandoned,
     "boundary": _boundary,
     "repair": _remark,
+    "observed": _observed,
+    "reported": _remark,
 }
 EVENTS: tuple[Event, ...] = get_args(Event)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from moola.config.names import ALIAS_PRODUCTION
+from moola.config.promotion import folded
 from moola.data.market import same_market
 from moola.errors import PromotionRefused
 from moola.promotion.ledger.belief import GENESIS, Belief
@@ -81,6 +83,16 @@ def _one_market(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def readable(moves: list[Entry]) -> list[Entry]:
     """Return the promotions and rollbacks that can be understood, whoever wrote them."""
     return [entry for entry in moves if isinstance(entry.content, Move)]
+
+
+def of_alias(moves: list[Entry], alias: str) -> list[Entry]:
+    """Return the moves of one alias; those that cannot be read count as moves of Production."""
+    return [entry for entry in moves if folded(alias_of(entry)) == folded(alias)]
+
+
+def alias_of(move: Entry) -> str:
+    """Return the alias that a line of the ledger moves."""
+    return move.content.alias if isinstance(move.content, Move) else ALIAS_PRODUCTION
 
 
 def champion_after(moves: list[Entry], time: datetime | None) -> str | None:

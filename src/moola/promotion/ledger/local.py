@@ -9,20 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
 from moola.errors import ConfigError, TrackingError
+from moola.promotion.evidence.envelope import Envelope
 from moola.promotion.evidence.keys import TrustedKeys
+from moola.promotion.evidence.predicates import about_in
 from moola.promotion.ledger.base import Ledger, utc_now
 from moola.promotion.ledger.belief import GENESIS, Belief
 from moola.promotion.ledger.checkpoint import CheckpointFile, address_of
-from moola.promotion.ledger.entry import Draft, Entry
+from moola.promotion.ledger.entry import Draft, Entry, plain_name
 from moola.promotion.ledger.rows import append_entry, last_entry, read_entries
 from moola.promotion.ledger.schema import (
+    ATTESTATIONS,
     LEDGER,
+    ORIGINS,
     create_ledger,
     lock_for_append,
     repair_schema,
@@ -148,6 +152,63 @@ class LocalLedger(Ledger):
         with _database_errors(), self._engine.connect() as connection:
             return belief_in(connection, keys)
 
+    def attest(self, envelope: str) -> str:
+        """Keep a signed attestation; who may sign is asked when it is read."""
+        about = attested_version(envelope)
+        digest = Envelope.from_json(envelope).digest
+        with self.transaction() as connection:
+            known = sa.select(ATTESTATIONS.c.seq).where(ATTESTATIONS.c.digest == digest)
+            if connection.execute(known).first() is None:
+                values = {"digest": digest, "envelope": envelope, **about}
+                self._insert(connection, ATTESTATIONS, values)
+        return digest
+
+    def attestations(self, name: str, version: str) -> list[str]:
+        """Return the envelopes about a version, oldest first, unread."""
+        with _database_errors(), self._engine.connect() as connection:
+            return attestations_in(connection, name, version)
+
+    def note_origin(self, name: str, version: str = "", *, kind: str, who: str | None) -> None:
+        """Write down what a model is, or who registered a version, as it was seen when made."""
+        values = {"name": name, "version": version, "kind": kind, "who": who}
+        with self.transaction() as connection:
+            self._insert(connection, ORIGINS, values)
+
+    def origins(self, name: str | None = None) -> list[Origin]:
+        """Return what was noted, of one model if asked, oldest first."""
+        query = sa.select(ORIGINS.c["name", "version", "kind", "who"]).order_by(ORIGINS.c.seq)
+        if name is not None:
+            query = query.where(ORIGINS.c.name == name)
+        with _database_errors(), self._engine.connect() as connection:
+            return [Origin(*row) for row in connection.execute(query)]
+
+    def registered_kinds(self, marks: tuple[str, ...]) -> dict[str, str]:
+        """Return what each model of the registry in this database is by its tags now."""
+        from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
+        from mlflow.store.model_registry.dbmodels.models import (
+            SqlModelVersionTag,
+            SqlRegisteredModel,
+            SqlRegisteredModelTag,
+        )
+
+        models = sa.select(SqlRegisteredModel.name)
+        prompts = sa.select(SqlRegisteredModelTag.name).where(
+            SqlRegisteredModelTag.key == IS_PROMPT_TAG_KEY,
+            sa.func.lower(SqlRegisteredModelTag.value) == "true",
+        )
+        marked = sa.select(SqlModelVersionTag.name).where(SqlModelVersionTag.key.in_(marks))
+        with _database_errors(), self._engine.connect() as connection:
+            if not sa.inspect(connection).has_table(SqlRegisteredModel.__tablename__):
+                return {}
+            kinds = dict.fromkeys(connection.scalars(models), "model")
+            kinds |= dict.fromkeys(connection.scalars(prompts), "prompt")
+            return kinds | dict.fromkeys(connection.scalars(marked), "moola")
+
+    def _insert(self, connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> None:
+        last = connection.execute(sa.select(sa.func.max(table.c.seq))).scalar() or 0
+        at = self.clock().astimezone(UTC).isoformat(timespec="microseconds")
+        connection.execute(sa.insert(table).values(seq=last + 1, at=at, **values))
+
     def schema_findings(self) -> list[str]:
         """Return what is wrong with the table and its triggers."""
         with _database_errors(), self._engine.connect() as connection:
@@ -169,6 +230,28 @@ class LocalLedger(Ledger):
 
     def _head_signature(self, last: Entry) -> str | None:
         return last.signature or None
+
+
+class Origin(NamedTuple):
+    """What a guarded server saw when a model (version "") or a version was made."""
+
+    name: str
+    version: str
+    kind: str
+    who: str | None
+
+
+def attestations_in(connection: sa.Connection, name: str, version: str) -> list[str]:
+    """Return the envelopes about a version over an open connection, oldest first, unread."""
+    query = sa.select(ATTESTATIONS.c.envelope).order_by(ATTESTATIONS.c.seq)
+    query = query.where(ATTESTATIONS.c.name == name, ATTESTATIONS.c.version == version)
+    return [str(text) for text in connection.scalars(query)]
+
+
+def attested_version(envelope: str) -> dict[str, str]:
+    """Return which version an envelope is about; raises PromotionRefused where it says none."""
+    about = about_in(envelope)
+    return {"name": plain_name(about.model), "version": about.version}
 
 
 def belief_in(connection: sa.Connection, keys: TrustedKeys) -> Belief:

@@ -19,7 +19,7 @@ from moola.promotion.ledger.belief import GENESIS, Belief, head_is_signed
 from moola.promotion.ledger.checkpoint import CheckpointFile, address_of
 from moola.promotion.ledger.entry import Draft, Entry
 from moola.promotion.ledger.local import LocalLedger
-from moola.promotion.page import LEDGER_ROUTE
+from moola.promotion.page import ATTESTATIONS_ROUTE, CHECK_ROUTE, LEDGER_ROUTE
 
 _SECONDS = 30.0
 
@@ -113,6 +113,32 @@ class RemoteLedger(Ledger):
         ledger_id = str(answer.get("ledger_id", GENESIS))
         return Belief.from_lines(self._counting_keys(keys), ledger_id, boundaries)
 
+    def attest(self, envelope: str) -> str:
+        """Have the server keep a signed attestation."""
+        status, body = self._call("POST", {"envelope": envelope}, ATTESTATIONS_ROUTE)
+        if status != 200:
+            reason = body.get("message", f"status {status}")
+            raise PromotionRefused(f"{self._url} did not take the attestation: {reason}")
+        return str(body.get("digest"))
+
+    def attestations(self, name: str, version: str) -> list[str]:
+        """Return the envelopes that the server keeps about a version, oldest first, unread."""
+        asked = {"name": name, "version": version}
+        return [str(text) for text in self._answer(ATTESTATIONS_ROUTE, asked, "envelopes")]
+
+    def check(self, name: str, version: str, alias: str | None) -> list[Any]:
+        """Return what the server's rules require of a version, alias by alias, as plain values."""
+        asked = {"name": name, "version": version} | ({} if alias is None else {"alias": alias})
+        return self._answer(CHECK_ROUTE, asked, "aliases")
+
+    def _answer(self, route: str, asked: dict[str, Any], field: str) -> list[Any]:
+        status, body = self._call("GET", asked, route)
+        values = body.get(field)
+        if status != 200 or not isinstance(values, list):
+            reason = body.get("message", f"status {status}")
+            raise PromotionRefused(f"{self._url} does not answer: {reason}")
+        return values
+
     def schema_findings(self) -> list[str]:
         """Return what the server says is wrong with the table and its triggers."""
         findings = self._get({"name": "", "schema": "1"}).get("schema") or []
@@ -156,7 +182,9 @@ class RemoteLedger(Ledger):
             self._head = head
         return body
 
-    def _call(self, method: str, values: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _call(
+        self, method: str, values: dict[str, Any], route: str = LEDGER_ROUTE
+    ) -> tuple[int, dict[str, Any]]:
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request
 
@@ -164,7 +192,7 @@ class RemoteLedger(Ledger):
         with mlflow_call(f"the ledger at {self._url}"):
             answer = http_request(
                 get_default_host_creds(self._url),
-                LEDGER_ROUTE,
+                route,
                 method,
                 timeout=_SECONDS,
                 raise_on_status=False,

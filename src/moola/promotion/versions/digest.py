@@ -44,6 +44,11 @@ def model_files_digest(folder: Path) -> str:
     PromotionRefused
         If the folder holds no ``MLmodel``, or something else than regular files and folders.
     """
+    return sha256_json(model_file_digests(folder))
+
+
+def model_file_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that `model_files_digest` counts, by its relative path."""
     root = Path(folder)
     if not (root / "MLmodel").is_file():
         raise PromotionRefused(f"{root} is not a model", limit="a folder with a file MLmodel")
@@ -61,7 +66,7 @@ def model_files_digest(folder: Path) -> str:
             )
         if path.is_file() and relative not in uncounted:
             digests[relative] = sha256_file(path)
-    return sha256_json(digests)
+    return digests
 
 
 def version_digest(client: MlflowClient, name: str, version: str) -> str:
