@@ -20,6 +20,7 @@ from moola.cli import (
     bench,
     data,
     forensics,
+    guard,
     models,
     pretrain,
     registry,
@@ -73,6 +74,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         registry.verify,
         registry.keys,
     ),
+    "Any MLflow model": (guard.attest, guard.approve, guard.evidence),
     "A version at work": (serve.serve, serve.predict, serve.drift),
     "Runs": (runs.runs, runs.show, runs.sync, runs.server, runs.ui),
 }
@@ -104,6 +106,7 @@ app = typer.Typer(
     "completes commands, options and names of sets and splits.",
 )
 app.add_typer(data.app, name="data", rich_help_panel=_WAY)
+app.add_typer(guard.app, name="guard", rich_help_panel="Any MLflow model")
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         _settings = bench.SETTINGS if _command is bench.bench else None

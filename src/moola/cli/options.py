@@ -59,6 +59,9 @@ Device = typer.Option(
 )
 Name = typer.Option(names.REGISTERED_MODEL, "--name", help="Registered model.")
 LedgerUrl = typer.Option("", "--ledger", help="Database of the ledger; empty: the registry's own.")
+SigningKey = typer.Option(
+    None, "--key", help="File of your private key (Ed25519 or P-256); none: the project's."
+)
 AsJson = typer.Option(False, "--json", help="Print the result as JSON and nothing else.")
 Labeled = typer.Option(
     names.DEFAULT_LABELED,

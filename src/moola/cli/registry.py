@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from moola.cli.console import console, print_json, table
-from moola.cli.options import AsJson, DataRoot, LedgerUrl, Name
+from moola.cli.options import AsJson, DataRoot, LedgerUrl, Name, SigningKey
 from moola.cli.reports import print_decision
+from moola.config import names
 
 if TYPE_CHECKING:
     from moola.promotion.decision import Decision
@@ -18,8 +19,15 @@ if TYPE_CHECKING:
 
 
 def promote(
+    target: str = typer.Argument("", help="MODEL/VERSION of any registered model, as churn/7."),
     version: str = typer.Option("newest", help="Version to promote."),
     name: str = Name,
+    alias: str = typer.Option(names.ALIAS_PRODUCTION, help="Alias that it shall get."),
+    break_glass: bool = typer.Option(
+        False, help="Move it without what its rules require, if the policy lets you; say why."
+    ),
+    reason: str = typer.Option("", help="Why the glass is broken; goes into the ledger."),
+    key: Path | None = SigningKey,
     dry_run: bool = typer.Option(False, help="Check all but the locked test windows."),
     fresh_windows_only: bool = typer.Option(
         False, help="Judge by test windows alone that nobody has looked at, under any name."
@@ -31,16 +39,34 @@ def promote(
     data_root: str = DataRoot,
     as_json: bool = AsJson,
 ) -> None:
-    """Move Production to a version, if its gates and the locked test windows allow it.
+    """Move Production, or another alias, to a version, if the rules for it are met.
 
-    Alias `production` and stage `Production` move together, the replaced version is archived, and
-    the decision is written down. A refusal ends with exit code 1 and its reason.
+    Of a model that `moola train` made, its gates and the locked test windows decide; of any other
+    model what is attested about it. Alias `production` and stage `Production` move together, the
+    replaced version is archived, and the decision is written down. A refusal ends with exit code 1
+    and its reason.
 
-    Example: `moola promote --version 2`
+    Examples: `moola promote --version 2`, `moola promote churn/7 --alias champion`
     """
+    if target and _by_attestations(target, alias, ledger):
+        import moola.steps.guard
+
+        decision = moola.steps.guard.promote(
+            target,
+            alias=alias,
+            dry_run=dry_run,
+            break_glass=break_glass,
+            reason=reason or None,
+            key=key,
+            ledger_url=ledger or None,
+        )
+        _tell(decision, as_json=as_json)
+        return
     import moola.steps.promote
     from moola.config.evaluation import Thresholds
 
+    if target:
+        name, _, version = target.rpartition("/")
     summary = moola.steps.promote.promote(
         version=None if version == "newest" else version,
         name=name,
@@ -57,14 +83,28 @@ def rollback(
     reason: str = typer.Option(..., help="Why; goes into the ledger."),
     to: str = typer.Option("", help="Version; empty: the one that held Production before."),
     name: str = Name,
+    alias: str = typer.Option("", help="Alias of a model that is guarded by attestations."),
+    key: Path | None = SigningKey,
     dry_run: bool = typer.Option(False, help="Verify, and change nothing."),
     ledger: str = LedgerUrl,
     as_json: bool = AsJson,
 ) -> None:
     """Put back a version that held Production before, after verifying it again.
 
-    Example: `moola rollback --reason "drift since Monday"`
+    With `--alias` it is an alias of any model, and the order is signed.
+
+    Examples: `moola rollback --reason "drift since Monday"`,
+    `moola rollback --name churn --alias champion --reason "drift since Monday"`
     """
+    if alias:
+        import moola.steps.guard
+
+        decision = moola.steps.guard.rollback(
+            name, alias=alias, to=to or None, reason=reason, ledger_url=ledger or None,
+            dry_run=dry_run, key=key,
+        )  # fmt: skip
+        _tell(decision, as_json=as_json)
+        return
     import moola.steps.registry
 
     decision = moola.steps.registry.rollback(
@@ -196,6 +236,15 @@ def keys(
         out.print("no key signs here; the gate runner's is made by moola keys --make")
     elif key_ids.signing not in key_ids.trusted:
         out.print(f"{key_ids.signing} signs here and is not trusted")
+
+
+def _by_attestations(target: str, alias: str, ledger: str) -> bool:
+    """Return whether attestations decide about an alias of a model, not the profile ohlc."""
+    import moola.steps.guard
+
+    answers = moola.steps.guard.check(target, alias=alias, ledger_url=ledger or None)
+    required = [one["requirement"] for answer in answers for one in answer["requirements"]]
+    return "profile: ohlc" not in required
 
 
 def _tell(decision: Decision, *, as_json: bool, record: Path | None = None) -> None:

@@ -264,11 +264,14 @@ def print_decision(decision: Decision, record: Path | None) -> None:
     """Print what a decision changed."""
     rows = {
         "Version": f"{decision.name} version {decision.version}",
-        "Before": decision.champion_before or "nothing in Production",
+        "Before": decision.champion_before or f"nothing in {decision.alias or 'Production'}",
         "Test-set looks": decision.test_looks if decision.test_looks is not None else "none",
         "Ledger entry": decision.ledger_seq or "none (dry run)",
         "Record": record or "none",
     }
+    if decision.alias is not None:
+        del rows["Test-set looks"], rows["Record"]
+        rows["Alias"] = decision.alias
     gate = decision.promotion_gate
     if gate:
         rows["Because"] = "; ".join(gate["reasons"])

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from moola.config.names import ALIAS_PRODUCTION
 from moola.errors import MoolaError, one_line
+from moola.promotion.aliases import alias_findings
 from moola.promotion.evidence.proof import (
     does_not_count,
     last_promotion,
@@ -14,9 +16,9 @@ from moola.promotion.evidence.proof import (
     require_proof,
 )
 from moola.promotion.ledger.belief import GENESIS, Belief
-from moola.promotion.ledger.content import Intent, Unreadable
+from moola.promotion.ledger.content import Intent, Move, Unreadable
 from moola.promotion.ledger.entry import MOVES, Entry
-from moola.promotion.ledger.lines import open_intent
+from moola.promotion.ledger.lines import of_alias, open_intent
 from moola.promotion.parts import ProductionParts
 from moola.promotion.state import read_state
 from moola.promotion.versions.files import local_folder, odd_files
@@ -78,8 +80,9 @@ def verify(parts: ProductionParts) -> Verification:
     if every and not chain:
         ledger.note(every[-1], compared=True)
     view = ledger.view_of(every, parts.keys)
-    belief, entries, moves = view.belief, view.entries(name), view.moves(name)
-    counting = belief.moves(moves)
+    belief, entries, moves = view.belief, view.entries(name), view.entries(name, events=MOVES)
+    every_move = belief.moves(moves)
+    counting = of_alias(every_move, ALIAS_PRODUCTION)
     findings += [
         does_not_count(entry, why) for entry in moves if (why := belief.why_not(entry)) is not None
     ]
@@ -89,8 +92,13 @@ def verify(parts: ProductionParts) -> Verification:
         if entry.event not in MOVES and belief.has_false_signature(entry)
     ]
     findings += _unended(entries, belief)
-    for version in dict.fromkeys(str(entry.version_to) for entry in counting):
-        findings += _version_findings(parts, counting, version, belief)
+    by_gates = [entry for entry in counting if not _is_attested(entry)]
+    for version in dict.fromkeys(str(entry.version_to) for entry in by_gates):
+        findings += _version_findings(parts, by_gates, version, belief)
+    by_aliases, notes = alias_findings(
+        parts, [e for e in every_move if _is_attested(e)], every_move
+    )
+    findings += by_aliases
     champion = counting[-1].version_to if counting else None
     state = read_state(client, name)
     if not state.agrees or state.alias_version != champion:
@@ -106,8 +114,13 @@ def verify(parts: ProductionParts) -> Verification:
         num_entries=len(entries),
         champion=champion,
         findings=tuple(findings),
-        notes=tuple(_notes(every, belief)),
+        notes=(*notes, *_notes(every, belief)),
     )
+
+
+def _is_attested(move: Entry) -> bool:
+    """Return whether a move rests on attestations, not on evidence of the profile ``ohlc``."""
+    return isinstance(move.content, Move) and bool(move.content.attestations)
 
 
 def _unended(entries: list[Entry], belief: Belief) -> list[str]:

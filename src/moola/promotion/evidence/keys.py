@@ -98,7 +98,7 @@ def key_id(public_key: PublicKey) -> str:
     return hashlib.sha256(raw).hexdigest()[:32]
 
 
-def ensure_signing_key(folder: Path) -> Path:
+def ensure_signing_key(folder: Path, *, name: str | None = None) -> Path:
     """Return the gate runner's key file of a project, made (0600) and trusted if there is none.
 
     A key that is there already is not trusted anew: whoever took it off the trusted keys meant it.
@@ -108,6 +108,8 @@ def ensure_signing_key(folder: Path) -> Path:
     ----------
     folder
         The project directory; keys are in its ``.moola/keys`` and ``.moola/trusted``.
+    name
+        Name of the public key, by which rules call its owner; None: its id.
 
     Returns
     -------
@@ -118,7 +120,7 @@ def ensure_signing_key(folder: Path) -> Path:
     if path.exists():
         return path
     key = Ed25519PrivateKey.generate()
-    trusted = trust(Path(folder) / TRUSTED_FOLDER, key.public_key())
+    trusted = trust(Path(folder) / TRUSTED_FOLDER, key.public_key(), name=name)
     if not _write_new_key(path, key):
         trusted.unlink()  # another process was faster, and its key counts
     return path
@@ -231,6 +233,10 @@ def load_attester_key(path: Path) -> PrivateKey:
 def trust(folder: Path, public_key: PublicKey, *, name: str | None = None) -> Path:
     """Write a public key into the folder of trusted keys, under its name or id; return its file."""
     path = Path(folder) / f"{name or key_id(public_key)}.pem"
+    if path.exists() and name is not None:
+        raise ConfigError(
+            f"{path} is there already", limit="one key under each name", remedy="Give another name"
+        )
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
