@@ -12,7 +12,7 @@ from moola.cli.console import console, print_json, table
 from moola.cli.options import AsJson, Command, LedgerUrl, SigningKey
 
 if TYPE_CHECKING:
-    from moola.promotion.evidence.predicates import TestRun
+    from moola.promotion.evidence.predicates import SuiteRun
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -157,7 +157,7 @@ def attest(
         raise PromotionRefused(f"the tests of {version} failed, which is attested")
 
 
-def _run_in_words(run: TestRun) -> str:
+def _run_in_words(run: SuiteRun) -> str:
     end = "stopped" if run.exit_code is None else f"exit code {run.exit_code}"
     counts = "" if run.passed_tests is None else f", {run.passed_tests} passed"
     failed = f", {run.failed_tests} failed" if run.failed_tests else ""

@@ -35,7 +35,7 @@ _SIGNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tests(Config):
+class PassingTests(Config):
     """The newest attested test run passed.
 
     Parameters
@@ -161,10 +161,14 @@ class Profile(Config):
         check_choice("profile", self.name, ("ohlc",))
 
 
-Requirement = Tests | Metric | Better | Approve | Profile
+Requirement = PassingTests | Metric | Better | Approve | Profile
 _REQUIREMENTS: Mapping[str, type[Config]] = {
-    "tests": Tests, "metric": Metric, "better": Better, "approve": Approve, "profile": Profile,
-}  # fmt: skip
+    "tests": PassingTests,
+    "metric": Metric,
+    "better": Better,
+    "approve": Approve,
+    "profile": Profile,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,7 +353,7 @@ class Policy(Config):
     def without_file(cls) -> Self:
         """Return the policy where nobody wrote one: Moola's own models guarded, others reported."""
         own = Rule(name="ohlc", aliases=(ALIAS_PRODUCTION,), require=(Profile(),), made_by="moola")
-        others = Rule(name="others", require=(Tests(),), mode="report")
+        others = Rule(name="others", require=(PassingTests(),), mode="report")
         return cls(rules=(own, others))
 
     @classmethod

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from moola.config.names import REGISTERED_MODEL, TAG_MODEL_DIGEST
+from moola.config.names import ALIAS_PRODUCTION, REGISTERED_MODEL, TAG_MODEL_DIGEST
 from moola.config.policy import Kind, Policy, Rule
 from moola.config.promotion import TAG_EVIDENCE
-from moola.errors import PromotionRefused
+from moola.errors import PromotionRefused, TrackingError
 from moola.hashing import sha256_json
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision, PromotionDenied

@@ -10,11 +10,11 @@ from moola.config.policy import (
     Approve,
     Better,
     Metric,
+    PassingTests,
     Policy,
     Profile,
     Requirement,
     Rule,
-    Tests,
     keyword_of,
 )
 from moola.config.promotion import folded
@@ -27,7 +27,7 @@ from moola.promotion.evidence.predicates import (
     Content,
     Metrics,
     Order,
-    TestRun,
+    SuiteRun,
     read_attestation,
 )
 
@@ -191,7 +191,7 @@ def unmeetable(policy: Policy, keys: TrustedKeys) -> list[str]:
 
 
 def _in_words(requirement: Requirement) -> str:
-    if isinstance(requirement, Tests):
+    if isinstance(requirement, PassingTests):
         return (
             f"{requirement.at_least} attested tests" if requirement.at_least else "attested tests"
         )
@@ -318,10 +318,10 @@ class _Seen:
 _Answer = tuple[bool, str, str | None, Sequence[str]]
 
 
-def _tests(asked: Tests, subject: Subject, seen: _Seen) -> _Answer:
+def _tests(asked: PassingTests, subject: Subject, seen: _Seen) -> _Answer:
     remedy = f"moola attest {subject} -- pytest tests/model"
-    newest = seen.newest(TestRun)
-    if newest is None or not isinstance(run := newest.content, TestRun):
+    newest = seen.newest(SuiteRun)
+    if newest is None or not isinstance(run := newest.content, SuiteRun):
         return False, "no test run is attested", remedy, ()
     counts = "" if run.passed_tests is None else f", {run.passed_tests} passed"
     said = f"test run of {newest.about.created_at[:16]} by {newest.signer}{counts}"
@@ -413,13 +413,13 @@ def _approve(asked: Approve, subject: Subject, seen: _Seen) -> _Answer:
 
 
 _RULES: Mapping[type, Callable[..., _Answer]] = {
-    Tests: _tests,
+    PassingTests: _tests,
     Metric: _metric,
     Better: _better,
     Approve: _approve,
 }
 _KINDS: Mapping[type, type] = {
-    Tests: TestRun,
+    PassingTests: SuiteRun,
     Metric: Metrics,
     Better: Compared,
     Approve: Approval,

@@ -42,7 +42,7 @@ from moola.promotion.evidence.predicates import (
     Approval,
     Metrics,
     Order,
-    TestRun,
+    SuiteRun,
     kind_of,
 )
 from moola.promotion.ledger.bounded_json import read_json
@@ -211,7 +211,7 @@ def attest_tests(
     key: Path | None = None,
     ledger_url: str | None = None,
     project: Path = Path(),
-) -> TestRun:
+) -> SuiteRun:
     """Run a command that tests a version, and attest how it ended; a failure is attested too.
 
     The command gets no signing key in its environment, and the version's address as
@@ -254,7 +254,7 @@ def attest_tests(
                 "the test files changed while they ran", remedy="Run it again; nothing was attested"
             )
         counts = _counted(junit or own, required=junit is not None)
-    run = TestRun(
+    run = SuiteRun(
         passed=code == 0 and not counts.get("failed_tests"),
         command=tuple(word[:1000] for word in command),
         exit_code=code,

@@ -69,7 +69,7 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestRun:
+class SuiteRun:
     """A command that tested a version.
 
     Parameters
@@ -190,9 +190,9 @@ class Order:
     reason: str
 
 
-Content = TestRun | Metrics | Compared | Approval | Order
+Content = SuiteRun | Metrics | Compared | Approval | Order
 _TYPES: Mapping[str, type[Content]] = {
-    TEST_RESULT: TestRun,
+    TEST_RESULT: SuiteRun,
     f"{_OWN}/metrics/v1": Metrics,
     f"{_OWN}/comparison/v1": Compared,
     f"{_OWN}/approval/v1": Approval,
@@ -232,7 +232,7 @@ def attest(about: About, content: Content, files: Mapping[str, str], key: Privat
     """Return a signed attestation about a version with these files (SHA-256 by path)."""
     [predicate_type] = [address for address, kind in _TYPES.items() if type(content) is kind]
     own = {"about": _written(about), **_written(content)}
-    predicate = _test_result(content, own) if isinstance(content, TestRun) else own
+    predicate = _test_result(content, own) if isinstance(content, SuiteRun) else own
     statement = Statement(subject=files, predicate_type=predicate_type, predicate=predicate)
     return seal(statement, key)
 
@@ -254,12 +254,12 @@ def read_attestation(text: str, keys: TrustedKeys) -> Attestation:
     if kind is None:
         raise _wrong(f"predicate type {shown(statement.predicate_type)}")
     predicate = statement.predicate
-    own = predicate.get("moola") if kind is TestRun else predicate
+    own = predicate.get("moola") if kind is SuiteRun else predicate
     if type(own) is not dict:
         raise _wrong("predicate without what Moola says")
     about = _read(About, own.get("about"))
     content = _read(kind, {key: value for key, value in own.items() if key != "about"})
-    if isinstance(content, TestRun) and predicate != _test_result(content, own):
+    if isinstance(content, SuiteRun) and predicate != _test_result(content, own):
         raise _wrong("test result that is another than Moola says")
     return Attestation(
         digest=envelope.digest,
@@ -281,11 +281,11 @@ def about_in(text: str) -> About:
 
 def kind_of(content: Content) -> str:
     """Return the word for a kind of attestation."""
-    words = {TestRun: "tests", Metrics: "metrics", Compared: "comparison", Approval: "approval"}
+    words = {SuiteRun: "tests", Metrics: "metrics", Compared: "comparison", Approval: "approval"}
     return content.action if isinstance(content, Order) else words[type(content)]
 
 
-def _test_result(run: TestRun, own: Mapping[str, Any]) -> dict[str, Any]:
+def _test_result(run: SuiteRun, own: Mapping[str, Any]) -> dict[str, Any]:
     """Return in-toto's vetted predicate for test results, with Moola's fields beside its own."""
     configuration = [
         {"name": path, "digest": {"sha256": digest}} for path, digest in sorted(run.files.items())

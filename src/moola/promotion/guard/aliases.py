@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.orm import Session
 
 from moola.config.policy import Rule
 from moola.errors import MoolaError, PromotionRefused
-from moola.promotion.aliases import Proof, draft_of, prove
+from moola.promotion.aliases import Proof, aliases_asked, draft_of, prove
 from moola.promotion.guard.caller import attributed, authenticated_user, caller
 from moola.promotion.guard.core import Guard
 from moola.promotion.guard.files import State, VersionFiles
@@ -115,6 +116,15 @@ class GuardedAliases:
             subject = replace(subject, files=self.read(name, version).digests)
         with self._session() as session:
             return self._prove(session, rules, subject)
+
+    def answers(self, name: str, version: str, alias: str | None) -> list[dict[str, Any]]:
+        """Return what each guarded alias requires of a version, as plain values."""
+        self._store.get_model_version(name, version)  # answers 404 for what does not exist
+        asked = aliases_asked(self.guard.policy, name, self.guard.kind(name), alias)
+        return [
+            self.check(name, version, one, self.guard.rules_for(name, one)).to_dict()
+            for one in asked
+        ]
 
     def subject(self, session: Session, name: str, version: str, alias: str) -> Subject:
         """Return a version that asks for an alias, its files left out."""

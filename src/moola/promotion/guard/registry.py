@@ -25,7 +25,6 @@ from moola.config.names import (
 from moola.config.policy import Rule
 from moola.config.promotion import folded
 from moola.errors import MoolaError, PromotionRefused
-from moola.promotion.aliases import aliases_asked
 from moola.promotion.guard.aliases import GuardedAliases
 from moola.promotion.guard.caller import attributed, authenticated_user
 from moola.promotion.guard.census import REGISTRY, close_unknown
@@ -53,7 +52,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
         super().__init__(db_uri)
         self.guard = guard
         self._moves = GuardedMoves(self, guard)
-        self._aliases = GuardedAliases(self, guard)
+        self.aliases = GuardedAliases(self, guard)
 
     def transition_model_version_stage(
         self, name: str, version: str, stage: str, archive_existing_versions: bool
@@ -70,7 +69,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
                 self._refuse(name, version, f"version {version} of {name} holds Production")
         line = None
         if rules and not _enforced(rules) and to_production:
-            line = self._aliases.report(name, _plain(version), ALIAS_PRODUCTION, rules)
+            line = self.aliases.report(name, _plain(version), ALIAS_PRODUCTION, rules)
         moved = super().transition_model_version_stage(
             name, version, stage, archive_existing_versions
         )
@@ -89,7 +88,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
             if alias == ALIAS_PRODUCTION or not any(rule.is_ohlc for rule in enforced):
                 return
         elif rules:
-            line = self._aliases.report(name, _plain(version), alias, rules)
+            line = self.aliases.report(name, _plain(version), alias, rules)
         super().set_registered_model_alias(name, alias, version)
         self._write_down(line)
 
@@ -204,17 +203,6 @@ class GuardedRegistryStore(SqlAlchemyStore):
             return
         self._refuse(name, version, f"MLflow itself decides by tag {reserved[0]} of {name}")
 
-    def check(self, name: str, version: str, alias: str | None) -> list[dict[str, Any]]:
-        """Return what each guarded alias requires of a version, as plain values."""
-        version = _plain(version)
-        self.get_model_version(name, version)
-        kind = self.guard.kind(name)
-        answers = []
-        for one in aliases_asked(self.guard.policy, name, kind, alias):
-            rules = self.guard.rules_for(name, one)
-            answers.append(self._aliases.check(name, version, one, rules).to_dict())
-        return answers
-
     def _put(self, name: str, version: str, alias: str, rules: tuple[Rule, ...]) -> None:
         """Move a guarded alias if the rules that refuse are met, or refuse and write that down."""
         self.get_model_version(name, version)  # answers 404 for what does not exist
@@ -223,7 +211,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
             if any(rule.is_ohlc for rule in enforced):
                 entry = self._moves.put_in_production(name, version)
             else:
-                entry = self._aliases.put(name, version, alias, enforced)
+                entry = self.aliases.put(name, version, alias, enforced)
         except PromotionRefused as refusal:
             self._refuse(name, version, str(refusal))
         except MoolaError as error:
