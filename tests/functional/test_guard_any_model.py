@@ -77,11 +77,12 @@ def alias(world: Guarded, name: str, version: str, word: str) -> tuple[int, str]
     return send(world, "registered-models/alias", body)
 
 
+_WIDE = "".join(chr(ord(letter) + 0xFEE0) for letter in "champion")
 ATTACKS: dict[str, Callable[[Guarded, str], tuple[int, str]]] = {
     "the alias": lambda w, n: alias(w, n, "2", "champion"),
     "the other alias": lambda w, n: alias(w, n, "2", "production"),
     "in capitals": lambda w, n: alias(w, n, "2", "Champion"),
-    "full width": lambda w, n: alias(w, n, "2", "ｃｈａｍｐｉｏｎ"),
+    "full width": lambda w, n: alias(w, n, "2", _WIDE),
     "version 02": lambda w, n: alias(w, n, "02", "champion"),
     "the stage": lambda w, n: send(
         w, "model-versions/transition-stage", {"name": n, "version": "2", "stage": "PRODUCTION"}
@@ -171,10 +172,9 @@ def test_a_prompt_is_free_and_stays_what_it_was_made_as(enforcing: Guarded) -> N
     client.register_prompt("churn-words", "Say {{ word }}.")
     client.set_prompt_alias("churn-words", "production", 1)
     assert client.get_prompt_version_by_alias("churn-words", "production").version == 1
-    made = client.get_model_version("churn-code", "1")
-    logged = client.get_logged_model(str(made.source).removeprefix("models:/"))
+    run = client.get_run(str(client.get_model_version("churn-code", "1").run_id)).info
     with pytest.raises(MlflowException, match="a prompt's version has no files"):
-        client.create_model_version("churn-words", logged.artifact_location, made.run_id)
+        client.create_model_version("churn-words", f"{run.artifact_uri}/model", run.run_id)
     client.create_registered_model("churn-late")
     with pytest.raises(RestException, match="decides by tag"):
         client.set_registered_model_tag("churn-late", "mlflow.prompt.is_prompt", "true")
