@@ -48,6 +48,7 @@ REPLACED = (
     (EVERYWHERE, r"device=cuda", "device=cpu", "a GPU is not asked for here"),
     (EVERYWHERE, r"--device cuda", "--device cpu", "the same"),
     (EVERYWHERE, r"127\.0\.0\.1:5001", "127.0.0.1:{port}", "a free port"),
+    ("docs/guard.md", r"127\.0\.0\.1:5000", "127.0.0.1:{port}", "the same"),
     (EVERYWHERE, r"-p 5001", "-p {port}", "a free port"),
     (EVERYWHERE, r"^(\S*=\S+ )?(moola serve\b)", r"\1\2 --port {port} --poll 0.2", "a free port"),
     (EVERYWHERE, r"^moola server\b", "moola server --port {port}", "a free port"),
@@ -121,6 +122,7 @@ NOT_RUN = (
 
 # (page, pattern, words of the reason): the page says that it is refused, so exit code 1 is right
 REFUSED = (
+    ("docs/guard.md", r"moola guard check\b", "no test run is attested"),
     ("docs/registry.md", r"^moola promote\b", "not promoted"),
     ("README.md", r"-e promote\b", "not promoted"),
     ("docs/quickstart.md", r"^moola promote\b", "not promoted"),
@@ -226,7 +228,7 @@ class Reader:
         printed = {}
         with self._servers:
             for language, text in texts_to_run(page):
-                if language == "yaml":
+                if language == "yaml" or re.match(r"# \S+\.py\n", text):
                     self.write(text)
                 elif not_run(page, text) is None:
                     shown = replaced(page, text)
@@ -244,7 +246,7 @@ class Reader:
 
     def write(self, text: str) -> None:
         """Write a block to the file that its first line names."""
-        first = re.match(r"# (\S+\.yaml)\n", text)
+        first = re.match(r"# (\S+\.(?:yaml|py))\n", text)
         assert first, f"the first line names no file:\n{text}"
         path = self.folder / first[1]
         path.parent.mkdir(parents=True, exist_ok=True)

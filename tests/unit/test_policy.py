@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
-from moola.config.policy import Approve, Better, Metric, PassingTests, Policy, Profile
+from moola.config.policy import Approve, Better, Metric, PassingTests, Policy, Profile, Rule
+from moola.config.promotion import PromotionPolicy
 from moola.errors import ConfigError
 
 CHURN = """
@@ -98,48 +103,73 @@ def test_without_a_file_moolas_own_models_are_guarded_and_others_reported() -> N
     assert read.rules_for("x", "production", kind="prompt") == ()
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("version: 3\nrules: []", "version of the policy is 3"),
-        ("version: 2", "lacks rules"),
-        ("version: 2\nruls: []", "Did you mean 'rules'"),
-        ("version: 2\nrules: [{name: a, require: [test]}]", "Did you mean 'tests'"),
-        ("version: 2\nrules: [{name: a, require: []}]", "require of rule a is empty"),
-        ("version: 2\nrules: [{name: a, requires: [tests]}]", "Did you mean 'require'"),
-        ("version: 2\nrules: [{name: a, require: [{tests: {atleast: 1}}]}]", "'at_least'"),
-        ("version: 2\nrules: [{name: a, require: [{tests: 1}]}]", "tests is 1"),
-        ("version: 2\nrules: [{name: a, require: [{tests: {}, better: {}}]}]", "names 'tests', 'b"),
-        ("version: 2\nrules: [{name: a, require: [{metric: {name: x}}]}]", "has no bound"),
-        (
-            "version: 2\nrules: [{name: a, require: [{metric: {name: x, at_least: .nan}}]}]",
-            "bound of x is nan",
-        ),
-        (
-            "version: 2\nrules: [{name: a, require: [{approve: {by: [ann, ann], people: 2}}]}]",
-            "people is 2",
-        ),
-        ("version: 2\nrules: [{name: a, require: [{approve: {by: [../ann]}}]}]", "'../ann'"),
-        (
-            "version: 2\nrules: [{name: a, require: [tests]}, {name: a, require: [tests]}]",
-            "two rul",
-        ),
-        ("version: 2\nrules: [{name: a, require: [tests], mode: enforced}]", "'enforce'"),
-        ("version: 2\nrules: [{name: a, require: [tests], max_age_days: 0}]", "max_age_days"),
-        ("version: 2\nrules: [{name: a, require: [tests], models: churn}]", "models is 'churn'"),
-        ("version: 2\nrules: [{name: a, require: [{profile: ohcl}]}]", "Did you mean 'ohlc'"),
-        (
-            "version: 2\nrules: [{name: a, require: [{profile: ohlc}], aliases: [champion]}]",
-            "production among them",
-        ),
-        ("version: 2\nrules: []\nbreak_glass: {by: []}", "by of break_glass is empty"),
-        ("version: 2\nrules: []\nohlc: {models: [a]}", "ohlc holds models"),
-        ("version: 2\nrules: []\nohlc: {webhooks: []}", "webhooks at the top of the file"),
-        ("protected_aliases: [champion]", "protected_aliases"),
-    ],
-)
+BAD = [
+    ("version: 3\nrules: []", "version of the policy is 3"),
+    ("version: 2", "lacks rules"),
+    ("version: 2\nruls: []", "Did you mean 'rules'"),
+    ("version: 2\nrules: [{name: a, require: [test]}]", "Did you mean 'tests'"),
+    ("version: 2\nrules: [{name: a, require: []}]", "require of rule a is empty"),
+    ("version: 2\nrules: [{name: a, requires: [tests]}]", "Did you mean 'require'"),
+    ("version: 2\nrules: [{name: a, require: [{tests: {atleast: 1}}]}]", "'at_least'"),
+    ("version: 2\nrules: [{name: a, require: [{tests: 1}]}]", "tests is 1"),
+    ("version: 2\nrules: [{name: a, require: [{tests: {}, better: {}}]}]", "names 'tests', 'b"),
+    ("version: 2\nrules: [{name: a, require: [{metric: {name: x}}]}]", "has no bound"),
+    (
+        "version: 2\nrules: [{name: a, require: [{metric: {name: x, at_least: .nan}}]}]",
+        "bound of x is nan",
+    ),
+    (
+        "version: 2\nrules: [{name: a, require: [{approve: {by: [ann, ann], people: 2}}]}]",
+        "people is 2",
+    ),
+    ("version: 2\nrules: [{name: a, require: [{approve: {by: [../ann]}}]}]", "'../ann'"),
+    (
+        "version: 2\nrules: [{name: a, require: [tests]}, {name: a, require: [tests]}]",
+        "two rul",
+    ),
+    ("version: 2\nrules: [{name: a, require: [tests], mode: enforced}]", "'enforce'"),
+    ("version: 2\nrules: [{name: a, require: [tests], max_age_days: 0}]", "max_age_days"),
+    ("version: 2\nrules: [{name: a, require: [tests], models: churn}]", "models is 'churn'"),
+    ("version: 2\nrules: [{name: a, require: [{profile: ohcl}]}]", "Did you mean 'ohlc'"),
+    (
+        "version: 2\nrules: [{name: a, require: [{profile: ohlc}], aliases: [champion]}]",
+        "production among them",
+    ),
+    ("version: 2\nrules: []\nbreak_glass: {by: []}", "by of break_glass is empty"),
+    ("version: 2\nrules: []\nohlc: {models: [a]}", "ohlc holds models"),
+    ("version: 2\nrules: []\nohlc: {webhooks: []}", "webhooks at the top of the file"),
+    ("protected_aliases: [champion]", "protected_aliases"),
+]
+# the schema of an editor sees the form of a file, not what two values mean together
+BAD_OF_FORM = [
+    text
+    for text, sentence in BAD
+    if text.startswith("version")
+    and sentence not in ("people is 2", "two rul", "production among them")
+    and ".nan" not in text
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), BAD)
 def test_a_bad_policy_is_refused_in_one_line(text: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as refused:
         policy(text)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_schema_takes_and_refuses_what_the_policy_does() -> None:
+    text = resources.files("moola.config").joinpath("policy.schema.json").read_text()
+    schema = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert list(validator.iter_errors(yaml.safe_load(CHURN))) == []
+    for text in BAD_OF_FORM:
+        assert not validator.is_valid(yaml.safe_load(text)), text
+    rule = schema["$defs"]["rule"]["properties"]
+    assert set(rule) == {field.name for field in dataclasses.fields(Rule)}
+    server = {"promoters", "max_body_mib", "webhooks"}
+    assert set(schema["properties"]) == {f.name for f in dataclasses.fields(Policy)} | server
+    of_rules = {"models", "protected_aliases"}
+    known = {field.name for field in dataclasses.fields(PromotionPolicy)} - of_rules - server
+    assert set(schema["properties"]["ohlc"]["properties"]) == known

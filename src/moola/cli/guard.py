@@ -41,7 +41,8 @@ def init(
         return
     out = console()
     used = ", ".join(f"{alias} {count}" for alias, count in begun.aliases.items())
-    out.print(f"{begun.models} models; {used or 'no aliases'}; nothing is refused yet")
+    counted = f"{begun.models} models" if begun.models else "no models yet"
+    out.print(f"{counted}; {used or 'no aliases'}; nothing is refused yet")
     verb = "written" if begun.made_policy else "was there, unchanged"
     out.print(f"Policy: {begun.policy} ({verb}); the key of signer {begun.signer}: {begun.key}")
     out.print("Next: `moola server` guards, `moola guard check MODEL/VERSION` says what is missing")

@@ -151,7 +151,15 @@ def history(
     if as_json:
         entries = [entry.to_dict() for entry in past.entries]
         notes = list(past.notes)
-        print_json({"champion": past.champion, "at": when, "entries": entries, "notes": notes})
+        print_json(
+            {
+                "champion": past.champion,
+                "at": when,
+                "entries": entries,
+                "notes": notes,
+                "holders": past.holders,
+            }
+        )
         return
     rows = table("seq", "time (UTC)", "event", "from", "to", "who", "reason")
     for entry in past.entries:
@@ -170,6 +178,8 @@ def history(
         out.print(f"  - {printable(note)}")
     moment = f"at {when:%Y-%m-%d %H:%M}" if when else "now"
     out.print(f"In Production {moment}: {past.champion or 'nothing'}")
+    for alias, holder in past.holders.items():
+        out.print(f"{printable(alias)} {moment}: {holder}")
 
 
 def verify(name: str = Name, ledger: str = LedgerUrl, as_json: bool = AsJson) -> None:

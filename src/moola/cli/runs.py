@@ -124,6 +124,7 @@ def sync(as_json: bool = AsJson) -> None:
 
 
 def server(
+    more: list[str] = typer.Argument(None, help="After --: further options of mlflow server."),
     backend_store_uri: str = typer.Option(
         names.DEFAULT_TRACKING_URI, help="SQLite or PostgreSQL: runs, registry and ledger."
     ),
@@ -137,9 +138,11 @@ def server(
         "", help="Names clients call it by: a,b; empty: this machine and private addresses."
     ),
 ) -> None:
-    """Start MLflow's server with the guard: nothing unproven reaches Production.
+    """Start MLflow's server with the guard: nothing unproven gets a guarded alias.
 
-    Example: `moola server --backend-store-uri postgresql://moola@127.0.0.1/moola`
+    What comes after `--` is passed on to `mlflow server`.
+
+    Example: `moola server --backend-store-uri postgresql://moola@127.0.0.1/moola -- --dev`
     """
     from moola.promotion.guard.server import server_command
 
@@ -153,6 +156,7 @@ def server(
         policy_file=policy,
         auth=auth,
         allowed_hosts=allowed_hosts,
+        more=more or [],
     )
     console().print(f"Guarded MLflow server on http://{host}:{port}, with its history at /moola")
     for rule in command.enforces:

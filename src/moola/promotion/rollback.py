@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from moola.config.names import ALIAS_CHALLENGER, ALIAS_PRODUCTION, STAGE_STAGING
@@ -22,12 +23,13 @@ from moola.promotion.evidence.proof import (
 from moola.promotion.ledger.base import Ledger, write_refusal
 from moola.promotion.ledger.content import Event
 from moola.promotion.ledger.entry import (
+    MOVES,
     Draft,
     Entry,
     optional_version,
     plain_version,
 )
-from moola.promotion.ledger.lines import champion_after, readable
+from moola.promotion.ledger.lines import alias_of, champion_after, of_alias, readable
 from moola.promotion.moving import Precondition, move
 from moola.promotion.parts import ProductionParts
 from moola.promotion.recovery import recover
@@ -52,6 +54,8 @@ class History:
         Every line up to then, also those that do not count.
     notes
         Which lines do not count, and why.
+    holders
+        Who held each other guarded alias then.
     """
 
     name: str
@@ -59,6 +63,7 @@ class History:
     champion: str | None
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
+    holders: Mapping[str, str] = field(default_factory=dict)
 
 
 def history(parts: ProductionParts, at: datetime | None = None) -> History:
@@ -83,9 +88,15 @@ def history(parts: ProductionParts, at: datetime | None = None) -> History:
         for entry in view.entries(name)
         if at is None or entry.time is None or entry.time <= at
     ]
-    belief, moves = view.belief, view.moves(name)
+    belief, moves = view.belief, view.entries(name, events=MOVES)
     telling = bool(belief.keys.keys or belief.keys.servers)
-    champion = champion_after(belief.moves(moves) if telling else readable(moves), at)
+    counting = belief.moves(moves) if telling else readable(moves)
+    holders = {
+        alias: holder
+        for alias in dict.fromkeys(map(alias_of, counting))
+        if (holder := champion_after(of_alias(counting, alias), at)) is not None
+    }
+    champion = holders.pop(ALIAS_PRODUCTION, None)
     notes = [
         does_not_count(entry, why)
         for entry in entries
@@ -93,7 +104,14 @@ def history(parts: ProductionParts, at: datetime | None = None) -> History:
     ]
     if not telling:
         notes = ["no key is trusted here, so nothing tells whose lines these are"]
-    return History(name=name, at=at, champion=champion, entries=tuple(entries), notes=tuple(notes))
+    return History(
+        name=name,
+        at=at,
+        champion=champion,
+        entries=tuple(entries),
+        notes=tuple(notes),
+        holders=holders,
+    )
 
 
 def rollback(

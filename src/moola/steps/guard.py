@@ -48,7 +48,7 @@ from moola.promotion.evidence.predicates import (
 from moola.promotion.ledger.bounded_json import read_json
 from moola.promotion.production import Production
 from moola.promotion.requirements import Attested
-from moola.tracking.store import connect
+from moola.tracking.store import connect, store_exists
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,14 +97,9 @@ def begin(*, backend_store_uri: str | None = None, project: Path = Path()) -> Be
     TrackingError
         If the registry cannot be read.
     """
-    from mlflow import MlflowClient
-
-    client = (
-        connect(makes=True)
-        if backend_store_uri is None
-        else MlflowClient(tracking_uri=backend_store_uri, registry_uri=backend_store_uri)
-    )
-    models, used = _in_use(client)
+    models, used = 0, dict[str, int]()
+    if store_exists(backend_store_uri):
+        models, used = _in_use(connect(backend_store_uri))
     signer = re.sub(r"[^A-Za-z0-9._@-]", "-", getpass.getuser()).lstrip("._@-") or "gate-runner"
     key = ensure_signing_key(project, name=signer)
     policy = project / POLICY_FILE

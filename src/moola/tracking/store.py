@@ -76,6 +76,12 @@ def connect(uri: str | None = None, *, makes: bool = False) -> MlflowClient:
     return client
 
 
+def store_exists(uri: str | None = None) -> bool:
+    """Return whether there is a store; a server or PostgreSQL is taken to be there."""
+    path = _sqlite_path(_chosen(uri))
+    return path is None or path.exists()
+
+
 def open_store(uri: str | None = None) -> MlflowClient:
     """Point MLflow at a store without asking whether a server answers, and return a client.
 

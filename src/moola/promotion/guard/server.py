@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ def server_command(
     policy_file: Path | None = None,
     auth: bool = False,
     allowed_hosts: str = "",
+    more: Sequence[str] = (),
 ) -> ServerCommand:
     """Return the command that starts the guarded server.
 
@@ -91,6 +92,8 @@ def server_command(
     allowed_hosts
         Names, with commas between them, that clients may call the server by, besides this machine's
         own; empty: MLflow's default, which takes addresses of private networks but no names.
+    more
+        Further options of ``mlflow server``, passed on as they are.
 
     Returns
     -------
@@ -100,7 +103,8 @@ def server_command(
     Raises
     ------
     ConfigError
-        If the database is of another kind, the policy file is wrong, or no key is trusted.
+        If the database is of another kind, the policy file is wrong, no key is trusted, or one of
+        `more` is an option that the guard decides by.
     """
     _check_database(backend_store_uri)
     if policy_file is None and (Path(project) / POLICY_FILE).exists():
@@ -121,6 +125,7 @@ def server_command(
     if allowed_hosts:
         named = [*(h.strip() for h in allowed_hosts.split(",")), "localhost", "127.0.0.1"]
         argv += ["--allowed-hosts", ",".join(f"{h},{h}:*" for h in named)]  # at any port
+    argv += _passed_on(more)
     env = {ENV_TRUSTED: str(trusted), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     if policy_file is not None:
         env[ENV_POLICY] = str(Path(policy_file).resolve())
@@ -246,6 +251,29 @@ def _install(guard: Guard) -> list[str]:
         *tracking.UNKNOWN_METHODS,
         *guard_all_repositories(guard),
     ]
+
+
+_OWNED = (
+    "--app-name", "--backend-store-uri", "--registry-store-uri", "--serve-artifacts",
+    "--no-serve-artifacts", "--artifacts-only", "--artifacts-destination", "--host", "--port",
+    "--workers", "--allowed-hosts", "--gunicorn-opts", "--waitress-opts", "--enable-workspaces",
+    "--env-file", "--default-artifact-root", "-h", "-p", "-w",
+)  # fmt: skip
+
+
+def _passed_on(words: Sequence[str]) -> list[str]:
+    """Return options for ``mlflow server``; raises ConfigError for one the guard decides by."""
+    for word in words:
+        option = word.split("=")[0]
+        short = not word.startswith("--") and option[:2] in _OWNED
+        # click takes a beginning of a long option for the whole
+        if short or (option.startswith("--") and any(o.startswith(option) for o in _OWNED)):
+            raise ConfigError(
+                f"option {option} is not passed on to mlflow server",
+                limit="an option that the guard does not decide by",
+                remedy="`moola server --help` names Moola's own",
+            )
+    return [*words]
 
 
 def _check_database(address: str) -> None:
