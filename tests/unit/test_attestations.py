@@ -14,23 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from moola.config.policy import Approve, Better, Metric, PassingTests, Policy, Rule
+from moola.config.policy import Policy, Rule
+from moola.config.requirements import Approve, Better, Metric, PassingTests
 from moola.errors import PromotionRefused
 from moola.hashing import canonical_json
-from moola.promotion.evidence.envelope import Envelope, Statement, seal
-from moola.promotion.evidence.keys import TrustedKeys, key_id
-from moola.promotion.evidence.predicates import (
-    About,
-    Approval,
-    Compared,
-    Content,
-    Metrics,
-    Order,
-    SuiteRun,
-    attest,
-    read_attestation,
-)
-from moola.promotion.requirements import (
+from moola.promotion.aliases.requirements import (
     Attested,
     Subject,
     broken_glass,
@@ -38,6 +26,19 @@ from moola.promotion.requirements import (
     reasons_in,
     rollback_order,
     unmeetable,
+)
+from moola.promotion.evidence.envelope import DsseEnvelope, Statement, seal
+from moola.promotion.evidence.keys import TrustedKeys, key_id
+from moola.promotion.evidence.predicates import (
+    About,
+    Approval,
+    Compared,
+    Content,
+    MetricValues,
+    Order,
+    SuiteRun,
+    attest,
+    read_attestation,
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -63,7 +64,9 @@ COMPARED = Compared(
 )  # fmt: skip
 CONTENTS: dict[str, Content] = {
     "tests": PASSED,
-    "metrics": Metrics(estimates={"recall": 0.8}, lows={"recall": 0.75}, highs={"recall": 0.85}),
+    "metrics": MetricValues(
+        estimates={"recall": 0.8}, lows={"recall": 0.75}, highs={"recall": 0.85}
+    ),
     "comparison": COMPARED,
     "approval": Approval(reason="reviewed"),
     "order": Order(action="rollback", alias="champion", champion="8", reason="drift"),
@@ -91,7 +94,7 @@ def test_what_is_signed_is_read(kind: str, key: Any) -> None:
 
 
 def test_the_predicate_of_tests_is_in_totos_own() -> None:
-    statement = json.loads(Envelope.from_json(said(PASSED)).payload)
+    statement = json.loads(DsseEnvelope.from_json(said(PASSED)).payload)
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
     assert statement["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
     assert statement["predicate"]["result"] == "PASSED"
@@ -112,7 +115,7 @@ def test_any_changed_byte_is_refused(key: Any) -> None:
 
 def resealed(change: Any) -> str:
     """Return an envelope over a changed statement, signed again by a trusted key."""
-    values = json.loads(Envelope.from_json(said(PASSED)).payload)
+    values = json.loads(DsseEnvelope.from_json(said(PASSED)).payload)
     change(values)
     message = canonical_json(values).encode()
     statement = Statement(subject=FILES, predicate_type="x", predicate={})
@@ -264,7 +267,7 @@ def test_a_metric_and_its_bound(asked: Metric, met: bool) -> None:
 
 
 def test_an_estimate_alone_meets_no_bound_on_an_interval() -> None:
-    alone = said(Metrics(estimates={"recall": 0.9}))
+    alone = said(MetricValues(estimates={"recall": 0.9}))
     asked = Metric(name="recall", at_least=0.5, counts="interval")
     assert "without an interval" in reasons(rule(asked), [alone])[0]
 

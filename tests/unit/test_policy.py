@@ -11,8 +11,9 @@ import jsonschema
 import pytest
 import yaml
 
-from moola.config.policy import Approve, Better, Metric, PassingTests, Policy, Profile, Rule
+from moola.config.policy import Policy, Rule
 from moola.config.promotion import PromotionPolicy
+from moola.config.requirements import Approve, Better, Metric, PassingTests, Profile
 from moola.errors import ConfigError
 
 CHURN = """

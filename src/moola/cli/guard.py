@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +12,7 @@ from moola.cli.console import console, print_json, table
 from moola.cli.options import AsJson, Command, LedgerUrl, SigningKey
 
 if TYPE_CHECKING:
+    from moola.promotion.aliases.proof import AliasAnswer
     from moola.promotion.evidence.predicates import SuiteRun
 
 app = typer.Typer(
@@ -66,41 +67,45 @@ def check(
 
     answers = moola.steps.guard.check(version, alias=alias or None, ledger_url=ledger or None)
     if as_json:
-        print_json({"version": version, "aliases": answers})
+        print_json({"version": version, "aliases": [dataclasses.asdict(a) for a in answers]})
     else:
         _print_answers(version, answers)
     refused = [
-        f"{answer['alias']}: {one['why']}"
+        f"{answer.alias}: {one.why}"
         for answer in answers
-        for one in answer["requirements"]
-        if one["met"] is False and one["mode"] == "enforce"
+        for one in answer.requirements
+        if one.met is False and one.mode == "enforce"
     ]
     if refused:
-        raise PromotionRefused(f"{version} may not have {refused[0]}")
+        raise PromotionRefused(
+            f"{version} may not have {refused[0]}",
+            limit="every requirement met",
+            remedy=f"See `moola guard check {version}`",
+        )
 
 
-def _print_answers(version: str, answers: list[dict[str, Any]]) -> None:
+def _print_answers(version: str, answers: list[AliasAnswer]) -> None:
     from moola.promotion.ledger.entry import printable
 
     out = console()
-    if not any(answer["requirements"] for answer in answers):
+    if not any(answer.requirements for answer in answers):
         out.print(f"{version}: no rule is about it, so every alias is free")
     words = {True: "met", False: "not met", None: "asked by moola promote"}
     next_ones: list[str] = []
     for answer in answers:
-        if not answer["requirements"]:
+        if not answer.requirements:
             continue
         rows = table("rule", "mode", "requires", "", "because")
-        for one in answer["requirements"]:
-            shown = (one["rule"], one["mode"], one["requirement"], words[one["met"]], one["why"])
+        for one in answer.requirements:
+            shown = (one.rule, one.mode, one.requirement, words[one.met], one.why)
             rows.add_row(*map(printable, shown))
-            if one["remedy"] and one["met"] is not True:
-                next_ones.append(one["remedy"])
-        holder = answer["champion"]
+            if one.remedy and one.met is not True:
+                next_ones.append(one.remedy)
+        holder = answer.champion
         who = f"version {holder} holds it" if holder else "nobody holds it"
-        out.print(f"{version} for alias {answer['alias']} ({who}):")
+        out.print(f"{version} for alias {answer.alias} ({who}):")
         out.print(rows)
-        for why in answer["ignored"]:
+        for why in answer.ignored:
             out.print(f"  left out: {printable(why)}")
     for command in dict.fromkeys(next_ones):
         out.print(f"Next: {printable(command)}", soft_wrap=True)
@@ -129,7 +134,7 @@ def attest(
     Examples: `moola attest churn/7 -- pytest tests/model`,
     `moola attest churn/7 --metrics eval.json --data eval.parquet`
     """
-    import moola.steps.guard
+    import moola.steps.attest
     from moola.errors import BadInput, PromotionRefused
 
     if bool(command) == bool(metrics):
@@ -139,15 +144,15 @@ def attest(
         )
     url = ledger or None
     if metrics is not None:
-        found = moola.steps.guard.attest_metrics(
+        values = moola.steps.attest.attest_metrics(
             version, metrics, data=data, key=key, ledger_url=url
         )
         if as_json:
-            print_json(dataclasses.asdict(found))
+            print_json(dataclasses.asdict(values))
         else:
-            console().print(f"attested: {len(found.estimates)} metrics of {version}")
+            console().print(f"attested: {len(values.estimates)} metrics of {version}")
         return
-    run = moola.steps.guard.attest_tests(
+    run = moola.steps.attest.attest_tests(
         version, command, junit=junit, seconds=timeout, key=key, ledger_url=url
     )
     if as_json:
@@ -155,7 +160,11 @@ def attest(
     else:
         console().print(f"attested: {_run_in_words(run)} of {version}")
     if not run.passed:
-        raise PromotionRefused(f"the tests of {version} failed, which is attested")
+        raise PromotionRefused(
+            f"the tests of {version} failed, which is attested",
+            limit="exit code 0",
+            remedy="Mend the model or its tests, and attest again",
+        )
 
 
 def _run_in_words(run: SuiteRun) -> str:

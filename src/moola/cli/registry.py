@@ -253,7 +253,7 @@ def _by_attestations(target: str, alias: str, ledger: str) -> bool:
     import moola.steps.guard
 
     answers = moola.steps.guard.check(target, alias=alias, ledger_url=ledger or None)
-    required = [one["requirement"] for answer in answers for one in answer["requirements"]]
+    required = [one.requirement for answer in answers for one in answer.requirements]
     return "profile: ohlc" not in required
 
 

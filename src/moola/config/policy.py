@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -14,161 +13,31 @@ from typing import Any, Literal, Self, get_args
 from moola.config.base import (
     Config,
     check_choice,
-    check_count,
     check_list,
     check_range,
     read_mapping,
 )
 from moola.config.names import ALIAS_PRODUCTION
 from moola.config.promotion import POLICY_FILE, PromotionPolicy, folded
+from moola.config.requirements import (
+    Approve,
+    PassingTests,
+    Profile,
+    Requirement,
+    as_mapping,
+    check_signer,
+    check_text,
+    keyword_of,
+    read_requirement,
+    set_texts,
+)
 from moola.errors import ConfigError
 
 Mode = Literal["report", "enforce"]
 Make = Literal["any", "moola"]
 Kind = Literal["model", "moola", "prompt"]
-Method = Literal["superior", "non-inferior"]
 DEFAULT_ALIASES = (ALIAS_PRODUCTION, "champion")
 POLICY_VERSION = 2
-
-_HEX_64 = re.compile(r"[0-9a-f]{64}")
-_SIGNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassingTests(Config):
-    """The newest attested test run passed.
-
-    Parameters
-    ----------
-    at_least
-        Tests that must have passed, of a run that counts them (JUnit); 0 asks for exit code 0 only.
-    """
-
-    at_least: int = 0
-
-    def __post_init__(self) -> None:
-        check_count("at_least of tests", self.at_least, low=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric(Config):
-    """An attested metric is within a bound.
-
-    Parameters
-    ----------
-    name
-        As it was attested.
-    at_least, at_most
-        The bound; one of the two.
-    counts
-        What has to be within it: the ``estimate``, or the end of its ``interval`` that is worse.
-    data
-        SHA-256 of the data file it was measured on; None takes any.
-    """
-
-    name: str
-    at_least: float | None = None
-    at_most: float | None = None
-    counts: Literal["estimate", "interval"] = "estimate"
-    data: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_text("name of metric", self.name)
-        if (self.at_least is None) == (self.at_most is None):
-            raise ConfigError(
-                f"metric {self.name} has {'no bound' if self.at_least is None else 'two bounds'}",
-                limit="at_least or at_most",
-            )
-        check_range(f"bound of {self.name}", self.bound)
-        check_choice(f"counts of {self.name}", self.counts, ("estimate", "interval"))
-        _check_digest("data", self.data)
-
-    @property
-    def bound(self) -> float:
-        """The bound."""
-        value = self.at_most if self.at_least is None else self.at_least
-        assert value is not None
-        return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Better(Config):
-    """An attested comparison with the version that holds the alias.
-
-    Parameters
-    ----------
-    metric
-        As `moola compare` names it.
-    margin
-        By how much it has to be better, or for ``non-inferior`` may be worse; in the metric's unit.
-    kind
-        ``superior`` or ``non-inferior``.
-    data
-        SHA-256 of the data file; None takes any.
-    """
-
-    metric: str
-    margin: float = 0.0
-    kind: Method = "superior"
-    data: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_text("metric of better", self.metric)
-        check_range("margin", self.margin, low=0)
-        check_choice("kind", self.kind, get_args(Method))
-        _check_digest("data", self.data)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Approve(Config):
-    """People approved, none of whom registered the version.
-
-    Parameters
-    ----------
-    by
-        Who may: names of trusted keys.
-    people
-        How many of them must.
-    """
-
-    by: tuple[str, ...]
-    people: int = 1
-
-    def __post_init__(self) -> None:
-        _set_texts(self, "by")
-        for name in self.by:
-            _check_signer("by", name)
-        check_count("people", self.people)
-        if self.people > len(set(self.by)):
-            raise ConfigError(
-                f"people is {self.people}", limit=f"at most {len(set(self.by))}, as `by` names"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Profile(Config):
-    """A set of requirements of Moola's own.
-
-    Parameters
-    ----------
-    name
-        ``ohlc``: the gates and the locked test windows of `moola evaluate` and `moola promote`.
-    """
-
-    name: str = "ohlc"
-
-    def __post_init__(self) -> None:
-        check_choice("profile", self.name, ("ohlc",))
-
-
-Requirement = PassingTests | Metric | Better | Approve | Profile
-_REQUIREMENTS: Mapping[str, type[Config]] = {
-    "tests": PassingTests,
-    "metric": Metric,
-    "better": Better,
-    "approve": Approve,
-    "profile": Profile,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,16 +77,16 @@ class Rule(Config):
     prompts: bool = False
 
     def __post_init__(self) -> None:
-        _check_text("name of a rule", self.name)
+        check_text("name of a rule", self.name)
         for values in ("models", "aliases", "signed_by"):
-            _set_texts(self, values)
-        required = tuple(map(_requirement, check_list("require", self.require)))
+            set_texts(self, values)
+        required = tuple(map(read_requirement, check_list("require", self.require)))
         object.__setattr__(self, "require", required)
         for values in ("models", "aliases", "require"):
             if not getattr(self, values):
                 raise ConfigError(f"{values} of rule {self.name} is empty", limit="at least one")
         for signer in self.signed_by:
-            _check_signer(f"signed_by of rule {self.name}", signer)
+            check_signer(f"signed_by of rule {self.name}", signer)
         check_choice(f"mode of rule {self.name}", self.mode, get_args(Mode))
         check_choice(f"made_by of rule {self.name}", self.made_by, get_args(Make))
         if not isinstance(self.prompts, bool):
@@ -228,6 +97,7 @@ class Rule(Config):
             raise ConfigError(
                 f"rule {self.name} has profile ohlc and aliases {list(self.aliases)}",
                 limit="production among them: the profile decides about Production",
+                remedy="Add production, or write a second rule for the other aliases",
             )
 
     @property
@@ -264,11 +134,11 @@ class BreakGlass(Config):
     hours: float = 24.0
 
     def __post_init__(self) -> None:
-        _set_texts(self, "by")
+        set_texts(self, "by")
         if not self.by:
             raise ConfigError("by of break_glass is empty", limit="at least one name of a key")
         for name in self.by:
-            _check_signer("by of break_glass", name)
+            check_signer("by of break_glass", name)
         check_range("hours", self.hours, low=0, high=24 * 31, open_low=True)
 
 
@@ -298,15 +168,19 @@ class Policy(Config):
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, get_args(Mode))
-        given: tuple[Any, ...] = check_list("rules", self.rules)
-        rules = tuple(rule if isinstance(rule, Rule) else self._rule(rule) for rule in given)
+        rules_read: tuple[Any, ...] = check_list("rules", self.rules)
+        rules = tuple(rule if isinstance(rule, Rule) else self._rule(rule) for rule in rules_read)
         object.__setattr__(self, "rules", rules)
         names = [rule.name for rule in rules]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ConfigError(f"two rules are named {twice!r}", limit="one name for each rule")
+            raise ConfigError(
+                f"two rules are named {twice!r}",
+                limit="one name for each rule",
+                remedy="Rename one",
+            )
 
     def _rule(self, values: Any) -> Rule:
-        return Rule.from_mapping({"mode": self.mode, **_mapping("a rule", values)})
+        return Rule.from_mapping({"mode": self.mode, **as_mapping("a rule", values)})
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
@@ -323,21 +197,22 @@ class Policy(Config):
             raise ConfigError(
                 f"version of the policy is {values['version']!r}",
                 limit=f"{POLICY_VERSION}, or no version for the first form",
+                remedy="Update Moola if a newer one wrote the file",
             )
-        given = dict(values)
-        server = {key: given.pop(key) for key in SERVER_KEYS if key in given}
-        profile = _mapping("ohlc", given.pop("ohlc", {}))
+        fields = dict(values)
+        server = {key: fields.pop(key) for key in SERVER_KEYS if key in fields}
+        profile = as_mapping("ohlc", fields.pop("ohlc", {}))
         for key in ("models", "protected_aliases", *SERVER_KEYS):
             if key in profile:
                 raise ConfigError(
                     f"ohlc holds {key}",
                     limit=f"{key} at the top of the file" if key in SERVER_KEYS else "a rule's",
                 )
-        given["ohlc"] = PromotionPolicy.from_mapping({**profile, **server})
-        if given.get("break_glass") is not None:
-            about = _mapping("break_glass", given["break_glass"])
-            given["break_glass"] = BreakGlass.from_mapping(about)
-        return cls.from_mapping(given)
+        fields["ohlc"] = PromotionPolicy.from_mapping({**profile, **server})
+        if fields.get("break_glass") is not None:
+            about = as_mapping("break_glass", fields["break_glass"])
+            fields["break_glass"] = BreakGlass.from_mapping(about)
+        return cls.from_mapping(fields)
 
     @classmethod
     def for_ohlc(cls, profile: PromotionPolicy) -> Self:
@@ -352,9 +227,11 @@ class Policy(Config):
     @classmethod
     def without_file(cls) -> Self:
         """Return the policy where nobody wrote one: Moola's own models guarded, others reported."""
-        own = Rule(name="ohlc", aliases=(ALIAS_PRODUCTION,), require=(Profile(),), made_by="moola")
+        moolas = Rule(
+            name="ohlc", aliases=(ALIAS_PRODUCTION,), require=(Profile(),), made_by="moola"
+        )
         others = Rule(name="others", require=(PassingTests(),), mode="report")
-        return cls(rules=(own, others))
+        return cls(rules=(moolas, others))
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
@@ -412,66 +289,3 @@ class Policy(Config):
 
 
 SERVER_KEYS = ("promoters", "max_body_mib", "webhooks")
-
-
-def keyword_of(requirement: Requirement) -> str:
-    """Return the word by which a policy names a requirement."""
-    return next(word for word, kind in _REQUIREMENTS.items() if isinstance(requirement, kind))
-
-
-def _requirement(value: Any) -> Requirement:
-    if isinstance(value, Requirement):
-        return value
-    if isinstance(value, str):
-        value = {value: {}}
-    values = _mapping("a requirement", value)
-    if len(values) != 1:
-        raise ConfigError(
-            f"a requirement names {', '.join(map(repr, values)) or 'nothing'}",
-            limit=f"one of {', '.join(_REQUIREMENTS)}, each in a list item of its own",
-        )
-    [(word, about)] = values.items()
-    if word not in _REQUIREMENTS:
-        import difflib
-
-        near = difflib.get_close_matches(str(word), _REQUIREMENTS, n=1)
-        raise ConfigError(
-            f"unknown requirement {word!r}",
-            limit=f"one of {', '.join(_REQUIREMENTS)}",
-            remedy=f"Did you mean {near[0]!r}?" if near else None,
-        )
-    if word == "profile" and isinstance(about, str):
-        about = {"name": about}
-    kind = _REQUIREMENTS[word]
-    return kind.from_mapping(_mapping(word, about or {}))  # type: ignore[return-value]
-
-
-def _mapping(what: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{what} is {value!r}", limit="keys and values")
-    return value
-
-
-def _set_texts(config: Config, name: str) -> None:
-    values = check_list(name, getattr(config, name))
-    for value in values:
-        _check_text(f"an entry of {name}", value)
-    object.__setattr__(config, name, tuple(values))
-
-
-def _check_text(what: str, value: Any) -> None:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ConfigError(f"{what} is {value!r}", limit="a text")
-
-
-def _check_signer(what: str, name: str) -> None:
-    if not _SIGNER.fullmatch(name):
-        raise ConfigError(
-            f"{what} holds {name!r}",
-            limit="the name of a key's file in .moola/trusted without .pem",
-        )
-
-
-def _check_digest(what: str, value: Any) -> None:
-    if value is not None and not (isinstance(value, str) and _HEX_64.fullmatch(value)):
-        raise ConfigError(f"{what} is {value!r}", limit="a SHA-256 of 64 hex digits")

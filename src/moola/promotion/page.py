@@ -117,7 +117,8 @@ def add_pages(app: flask.Flask, guard: Guard) -> None:
         _require_may(name, "read")
         alias = flask.request.args.get("alias")
         alias = None if alias is None else plain_text("alias", alias, limit=MAX_NAME)
-        return flask.jsonify({"aliases": _registry().aliases.answers(name, version, alias)})
+        answers = _registry().aliases.answers(name, version, alias)
+        return flask.jsonify({"aliases": [dataclasses.asdict(answer) for answer in answers]})
 
     for address, name, view, method in (
         (PAGE_ROUTE, "moola_page", page, "GET"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from moola.config.names import ALIAS_PRODUCTION
 from moola.errors import MoolaError, one_line
-from moola.promotion.aliases import alias_findings
+from moola.promotion.aliases.findings import alias_findings
 from moola.promotion.evidence.proof import (
     does_not_count,
     last_promotion,

@@ -48,7 +48,7 @@ class Statement:
     predicate_type: str
     predicate: Mapping[str, Any]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return the statement as in-toto writes it."""
         return {
             "_type": STATEMENT_TYPE,
@@ -66,7 +66,9 @@ class Statement:
         try:
             values = read_json(payload.decode("utf-8"), max_chars=MAX_ENVELOPE)
         except ValueError as error:
-            raise PromotionRefused(f"the statement cannot be read: {error}") from None
+            raise PromotionRefused(
+                f"the statement cannot be read: {error}", limit="JSON of an in-toto statement"
+            ) from None
         fields = {"_type", "subject", "predicateType", "predicate"}
         if not isinstance(values, dict) or set(values) != fields:
             raise PromotionRefused("the statement is none", limit=", ".join(sorted(fields)))
@@ -75,7 +77,7 @@ class Statement:
                 f"the statement is a {shown(values['_type'])}", limit=STATEMENT_TYPE
             )
         if not isinstance(values["predicateType"], str) or type(values["predicate"]) is not dict:
-            raise PromotionRefused("the statement's predicate cannot be read")
+            raise PromotionRefused("the statement's predicate cannot be read", limit="an object")
         return cls(
             subject=_subject(values["subject"]),
             predicate_type=values["predicateType"],
@@ -84,7 +86,7 @@ class Statement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Envelope:
+class DsseEnvelope:
     """A signed statement.
 
     Parameters
@@ -157,7 +159,7 @@ class Envelope:
         return None if _fits(public, self.signature, self.payload) else "its signature does not fit"
 
 
-def seal(statement: Statement, key: PrivateKey) -> Envelope:
+def seal(statement: Statement, key: PrivateKey) -> DsseEnvelope:
     """Return a statement signed with an Ed25519 or P-256 key."""
     payload = canonical_json(statement.to_dict()).encode()
     message = _encoded(payload)
@@ -165,7 +167,7 @@ def seal(statement: Statement, key: PrivateKey) -> Envelope:
         signature = key.sign(message)
     else:
         signature = key.sign(message, ec.ECDSA(hashes.SHA256()))
-    return Envelope(payload=payload, key_id=key_id(key.public_key()), signature=signature)
+    return DsseEnvelope(payload=payload, key_id=key_id(key.public_key()), signature=signature)
 
 
 def _fits(public: PublicKey, signature: bytes, payload: bytes) -> bool:
@@ -195,8 +197,12 @@ def _subject(entries: Any) -> dict[str, str]:
         except (TypeError, KeyError):
             name = digest = None
         if type(name) is not str or type(digest) is not str or len(digest) != 64:
-            raise PromotionRefused("a file of the statement cannot be read")
+            raise PromotionRefused(
+                "a file of the statement cannot be read", limit="a name and its SHA-256"
+            )
         if name in subject:
-            raise PromotionRefused(f"the statement names file {shown(name)} twice")
+            raise PromotionRefused(
+                f"the statement names file {shown(name)} twice", limit="each file once"
+            )
         subject[name] = digest
     return subject

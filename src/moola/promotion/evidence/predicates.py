@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from moola.errors import BadInput, PromotionRefused, shown
-from moola.promotion.evidence.envelope import Envelope, Statement, seal
+from moola.promotion.evidence.envelope import DsseEnvelope, Statement, seal
 from moola.promotion.evidence.keys import PrivateKey, TrustedKeys
 from moola.promotion.ledger.content import HEX_64, VERSION, read_time
 
@@ -105,7 +105,7 @@ class SuiteRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metrics:
+class MetricValues:
     """Metrics that any evaluation computed: an estimate each, and where known its interval."""
 
     estimates: Mapping[str, float]
@@ -190,10 +190,10 @@ class Order:
     reason: str
 
 
-Content = SuiteRun | Metrics | Compared | Approval | Order
+Content = SuiteRun | MetricValues | Compared | Approval | Order
 _TYPES: Mapping[str, type[Content]] = {
     TEST_RESULT: SuiteRun,
-    f"{_OWN}/metrics/v1": Metrics,
+    f"{_OWN}/metrics/v1": MetricValues,
     f"{_OWN}/comparison/v1": Compared,
     f"{_OWN}/approval/v1": Approval,
     f"{_OWN}/order/v1": Order,
@@ -228,11 +228,13 @@ class Attestation:
     content: Content
 
 
-def attest(about: About, content: Content, files: Mapping[str, str], key: PrivateKey) -> Envelope:
+def attest(
+    about: About, content: Content, files: Mapping[str, str], key: PrivateKey
+) -> DsseEnvelope:
     """Return a signed attestation about a version with these files (SHA-256 by path)."""
     [predicate_type] = [address for address, kind in _TYPES.items() if type(content) is kind]
-    own = {"about": _written(about), **_written(content)}
-    predicate = _test_result(content, own) if isinstance(content, SuiteRun) else own
+    fields = {"about": _written(about), **_written(content)}
+    predicate = _test_result(content, fields) if isinstance(content, SuiteRun) else fields
     statement = Statement(subject=files, predicate_type=predicate_type, predicate=predicate)
     return seal(statement, key)
 
@@ -246,20 +248,24 @@ def read_attestation(text: str, keys: TrustedKeys) -> Attestation:
         In one line: no envelope, no trusted key, changed, of another kind, a field that is
         missing, unknown or of another type.
     """
-    envelope = Envelope.from_json(text)
+    envelope = DsseEnvelope.from_json(text)
     if why := envelope.why_not_signed(keys):
-        raise PromotionRefused(f"the attestation does not count: {why}")
+        raise PromotionRefused(
+            f"the attestation does not count: {why}",
+            limit="a key in .moola/trusted that is not revoked",
+            remedy="Have it signed again by a key that counts",
+        )
     statement = Statement.from_payload(envelope.payload)
     kind = _TYPES.get(statement.predicate_type)
     if kind is None:
         raise _wrong(f"predicate type {shown(statement.predicate_type)}")
     predicate = statement.predicate
-    own = predicate.get("moola") if kind is SuiteRun else predicate
-    if type(own) is not dict:
+    fields = predicate.get("moola") if kind is SuiteRun else predicate
+    if type(fields) is not dict:
         raise _wrong("predicate without what Moola says")
-    about = _read(About, own.get("about"))
-    content = _read(kind, {key: value for key, value in own.items() if key != "about"})
-    if isinstance(content, SuiteRun) and predicate != _test_result(content, own):
+    about = _read(About, fields.get("about"))
+    content = _read(kind, {key: value for key, value in fields.items() if key != "about"})
+    if isinstance(content, SuiteRun) and predicate != _test_result(content, fields):
         raise _wrong("test result that is another than Moola says")
     return Attestation(
         digest=envelope.digest,
@@ -273,20 +279,25 @@ def read_attestation(text: str, keys: TrustedKeys) -> Attestation:
 
 def about_in(text: str) -> About:
     """Return which version an envelope is about, whoever signed it; nothing else of it is read."""
-    predicate = Statement.from_payload(Envelope.from_json(text).payload).predicate
-    own = predicate.get("moola") or predicate
-    about: About = _read(About, own.get("about") if type(own) is dict else None)
+    predicate = Statement.from_payload(DsseEnvelope.from_json(text).payload).predicate
+    fields = predicate.get("moola") or predicate
+    about: About = _read(About, fields.get("about") if type(fields) is dict else None)
     return about
 
 
 def kind_of(content: Content) -> str:
     """Return the word for a kind of attestation."""
-    words = {SuiteRun: "tests", Metrics: "metrics", Compared: "comparison", Approval: "approval"}
+    words = {
+        SuiteRun: "tests",
+        MetricValues: "metrics",
+        Compared: "comparison",
+        Approval: "approval",
+    }
     return content.action if isinstance(content, Order) else words[type(content)]
 
 
-def _test_result(run: SuiteRun, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return in-toto's vetted predicate for test results, with Moola's fields beside its own."""
+def _test_result(run: SuiteRun, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return in-toto's vetted predicate for test results, with Moola's own beside its fields."""
     configuration = [
         {"name": path, "digest": {"sha256": digest}} for path, digest in sorted(run.files.items())
     ]
@@ -295,11 +306,11 @@ def _test_result(run: SuiteRun, own: Mapping[str, Any]) -> dict[str, Any]:
         "configuration": configuration,
         "passedTests": list(run.names),
         "failedTests": list(run.failed_names),
-        "moola": dict(own),
+        "moola": dict(fields),
     }
 
 
-def _written(value: Any) -> dict[str, Any]:
+def _written(value: Any) -> Mapping[str, Any]:
     return {_camel(one.name): _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
 
 

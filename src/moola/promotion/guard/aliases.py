@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.orm import Session
 
 from moola.config.policy import Rule
 from moola.errors import MoolaError, PromotionRefused
-from moola.promotion.aliases import Proof, aliases_asked, draft_of, prove
+from moola.promotion.aliases.proof import AliasAnswer, Proof, aliases_asked, draft_of, prove
+from moola.promotion.aliases.requirements import Subject, reasons_in
 from moola.promotion.guard.caller import attributed, authenticated_user, caller
 from moola.promotion.guard.core import Guard
 from moola.promotion.guard.files import State, VersionFiles
@@ -26,7 +26,6 @@ from moola.promotion.registry_rows import (
     set_alias_in,
     state_in,
 )
-from moola.promotion.requirements import Subject, reasons_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +96,12 @@ class GuardedAliases:
         except MoolaError as error:
             reasons, champion = [f"it cannot be checked: {str(error).rstrip('.')}"], None
         names = ", ".join(rule.name for rule in rules)
-        said = "; ".join(reasons)
+        text = "; ".join(reasons)
         return Draft(
             event="observed",
             who=attributed(None),
             name=name,
-            reason=f"would be refused: {said}"[:4000] if said else f"allowed by {names}",
+            reason=f"would be refused: {text}"[:4000] if text else f"allowed by {names}",
             version_from=champion,
             version_to=version,
             payload={"alias": alias, "reasons": [reason[:1000] for reason in reasons[:50]]},
@@ -117,13 +116,12 @@ class GuardedAliases:
         with self._session() as session:
             return self._prove(session, rules, subject)
 
-    def answers(self, name: str, version: str, alias: str | None) -> list[dict[str, Any]]:
-        """Return what each guarded alias requires of a version, as plain values."""
+    def answers(self, name: str, version: str, alias: str | None) -> list[AliasAnswer]:
+        """Return what each guarded alias requires of a version."""
         self._store.get_model_version(name, version)  # answers 404 for what does not exist
         asked = aliases_asked(self.guard.policy, name, self.guard.kind(name), alias)
         return [
-            self.check(name, version, one, self.guard.rules_for(name, one)).to_dict()
-            for one in asked
+            self.check(name, version, one, self.guard.rules_for(name, one)).answer for one in asked
         ]
 
     def subject(self, session: Session, name: str, version: str, alias: str) -> Subject:
@@ -157,7 +155,11 @@ class GuardedAliases:
                 remedy="Try again after that",
             )
         if files.place != read.place or files.state() != read.state:
-            raise PromotionRefused("its files changed while they were checked")
+            raise PromotionRefused(
+                "its files changed while they were checked",
+                limit="files that stay as they are",
+                remedy="Find out who writes to them, then try again",
+            )
 
     def extra_reasons(self, session: Session, rules: Sequence[Rule], subject: Subject) -> list[str]:
         """Return what rules ask for beside the profile `ohlc` and is not met."""

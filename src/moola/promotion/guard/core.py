@@ -86,8 +86,8 @@ class Guard:
         origins = self.ledger.origins(name)
         if any(origin.kind == "moola" for origin in origins):
             return "moola"
-        made = [origin.kind for origin in origins if not origin.version]
-        return "prompt" if made and made[-1] == "prompt" else "model"
+        kinds = [origin.kind for origin in origins if not origin.version]
+        return "prompt" if kinds and kinds[-1] == "prompt" else "model"
 
     def enforced(self, name: str, alias: str | None = None) -> tuple[Rule, ...]:
         """Return the rules about a model, or one of its aliases, that refuse."""

@@ -11,8 +11,9 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.orm import Session
 
 from moola.config.names import ALIAS_PRODUCTION
-from moola.config.policy import Profile, Rule
+from moola.config.policy import Rule
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
+from moola.config.requirements import Profile
 from moola.errors import PromotionRefused
 from moola.promotion.evidence.attestation import Evidence, SignedEvidence, verify
 from moola.promotion.evidence.checks import changed_files

@@ -158,11 +158,11 @@ class GuardedRegistryStore(SqlAlchemyStore):
             and self.guard.policy.enforced(name, kind="model")
         ):
             self._refuse(name, None, f"{name} is a prompt, and a prompt's version has no files")
-        made = super().create_model_version(name, source, run_id, tags, **kwargs)
+        version = super().create_model_version(name, source, run_id, tags, **kwargs)
         if (user := authenticated_user()) is not None:
-            number = str(made.version)
+            number = str(version.version)
             self.guard.ledger.note_origin(name, number, kind="version", who=user)
-        return made
+        return version
 
     def set_registered_model_tag(self, name: str, tag: Any) -> None:
         """Tag a model, but not with what MLflow itself decides by."""
@@ -245,8 +245,9 @@ class GuardedRegistryStore(SqlAlchemyStore):
         if _enforced(rules):
             self._refuse(name, version, sentence)
         reason = f"would be refused: {sentence}"
-        about: dict[str, Any] = {"who": attributed(None), "name": name, "version_to": version}
-        self._write_down(Draft(event="reported", reason=reason, **about))
+        who = attributed(None)
+        line = Draft(event="reported", who=who, name=name, reason=reason, version_to=version)
+        self._write_down(line)
 
     def _write_down(self, draft: Draft | None) -> None:
         if draft is not None:

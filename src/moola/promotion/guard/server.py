@@ -26,6 +26,7 @@ from moola.config.promotion import (
     TRUSTED_FOLDER,
 )
 from moola.errors import ConfigError
+from moola.promotion.aliases.requirements import rule_in_words, unmeetable
 from moola.promotion.evidence.keys import TrustedKeys, ensure_server_key, load_trusted_keys
 from moola.promotion.guard.core import Guard
 from moola.promotion.guard.doors import (
@@ -37,7 +38,6 @@ from moola.promotion.guard.doors import (
 )
 from moola.promotion.ledger.checkpoint import CheckpointFile, address_of
 from moola.promotion.ledger.local import SCHEMES, LocalLedger, is_database
-from moola.promotion.requirements import rule_in_words, unmeetable
 from moola.promotion.webhooks import Webhooks
 
 if TYPE_CHECKING:

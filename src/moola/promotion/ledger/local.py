@@ -7,7 +7,7 @@ changed or missing entry breaks the chain, and triggers refuse UPDATE and DELETE
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 
 from moola.errors import ConfigError, TrackingError
-from moola.promotion.evidence.envelope import Envelope
+from moola.promotion.evidence.envelope import DsseEnvelope
 from moola.promotion.evidence.keys import TrustedKeys
 from moola.promotion.evidence.predicates import about_in
 from moola.promotion.ledger.base import Ledger, utc_now
@@ -155,10 +155,10 @@ class LocalLedger(Ledger):
     def attest(self, envelope: str) -> str:
         """Keep a signed attestation; who may sign is asked when it is read."""
         about = attested_version(envelope)
-        digest = Envelope.from_json(envelope).digest
+        digest = DsseEnvelope.from_json(envelope).digest
         with self.transaction() as connection:
-            known = sa.select(ATTESTATIONS.c.seq).where(ATTESTATIONS.c.digest == digest)
-            if connection.execute(known).first() is None:
+            query = sa.select(ATTESTATIONS.c.seq).where(ATTESTATIONS.c.digest == digest)
+            if connection.execute(query).first() is None:
                 values = {"digest": digest, "envelope": envelope, **about}
                 self._insert(connection, ATTESTATIONS, values)
         return digest
@@ -204,7 +204,9 @@ class LocalLedger(Ledger):
             kinds |= dict.fromkeys(connection.scalars(prompts), "prompt")
             return kinds | dict.fromkeys(connection.scalars(marked), "moola")
 
-    def _insert(self, connection: sa.Connection, table: sa.Table, values: dict[str, Any]) -> None:
+    def _insert(
+        self, connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]
+    ) -> None:
         last = connection.execute(sa.select(sa.func.max(table.c.seq))).scalar() or 0
         at = self.clock().astimezone(UTC).isoformat(timespec="microseconds")
         connection.execute(sa.insert(table).values(seq=last + 1, at=at, **values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class RemoteLedger(Ledger):
         asked = {"name": name, "version": version} | ({} if alias is None else {"alias": alias})
         return self._answer(CHECK_ROUTE, asked, "aliases")
 
-    def _answer(self, route: str, asked: dict[str, Any], field: str) -> list[Any]:
+    def _answer(self, route: str, asked: Mapping[str, Any], field: str) -> list[Any]:
         status, body = self._call("GET", asked, route)
         values = body.get(field)
         if status != 200 or not isinstance(values, list):
@@ -183,7 +183,7 @@ class RemoteLedger(Ledger):
         return body
 
     def _call(
-        self, method: str, values: dict[str, Any], route: str = LEDGER_ROUTE
+        self, method: str, values: Mapping[str, Any], route: str = LEDGER_ROUTE
     ) -> tuple[int, dict[str, Any]]:
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request

@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from moola.config.policy import (
+from moola.config.policy import Policy, Rule
+from moola.config.promotion import folded
+from moola.config.requirements import (
     Approve,
     Better,
     Metric,
     PassingTests,
-    Policy,
     Profile,
     Requirement,
-    Rule,
     keyword_of,
 )
-from moola.config.promotion import folded
 from moola.errors import PromotionRefused
 from moola.promotion.evidence.keys import TrustedKeys
 from moola.promotion.evidence.predicates import (
@@ -25,7 +24,7 @@ from moola.promotion.evidence.predicates import (
     Attestation,
     Compared,
     Content,
-    Metrics,
+    MetricValues,
     Order,
     SuiteRun,
     read_attestation,
@@ -69,7 +68,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class RuleAnswer:
     """One requirement of one rule: whether it is met, why, and what to do where it is not.
 
     Parameters
@@ -147,7 +146,7 @@ def _not_about(attestation: Attestation, subject: Subject, now: datetime) -> str
 
 def findings(
     rules: Sequence[Rule], subject: Subject, attested: Attested, now: datetime
-) -> list[Finding]:
+) -> list[RuleAnswer]:
     """Return each requirement of each rule, met or not.
 
     The newest attestation of a kind counts, so that a test run that failed since takes away what
@@ -182,11 +181,11 @@ def rule_in_words(rule: Rule) -> str:
 
 def unmeetable(policy: Policy, keys: TrustedKeys) -> list[str]:
     """Return each rule that nobody can meet, because it names a signer without a trusted key."""
-    known = {keys.named(identity) for identity in keys.attesters if identity not in keys.revoked}
+    names = {keys.named(identity) for identity in keys.attesters if identity not in keys.revoked}
     return [
         f"NOBODY CAN MEET {', '.join(rules)}: signer {signer} has no key in .moola/trusted"
         for signer, rules in policy.signers().items()
-        if signer not in known
+        if signer not in names
     ]
 
 
@@ -205,9 +204,9 @@ def _in_words(requirement: Requirement) -> str:
     return "the gates of profile ohlc"
 
 
-def reasons_in(found: Iterable[Finding]) -> list[str]:
+def reasons_in(answers: Iterable[RuleAnswer]) -> list[str]:
     """Return why some requirements are not met; what cannot be told is left to whoever can."""
-    return [f"rule {one.rule}: {one.why}" for one in found if one.met is False]
+    return [f"rule {one.rule}: {one.why}" for one in answers if one.met is False]
 
 
 def broken_glass(
@@ -255,9 +254,9 @@ def _is_against(order: Order, subject: Subject) -> bool:
 
 def _finding(
     rule: Rule, requirement: Requirement, subject: Subject, attested: Attested, now: datetime
-) -> Finding:
+) -> RuleAnswer:
     if isinstance(requirement, Profile):
-        return Finding(
+        return RuleAnswer(
             rule=rule.name,
             requirement="profile: ohlc",
             mode=rule.mode,
@@ -268,14 +267,14 @@ def _finding(
     counting = [one for one in attested.counting if _why_not_by(rule, one, now) is None]
     others = [one for one in attested.counting if _why_not_by(rule, one, now) is not None]
     met, why, remedy, by = _RULES[type(requirement)](
-        requirement, subject, _Seen(counting, attested)
+        requirement, subject, _Evidence(counting, attested)
     )
     if met is False:
         kinds = _KINDS[type(requirement)]
         late = [_why_not_by(rule, one, now) for one in others if isinstance(one.content, kinds)]
         if late and not isinstance(requirement, Approve):
             why = f"{why} ({late[-1]})"
-    return Finding(
+    return RuleAnswer(
         rule=rule.name,
         requirement=keyword_of(requirement),
         mode=rule.mode,
@@ -298,7 +297,7 @@ def _why_not_by(rule: Rule, one: Attestation, now: datetime) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Evidence:
     """What a rule takes, and everything that is attested."""
 
     counting: list[Attestation]
@@ -318,32 +317,32 @@ class _Seen:
 _Answer = tuple[bool, str, str | None, Sequence[str]]
 
 
-def _tests(asked: PassingTests, subject: Subject, seen: _Seen) -> _Answer:
+def _tests(asked: PassingTests, subject: Subject, evidence: _Evidence) -> _Answer:
     remedy = f"moola attest {subject} -- pytest tests/model"
-    newest = seen.newest(SuiteRun)
+    newest = evidence.newest(SuiteRun)
     if newest is None or not isinstance(run := newest.content, SuiteRun):
         return False, "no test run is attested", remedy, ()
     counts = "" if run.passed_tests is None else f", {run.passed_tests} passed"
-    said = f"test run of {newest.about.created_at[:16]} by {newest.signer}{counts}"
+    text = f"test run of {newest.about.created_at[:16]} by {newest.signer}{counts}"
     if not run.passed:
         failed = f", {run.failed_tests} failed" if run.failed_tests else ""
-        return False, f"the newest {said}{failed}: it failed", remedy, ()
+        return False, f"the newest {text}{failed}: it failed", remedy, ()
     if asked.at_least and (run.passed_tests or 0) < asked.at_least:
-        return False, f"the {said}: at least {asked.at_least} must", remedy, ()
-    return True, said, None, (newest.digest,)
+        return False, f"the {text}: at least {asked.at_least} must", remedy, ()
+    return True, text, None, (newest.digest,)
 
 
-def _metric(asked: Metric, subject: Subject, seen: _Seen) -> _Answer:
+def _metric(asked: Metric, subject: Subject, evidence: _Evidence) -> _Answer:
     remedy = f"moola attest {subject} --metrics eval.json --data eval.parquet"
 
     def names_it(one: Attestation) -> bool:
         content = one.content
-        named = isinstance(content, Metrics) and asked.name in content.estimates
+        named = isinstance(content, MetricValues) and asked.name in content.estimates
         return named and (asked.data is None or asked.data in one.about.data)
 
-    newest = seen.newest(Metrics, names_it)
+    newest = evidence.newest(MetricValues, names_it)
     on_data = f" on data {asked.data[:12]}" if asked.data else ""
-    if newest is None or not isinstance(metrics := newest.content, Metrics):
+    if newest is None or not isinstance(metrics := newest.content, MetricValues):
         return False, f"metric {asked.name}{on_data} is not attested", remedy, ()
     value, which = metrics.estimates[asked.name], asked.name
     if asked.counts == "interval":
@@ -353,11 +352,11 @@ def _metric(asked: Metric, subject: Subject, seen: _Seen) -> _Answer:
         value, which = ends[asked.name], f"the worse end of {asked.name}'s interval"
     met = value >= asked.bound if asked.at_least is not None else value <= asked.bound
     word = "least" if asked.at_least is not None else "most"
-    said = f"{which} is {value:g}{on_data}, at {word} {asked.bound:g} required"
-    return met, said, None if met else remedy, (newest.digest,) if met else ()
+    text = f"{which} is {value:g}{on_data}, at {word} {asked.bound:g} required"
+    return met, text, None if met else remedy, (newest.digest,) if met else ()
 
 
-def _better(asked: Better, subject: Subject, seen: _Seen) -> _Answer:
+def _better(asked: Better, subject: Subject, evidence: _Evidence) -> _Answer:
     if subject.champion is None:
         return (
             True,
@@ -378,38 +377,38 @@ def _better(asked: Better, subject: Subject, seen: _Seen) -> _Answer:
         on_data = asked.data is None or asked.data in one.about.data
         return same and on_data and content.other == subject.champion  # type: ignore[union-attr]
 
-    newest = seen.newest(Compared, fits)
+    newest = evidence.newest(Compared, fits)
     beside = f"version {subject.champion}, which holds {subject.alias}"
     if newest is None or not isinstance(compared := newest.content, Compared):
         return False, f"no comparison by {asked.metric} with {beside} is attested", remedy, ()
     interval = f"[{compared.low:.4g}, {compared.high:.4g}]"
-    said = f"{asked.metric} less that of {beside}: {compared.difference:.4g} {interval}"
+    text = f"{asked.metric} less that of {beside}: {compared.difference:.4g} {interval}"
     if compared.identical and asked.kind == "superior":
         return False, f"it predicts as {beside} does, on every row", remedy, ()
     bound = -asked.margin if asked.kind == "superior" else asked.margin
     met = compared.high < bound
     if not met:
-        said += f"; the upper end must be below {bound:g}"
-    return met, said, None if met else remedy, (newest.digest,) if met else ()
+        text += f"; the upper end must be below {bound:g}"
+    return met, text, None if met else remedy, (newest.digest,) if met else ()
 
 
-def _approve(asked: Approve, subject: Subject, seen: _Seen) -> _Answer:
+def _approve(asked: Approve, subject: Subject, evidence: _Evidence) -> _Answer:
     remedy = f"moola approve {subject} --reason ..."
     by: dict[str, str] = {}
-    own = False
-    for one in seen.counting:
+    by_registrant = False
+    for one in evidence.counting:
         if not isinstance(one.content, Approval) or one.signer not in asked.by:
             continue
         if subject.registered_by and folded(one.signer) == folded(subject.registered_by):
-            own = True  # whoever registered a version does not approve it
+            by_registrant = True  # whoever registered a version does not approve it
             continue
         by[one.signer] = one.digest
     names = ", ".join(sorted(by)) or "nobody"
     met = len(by) >= asked.people
-    said = f"approved by {names}; {asked.people} of {', '.join(asked.by)} must"
-    if own:
-        said += f"; {subject.registered_by} registered it, so that approval does not count"
-    return met, said, None if met else remedy, tuple(by.values()) if met else ()
+    text = f"approved by {names}; {asked.people} of {', '.join(asked.by)} must"
+    if by_registrant:
+        text += f"; {subject.registered_by} registered it, so that approval does not count"
+    return met, text, None if met else remedy, tuple(by.values()) if met else ()
 
 
 _RULES: Mapping[type, Callable[..., _Answer]] = {
@@ -420,7 +419,7 @@ _RULES: Mapping[type, Callable[..., _Answer]] = {
 }
 _KINDS: Mapping[type, type] = {
     PassingTests: SuiteRun,
-    Metric: Metrics,
+    Metric: MetricValues,
     Better: Compared,
     Approve: Approval,
 }
