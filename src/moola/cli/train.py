@@ -25,7 +25,7 @@ from moola.cli.options import (
 from moola.cli.reports import evaluation_facts, finetune_facts, print_evaluation, print_finetune
 from moola.config import names
 from moola.config.evaluation import EvaluateConfig
-from moola.config.training import ENCODER, ENCODER_MODELS, FinetuneConfig
+from moola.config.training import ENCODER, MODELS, FinetuneConfig
 from moola.errors import ConfigError
 
 
@@ -85,7 +85,7 @@ def evaluate(
     model: str = typer.Option(
         "",
         help="The newest version of this kind of model; empty: whichever --version says.",
-        autocompletion=one_of(*ENCODER_MODELS),
+        autocompletion=one_of(*MODELS),
     ),
     name: str = Name,
     folds: str = Folds,

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import torch
 
 from moola.errors import CheckpointError, shown
-
-Layout = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape by name
+from moola.models.controls.stored import Layout
 
 _LENGTH = struct.Struct("<Q")
 _MOST_HEADER_BYTES = 1 << 20
 _TYPES = {torch.float32: "F32", torch.int64: "I64"}
-_BYTES = {"F32": 4, "I64": 8}
+_BYTES = {"F32": 4, "F64": 8, "I32": 4, "I64": 8}
 
 
 def layout_of(estimator: Any, num_classes: int) -> Layout:
