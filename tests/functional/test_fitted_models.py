@@ -269,7 +269,7 @@ ATTACKS: dict[str, dict[str, Hostile]] = {
         "feature -2": first_split("feature", lambda row: -2),
         "a leaf of NaN": changed("value", at((3, 0), np.nan)),
         "a leaf of infinity": changed("value", at((3, 0), np.inf)),
-        "shares that add up to 2": changed("value", lambda v: v * 2),
+        "shares that add up to 1/2": changed("value", lambda v: v / 2),
         "shares below 0": changed("value", at(3, [-1.0, 2.0])),
         "a threshold of infinity": changed("threshold", at(0, -np.inf)),
         "roots turned round": swapped("roots"),

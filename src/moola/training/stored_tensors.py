@@ -73,7 +73,7 @@ def check_header(file: BinaryIO, size: int, layout: Layout) -> None:
         more, absent = sorted(set(header) - set(layout)), sorted(set(layout) - set(header))
         what = f"{len(absent)} tensors lack and {len(more)} are unknown"
         first = f", {shown((absent or more)[0])} the first"
-        raise _no_weights(what + first, "the tensors of the net that config.json states")
+        raise _no_weights(what + first, "the tensors of the model that config.json states")
     places = []
     for name, (kind, shape) in layout.items():
         begin, end = _place(name, header[name], kind, shape)

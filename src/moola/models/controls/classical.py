@@ -25,6 +25,7 @@ from moola.models.folds import forward_chaining_folds
 from moola.models.inputs import MAX_FEATURES, Inputs, check_features
 from moola.models.weights.checkpoint import save_checkpoint
 
+_PREDICT_BATCH = 512  # a window may become 50,000 numbers on its way
 _LEAST_PROBABILITY = float(np.finfo(np.float64).tiny)  # its logarithm is finite
 
 
@@ -47,8 +48,8 @@ class ClassicalClassifier(WindowClassifier, BaseEstimator):
         """Fit class indices 0 to K - 1."""
 
     @abstractmethod
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        """Return class probabilities, shape (n, K)."""
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        """Return class probabilities of what `_matrix` returned, shape (n, K)."""
 
     @abstractmethod
     def _arrays(self) -> Tensors:
@@ -117,7 +118,9 @@ class ClassicalClassifier(WindowClassifier, BaseEstimator):
     def predict_proba(self, X: NDArray, *, features: NDArray | None = None) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K), columns as ``classes_``."""
         check_is_fitted(self, "classes_")
-        return self._proba(self._matrix(X, features, fit=False))
+        rows = self._matrix(X, features, fit=False)
+        starts = range(0, len(rows), _PREDICT_BATCH)
+        return np.concatenate([self._proba(rows[i : i + _PREDICT_BATCH]) for i in starts])
 
     def logits(self, X: NDArray) -> NDArray[np.float64]:
         """Return the logarithms of the probabilities, shape (n, K), finite where one is 0."""
@@ -238,6 +241,13 @@ class SeriesClassifier(ClassicalClassifier):
     def _transform(self, windows: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the numbers that scaled windows, shape (n, C, T), are turned into, (n, d)."""
 
+    @abstractmethod
+    def _answers(self, matrix: NDArray) -> NDArray[np.float64]:
+        """Return class probabilities of transformed windows, shape (n, K)."""
+
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        return self._answers(self._transform(rows))
+
     def _matrix(self, X: NDArray, features: NDArray | None, *, fit: bool) -> NDArray:
         if features is not None:
             raise BadInput(
@@ -246,7 +256,7 @@ class SeriesClassifier(ClassicalClassifier):
                 remedy="Leave them out, or use logreg or enhanced_simple_lstm",
             )
         if not fit:
-            return self._transform(self._channels_first(self.inputs_.check(X)[0]))
+            return self._channels_first(self.inputs_.check(X)[0])
         self.inputs_, windows, _ = Inputs.learn(X, None, kind=self.input_kind)
         if self.inputs_.window_bars < self.least_bars:
             raise BadInput(
@@ -297,8 +307,8 @@ class LogisticFeaturesModel(FlatClassifier):
         folds = forward_chaining_folds(target, gap_windows=self.gap_windows)
         self.head_ = LinearHead.fit(matrix, target, penalties=self.penalties, folds=folds)
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        return self.head_.proba(matrix)
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        return self.head_.proba(rows)
 
     def _arrays(self) -> Tensors:
         return self.head_.tensors()

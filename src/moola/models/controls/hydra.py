@@ -125,7 +125,7 @@ class HydraMultiRocketModel(SeriesClassifier):
             folds, penalties = stratified_folds(target, seed=self.seed), self.series_penalties
         self.head_ = LinearHead.fit_wide(matrix, target, penalties=penalties, folds=folds)
 
-    def _proba(self, matrix: NDArray) -> Floats:
+    def _answers(self, matrix: NDArray) -> Floats:
         return self.head_.proba(matrix)
 
     def _arrays(self) -> Tensors:

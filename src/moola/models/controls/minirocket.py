@@ -73,7 +73,7 @@ class MiniRocketModel(SeriesClassifier):
             folds, penalties = stratified_folds(target, seed=self.seed), self.series_penalties
         self.head_ = LinearHead.fit(matrix, target, penalties=penalties, folds=folds)
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
+    def _answers(self, matrix: NDArray) -> NDArray[np.float64]:
         return self.head_.proba(matrix)
 
     def _arrays(self) -> Tensors:

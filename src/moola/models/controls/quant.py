@@ -77,7 +77,7 @@ class QuantModel(SeriesClassifier):
         )
         self.trees_ = TreeArrays.of_forest(forest.fit(matrix, target))
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
+    def _answers(self, matrix: NDArray) -> NDArray[np.float64]:
         return self.trees_.proba(matrix)
 
     def _arrays(self) -> Tensors:

@@ -101,8 +101,8 @@ class StackingModel(FlatClassifier):
         proba = [member.predict_proba(matrix) for member in members.values()]
         return np.log(np.clip(np.concatenate(proba, axis=1), _LEAST, 1.0))
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        return self.head_.proba(self._answers(self.fitted_, matrix))
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        return self.head_.proba(self._answers(self.fitted_, rows))
 
     def _arrays(self) -> Tensors:
         arrays = self.head_.tensors()

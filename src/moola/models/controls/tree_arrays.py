@@ -163,7 +163,8 @@ class TreeArrays:
         trees = cls(**arrays)
         check_within("feature", trees.feature, _LEAF, num_columns - 1)
         check_within("threshold", trees.threshold, -LARGEST, LARGEST)
-        check_within("value", trees.value, 0 if shares else -LARGEST_LOGIT, LARGEST_LOGIT)
+        lowest, highest = (0.0, 1.0) if shares else (-LARGEST_LOGIT, LARGEST_LOGIT)
+        check_within("value", trees.value, lowest, highest)
         if shares:
             check_within("value's sums over classes", trees.value.sum(axis=1), 1 - 1e-6, 1 + 1e-6)
         num_nodes, roots = len(trees.feature), trees.roots

@@ -52,8 +52,8 @@ class RandomForestModel(FlatClassifier):
         )
         self.trees_ = TreeArrays.of_forest(forest.fit(matrix, target))
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        return self.trees_.proba(matrix)
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        return self.trees_.proba(rows)
 
     def _arrays(self) -> Tensors:
         return dict(self.trees_.__dict__)
@@ -98,8 +98,8 @@ class BoostedClassifier(FlatClassifier):
         shape = (len(values), -1, self._trees_a_round(), values.shape[2])
         return np.asarray(values.reshape(shape).sum(axis=2))
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        logits = self.start_ + self._rounds(self.trees_, matrix).sum(axis=1)
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        logits = self.start_ + self._rounds(self.trees_, rows).sum(axis=1)
         return np.asarray(softmax(logits, axis=1))
 
     def _arrays(self) -> Tensors:

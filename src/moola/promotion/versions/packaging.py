@@ -127,7 +127,11 @@ def _check_weights(path: Path, stored: StoredVersion) -> None:
         limit = f"{stored.weights_sha256[:12]}, as config.json states"
         raise refused(f"model.safetensors has SHA-256 {digest[:12]}", limit)
     if stored.state:  # some of its arrays are indices into others
-        type(estimator).load(path.parent)
+        try:
+            type(estimator).load(path.parent)
+        except MoolaError as error:
+            problem = error.problem.replace(f"{path.parent}{os.sep}", "")
+            raise refused(problem, error.limit or "arrays as training writes them") from None
 
 
 def _bytes(root: Path, name: str) -> bytes:
