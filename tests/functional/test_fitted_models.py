@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -19,7 +20,7 @@ from promotion_kit import NAME
 from test_hostile_versions import require_untouched
 
 from moola.config.data import SplitRecipe
-from moola.config.evaluation import EvaluateConfig
+from moola.config.evaluation import EvaluateConfig, Thresholds
 from moola.config.serving import ServeConfig
 from moola.config.training import ENCODER_MODELS, FITTED_MODELS, MODELS, FinetuneConfig
 from moola.data.store.data_store import DataStore
@@ -32,6 +33,7 @@ from moola.serving.scoring import WindowScorer
 from moola.steps.evaluate import evaluate
 from moola.steps.finetune import FinetuneSummary, finetune
 from moola.steps.predict import predict
+from moola.steps.promote import promote
 from moola.steps.registry import challenge
 from moola.steps.serve import make_source
 
@@ -132,11 +134,19 @@ def test_every_door_takes_such_a_version(world: World, model: str) -> None:
     assert str(world.client.get_model_version_by_alias(NAME, "challenger").version) == version
 
 
-def test_the_gates_of_a_control_compare_it_with_the_others(world: World) -> None:
+def test_a_control_is_compared_with_the_others_and_may_become_champion(world: World) -> None:
+    """On bars whose classes are easy to tell, under limits that so few windows can meet."""
     version = str(world.train("logreg").version)
+    limits = replace(
+        Thresholds.load(),
+        margin_log_loss=0.5,
+        max_credible_roc_auc=1.0,
+        max_credible_entropy_share=1.0,
+    )
     summary = evaluate(
         version=version,
         config=EvaluateConfig(seeds=(17,)),
+        thresholds=limits,
         device="cpu",
         cache=Path("artifacts/gates"),
         project=world.folder,
@@ -152,6 +162,12 @@ def test_the_gates_of_a_control_compare_it_with_the_others(world: World) -> None
     assert summary.not_run == ()  # so it is signed
     page = Path(world.client.download_artifacts(summary.run_id, "report.html")).read_text()
     assert "gate 5 does not apply" in page
+    promoted = promote(version=version, thresholds=limits, project=world.folder)
+    assert promoted.decision.version == version
+    source = make_source(ServeConfig(project=str(world.folder)))
+    scorer = source.load(version).scorer
+    wanted = WindowScorer.load(check_packaging(world.files("logreg")).checkpoint)
+    assert (scorer.probabilities(world.windows()) == wanted.probabilities(world.windows())).all()
     with pytest.raises(ConfigError, match="gate 3 asks about its encoder, and version"):
         evaluate(version=version, config=EvaluateConfig(gates=(3,)), device="cpu")
 
