@@ -27,6 +27,7 @@ from moola.data.store.data_store import DataStore
 from moola.errors import CheckpointError, ConfigError, PromotionRefused
 from moola.models import REGISTRY, get_model
 from moola.promotion.evidence.keys import ensure_signing_key
+from moola.promotion.versions.inspection import inspect
 from moola.promotion.versions.packaging import check_packaging
 from moola.promotion.versions.referee_score import score
 from moola.serving.scoring import WindowScorer
@@ -397,6 +398,28 @@ def test_the_border_refuses_arrays_that_training_does_not_write(
     assert time.process_time() - before < MOST_SECONDS
     require_untouched(canary, str(refusal.value))
     assert len(str(refusal.value)) < 1000
+
+
+def turned(arrays: Arrays) -> Arrays:
+    """A head that answers with the other class's probability."""
+    return {
+        **arrays,
+        "weight": arrays["weight"][:, ::-1].copy(),
+        "bias": arrays["bias"][::-1].copy(),
+    }
+
+
+def test_arrays_that_answer_for_the_other_class_are_found_by_the_validation_windows(
+    world: World,
+) -> None:
+    files, _ = world.attack("logreg", tensors(turned))
+    check_packaging(files)  # nothing about the arrays by themselves shows it
+    labeled, split = world.registry.load_set(SET), world.registry.load_split("fwd")
+    assert labeled.y is not None
+    windows = (np.asarray(labeled.X_ohlc[split.val]), labeled.y[split.val])
+    with pytest.raises(PromotionRefused, match="states a conformal threshold"):
+        inspect(files, windows=windows)
+    inspect(world.files("logreg"), windows=windows)
 
 
 @pytest.mark.slow
