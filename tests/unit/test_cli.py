@@ -95,6 +95,8 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "--preset", "huge"], 2, "preset is 'huge'"),
         (["train", "--model", "tcn"], 2, "'tcn' cannot be registered; expected one of enhanced"),
         (["train", "--model", "logreg", "--epochs", "9"], 2, "model logreg takes no epochs"),
+        (["train", "--model", "logreg", "--epochs", "60"], 2, "model logreg takes no epochs"),
+        (["train", "--model", "rf", "--log-pretrained-stats"], 2, "no log_pretrained_stats"),
         (["train", "--model", "rf", "--freeze", "none"], 2, "model rf takes no freeze"),
         (["train", "--model", "rf", "--no-freeze-encoder"], 2, "model rf takes no freeze"),
         (["train", "--model", "quant", "--resume"], 2, "quant is fitted at once"),

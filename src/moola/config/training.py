@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from moola.config import names
@@ -211,21 +212,23 @@ def _check_sizes(config: FinetuneConfig) -> None:
 
 
 def _check_fitted_at_once(config: FinetuneConfig) -> None:
-    """Raise ConfigError for options that cannot act on a model without epochs and encoder."""
-    idle = [
-        field.name
-        for field in fields(config)
-        if field.name not in _OF_EVERY_MODEL and getattr(config, field.name) != field.default
-    ]
-    if idle:
-        raise ConfigError(
-            f"model {config.model} takes no {', '.join(idle)}",
-            limit=f"{', '.join(_OF_EVERY_MODEL)}: it is fitted at once, not in epochs",
-            remedy=f"Leave them out, or train one of {', '.join(ENCODER_MODELS)}",
-        )
+    """Raise ConfigError for what differs from its default and cannot act on such a model."""
+    different = [f.name for f in fields(config) if getattr(config, f.name) != f.default]
+    require_acting(config.model, different)
     if config.device == "cuda":
         raise ConfigError(
             f"model {config.model} is given device 'cuda'", limit="auto or cpu: it has no GPU code"
+        )
+
+
+def require_acting(model: str, options: Iterable[str]) -> None:
+    """Raise ConfigError for options that cannot act on a model without epochs and encoder."""
+    idle = [name for name in options if name not in _OF_EVERY_MODEL]
+    if idle and model in FITTED_MODELS:
+        raise ConfigError(
+            f"model {model} takes no {', '.join(idle)}",
+            limit=f"{', '.join(_OF_EVERY_MODEL)}: it is fitted at once, not in epochs",
+            remedy=f"Leave them out, or train one of {', '.join(ENCODER_MODELS)}",
         )
 
 
