@@ -13,7 +13,7 @@ import torch
 from finetune_kit import encoder_tensors
 from safetensors.torch import save_file
 
-from moola.errors import CheckpointError, ConfigError
+from moola.errors import CheckpointError
 from moola.hashing import sha256_file
 from moola.models.controls.classical import LogisticFeaturesModel
 from moola.models.controls.trees import XGBoostModel
@@ -153,17 +153,29 @@ def test_an_error_without_words_still_refuses_in_one_line(
 
     X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
     LogisticFeaturesModel().fit(X, y).save(tmp_path / "c")
-    monkeypatch.setattr(LogisticFeaturesModel, "_restore", silent)
+    monkeypatch.setattr(LogisticFeaturesModel, "_take", silent)
     with pytest.raises(CheckpointError, match=r"is not a logreg checkpoint: ValueError\.$"):
         LogisticFeaturesModel.load(tmp_path / "c")
 
 
-def test_a_missing_package_is_not_called_a_bad_checkpoint(
+def test_stored_trees_answer_without_the_package_that_made_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = {"window_bars": None, "num_features": 2}
-    config = {"params": {}, "classes": [0, 1], "state": state}
-    save_checkpoint(tmp_path / "c", {"booster_ubj": torch.zeros(1, dtype=torch.uint8)}, config)
+    """Two stumps: below 1/2 of feature 1 the first class gains a logit of 1."""
+    state = {"window_bars": None, "num_features": 2, "num_nodes": 6, "num_trees": 2}
+    config = {"params": {"num_trees": 1}, "classes": [0, 1], "state": state}
+    one = torch.ones((), dtype=torch.float64)
+    arrays = {
+        "feature": torch.tensor([1, -1, -1] * 2),
+        "threshold": torch.tensor([0.5, 0, 0] * 2).double(),
+        "left": torch.tensor([1, -1, -1, 4, -1, -1]),
+        "right": torch.tensor([2, -1, -1, 5, -1, -1]),
+        "value": torch.zeros((6, 2)).double().index_put((torch.tensor(1), torch.tensor(0)), one),
+        "roots": torch.tensor([0, 3]),
+        "start": torch.zeros(2).double(),
+    }
+    save_checkpoint(tmp_path / "c", arrays, config)
     monkeypatch.setitem(sys.modules, "xgboost", None)
-    with pytest.raises(ConfigError, match="needs the package xgboost"):
-        XGBoostModel.load(tmp_path / "c")
+    answers = XGBoostModel.load(tmp_path / "c").predict_proba(np.array([[9, 0.5], [9, 0.6]]))
+    e = np.e
+    assert answers == pytest.approx(np.array([[e / (1 + e), 1 / (1 + e)], [0.5, 0.5]]))

@@ -287,7 +287,7 @@ def test_stacking_is_out_of_fold_in_time_order() -> None:
 def test_the_forest_as_arrays_is_scikit_learns_forest() -> None:
     from sklearn.ensemble import RandomForestClassifier
 
-    from moola.models.controls.trees import TreeArrays
+    from moola.models.controls.tree_arrays import TreeArrays
 
     rng = np.random.default_rng(1)
     X, y = rng.normal(size=(80, 5)), np.arange(80) % 3
@@ -297,6 +297,21 @@ def test_the_forest_as_arrays_is_scikit_learns_forest() -> None:
     splits = sum(int((t.tree_.feature >= 0).sum()) for t in forest.estimators_)
     leaves = sum(int((t.tree_.feature < 0).sum()) for t in forest.estimators_)
     assert trees.num_parameters == 2 * splits + 2 * leaves
+
+
+def test_xgboosts_trees_as_arrays_are_xgboosts_own() -> None:
+    xgboost = pytest.importorskip("xgboost")
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(200, 4)).round(1)  # many values lie on a threshold
+    y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.3)
+    model = get_model("xgb", num_trees=9, max_depth=3).fit(X, y)
+    options = {
+        "objective": "multi:softprob", "num_class": 3, "max_depth": 3, "eta": 0.05,
+        "subsample": 0.8, "min_child_weight": 5.0, "seed": 17, "nthread": 1, "verbosity": 0,
+    }  # fmt: skip
+    data = xgboost.DMatrix(X, y)
+    theirs = xgboost.train(options, data, num_boost_round=9).predict(data)
+    assert np.abs(model.predict_proba(X) - theirs).max() < 1e-6
 
 
 def test_every_model_is_covered_here() -> None:

@@ -186,6 +186,12 @@ def _value_of(kind: type[Config], name: str, value: Any) -> Any:
     return None if none is not None and value == none else value
 
 
+def on_command_line(context: typer.Context) -> list[str]:
+    """Return the parameters of a command that its user wrote, default value or not."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+
+
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:
     """Read an option such as ``17,18,19``."""
     from moola.errors import ConfigError

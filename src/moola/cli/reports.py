@@ -98,7 +98,6 @@ def print_finetune(summary: FinetuneSummary) -> None:
     """Print the status report of a training run."""
     config, audit = summary.config, summary.audit
     counts = audit["counts"]
-    proof = summary.result.proof or {}
     version = f"{summary.registered_as} version {summary.version}" if summary.version else "no"
     figures = {**summary.metrics, **summary.yardsticks}
     metrics = {k: figure(v) for k, v in figures.items() if not k.startswith("f1_class")}
@@ -113,7 +112,7 @@ def print_finetune(summary: FinetuneSummary) -> None:
                 "Device": summary.device,
             },
             "MODEL": {
-                "Name": f"{config.model} ({config.preset})",
+                "Name": config.in_words,
                 "Parameters": f"{summary.num_parameters:,}",
             },
             "DATA & SPLIT": {
@@ -125,18 +124,25 @@ def print_finetune(summary: FinetuneSummary) -> None:
                 "Audit": f"{len(audit['checks'])} checks passed",
             },
             "PRETRAINED LOAD": _load_rows(config.pretrained_encoder, summary.result.load_report),
-            "FREEZE": _freeze_rows(config.schedule, proof),
-            "HYPERPARAMETERS": {
-                "Epochs": f"{len(summary.result.history)} of {config.epochs}, kept "
-                f"{proof.get('kept_epoch', 0) + 1}",
-                "Batch size": config.batch_size,
-                "Learning rate": config.learning_rate,
-                "Early stopping": f"patience {config.patience}" if config.patience else "off",
-            },
+            "FREEZE": _freeze_rows(config.schedule, summary.result.proof),
+            "HYPERPARAMETERS": _training_rows(summary),
             f"RESULTS (val, temperature {summary.calibration.temperature:.3f})": metrics,
             "REGISTERED": {"Version": version, "Seconds": f"{summary.seconds:.1f}"},
         },
     )
+
+
+def _training_rows(summary: FinetuneSummary) -> dict[str, Any]:
+    config, proof = summary.config, summary.result.proof
+    if proof is None:
+        return {"Fitted": "at once, with the model's own parameters; no epochs"}
+    return {
+        "Epochs": f"{len(summary.result.history)} of {config.epochs}, kept "
+        f"{proof['kept_epoch'] + 1}",
+        "Batch size": config.batch_size,
+        "Learning rate": config.learning_rate,
+        "Early stopping": f"patience {config.patience}" if config.patience else "off",
+    }
 
 
 def _few(num_windows: int) -> str:
@@ -169,7 +175,9 @@ def _load_rows(encoder: str | None, load: Mapping[str, Any] | None) -> dict[str,
     }
 
 
-def _freeze_rows(schedule: str, proof: Mapping[str, Any]) -> dict[str, Any]:
+def _freeze_rows(schedule: str, proof: Mapping[str, Any] | None) -> dict[str, Any]:
+    if proof is None:
+        return {"Schedule": "none: not trained by gradient"}
     rows = {"Schedule": schedule}
     for phase in proof.get("phases", []):
         first, last = phase["epochs"]
@@ -200,6 +208,8 @@ def print_evaluation(summary: EvaluationSummary) -> None:
     )
     print_gates(summary.reports)
     out = console()
+    for reason in summary.does_not_apply.values():
+        out.print(f"Not asked: {reason}")
     if any(r.gate == 2 and r.verdict == "failed" for r in summary.reports):
         out.print(f"A control wins: read {names.ARTIFACT_INVESTIGATION} among the run's artifacts")
     if any(r.verdict == "held" for r in summary.reports):
@@ -256,6 +266,7 @@ def evaluation_facts(summary: EvaluationSummary) -> dict[str, Any]:
         "num_windows": summary.num_windows,
         "metrics": summary.metrics,
         "gates": [report.to_dict() for report in summary.reports],
+        "does_not_apply": summary.does_not_apply,
         "not_run": summary.not_run,
     }
 

@@ -19,19 +19,22 @@ from moola.cli.options import (
     LauncherName,
     Name,
     Resume,
+    on_command_line,
     one_of,
     options_of,
 )
 from moola.cli.reports import evaluation_facts, finetune_facts, print_evaluation, print_finetune
 from moola.config import names
+from moola.config.base import options_in
 from moola.config.evaluation import EvaluateConfig
-from moola.config.training import ENCODER, ENCODER_MODELS, FinetuneConfig
+from moola.config.training import ENCODER, MODELS, FinetuneConfig, require_acting
 from moola.errors import ConfigError
 
 
 @options_of(FinetuneConfig)
 def train(
     config: FinetuneConfig,
+    context: typer.Context,
     resume: bool = Resume,
     register_as: str = typer.Option(
         names.REGISTERED_MODEL, help="Registered model that gets a new version; none: no version."
@@ -54,6 +57,8 @@ def train(
     """
     from moola.steps.finetune import finetune
 
+    of_training = {*options_in(FinetuneConfig), "freeze_encoder", "log_pretrained_stats"}
+    require_acting(config.model, [name for name in on_command_line(context) if name in of_training])
     if not freeze_encoder:
         config = replace(config, freeze="none")
     with progress_bars(quiet=as_json) as progress:
@@ -85,7 +90,7 @@ def evaluate(
     model: str = typer.Option(
         "",
         help="The newest version of this kind of model; empty: whichever --version says.",
-        autocompletion=one_of(*ENCODER_MODELS),
+        autocompletion=one_of(*MODELS),
     ),
     name: str = Name,
     folds: str = Folds,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
 from moola.config import names
 from moola.config.base import Config, check_count, check_list, option
@@ -21,6 +22,12 @@ FREEZE_SCHEDULES = ("none", "frozen", "two_phase", "gradual", "phases")
 
 # those that take a pretrained encoder
 ENCODER_MODELS = ("enhanced_simple_lstm", "simple_lstm", "adapter_lstm")
+# those that are fitted at once, on the CPU, instead of in epochs
+FITTED_MODELS = (
+    "minirocket", "quant", "hydra_multirocket", "logreg", "rf", "hgb", "xgb", "stack",
+)  # fmt: skip
+MODELS = (*ENCODER_MODELS, *FITTED_MODELS)
+_OF_EVERY_MODEL = ("model", "labeled", "split", "seed", "device")
 
 LARGEST_SIZES = {"hidden_size": 1024, "num_layers": 8, "num_heads": 64}
 SIZED_BY = {  # which models a size means something to
@@ -49,13 +56,15 @@ class FinetuneConfig(Config):
     turns early stopping off. `class_weight` is ``balanced`` or a weight a class, such as ``1,2.5``.
     Augmentation (`use_temporal_aug`, `mixup_alpha`, `cutmix_alpha`) touches training windows only;
     `synthetic` names a stored synthetic set, each window of which trains where its parent does.
+    A model that is fitted at once takes the set, the split and the seed; whatever else differs from
+    its default is refused.
     """
 
     model: str = option(
         "enhanced_simple_lstm",
-        f"{', '.join(ENCODER_MODELS)}: those that can be served.",
+        f"{', '.join(ENCODER_MODELS)}, or without epochs: {', '.join(FITTED_MODELS)}.",
         panel=MODEL,
-        suggested=ENCODER_MODELS,
+        suggested=MODELS,
     )
     preset: str = option(
         "matched",
@@ -163,11 +172,19 @@ class FinetuneConfig(Config):
                 f"model {self.model} takes no pretrained encoder",
                 limit=f"one of {', '.join(ENCODER_MODELS)}",
             )
+        if self.model in FITTED_MODELS:
+            _check_fitted_at_once(self)
 
     @property
     def schedule(self) -> str:
         """The freeze schedule in force: `freeze` with an encoder, else ``none``."""
         return self.freeze if self.pretrained_encoder else "none"
+
+    @property
+    def in_words(self) -> str:
+        """The model in words, with its preset where a preset sizes it."""
+        sized = self.model not in FITTED_MODELS
+        return f"{self.model} ({self.preset})" if sized else self.model
 
     @property
     def augments(self) -> bool:
@@ -191,6 +208,27 @@ def _check_sizes(config: FinetuneConfig) -> None:
         raise ConfigError(
             f"num_heads is {config.num_heads}",
             limit=f"a divisor of {2 * config.hidden_size}, twice the hidden size",
+        )
+
+
+def _check_fitted_at_once(config: FinetuneConfig) -> None:
+    """Raise ConfigError for what differs from its default and cannot act on such a model."""
+    different = [f.name for f in fields(config) if getattr(config, f.name) != f.default]
+    require_acting(config.model, different)
+    if config.device == "cuda":
+        raise ConfigError(
+            f"model {config.model} is given device 'cuda'", limit="auto or cpu: it has no GPU code"
+        )
+
+
+def require_acting(model: str, options: Iterable[str]) -> None:
+    """Raise ConfigError for options that cannot act on a model without epochs and encoder."""
+    idle = [name for name in options if name not in _OF_EVERY_MODEL]
+    if idle and model in FITTED_MODELS:
+        raise ConfigError(
+            f"model {model} takes no {', '.join(idle)}",
+            limit=f"{', '.join(_OF_EVERY_MODEL)}: it is fitted at once, not in epochs",
+            remedy=f"Leave them out, or train one of {', '.join(ENCODER_MODELS)}",
         )
 
 

@@ -74,7 +74,7 @@ def register(run: TrackedRun, config: FinetuneConfig, name: str, model_id: str) 
     run.client.update_model_version(
         name,
         number,
-        description=f"{config.model} ({config.preset}), {start}, on `{config.labeled}` under "
+        description=f"{config.in_words}, {start}, on `{config.labeled}` under "
         f"`{config.split}`, seed {config.seed}. Its gates and the locked test windows decide "
         "whether `moola promote` lets it into Production.",
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moola.config.evaluation import CONTROLS
 from moola.config.gates import GateAbout, add_gate
 from moola.data.audit.synthetic import synthetic_checks
 from moola.data.synthetic import make_synthetic
@@ -22,6 +23,7 @@ from moola.evaluation.gates.report import GateReport
 from moola.judging.candidate import Candidate
 from moola.judging.null import label_arithmetic, repaired_share
 from moola.judging.rivals import SIMPLE
+from moola.models import REGISTRY
 from moola.models.fitting.augmentation import TEMPORAL
 from moola.models.weights.checkpoint import read_config
 from moola.pretraining.corpus import split_by_time
@@ -96,6 +98,10 @@ def _has_encoder(candidate: Candidate) -> bool:
     return bool(candidate.uses_encoder)
 
 
+def _is_net(candidate: Candidate) -> bool:
+    return REGISTRY[candidate.config.model].is_net
+
+
 @gate(0)
 def _data(judge: Judge) -> GateReport:
     return gates.gate_0_data(
@@ -132,7 +138,7 @@ def _baseline(judge: Judge) -> GateReport:
 @gate(2)
 def _control(judge: Judge) -> GateReport:
     controls = judge.rivals.controls
-    return of_candidate_and_twin(
+    verdict = of_candidate_and_twin(
         judge,
         lambda model: gates.gate_2_control(
             model.y,
@@ -141,6 +147,11 @@ def _control(judge: Judge) -> GateReport:
             context=judge.context(2),
         ),
     )
+    model = judge.candidate.config.model
+    if model not in (*CONTROLS, *judge.config.controls):
+        return verdict
+    others = f"{model} is a control itself, and compared with the others: {', '.join(controls)}"
+    return replace(verdict, reasons=(*verdict.reasons, others))
 
 
 def of_candidate_and_twin(
@@ -209,7 +220,7 @@ def _transfer(judge: Judge) -> GateReport:
     )
 
 
-@gate(5)
+@gate(5, asks=_is_net, about="a net's training on augmented windows")
 def _augmentation(judge: Judge) -> GateReport:
     augmented = judge.rivals.predictions("augmented")
     plain = "transfer" if judge.candidate.uses_encoder else "scratch"
@@ -225,8 +236,8 @@ def _augmentation(judge: Judge) -> GateReport:
 
 @gate(
     6,
-    asks=lambda candidate: candidate.config.model != SIMPLE,
-    about="a model bigger than SimpleLSTM",
+    asks=lambda candidate: _is_net(candidate) and candidate.config.model != SIMPLE,
+    about="a net bigger than SimpleLSTM",
 )
 def _simple(judge: Judge) -> GateReport:
     candidate = judge.rivals.of_the_version(judge.rivals.own)
@@ -287,6 +298,17 @@ def gates_about(candidate: Candidate) -> tuple[int, ...]:
     return tuple(number for number in sorted(RUNS) if RUNS[number].asks(candidate))
 
 
+def why_not(number: int) -> str:
+    """Return what a gate asks about, of a candidate that has none."""
+    return f"gate {number} asks about {RUNS[number].about}"
+
+
+def gates_without_subject(candidate: Candidate) -> dict[str, str]:
+    """Return, by number, why the gates that do not apply to a candidate do not."""
+    about = gates_about(candidate)
+    return {str(n): f"{why_not(n)}, and it has none" for n in sorted(RUNS) if n not in about}
+
+
 def asked_gates(candidate: Candidate, requested: tuple[int, ...]) -> tuple[int, ...]:
     """Return the gates to run for a candidate, in order: the requested ones, or all that apply.
 
@@ -306,8 +328,7 @@ def asked_gates(candidate: Candidate, requested: tuple[int, ...]) -> tuple[int, 
     for number in requested:
         if number not in possible:
             raise ConfigError(
-                f"gate {number} asks about {RUNS[number].about}, and version "
-                f"{candidate.version} has none",
+                f"{why_not(number)}, and version {candidate.version} has none",
                 limit=f"one of {', '.join(map(str, possible))}",
                 remedy="Leave --gate out to run every gate that applies",
             )

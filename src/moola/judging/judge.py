@@ -25,7 +25,7 @@ from moola.hashing import sha256_json
 from moola.judging.calibrate import overlap_of
 from moola.judging.candidate import Candidate
 from moola.judging.folds import find_folds
-from moola.judging.gate_inputs import RUNS, asked_gates
+from moola.judging.gate_inputs import RUNS, asked_gates, gates_without_subject
 from moola.judging.progress import Progress
 from moola.judging.rivals import Rivals
 from moola.pretraining.stored_encoder import encoder_digest
@@ -184,5 +184,6 @@ class Judge:
             },
             "thresholds_sha256": self.limits.digest(),
             "gates": [r.to_dict() for r in reports],
+            "does_not_apply": gates_without_subject(self.candidate),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -12,6 +12,7 @@ from moola.evaluation.gates import GateReport
 from moola.evaluation.metrics import NULL_BAND, Interval, metric_intervals
 from moola.evaluation.pages.report import html_report, verdict_markdown
 from moola.judging.folds import folds_dataset
+from moola.judging.gate_inputs import gates_without_subject
 from moola.judging.investigation import Example, disagreements, investigate
 from moola.judging.judge import Judge
 from moola.judging.predictions import log_diagrams, predictions_table
@@ -111,6 +112,10 @@ def _log_pages(
             "seed of the version": str(judge.candidate.config.seed),
             "seeds": ", ".join(map(str, judge.config.seeds)),
             "model SHA-256": judge.candidate.model_sha256[:16],
+            **{
+                f"gate {number} does not apply": reason.partition(" asks about ")[2]
+                for number, reason in gates_without_subject(judge.candidate).items()
+            },
         },
         examples={e.caption: e.png for e in examples},
     )

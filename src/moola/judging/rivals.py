@@ -98,8 +98,9 @@ class Rivals:
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """The controls of gate 2: the obligatory and the configured ones."""
-        return (*CONTROLS, *self.config.controls)
+        """The controls of gate 2: the obligatory and the configured ones, but not the candidate."""
+        every = (*CONTROLS, *self.config.controls)
+        return tuple(control for control in every if control != self.candidate.model)
 
     def predictions(self, rival: str) -> WalkForwardPredictions:
         """Return a rival's walk-forward predictions, averaged over seeds (controls: one seed).
@@ -160,7 +161,8 @@ class Rivals:
 
     def ensemble(self) -> tuple[Ensemble, dict[str, NDArray[np.float64]]]:
         """Return the calibrated ensemble of candidate, MiniRocket and logreg, and its members."""
-        members = {name: self.of_the_version(name).proba for name in (self.own, *_MEMBERS)}
+        others = (member for member in _MEMBERS if member != self.candidate.model)
+        members = {name: self.of_the_version(name).proba for name in (self.own, *others)}
         candidate, times = self.predictions(self.own), self.labeled.times
         fold = np.repeat(np.arange(len(self.folds.folds)), [len(f.val) for f in self.folds.folds])
         self._ensemble = calibrated_ensemble(

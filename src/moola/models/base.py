@@ -44,6 +44,10 @@ class WindowClassifier(ClassifierMixin):
         """Return class probabilities, shape (n, K), columns as ``classes_``."""
         raise NotImplementedError
 
+    def logits(self, X: NDArray) -> NDArray[np.float64]:
+        """Return logits, or the logarithms of probabilities, shape (n, K)."""
+        raise NotImplementedError
+
     def predict(self, X: NDArray, *, features: NDArray | None = None) -> NDArray:
         """Return the most probable label of each window, shape (n,)."""
         best = self.predict_proba(X, features=features).argmax(axis=1)

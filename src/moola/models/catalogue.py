@@ -28,6 +28,11 @@ class ModelEntry:
         """Whether it is a torch net, trained by gradient in epochs."""
         return self.role not in ("CLASSICAL", "CONTROL")
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether it looks at the 20 features of a window alone."""
+        return self.inputs == _FLAT
+
     def load(self) -> type:
         """Import the estimator class."""
         module, _, name = self.path.rpartition(".")

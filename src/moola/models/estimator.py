@@ -177,6 +177,10 @@ class TorchWindowClassifier(WindowClassifier, TrainingParams):
         ]
         return np.asarray(torch.cat(logits).double().numpy())
 
+    def logits(self, X: NDArray) -> NDArray[np.float64]:
+        """Return logits, shape (n, K), float64."""
+        return self.decision_function(X)
+
     @property
     def num_parameters(self) -> int:
         """Number of trainable and frozen parameters, counted."""

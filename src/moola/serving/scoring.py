@@ -103,7 +103,7 @@ class WindowScorer:
 
     def logits(self, X_NTC: NDArray) -> NDArray[np.float64]:
         """Return logits of windows in price units, shape (n, K)."""
-        return np.asarray(self.model.decision_function(X_NTC))
+        return np.asarray(self.model.logits(X_NTC))
 
     def probabilities(self, X_NTC: NDArray, *, calibrated: bool = True) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K).

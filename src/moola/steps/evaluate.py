@@ -36,7 +36,7 @@ from moola.judging.candidate import (
     refusals_noted,
     require_answers,
 )
-from moola.judging.gate_inputs import asked_gates, gates_about
+from moola.judging.gate_inputs import asked_gates, gates_about, gates_without_subject
 from moola.judging.judge import Judge
 from moola.judging.log_gates import log_data, log_evaluation
 from moola.judging.progress import Progress, silent
@@ -61,8 +61,9 @@ if TYPE_CHECKING:
 class EvaluationSummary:
     """The verdicts of one candidate.
 
-    `metrics` are its own pooled figures, empty where no gate needed its predictions. `not_run` are
-    required gates that were not asked for: where there are any, nothing was signed.
+    `metrics` are its own pooled figures, empty where no gate needed its predictions.
+    `does_not_apply` says, by gate, what a candidate of another make has and this one has not.
+    `not_run` are required gates that were not asked for: where there are any, nothing was signed.
     """
 
     run_id: str
@@ -70,6 +71,7 @@ class EvaluationSummary:
     reports: tuple[GateReport, ...]
     metrics: Mapping[str, float | None]
     num_windows: int
+    does_not_apply: Mapping[str, str]
     not_run: tuple[int, ...]
 
 
@@ -192,6 +194,7 @@ def evaluate(
         reports=reports,
         metrics=metrics,
         num_windows=judge.num_windows,
+        does_not_apply=gates_without_subject(candidate),
         not_run=not_run,
     )
 

@@ -38,7 +38,7 @@ from moola.models import REGISTRY
 from moola.models.device import describe_device, resolve_device
 from moola.models.fitting.resume import find_state
 from moola.serving.pyfunc import log_model
-from moola.steps.training_log import FROM_SCRATCH, RunWitness, without_encoder
+from moola.steps.training_log import FROM_SCRATCH, NO_GRADIENT, RunWitness, without_encoder
 from moola.tracking.lineage import git_state, part_input, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.training.crossval import class_frequencies
@@ -113,15 +113,9 @@ def finetune(
     ProofError
         If the encoder was not trained as its freeze schedule says.
     """
-    if config.model not in REGISTRY or not REGISTRY[config.model].takes_encoder:
-        served = ", ".join(n for n, e in REGISTRY.items() if e.takes_encoder)
-        raise ConfigError(f"model {config.model!r} cannot be registered", limit=f"one of {served}")
-    device = resolve_device(config.device)
+    device = _device(config, resume=resume)
     store = DataStore(data_root)
-    store.folder(config.labeled)  # a name that is not there leaves no run behind
-    store.load_split(config.split)
-    if config.synthetic:
-        store.folder(config.synthetic)
+    _require_stored(config, store)  # a name that is not there leaves no run behind
     config = ready_to_start(config)
     state_path = resume_path(config, Path(names.RESUME_FOLDER))
     if resume and not find_state(state_path):
@@ -153,6 +147,7 @@ def finetune(
             data.X_train,
             data.y_train,
             validation=(data.X_val, data.y_val),
+            gap_windows=data.labeled.times.gap_windows(data.split.train),
             device=device,
             on_epoch=partial(_tell, progress),
             witness=RunWitness(run),
@@ -196,6 +191,29 @@ def finetune(
     )
 
 
+def _device(config: FinetuneConfig, *, resume: bool) -> str:
+    """Return where to train; raises ConfigError for what cannot be registered or resumed."""
+    if config.model not in REGISTRY:
+        limit = f"one of {', '.join(REGISTRY)}"
+        raise ConfigError(f"model {config.model!r} cannot be registered", limit=limit)
+    if REGISTRY[config.model].is_net:
+        return resolve_device(config.device)
+    if resume:
+        raise ConfigError(
+            f"model {config.model} is fitted at once and leaves no state to resume",
+            limit="a net, which is trained in epochs",
+            remedy="Leave out --resume",
+        )
+    return "cpu"
+
+
+def _require_stored(config: FinetuneConfig, store: DataStore) -> None:
+    store.folder(config.labeled)
+    store.load_split(config.split)
+    if config.synthetic:
+        store.folder(config.synthetic)
+
+
 def _claimed(config: FinetuneConfig) -> CorpusClaim | None:
     """Return what the encoder says it was trained on; a refusal is a load report too."""
     if config.pretrained_encoder is None:
@@ -233,6 +251,9 @@ def _log_inputs(run: TrackedRun, data: DataContainer) -> None:
 
 def _log_proof(run: TrackedRun, config: FinetuneConfig, result: FinetuneResult) -> None:
     """Log the proof of the whole schedule; what was known before, `RunWitness` has logged."""
+    if result.schedule is None:
+        run.proofs.none("schedule", NO_GRADIENT)
+        return
     schedule = {"schedule": result.schedule, "proof": result.proof}
     run.proofs.log("schedule", schedule)
     if result.evolution is not None:
@@ -323,12 +344,15 @@ def _note(
     start = "from scratch"
     if load := result.load_report:
         start = f"from an encoder of which {load['match_ratio_encoder']:.0%} was loaded"
-    proven = "proven" if result.proof and result.proof["proven"] else "not proven"
+    how = NO_GRADIENT
+    if result.proof:
+        proven = "proven" if result.proof["proven"] else "not proven"
+        how = f"freeze schedule `{config.schedule}`, {proven}"
     shown = ("log_loss", "roc_auc", "balanced_accuracy", "ece")
     figures = ", ".join(f"{k} {v:.4f}" for k in shown if (v := metrics[k]) is not None)
     return (
-        f"**{config.model} ({config.preset})** {start}, on `{config.labeled}` under "
-        f"`{config.split}`, seed {config.seed}; freeze schedule `{config.schedule}`, {proven}. "
+        f"**{config.in_words}** {start}, on `{config.labeled}` under `{config.split}`, seed "
+        f"{config.seed}; {how}. "
         f"On {len(data.y_val)} validation windows: {figures}. {len(data.y_test)} test windows "
         "have not been looked at."
     )

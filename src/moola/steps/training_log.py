@@ -15,6 +15,7 @@ from moola.training.forensics import WeightEvolution
 from moola.training.witness import Witness
 
 FROM_SCRATCH = "no encoder to load: trained from scratch"
+NO_GRADIENT = "no model was trained by gradient"
 
 
 def without_encoder(*configs: FinetuneConfig) -> dict[str, str]:
@@ -141,5 +142,5 @@ class TrainingsLog:
         if error is None:
             none = "no training was needed" if not self._rows else FROM_SCRATCH
             self._run.proofs.none("load_report", none)
-            unfrozen = none if not self._rows else "no model was trained by gradient"
+            unfrozen = none if not self._rows else NO_GRADIENT
             self._run.proofs.none("schedule", unfrozen)

@@ -230,8 +230,6 @@ def _tasks(
     if config.synthetic and (synthetic is None or synthetic.name != config.synthetic):
         raise DataError(f"synthetic set {config.synthetic} is not at hand", limit="the set named")
     made_of = {"synthetic_sha256": synthetic.sha256} if synthetic and config.synthetic else {}
-    if not REGISTRY[config.model].is_net:  # nothing to stop early: it trains on every window
-        config = dataclasses.replace(config, patience=0)
     for fold in folds.folds:
         for seed in trainee.seeds:
             of_task = dataclasses.replace(config, seed=seed, split=fold.name)
@@ -324,7 +322,7 @@ def _run_task(shared: _Shared, task: _Task) -> bytes:
     """Train one fold with one seed; return the file its result is kept in."""
     X, y, times = shared.X, shared.y, shared.times
     fit, stop, validation = task.fold.train, task.fold.train[:0], None
-    if task.config.patience:
+    if task.config.patience and REGISTRY[task.config.model].is_net:
         fit, stop = early_stopping_rows(fit, times.label_end, times.first)
         validation = (X[stop], y[stop])
     X_fit, y_fit = X[fit], y[fit]

@@ -21,10 +21,12 @@ from moola.training.stored_fields import LARGEST_SEED, LONGEST_NAME, MOST_EPOCHS
 TRAINED_AS = "trained_as"
 ENCODER_SHA256 = "encoder_sha256"
 
-_KEYS = {
-    "model", "params", "classes", "window_bars", "features_given", "scaler", "temperature",
-    "class_names", "conformal", TRAINED_AS, "weights_sha256",
+_EVERY_MODEL = {
+    "model", "params", "classes", "temperature", "class_names", "conformal", TRAINED_AS,
+    "weights_sha256",
 }  # fmt: skip
+_INPUTS = {"window_bars", "features_given", "scaler"}
+_FITTED = {"state"}  # of a model that is fitted at once: its inputs, and the sizes of its arrays
 _MOST_BARS, _MOST_CLASSES = 4096, 256
 _LARGEST_WEIGHT = 1e6
 _LARGEST_BATCH = 65_536
@@ -33,6 +35,7 @@ _SMALLEST_SCALE = 1e-6  # what training puts in the place of a smaller spread is
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 1 / 20, 20.0  # the bounds of the fit
 _LEVEL = 0.9
 _MOST_WINDOWS = 10**9
+_MOST_GAP_WINDOWS = 10**6
 _ENCODER_SHAPE = {"encoder_hidden": 1024, "encoder_output": 4096, "encoder_depth": 14}
 
 
@@ -58,6 +61,8 @@ class StoredVersion:
         Digest of the pretrained encoder's files; None from scratch.
     weights_sha256
         Digest of the weights file.
+    state
+        Of a model that is no net: the shape of its inputs, and the sizes of its arrays; else empty.
     """
 
     config: FinetuneConfig
@@ -68,6 +73,7 @@ class StoredVersion:
     temperature: float
     encoder_sha256: str | None
     weights_sha256: str
+    state: Mapping[str, Any]
 
     def estimator(self) -> Any:
         """Return the unfitted estimator."""
@@ -94,13 +100,19 @@ def read_stored(data: bytes) -> StoredVersion:
         that is not finite or out of range, parameters that the stated training does not make.
     """
     values = fields.parsed(data)
-    fields.exact("config.json", values, _KEYS | ({ENCODER_SHA256} & set(values)))
+    of_kind = _FITTED if "state" in values else _INPUTS
+    fields.exact("config.json", values, _EVERY_MODEL | of_kind | ({ENCODER_SHA256} & set(values)))
     class_names = _class_names(values["class_names"], values["classes"])
     config = _trained_as(values[TRAINED_AS], len(class_names))
+    if REGISTRY[config.model].is_net != (of_kind is _INPUTS):
+        limit = f"a model that is {'a net' if of_kind is _INPUTS else 'no net'}, as the keys say"
+        raise fields.wrong(f"{TRAINED_AS}.model", config.model, limit)
+    inputs = _fitted_state(values["state"], config) if of_kind is _FITTED else values
+    window_bars = fields.whole("window_bars", inputs["window_bars"], 2, _MOST_BARS)
     stored = StoredVersion(
         config=config,
         params=_params(values["model"], values["params"], config),
-        window_bars=fields.whole("window_bars", values["window_bars"], 2, _MOST_BARS),
+        window_bars=window_bars,
         class_names=class_names,
         conformal=_conformal(values["conformal"]),
         temperature=fields.number(
@@ -108,13 +120,28 @@ def read_stored(data: bytes) -> StoredVersion:
         ),
         encoder_sha256=_encoder(values.get(ENCODER_SHA256), config),
         weights_sha256=fields.digest("weights_sha256", values["weights_sha256"]),
+        state=inputs if of_kind is _FITTED else {},
     )
-    if values["features_given"] is not False:
-        raise fields.wrong(
-            "features_given", values["features_given"], "false: Moola computes features"
-        )
-    _scaler(values["scaler"])
+    if "num_features" not in inputs:
+        if inputs["features_given"] is not False:
+            raise fields.wrong(
+                "features_given", inputs["features_given"], "false: Moola computes features"
+            )
+        _scaler(inputs["scaler"])
     return stored
+
+
+def _fitted_state(values: object, config: FinetuneConfig) -> Mapping[str, Any]:
+    """Return what a model that is no net states of its inputs and the sizes of its arrays."""
+    most = get_model(config.model).most
+    flat = REGISTRY[config.model].is_flat
+    keys = {"window_bars", "num_features"} if flat else _INPUTS
+    state = fields.exact("state", values, keys | set(most))
+    if flat:
+        fields.whole("state.num_features", state["num_features"], MAX_FEATURES, MAX_FEATURES)
+    for name, largest in most.items():
+        fields.whole(f"state.{name}", state[name], 1, largest)
+    return state
 
 
 def require_statable(config: FinetuneConfig, class_names: tuple[str, ...]) -> None:
@@ -141,7 +168,7 @@ def _trained_as(values: object, num_classes: int) -> FinetuneConfig:
               "batch_size": _LARGEST_BATCH, "seed": LARGEST_SEED}  # fmt: skip
     for name, most in bounds.items():
         fields.whole(f"{TRAINED_AS}.{name}", getattr(config, name), 0, most)
-    if config.model not in REGISTRY or not REGISTRY[config.model].takes_encoder:
+    if config.model not in REGISTRY:
         raise fields.wrong(f"{TRAINED_AS}.model", config.model, "a model that Moola registers")
     if config.class_weight not in (None, "balanced"):
         weights = [float(part) for part in str(config.class_weight).split(",")]
@@ -156,6 +183,8 @@ def _params(model: object, values: object, config: FinetuneConfig) -> dict[str, 
     if model != config.model:
         raise fields.wrong("model", model, f"{config.model}, as {TRAINED_AS} states")
     stated = values if isinstance(values, Mapping) else {}
+    if not REGISTRY[config.model].is_net:
+        return _fitted_params(stated, config)
     shape = stated_sizes(config)
     if config.model == "adapter_lstm" and config.pretrained_encoder:
         shape = {
@@ -164,7 +193,21 @@ def _params(model: object, values: object, config: FinetuneConfig) -> dict[str, 
     use_amp = stated.get("use_amp") is True
     wanted = get_model(config.model, **model_params(config, shape, use_amp=use_amp)).get_params()
     del wanted["device"]
-    fields.exact("params", values, set(wanted))
+    return _same_params(values, wanted)
+
+
+def _fitted_params(stated: Mapping[str, Any], config: FinetuneConfig) -> dict[str, Any]:
+    """Return the arguments of a model that is no net: its own, and the gap of its set."""
+    wanted = get_model(config.model, seed=config.seed).get_params()
+    if "gap_windows" in wanted:
+        gap = fields.whole("params.gap_windows", stated.get("gap_windows"), 0, _MOST_GAP_WINDOWS)
+        wanted["gap_windows"] = gap
+    return _same_params(stated, wanted)
+
+
+def _same_params(values: object, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `wanted` if that is what is stated."""
+    stated = fields.exact("params", values, set(wanted))
     for name, value in wanted.items():
         plain = list(value) if isinstance(value, tuple) else value
         same = type(stated[name]) is type(plain) or {type(stated[name]), type(plain)} == {

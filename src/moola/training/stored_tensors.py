@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import torch
 
 from moola.errors import CheckpointError, shown
-
-Layout = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape by name
+from moola.models.controls.stored import Layout
 
 _LENGTH = struct.Struct("<Q")
 _MOST_HEADER_BYTES = 1 << 20
 _TYPES = {torch.float32: "F32", torch.int64: "I64"}
-_BYTES = {"F32": 4, "I64": 8}
+_BYTES = {"F32": 4, "F64": 8, "I32": 4, "I64": 8}
 
 
 def layout_of(estimator: Any, num_classes: int) -> Layout:
@@ -75,7 +73,7 @@ def check_header(file: BinaryIO, size: int, layout: Layout) -> None:
         more, absent = sorted(set(header) - set(layout)), sorted(set(layout) - set(header))
         what = f"{len(absent)} tensors lack and {len(more)} are unknown"
         first = f", {shown((absent or more)[0])} the first"
-        raise _no_weights(what + first, "the tensors of the net that config.json states")
+        raise _no_weights(what + first, "the tensors of the model that config.json states")
     places = []
     for name, (kind, shape) in layout.items():
         begin, end = _place(name, header[name], kind, shape)

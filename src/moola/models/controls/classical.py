@@ -16,23 +16,28 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from moola.data.features import features20
 from moola.data.windows import check_windows
-from moola.errors import BadInput
+from moola.errors import BadInput, CheckpointError
 from moola.models.base import WindowClassifier, estimator
 from moola.models.class_labels import checked_labels
 from moola.models.controls.linear_head import LinearHead
+from moola.models.controls.stored import Layout, Tensors, check_layout
 from moola.models.folds import forward_chaining_folds
 from moola.models.inputs import MAX_FEATURES, Inputs, check_features
 from moola.models.weights.checkpoint import save_checkpoint
 
-Tensors = dict[str, NDArray]
+_PREDICT_BATCH = 512  # a window may become 50,000 numbers on its way
+_LEAST_PROBABILITY = float(np.finfo(np.float64).tiny)  # its logarithm is finite
 
 
 class ClassicalClassifier(WindowClassifier, BaseEstimator):
     """Base of the models that are not nets: ``fit``, ``predict_proba``, ``save`` and ``load``.
 
     A subclass turns what it is given into a checked matrix (`_matrix`), fits it (`_fit_matrix`),
-    and gives and takes back its state as arrays.
+    and gives and takes back its state as arrays. `most` are the sizes of these arrays that training
+    decides, by name, and the largest of each that is stored.
     """
+
+    most: ClassVar[Mapping[str, int]] = {}
 
     @abstractmethod
     def _matrix(self, X: NDArray, features: NDArray | None, *, fit: bool) -> NDArray:
@@ -43,16 +48,43 @@ class ClassicalClassifier(WindowClassifier, BaseEstimator):
         """Fit class indices 0 to K - 1."""
 
     @abstractmethod
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        """Return class probabilities, shape (n, K)."""
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        """Return class probabilities of what `_matrix` returned, shape (n, K)."""
 
     @abstractmethod
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        """Return the fitted state: arrays, and JSON-ready values."""
+    def _arrays(self) -> Tensors:
+        """Return the fitted arrays."""
+
+    def _sizes(self) -> dict[str, int]:
+        """Return the sizes that `most` names."""
+        return {}
 
     @abstractmethod
-    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        """Take back what `_state` returned."""
+    def layout(self, num_classes: int, state: Mapping[str, Any]) -> Layout:
+        """Return type and shape of every stored array, by name.
+
+        Parameters
+        ----------
+        num_classes
+            K.
+        state
+            What `save` states beside the arrays, checked.
+        """
+
+    @abstractmethod
+    def _take(self, arrays: Mapping[str, NDArray]) -> None:
+        """Take back what `_arrays` returned, laid out as `layout` says.
+
+        Raises CheckpointError for values that training does not write.
+        """
+
+    @abstractmethod
+    def _shape_state(self) -> dict[str, Any]:
+        """Return what later inputs are checked and scaled by, JSON-ready."""
+
+    @abstractmethod
+    def _restore_shape(self, values: Mapping[str, Any]) -> None:
+        """Take back what `_shape_state` returned."""
 
     def fit(self, X: NDArray, y: NDArray, *, features: NDArray | None = None) -> Self:
         """Train; see the class for the shapes of X. `features` take the place of the 20 computed.
@@ -86,19 +118,36 @@ class ClassicalClassifier(WindowClassifier, BaseEstimator):
     def predict_proba(self, X: NDArray, *, features: NDArray | None = None) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, K), columns as ``classes_``."""
         check_is_fitted(self, "classes_")
-        return self._proba(self._matrix(X, features, fit=False))
+        rows = self._matrix(X, features, fit=False)
+        starts = range(0, len(rows), _PREDICT_BATCH)
+        return np.concatenate([self._proba(rows[i : i + _PREDICT_BATCH]) for i in starts])
+
+    def logits(self, X: NDArray) -> NDArray[np.float64]:
+        """Return the logarithms of the probabilities, shape (n, K), finite where one is 0."""
+        return np.asarray(np.log(np.maximum(self.predict_proba(X), _LEAST_PROBABILITY)))
 
     def save(self, folder: Path, *, extra: dict[str, Any] | None = None) -> str:
-        """Write ``model.safetensors`` and ``config.json``; return the weights' SHA-256."""
+        """Write ``model.safetensors`` and ``config.json``; return the weights' SHA-256.
+
+        Raises CheckpointError if the model is larger than what is read back.
+        """
         check_is_fitted(self, "classes_")
-        arrays, values = self._state()
+        sizes = self._sizes()
+        for name, most in self.most.items():
+            if sizes[name] > most:
+                raise CheckpointError(
+                    f"model {self.model_name} has {sizes[name]} {name}",
+                    limit=f"at most {most}",
+                    remedy="Train on fewer windows",
+                )
         config = {
             "model": self.model_name,
             "params": self.get_params(),
             "classes": self.classes_.tolist(),
-            "state": values,
+            "state": {**self._shape_state(), **sizes},
             **(extra or {}),
         }
+        arrays = self._arrays()
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
         return save_checkpoint(folder, tensors, config)
 
@@ -106,13 +155,17 @@ class ClassicalClassifier(WindowClassifier, BaseEstimator):
     def load(cls, folder: Path, *, device: str = "cpu") -> Self:
         """Read what ``save`` wrote; raises CheckpointError if it does not fit.
 
-        `device` is there for the nets' sake: these models run on the CPU.
+        Every array is checked before it is used. `device` is there for the nets' sake: these models
+        run on the CPU.
         """
         with cls._reading(folder) as (checkpoint, params):
             model = cls(**params)
+            state = checkpoint.config["state"]
             model.classes_ = np.asarray(checkpoint.config["classes"])
-            tensors = {k: t.numpy() for k, t in checkpoint.tensors.items()}
-            model._restore(tensors, checkpoint.config["state"])
+            model._restore_shape(state)
+            arrays = {k: t.numpy() for k, t in checkpoint.tensors.items()}
+            check_layout(arrays, model.layout(len(model.classes_), state))
+            model._take(arrays)
         return model
 
 
@@ -188,6 +241,13 @@ class SeriesClassifier(ClassicalClassifier):
     def _transform(self, windows: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the numbers that scaled windows, shape (n, C, T), are turned into, (n, d)."""
 
+    @abstractmethod
+    def _answers(self, matrix: NDArray) -> NDArray[np.float64]:
+        """Return class probabilities of transformed windows, shape (n, K)."""
+
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        return self._answers(self._transform(rows))
+
     def _matrix(self, X: NDArray, features: NDArray | None, *, fit: bool) -> NDArray:
         if features is not None:
             raise BadInput(
@@ -196,7 +256,7 @@ class SeriesClassifier(ClassicalClassifier):
                 remedy="Leave them out, or use logreg or enhanced_simple_lstm",
             )
         if not fit:
-            return self._transform(self._channels_first(self.inputs_.check(X)[0]))
+            return self._channels_first(self.inputs_.check(X)[0])
         self.inputs_, windows, _ = Inputs.learn(X, None, kind=self.input_kind)
         if self.inputs_.window_bars < self.least_bars:
             raise BadInput(
@@ -207,7 +267,10 @@ class SeriesClassifier(ClassicalClassifier):
         self._set_shape()
         return self._fit_transform(self._channels_first(windows))
 
-    def _restore_inputs(self, values: Mapping[str, Any]) -> None:
+    def _shape_state(self) -> dict[str, Any]:
+        return self.inputs_.to_dict()
+
+    def _restore_shape(self, values: Mapping[str, Any]) -> None:
         self.inputs_ = Inputs.from_dict(values, kind=self.input_kind)
         self._set_shape()
 
@@ -244,15 +307,18 @@ class LogisticFeaturesModel(FlatClassifier):
         folds = forward_chaining_folds(target, gap_windows=self.gap_windows)
         self.head_ = LinearHead.fit(matrix, target, penalties=self.penalties, folds=folds)
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        return self.head_.proba(matrix)
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        return self.head_.proba(rows)
 
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        return self.head_.tensors(), self._shape_state()
+    def _arrays(self) -> Tensors:
+        return self.head_.tensors()
 
-    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        self._restore_shape(values)
-        self.head_ = LinearHead.from_tensors(tensors)
+    def layout(self, num_classes: int, state: Mapping[str, Any]) -> Layout:
+        """Return type and shape of the head's arrays."""
+        return LinearHead.layout(int(state["num_features"]), num_classes)
+
+    def _take(self, arrays: Mapping[str, NDArray]) -> None:
+        self.head_ = LinearHead.from_tensors(arrays)
 
 
 def _labels(y: NDArray) -> NDArray:

@@ -11,21 +11,26 @@ from numpy.typing import NDArray
 from torch.nn.functional import conv1d
 
 from moola.models.base import estimator
-from moola.models.controls.classical import SeriesClassifier, Tensors
+from moola.models.controls.classical import SeriesClassifier
+from moola.models.controls.kernels import (
+    KERNEL_BARS,
+    KERNEL_SIZES,
+    ONE_AT_A_TIME,
+    PARTS,
+    check_kernels,
+    kernel_layout,
+    kernel_sizes,
+    num_outputs,
+)
 from moola.models.controls.linear_head import LinearHead
+from moola.models.controls.stored import F32, F64, I64, LARGEST, Layout, Tensors, check_within
 from moola.models.folds import forward_chaining_folds, stratified_folds
 
 Floats = NDArray[np.float64]
-KERNEL_BARS, KERNELS, HALF = 9, 8, 32  # eight kernels compete in each of 2 x 32 groups
+KERNELS, HALF = 8, 32  # eight kernels compete in each of 2 x 32 groups
 _BATCH = 256
 _SPARSE = 4
-_PARTS = (
-    "num_channels_per_combination",
-    "channel_indices",
-    "dilations",
-    "num_features_per_dilation",
-    "biases",
-)
+_SMALLEST_SCALE = 1e-9  # training puts 1 in the place of what is below 1e-8
 
 
 @estimator
@@ -53,6 +58,9 @@ class HydraMultiRocketModel(SeriesClassifier):
 
     model_name = "hydra_multirocket"
     least_bars = KERNEL_BARS + 1  # differences are one shorter
+    most: ClassVar[Mapping[str, int]] = {
+        f"{size}_{which}": most for which in (0, 1) for size, most in KERNEL_SIZES.items()
+    }
     penalties: ClassVar[tuple[float, ...]] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     series_penalties: ClassVar[tuple[float, ...]] = (1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
 
@@ -79,7 +87,7 @@ class HydraMultiRocketModel(SeriesClassifier):
         self.kernels_ = {
             f"{part}_{which}": value
             for which, parts in enumerate((rocket.parameter, rocket.parameter1))
-            for part, value in zip(_PARTS, parts, strict=True)
+            for part, value in zip(PARTS, parts, strict=True)
         }
         counts, pooled = competing(windows, self.competing_), self._pooled(windows)
         rare = (counts == 0).mean(axis=0) ** _SPARSE + 1e-8  # hardly any count: hardly any weight
@@ -103,10 +111,11 @@ class HydraMultiRocketModel(SeriesClassifier):
 
         rocket = MultiRocketMultivariate(self.num_kernels)
         rocket.parameter, rocket.parameter1 = (
-            tuple(self.kernels_[f"{part}_{which}"] for part in _PARTS) for which in (0, 1)
+            tuple(self._kernels_of(which).values()) for which in (0, 1)
         )
         rocket._is_fitted = True
-        return np.asarray(rocket._transform(windows), dtype=np.float64)
+        with ONE_AT_A_TIME:
+            return np.asarray(rocket._transform(windows), dtype=np.float64)
 
     def _fit_matrix(self, matrix: NDArray, target: NDArray[np.int64]) -> None:
         if self.input_kind == "ohlc":
@@ -116,22 +125,69 @@ class HydraMultiRocketModel(SeriesClassifier):
             folds, penalties = stratified_folds(target, seed=self.seed), self.series_penalties
         self.head_ = LinearHead.fit_wide(matrix, target, penalties=penalties, folds=folds)
 
-    def _proba(self, matrix: NDArray) -> Floats:
+    def _answers(self, matrix: NDArray) -> Floats:
         return self.head_.proba(matrix)
 
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
+    def _arrays(self) -> Tensors:
         scaler = {"column_mean": self.mean_, "column_scale": self.scale_}
-        arrays = {**self.competing_, **self.kernels_, **scaler, **self.head_.tensors()}
-        return arrays, self.inputs_.to_dict()
+        return {**self.competing_, **self.kernels_, **scaler, **self.head_.tensors()}
 
-    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        self._restore_inputs(values)
-        self.competing_ = {k: tensors[k] for k in ("competing_kernels", "competing_channels")}
-        self.kernels_ = {
-            f"{p}_{which}": tensors[f"{p}_{which}"] for p in _PARTS for which in (0, 1)
+    def _sizes(self) -> dict[str, int]:
+        return {
+            f"{size}_{which}": number
+            for which in (0, 1)
+            for size, number in kernel_sizes(self._kernels_of(which)).items()
         }
-        self.mean_, self.scale_ = tensors["column_mean"], tensors["column_scale"]
-        self.head_ = LinearHead.from_tensors(tensors)
+
+    def layout(self, num_classes: int, state: Mapping[str, Any]) -> Layout:
+        """Return type and shape of both transforms' arrays, of their scaler and of the head."""
+        num_channels = len(state["scaler"].get("channel_mean", "OHLC"))
+        kernels, channels = _competing_shapes(num_channels, int(state["window_bars"]))
+        num_columns = kernels[0] * 2 * 2 * HALF * KERNELS + 8 * num_outputs(self.num_kernels)
+        layout: dict[str, Any] = {
+            "competing_kernels": (F32, kernels),
+            "competing_channels": (I64, channels),
+            "column_mean": (F64, (num_columns,)),
+            "column_scale": (F64, (num_columns,)),
+            **LinearHead.layout(num_columns, num_classes),
+        }
+        for which in (0, 1):
+            sizes = {size: int(state[f"{size}_{which}"]) for size in KERNEL_SIZES}
+            of_kernels = kernel_layout(self.num_kernels, **sizes)
+            layout |= {f"{part}_{which}": entry for part, entry in of_kernels.items()}
+        return layout
+
+    def _take(self, arrays: Mapping[str, NDArray]) -> None:
+        bars, channels = self.inputs_.window_bars, self.inputs_.num_channels
+        check_within("competing_kernels", arrays["competing_kernels"], -1, 1)
+        check_within("competing_channels", arrays["competing_channels"], 0, channels - 1)
+        check_within("column_mean", arrays["column_mean"], -LARGEST, LARGEST)
+        check_within("column_scale", arrays["column_scale"], _SMALLEST_SCALE, LARGEST)
+        self.competing_ = {k: arrays[k] for k in ("competing_kernels", "competing_channels")}
+        self.kernels_ = {}
+        for which in (0, 1):  # windows, and their first differences, which are one bar shorter
+            kernels = check_kernels(
+                {part: arrays[f"{part}_{which}"] for part in PARTS},
+                num_bars=bars - which,
+                num_channels=channels,
+                num_kernels=self.num_kernels,
+            )
+            self.kernels_ |= {f"{part}_{which}": value for part, value in kernels.items()}
+        self.mean_, self.scale_ = arrays["column_mean"], arrays["column_scale"]
+        self.head_ = LinearHead.from_tensors(arrays)
+
+    def _kernels_of(self, which: int) -> Tensors:
+        return {part: self.kernels_[f"{part}_{which}"] for part in PARTS}
+
+
+def _competing_shapes(
+    num_channels: int, num_bars: int
+) -> tuple[tuple[int, int, int, int, int], tuple[int, int, int, int]]:
+    """Return the shapes of Hydra's kernels and channels, see `draw_competing`."""
+    num_dilations = int(np.log2((num_bars - 1) / (KERNEL_BARS - 1))) + 1
+    added = 1 if num_channels == 1 else int(np.clip(num_channels // 2, 2, 8))
+    groups = (num_dilations, 2, HALF)
+    return (*groups, KERNELS, KERNEL_BARS), (*groups, added)
 
 
 def draw_competing(num_channels: int, num_bars: int, *, seed: int) -> Tensors:
@@ -151,13 +207,11 @@ def draw_competing(num_channels: int, num_bars: int, *, seed: int) -> Tensors:
         absolute sum 1; ``competing_channels``, shape (dilations, 2, groups, channels of one).
     """
     rng = np.random.default_rng(seed)
-    num_dilations = int(np.log2((num_bars - 1) / (KERNEL_BARS - 1))) + 1
-    shape = (num_dilations, 2, HALF)
-    kernels = rng.standard_normal((*shape, KERNELS, KERNEL_BARS))
+    of_kernels, of_channels = _competing_shapes(num_channels, num_bars)
+    kernels = rng.standard_normal(of_kernels)
     kernels -= kernels.mean(axis=-1, keepdims=True)
     kernels /= np.abs(kernels).sum(axis=-1, keepdims=True)
-    added = 1 if num_channels == 1 else int(np.clip(num_channels // 2, 2, 8))
-    channels = rng.integers(0, num_channels, (*shape, added))
+    channels = rng.integers(0, num_channels, of_channels)
     return {"competing_kernels": kernels.astype(np.float32), "competing_channels": channels}
 
 

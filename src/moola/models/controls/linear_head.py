@@ -14,7 +14,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from moola.models.controls.stored import F64, LARGEST, Layout, check_within
 from moola.models.folds import Fold
+
+_SMALLEST_SCALE = 1e-30
+_MOST_FOLDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +133,32 @@ class LinearHead:
 
     def tensors(self) -> dict[str, NDArray]:
         """Return the arrays of a checkpoint."""
-        arrays = {k: getattr(self, k) for k in ("mean", "scale", "weight", "bias")}
+        names = ("mean", "scale", "weight", "bias")
+        arrays = {k: np.asarray(getattr(self, k), np.float64) for k in names}
         return {**arrays, "penalty": np.asarray([self.penalty, self.num_folds], np.float64)}
+
+    @staticmethod
+    def layout(num_columns: int, num_classes: int) -> Layout:
+        """Return type and shape of each array of `tensors`."""
+        return {
+            "mean": (F64, (num_columns,)),
+            "scale": (F64, (num_columns,)),
+            "weight": (F64, (num_columns, num_classes)),
+            "bias": (F64, (num_classes,)),
+            "penalty": (F64, (2,)),
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray]) -> Self:
-        """Read what `tensors` returned; raises KeyError where one is missing."""
+        """Read what `tensors` returned, laid out as `layout` says.
+
+        Raises CheckpointError for numbers by which a logit could overflow.
+        """
         arrays = {k: tensors[k] for k in ("mean", "scale", "weight", "bias")}
+        for name in ("mean", "weight", "bias"):
+            check_within(name, arrays[name], -LARGEST, LARGEST)
+        check_within("scale", arrays["scale"], _SMALLEST_SCALE, LARGEST)
+        check_within("penalty", tensors["penalty"][:1], 0, LARGEST)
+        check_within("penalty", tensors["penalty"][1:], 0, _MOST_FOLDS)
         penalty, num_folds = tensors["penalty"]
         return cls(**arrays, penalty=float(penalty), num_folds=int(num_folds))

@@ -9,17 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moola.models.base import estimator
-from moola.models.controls.classical import SeriesClassifier, Tensors
-from moola.models.controls.linear_head import LinearHead
-from moola.models.folds import forward_chaining_folds, stratified_folds
-
-_PARTS = (
-    "num_channels_per_combination",
-    "channel_indices",
-    "dilations",
-    "num_features_per_dilation",
-    "biases",
+from moola.models.controls.classical import SeriesClassifier
+from moola.models.controls.kernels import (
+    KERNEL_BARS,
+    KERNEL_SIZES,
+    ONE_AT_A_TIME,
+    PARTS,
+    check_kernels,
+    kernel_layout,
+    kernel_sizes,
+    num_outputs,
 )
+from moola.models.controls.linear_head import LinearHead
+from moola.models.controls.stored import Layout, Tensors
+from moola.models.folds import forward_chaining_folds, stratified_folds
 
 
 @estimator
@@ -45,7 +48,8 @@ class MiniRocketModel(SeriesClassifier):
     """
 
     model_name = "minirocket"
-    least_bars = 9  # the length of a kernel
+    least_bars = KERNEL_BARS
+    most: ClassVar[Mapping[str, int]] = KERNEL_SIZES
     penalties: ClassVar[tuple[float, ...]] = (1e-5, 1e-4, 1e-3)
     series_penalties: ClassVar[tuple[float, ...]] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -59,7 +63,7 @@ class MiniRocketModel(SeriesClassifier):
         """Weights and biases of the head; before the fit, those of two classes."""
         if hasattr(self, "head_"):
             return self.head_.num_parameters
-        return max(84, self.num_kernels // 84 * 84) + 1
+        return num_outputs(self.num_kernels) + 1
 
     def _fit_matrix(self, matrix: NDArray, target: NDArray[np.int64]) -> None:
         if self.input_kind == "ohlc":
@@ -69,16 +73,29 @@ class MiniRocketModel(SeriesClassifier):
             folds, penalties = stratified_folds(target, seed=self.seed), self.series_penalties
         self.head_ = LinearHead.fit(matrix, target, penalties=penalties, folds=folds)
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
+    def _answers(self, matrix: NDArray) -> NDArray[np.float64]:
         return self.head_.proba(matrix)
 
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        return {**self.kernels_, **self.head_.tensors()}, self.inputs_.to_dict()
+    def _arrays(self) -> Tensors:
+        return {**self.kernels_, **self.head_.tensors()}
 
-    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        self._restore_inputs(values)
-        self.kernels_ = {part: tensors[part] for part in _PARTS}
-        self.head_ = LinearHead.from_tensors(tensors)
+    def _sizes(self) -> dict[str, int]:
+        return kernel_sizes(self.kernels_)
+
+    def layout(self, num_classes: int, state: Mapping[str, Any]) -> Layout:
+        """Return type and shape of the kernels' arrays and of the head's."""
+        sizes = {name: int(state[name]) for name in self.most}
+        head = LinearHead.layout(num_outputs(self.num_kernels), num_classes)
+        return {**kernel_layout(self.num_kernels, **sizes), **head}
+
+    def _take(self, arrays: Mapping[str, NDArray]) -> None:
+        self.kernels_ = check_kernels(
+            arrays,
+            num_bars=self.inputs_.window_bars,
+            num_channels=self.inputs_.num_channels,
+            num_kernels=self.num_kernels,
+        )
+        self.head_ = LinearHead.from_tensors(arrays)
 
     def _fit_transform(self, windows: NDArray[np.float64]) -> NDArray[np.float32]:
         from sktime.transformations.rocket import MiniRocketMultivariate
@@ -91,7 +108,7 @@ class MiniRocketModel(SeriesClassifier):
             rocket.fit(windows)
         finally:
             np.random.set_state(state)  # noqa: NPY002
-        self.kernels_ = dict(zip(_PARTS, rocket.parameters, strict=True))
+        self.kernels_ = dict(zip(PARTS, rocket.parameters, strict=True))
         return self._transform(windows)
 
     def _transform(self, windows: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -99,7 +116,8 @@ class MiniRocketModel(SeriesClassifier):
         from sktime.transformations.rocket import MiniRocketMultivariate
 
         rocket = MiniRocketMultivariate(num_kernels=self.num_kernels)
-        rocket.parameters = tuple(self.kernels_[part] for part in _PARTS)
+        rocket.parameters = tuple(self.kernels_[part] for part in PARTS)
         rocket._is_fitted = True
-        transformed = rocket._transform(windows)
+        with ONE_AT_A_TIME:
+            transformed = rocket._transform(windows)
         return np.asarray(transformed, dtype=np.float32)

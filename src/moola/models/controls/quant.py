@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moola.models.base import estimator
-from moola.models.controls.classical import SeriesClassifier, Tensors
-from moola.models.controls.trees import TreeArrays
+from moola.models.controls.classical import SeriesClassifier
+from moola.models.controls.stored import Layout, Tensors, require_count
+from moola.models.controls.tree_arrays import TREE_SIZES, TreeArrays
 
 Floats = NDArray[np.float64]
 _SMOOTHED = 5
@@ -40,6 +41,7 @@ class QuantModel(SeriesClassifier):
 
     model_name = "quant"
     least_bars = 4  # two second differences
+    most: ClassVar[Mapping[str, int]] = TREE_SIZES
 
     seed: int = 17
     num_trees: int = 200
@@ -75,15 +77,24 @@ class QuantModel(SeriesClassifier):
         )
         self.trees_ = TreeArrays.of_forest(forest.fit(matrix, target))
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
+    def _answers(self, matrix: NDArray) -> NDArray[np.float64]:
         return self.trees_.proba(matrix)
 
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        return dict(self.trees_.__dict__), self.inputs_.to_dict()
+    def _arrays(self) -> Tensors:
+        return dict(self.trees_.__dict__)
 
-    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        self._restore_inputs(values)
-        self.trees_ = TreeArrays(**tensors)
+    def _sizes(self) -> dict[str, int]:
+        return self.trees_.sizes
+
+    def layout(self, num_classes: int, state: Mapping[str, Any]) -> Layout:
+        """Return type and shape of the trees' arrays."""
+        return TreeArrays.layout(num_classes, state)
+
+    def _take(self, arrays: Mapping[str, NDArray]) -> None:
+        require_count("roots", len(arrays["roots"]), self.num_trees, self.num_trees)
+        window = np.zeros((1, self.inputs_.num_channels, self.inputs_.window_bars))
+        num_columns = self._transform(window).shape[1]
+        self.trees_ = TreeArrays.of_stored(arrays, num_columns=num_columns, shares=True)
 
 
 def representations(windows: Floats) -> Iterator[Floats]:

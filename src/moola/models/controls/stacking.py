@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from moola.errors import BadInput, ConfigError
 from moola.models.base import estimator
-from moola.models.controls.classical import FlatClassifier, LogisticFeaturesModel, Tensors
+from moola.models.controls.classical import FlatClassifier, LogisticFeaturesModel
 from moola.models.controls.linear_head import LinearHead
+from moola.models.controls.stored import Layout, Tensors
 from moola.models.controls.trees import RandomForestModel, XGBoostModel
 from moola.models.folds import forward_chaining_folds
 
@@ -100,24 +101,48 @@ class StackingModel(FlatClassifier):
         proba = [member.predict_proba(matrix) for member in members.values()]
         return np.log(np.clip(np.concatenate(proba, axis=1), _LEAST, 1.0))
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        return self.head_.proba(self._answers(self.fitted_, matrix))
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        return self.head_.proba(self._answers(self.fitted_, rows))
 
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        tensors, values = self.head_.tensors(), self._shape_state()
+    def _arrays(self) -> Tensors:
+        arrays = self.head_.tensors()
         for name, member in self.fitted_.items():
-            of_member, values[name] = member._state()
-            tensors |= {f"{name}.{k}": v for k, v in of_member.items()}
-        return tensors, values
+            arrays |= {f"{name}.{k}": array for k, array in member._arrays().items()}
+        return arrays
 
-    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        self._restore_shape(values)
-        self.head_ = LinearHead.from_tensors(tensors)
+    def _sizes(self) -> dict[str, int]:
+        return {
+            f"{name}.{size}": number
+            for name, member in self.fitted_.items()
+            for size, number in member._sizes().items()
+        }
+
+    @property
+    def most(self) -> Mapping[str, int]:  # type: ignore[override]
+        """The largest sizes of the members' arrays."""
+        members = self._unfitted().items()
+        return {f"{name}.{size}": n for name, m in members for size, n in m.most.items()}
+
+    def layout(self, num_classes: int, state: Mapping[str, Any]) -> Layout:
+        """Return type and shape of the head's arrays and, by name, of the members'."""
+        members = self._unfitted()
+        layout = dict(LinearHead.layout(len(members) * num_classes, num_classes))
+        for name, member in members.items():
+            of_member = {"num_features": state["num_features"], **_of_member(name, state)}
+            for key, entry in member.layout(num_classes, of_member).items():
+                layout[f"{name}.{key}"] = entry
+        return layout
+
+    def _take(self, arrays: Mapping[str, NDArray]) -> None:
+        self.head_ = LinearHead.from_tensors(arrays)
         self.fitted_ = self._unfitted()
         for name, member in self.fitted_.items():
-            prefix = f"{name}."
             member.classes_ = np.arange(len(self.classes_))
-            member._restore(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)},
-                values[name],
-            )
+            member._restore_shape({"window_bars": None, "num_features": self.n_features_in_})
+            member._take(_of_member(name, arrays))
+
+
+def _of_member(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a member's own part of values by name."""
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,95 +13,10 @@ from threadpoolctl import threadpool_limits
 
 from moola.errors import ConfigError
 from moola.models.base import estimator
-from moola.models.controls.classical import FlatClassifier, Tensors
+from moola.models.controls.classical import FlatClassifier
+from moola.models.controls.stored import F64, Layout, Tensors, check_within, require, require_count
+from moola.models.controls.tree_arrays import LARGEST_LOGIT, TREE_SIZES, TreeArrays
 from moola.models.folds import forward_chaining_folds
-
-_LEAF = -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class TreeArrays:
-    """The trees of a forest in one row of nodes.
-
-    Attributes
-    ----------
-    feature, threshold
-        A node sends a window left if the feature is at most the threshold; feature -1 is a leaf.
-    left, right
-        Rows of the children.
-    value
-        Class shares of each node's training windows, shape (nodes, K); of boosted trees what a leaf
-        adds to each class's logit.
-    roots
-        Rows of the trees' roots.
-    """
-
-    feature: NDArray[np.int64]
-    threshold: NDArray[np.float64]
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    value: NDArray[np.float64]
-    roots: NDArray[np.int64]
-
-    @classmethod
-    def of_forest(cls, forest: Any) -> Self:
-        """Read scikit-learn's fitted trees."""
-        trees = [estimator.tree_ for estimator in forest.estimators_]
-        roots = np.cumsum([0, *(tree.node_count for tree in trees)])[:-1]
-        value = np.concatenate([tree.value[:, 0, :] for tree in trees])
-        feature = np.concatenate([tree.feature for tree in trees])
-        return cls(
-            feature=np.where(feature < 0, _LEAF, feature).astype(np.int64),
-            threshold=np.concatenate([tree.threshold for tree in trees]),
-            left=np.concatenate([t.children_left + r for t, r in zip(trees, roots, strict=True)]),
-            right=np.concatenate([t.children_right + r for t, r in zip(trees, roots, strict=True)]),
-            value=value / value.sum(axis=1, keepdims=True),
-            roots=roots,
-        )
-
-    @classmethod
-    def of_boosting(cls, boosting: Any, num_classes: int) -> Self:
-        """Read the trees of scikit-learn's fitted HistGradientBoostingClassifier, in order.
-
-        Of two classes the trees speak of the second alone.
-        """
-        rounds = boosting._predictors
-        trees = [(k, tree.nodes) for round_ in rounds for k, tree in enumerate(round_)]
-        roots = np.cumsum([0, *(len(nodes) for _, nodes in trees)])[:-1]
-        value = np.zeros((int(sum(len(nodes) for _, nodes in trees)), num_classes))
-        for root, (k, nodes) in zip(roots, trees, strict=True):
-            column = k if num_classes > 2 else 1
-            value[root : root + len(nodes), column] = nodes["value"]
-        nodes = np.concatenate([nodes for _, nodes in trees])
-        offset = np.repeat(roots, [len(nodes) for _, nodes in trees])
-        return cls(
-            feature=np.where(nodes["is_leaf"], _LEAF, nodes["feature_idx"]).astype(np.int64),
-            threshold=nodes["num_threshold"].astype(np.float64),
-            left=nodes["left"].astype(np.int64) + offset,
-            right=nodes["right"].astype(np.int64) + offset,
-            value=value,
-            roots=roots,
-        )
-
-    def proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        """Return the mean over trees of the class shares in each window's leaf, shape (n, K)."""
-        shares = self.leaf_values(np.asarray(matrix, dtype=np.float32))  # as scikit-learn compares
-        return np.asarray(shares.mean(axis=1))
-
-    def leaf_values(self, X: NDArray) -> NDArray[np.float64]:
-        """Return the value of each window's leaf in each tree, shape (n, trees, K)."""
-        node = np.repeat(self.roots[None], len(X), axis=0)
-        rows = np.arange(len(X))[:, None]
-        while (inside := self.feature[node] != _LEAF).any():
-            goes_left = X[rows, self.feature[node]] <= self.threshold[node]
-            node = np.where(inside, np.where(goes_left, self.left[node], self.right[node]), node)
-        return np.asarray(self.value[node])
-
-    @property
-    def num_parameters(self) -> int:
-        """Two numbers a split, K - 1 a leaf."""
-        leaves = int((self.feature == _LEAF).sum())
-        return 2 * (len(self.feature) - leaves) + leaves * (self.value.shape[1] - 1)
 
 
 @estimator
@@ -118,6 +33,7 @@ class RandomForestModel(FlatClassifier):
     """
 
     model_name = "rf"
+    most: ClassVar[Mapping[str, int]] = TREE_SIZES
 
     seed: int = 17
     num_trees: int = 300
@@ -136,19 +52,84 @@ class RandomForestModel(FlatClassifier):
         )
         self.trees_ = TreeArrays.of_forest(forest.fit(matrix, target))
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        return self.trees_.proba(matrix)
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        return self.trees_.proba(rows)
 
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        return dict(self.trees_.__dict__), self._shape_state()
+    def _arrays(self) -> Tensors:
+        return dict(self.trees_.__dict__)
 
-    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        self._restore_shape(values)
-        self.trees_ = TreeArrays(**tensors)
+    def _sizes(self) -> dict[str, int]:
+        return self.trees_.sizes
+
+    def layout(self, num_classes: int, state: Mapping[str, Any]) -> Layout:
+        """Return type and shape of the trees' arrays."""
+        return TreeArrays.layout(num_classes, state)
+
+    def _take(self, arrays: Mapping[str, NDArray]) -> None:
+        require_count("roots", len(arrays["roots"]), self.num_trees, self.num_trees)
+        self.trees_ = TreeArrays.of_stored(arrays, num_columns=self.n_features_in_, shares=True)
+
+
+class BoostedClassifier(FlatClassifier):
+    """Base of boosted trees on the features: logits start somewhere, and each round adds to them.
+
+    A round has a tree a class, of two classes one tree in all or two.
+    """
+
+    most: ClassVar[Mapping[str, int]] = TREE_SIZES
+    trees_: TreeArrays
+    start_: NDArray[np.float64]
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Numbers in all trees; None before the fit."""
+        return self.trees_.num_parameters if hasattr(self, "trees_") else None
+
+    @property
+    def _most_rounds(self) -> int:
+        raise NotImplementedError
+
+    def _trees_a_round(self) -> int:
+        return len(self.classes_) if len(self.classes_) > 2 else 1
+
+    def _rounds(self, trees: TreeArrays, matrix: NDArray) -> NDArray[np.float64]:
+        """Return what each round of trees adds to the logits, shape (n, rounds, K)."""
+        values = trees.leaf_values(np.asarray(matrix, dtype=np.float64))
+        shape = (len(values), -1, self._trees_a_round(), values.shape[2])
+        return np.asarray(values.reshape(shape).sum(axis=2))
+
+    def _proba(self, rows: NDArray) -> NDArray[np.float64]:
+        logits = self.start_ + self._rounds(self.trees_, rows).sum(axis=1)
+        return np.asarray(softmax(logits, axis=1))
+
+    def _arrays(self) -> Tensors:
+        return {**self.trees_.__dict__, "start": self.start_}
+
+    def _sizes(self) -> dict[str, int]:
+        return self.trees_.sizes
+
+    def layout(self, num_classes: int, state: Mapping[str, Any]) -> Layout:
+        """Return type and shape of the trees' arrays and of the logits that they start from."""
+        return {**TreeArrays.layout(num_classes, state), "start": (F64, (num_classes,))}
+
+    def _take(self, arrays: Mapping[str, NDArray]) -> None:
+        a_round = self._trees_a_round()
+        num_trees = len(arrays["roots"])
+        require_count("roots", num_trees, a_round, self._most_rounds * a_round)
+        require(
+            num_trees % a_round == 0,
+            f"array roots has {num_trees} rows",
+            f"{a_round} trees a round",
+        )
+        check_within("start", arrays["start"], -LARGEST_LOGIT, LARGEST_LOGIT)
+        trees = {name: array for name, array in arrays.items() if name != "start"}
+        columns = self.n_features_in_
+        self.trees_ = TreeArrays.of_stored(trees, num_columns=columns, shares=False)
+        self.start_ = arrays["start"]
 
 
 @estimator
-class BoostedTreesModel(FlatClassifier):
+class BoostedTreesModel(BoostedClassifier):
     """Gradient-boosted trees on the features, by scikit-learn's HistGradientBoosting.
 
     How many trees are kept is chosen by log-loss on forward-chaining folds of the training
@@ -176,9 +157,8 @@ class BoostedTreesModel(FlatClassifier):
     l2: float = 1.0
 
     @property
-    def num_parameters(self) -> int | None:
-        """Numbers in all trees; None before the fit."""
-        return self.trees_.num_parameters if hasattr(self, "trees_") else None
+    def _most_rounds(self) -> int:
+        return self.max_trees
 
     def _fit_matrix(self, matrix: NDArray, target: NDArray[np.int64]) -> None:
         folds = forward_chaining_folds(target, gap_windows=self.gap_windows)
@@ -220,29 +200,12 @@ class BoostedTreesModel(FlatClassifier):
         start[-boosting._baseline_prediction.size :] = boosting._baseline_prediction.ravel()
         return TreeArrays.of_boosting(boosting, num_classes), start
 
-    def _rounds(self, trees: TreeArrays, matrix: NDArray) -> NDArray[np.float64]:
-        """Return what each round of trees adds to the logits, shape (n, rounds, K)."""
-        values = trees.leaf_values(np.asarray(matrix, dtype=np.float64))
-        num_classes = values.shape[2]
-        a_round = num_classes if num_classes > 2 else 1
-        return values.reshape(len(values), -1, a_round, num_classes).sum(axis=2)
-
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        logits = self.start_ + self._rounds(self.trees_, matrix).sum(axis=1)
-        return np.asarray(softmax(logits, axis=1))
-
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        return {**self.trees_.__dict__, "start": self.start_}, self._shape_state()
-
-    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        self._restore_shape(values)
-        self.start_ = tensors["start"]
-        self.trees_ = TreeArrays(**{k: v for k, v in tensors.items() if k != "start"})
-
 
 @estimator
-class XGBoostModel(FlatClassifier):
+class XGBoostModel(BoostedClassifier):
     """Gradient-boosted trees (Chen and Guestrin, 2016) on the features, by the package xgboost.
+
+    Once fitted, the trees are plain arrays; only the fit needs the package.
 
     Parameters
     ----------
@@ -262,13 +225,11 @@ class XGBoostModel(FlatClassifier):
     min_child_weight: float = 5.0
 
     @property
-    def num_parameters(self) -> int | None:
-        """Two numbers a split, one a leaf, in all trees; None before the fit."""
-        if not hasattr(self, "booster_"):
-            return None
-        nodes = self.booster_.trees_to_dataframe()["Feature"]
-        leaves = int((nodes == "Leaf").sum())
-        return 2 * (len(nodes) - leaves) + leaves
+    def _most_rounds(self) -> int:
+        return self.num_trees
+
+    def _trees_a_round(self) -> int:
+        return len(self.classes_)
 
     def _fit_matrix(self, matrix: NDArray, target: NDArray[np.int64]) -> None:
         xgboost = _xgboost()
@@ -284,20 +245,15 @@ class XGBoostModel(FlatClassifier):
             "verbosity": 0,
         }
         data = xgboost.DMatrix(matrix, target)
-        self.booster_ = xgboost.train(options, data, num_boost_round=self.num_trees)
+        booster = xgboost.train(options, data, num_boost_round=self.num_trees)
+        learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+        self.trees_ = TreeArrays.of_xgboost(learner, len(self.classes_))
+        # One number for all classes changes no probability; newer releases have one a class.
+        start = json.loads(learner["learner_model_param"]["base_score"])
+        self.start_ = np.broadcast_to(np.asarray(start, np.float64), len(self.classes_)).copy()
 
-    def _proba(self, matrix: NDArray) -> NDArray[np.float64]:
-        proba = np.asarray(self.booster_.predict(_xgboost().DMatrix(matrix)), dtype=np.float64)
-        return proba / proba.sum(axis=1, keepdims=True)
-
-    def _state(self) -> tuple[Tensors, dict[str, Any]]:
-        raw = np.frombuffer(self.booster_.save_raw("ubj"), dtype=np.uint8).copy()
-        return {"booster_ubj": raw}, self._shape_state()
-
-    def _restore(self, tensors: Mapping[str, NDArray], values: Mapping[str, Any]) -> None:
-        self._restore_shape(values)
-        self.booster_ = _xgboost().Booster()
-        self.booster_.load_model(bytearray(tensors["booster_ubj"].tobytes()))
+    def _rounds(self, trees: TreeArrays, matrix: NDArray) -> NDArray[np.float64]:
+        return super()._rounds(trees, np.asarray(matrix, dtype=np.float32))  # as xgboost compares
 
 
 def _xgboost() -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moola.config.promotion import PromotionPolicy
-from moola.config.training import ENCODER_MODELS
+from moola.config.training import MODELS
 from moola.errors import PromotionRefused
 from moola.promotion.calls import mlflow_call
 from moola.promotion.evidence.attestation import Evidence, SignedEvidence, verify
@@ -174,7 +174,7 @@ def own_file_findings(
     """
     from moola.promotion.versions.packaging import packaging_findings  # torch: not for `moola keys`
 
-    if evidence.model not in ENCODER_MODELS:
+    if evidence.model not in MODELS:
         return []
     try:
         with fetched(client, name, version) as folder:

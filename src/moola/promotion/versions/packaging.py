@@ -116,12 +116,22 @@ def _check_files(root: Path) -> Packaging:
 
 
 def _check_weights(path: Path, stored: StoredVersion) -> None:
-    layout = layout_of(stored.estimator(), len(stored.class_names))
+    estimator, num_classes = stored.estimator(), len(stored.class_names)
+    if stored.state:
+        layout = estimator.layout(num_classes, stored.state)
+    else:
+        layout = layout_of(estimator, num_classes)
     with opened(path) as file:
         check_header(file, os.fstat(file.fileno()).st_size, layout)
     if (digest := sha256_file(path)) != stored.weights_sha256:
         limit = f"{stored.weights_sha256[:12]}, as config.json states"
         raise refused(f"model.safetensors has SHA-256 {digest[:12]}", limit)
+    if stored.state:  # some of its arrays are indices into others
+        try:
+            type(estimator).load(path.parent)
+        except MoolaError as error:
+            problem = error.problem.replace(f"{path.parent}{os.sep}", "")
+            raise refused(problem, error.limit or "arrays as training writes them") from None
 
 
 def _bytes(root: Path, name: str) -> bytes:
