@@ -240,3 +240,6 @@ def test_orders_roll_back_once_and_break_the_glass_by_name(enforcing: Guarded) -
     last = world.ledger.entries(name)[-1]
     assert last.payload["unproven_until"] > last.at
     assert "outage" in last.reason
+    page = world.server.send("GET", f"/moola?name={name}")[1]
+    assert "the glass was broken; to be proven or replaced by" in page
+    assert "champion, production of churn*: require attested tests" in page

@@ -344,7 +344,7 @@ from moola.cli.app import app, main
 def wait() -> None:
     print("waits", flush=True)
     time.sleep(60)
-for group in (app, app.registered_groups[0].typer_instance):
+for group in (app, *(one.typer_instance for one in app.registered_groups)):
     for command in group.registered_commands:
         command.name = command.name or command.callback.__name__.replace("_", "-")
         command.callback = wait
@@ -355,7 +355,8 @@ main(sys.argv[1:])
 def every_command() -> list[str]:
     root = typer.main.get_command(app)
     named = dict(root.commands)
-    below = [f"data {name}" for name in named.pop("data").commands]
+    groups = {name: named.pop(name).commands for name in ("data", "guard")}
+    below = [f"{group} {name}" for group, names in groups.items() for name in names]
     return [*named, *below]
 
 

@@ -131,8 +131,9 @@ def attest(
     The command runs without the signing key in its environment, with the version's address in
     MOOLA_MODEL_URI. A failed run attests a failure and ends with exit code 1.
 
-    Examples: `moola attest churn/7 -- pytest tests/model`,
-    `moola attest churn/7 --metrics eval.json --data eval.parquet`
+    Example: `moola attest churn/7 -- pytest tests/model`
+
+    Example: `moola attest churn/7 --metrics eval.json --data eval.parquet`
     """
     import moola.steps.attest
     from moola.errors import BadInput, PromotionRefused

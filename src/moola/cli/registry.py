@@ -18,15 +18,22 @@ if TYPE_CHECKING:
     from moola.promotion.verify import Verification
 
 
+_GLASS = "Breaking the glass"
+
+
 def promote(
     target: str = typer.Argument("", help="MODEL/VERSION of any registered model, as churn/7."),
     version: str = typer.Option("newest", help="Version to promote."),
     name: str = Name,
     alias: str = typer.Option(names.ALIAS_PRODUCTION, help="Alias that it shall get."),
     break_glass: bool = typer.Option(
-        False, help="Move it without what its rules require, if the policy lets you; say why."
+        False,
+        help="Move it without what its rules require, if the policy lets you; say why.",
+        rich_help_panel=_GLASS,
     ),
-    reason: str = typer.Option("", help="Why the glass is broken; goes into the ledger."),
+    reason: str = typer.Option(
+        "", help="Why the glass is broken; goes into the ledger.", rich_help_panel=_GLASS
+    ),
     key: Path | None = SigningKey,
     dry_run: bool = typer.Option(False, help="Check all but the locked test windows."),
     fresh_windows_only: bool = typer.Option(
@@ -46,7 +53,9 @@ def promote(
     replaced version is archived, and the decision is written down. A refusal ends with exit code 1
     and its reason.
 
-    Examples: `moola promote --version 2`, `moola promote churn/7 --alias champion`
+    Example: `moola promote --version 2`
+
+    Example: `moola promote churn/7 --alias champion`
     """
     if target and _by_attestations(target, alias, ledger):
         import moola.steps.guard
@@ -93,8 +102,9 @@ def rollback(
 
     With `--alias` it is an alias of any model, and the order is signed.
 
-    Examples: `moola rollback --reason "drift since Monday"`,
-    `moola rollback --name churn --alias champion --reason "drift since Monday"`
+    Example: `moola rollback --reason "drift since Monday"`
+
+    Example: `moola rollback --name churn --alias champion --reason "drift since Monday"`
     """
     if alias:
         import moola.steps.guard

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from moola.errors import BadInput, MoolaError, TrackingError
 from moola.html import render
+from moola.promotion.aliases.requirements import rule_in_words
 from moola.promotion.evidence.attestation import SignedEvidence, verify
 from moola.promotion.evidence.envelope import MAX_ENVELOPE
 from moola.promotion.evidence.keys import TrustedKeys
@@ -25,7 +26,7 @@ from moola.promotion.ledger.client_events import (
     require_known,
     require_signed_look,
 )
-from moola.promotion.ledger.content import EVENTS
+from moola.promotion.ledger.content import EVENTS, Move
 from moola.promotion.ledger.entry import (
     MAX_NAME,
     MOVES,
@@ -283,8 +284,9 @@ def page_values(guard: Guard, name: str | None, *, page: int = 1) -> dict[str, A
         "pages": pages,
         "chain": everything[-1].entry_hash if everything else GENESIS,
         "findings": findings,
-        "keys": [(k, k in trusted.revoked) for k in sorted(trusted.keys)],
-        "policy": guard.policy.to_dict(),
+        "keys": [(k, trusted.named(k), k in trusted.revoked) for k in sorted(trusted.attesters)],
+        "rules": [rule_in_words(rule) for rule in guard.policy.rules],
+        "policy": guard.policy.ohlc.to_dict(),
     }
 
 
@@ -298,7 +300,17 @@ def _line(entry: Entry, trusted: TrustedKeys, why_not: str | None) -> dict[str, 
     with contextlib.suppress(MoolaError):
         text = entry.payload.get("evidence")
         evidence = verify(SignedEvidence.from_json(text), trusted) if type(text) is str else None
-    return dataclasses.asdict(entry) | {"evidence": evidence, "why_not": why_not}
+    more = {"evidence": evidence, "why_not": why_not, "alarm": _alarm(entry)}
+    return dataclasses.asdict(entry) | more
+
+
+def _alarm(entry: Entry) -> str | None:
+    """Return what a reader has to see first: broken glass, and its time."""
+    content = entry.content
+    if isinstance(content, Move) and content.unproven_until is not None:
+        until = f"{content.unproven_until:%Y-%m-%d %H:%M}"
+        return f"the glass was broken; to be proven or replaced by {until}"
+    return None
 
 
 def _name(value: str | None) -> str | None:
