@@ -66,6 +66,7 @@ def start(folder: Path, *, guarded: bool) -> tuple[subprocess.Popen, str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     ensure_signing_key(folder)
+    (folder / ".moola" / "policy.yaml").write_text("{}")  # every model's Production is guarded
     command = server_command(
         project=folder,
         backend_store_uri=f"sqlite:///{folder}/mlflow.db",
@@ -118,11 +119,20 @@ def requests_of(url: str, run_id: str) -> dict[str, Callable[[int], None]]:
         body = {"name": NAME, "version": "2", "stage": stage, "archive_existing_versions": False}
         post("model-versions/transition-stage", body)
 
+    def free_alias(number: int) -> None:
+        body = {"name": NAME, "alias": "spare", "version": "2" if number % 2 else "3"}
+        post("registered-models/alias", body)
+
     def search_runs(_number: int) -> None:
         body = {"experiment_ids": ["1"], "max_results": 100, "order_by": ["metrics.m0 DESC"]}
         post("runs/search", body)
 
-    return {"search_runs": search_runs, "log_batch": log_batch, "transition": transition}
+    return {
+        "search_runs": search_runs,
+        "log_batch": log_batch,
+        "transition": transition,
+        "alias that no rule is about": free_alias,
+    }
 
 
 def measure(urls: dict[str, str], run_ids: dict[str, str], rounds: int) -> dict[str, dict]:
