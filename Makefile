@@ -67,7 +67,7 @@ $(VENV)/bin/python:
 	    PYTHONPATH=.venv-bootstrap $(PYTHON) -m virtualenv -q $(VENV); }
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) install -q -c constraints.txt torch -e ".[serve]"
+	$(PIP) install -q -c constraints.txt torch -e ".[train,serve]"
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
@@ -75,5 +75,5 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install -q -c constraints.txt -e ".[serve,postgres,test]"
+	$(PIP) install -q -c constraints.txt -e ".[train,serve,postgres,test]"
 	touch $@

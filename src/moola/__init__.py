@@ -30,9 +30,9 @@ _LAZY = {  # names that are imported when they are asked for; docs/api.md explai
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
-        from importlib import import_module  # not at the start of every command
+        from moola.errors import imported  # not at the start of every command
 
-        return getattr(import_module(_LAZY[name]), name)
+        return imported(_LAZY[name], name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

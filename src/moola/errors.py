@@ -8,6 +8,7 @@
     │   │   └── CheckpointNotFound            (also FileNotFoundError)
     │   ├── DeviceError                       the device asked for is not there
     │   ├── LauncherError                     the workers cannot be reached, or died
+    │   ├── MissingExtra                      (also ModuleNotFoundError) an extra is not installed
     │   └── TrackingError                     the tracking server cannot be reached or used
     └── Refused                               exit 1: the input is readable, the answer is no
         ├── AuditError                        the data audit found a leak or a tampered set
@@ -22,9 +23,28 @@ remedy.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 _SHOWN_CHARACTERS = 80
+DISTRIBUTION = "moola-ml"  # `moola` on PyPI is another project's
+_EXTRA_OF = {
+    "arch": "train",
+    "boto3": "s3",
+    "fastapi": "serve",
+    "joblib": "train",
+    "matplotlib": "train",
+    "numba": "train",
+    "orjson": "serve",
+    "prometheus_client": "serve",
+    "psycopg": "postgres",
+    "safetensors": "train",
+    "sklearn": "train",
+    "sktime": "train",
+    "threadpoolctl": "train",
+    "torch": "train",
+    "uvicorn": "serve",
+}
 
 
 def printable(text: str) -> str:
@@ -130,6 +150,10 @@ class LauncherError(BadInput):
     """The workers that should run the tasks cannot be reached, or died."""
 
 
+class MissingExtra(BadInput, ModuleNotFoundError):
+    """A package that an extra brings is not installed."""
+
+
 class TrackingError(BadInput):
     """The tracking or registry server cannot be reached or refused the call."""
 
@@ -154,3 +178,54 @@ class PromotionRefused(Refused):
 
 class Unsettled(PromotionRefused):
     """Alias, stage and ledger do not name one version: a move is under way, or went past Moola."""
+
+
+def missing_extra(error: BaseException) -> MissingExtra | None:
+    """Return the error that names the extra whose package an import did not find.
+
+    Parameters
+    ----------
+    error
+        What an import raised.
+
+    Returns
+    -------
+    MissingExtra or None
+        None if the error is another one, or of a package that no extra brings.
+    """
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    package = (error.name or "").partition(".")[0]
+    if (extra := _EXTRA_OF.get(package)) is None:
+        return None
+    return MissingExtra(
+        f"this needs the package {package}, which is not installed",
+        limit=f"the extra '{extra}'",
+        remedy=f"Run pip install '{DISTRIBUTION}[{extra}]'",
+    )
+
+
+def imported(module: str, name: str) -> Any:
+    """Import a name from a module, which may need an extra.
+
+    Parameters
+    ----------
+    module
+        Full name of the module.
+    name
+        What to take from it.
+
+    Returns
+    -------
+    Any
+        What the module calls so.
+
+    Raises
+    ------
+    MissingExtra
+        If the module needs a package of an extra that is not installed.
+    """
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) or error from None

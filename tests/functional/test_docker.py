@@ -60,7 +60,7 @@ def test_the_image_holds_what_its_wheel_is_built_from(tmp_path: Path) -> None:
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path / "out", tmp_path],
         check=True,
     )
-    (wheel,) = (tmp_path / "out").glob("moola-*.whl")
+    (wheel,) = (tmp_path / "out").glob("moola_ml-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "moola/shipped_bars/btcusd_1h.parquet" in names
     assert {

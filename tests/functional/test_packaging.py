@@ -19,9 +19,8 @@ from moola.errors import DataError
 
 
 def dependencies(repository: Path) -> list[str]:
-    return list(
-        tomllib.loads((repository / "pyproject.toml").read_text())["project"]["dependencies"]
-    )
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["train"]]
 
 
 def test_python_env_equals_pyproject(repository: Path) -> None:
@@ -85,7 +84,7 @@ def test_wheel_brings_its_bars_and_works_in_an_empty_folder(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, repository],
         check=True,
     )
-    (wheel,) = tmp_path.glob("moola-*.whl")
+    (wheel,) = tmp_path.glob("moola_ml-*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -116,3 +115,29 @@ def test_init_leaves_a_file_of_other_content_alone(tmp_path: Path) -> None:
         copy_shipped_bars(tmp_path)
     assert [p.name for p in other.parent.iterdir()] == ["eurusd_1h.parquet"]
     assert other.read_bytes() == b"mine"
+
+
+@pytest.mark.slow
+def test_the_base_wheel_works_in_an_empty_environment(repository: Path, tmp_path: Path) -> None:
+    """Guard and keys without the extra `train`; a command that trains names it."""
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, repository]
+    subprocess.run(pip, check=True)
+    (wheel,) = tmp_path.glob("moola_ml-*.whl")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    constraints = repository / "constraints.txt"
+    install = ["-m", "pip", "install", "-q", "-c", constraints, wheel]
+    subprocess.run([tmp_path / "venv" / "bin" / "python", *install], check=True)
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+    def moola(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [tmp_path / "venv" / "bin" / "moola", *arguments],
+            cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    for words in (["--help"], ["keys", "--make"], ["history"]):
+        done = moola(*words)
+        assert done.returncode == 0, done.stderr
+    done = moola("train")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("Run pip install 'moola-ml[train]'.")

@@ -78,6 +78,52 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.medium
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["-c", "import moola.promotion.guard.registry, moola.promotion.guard.server"],
+        ["-c", "import moola.promotion.guard.tracking, moola.promotion.guard.artifacts"],
+        ["-c", "import moola.promotion.evidence.checks, moola.promotion.evidence.attestation"],
+        ["-c", "import moola.promotion.ledger.local, moola.promotion.page"],
+        ["-c", "import moola.evaluation.rows, moola.config.promotion"],
+        ["-m", "moola", "--help"],
+        ["-m", "moola", "history"],
+        ["-m", "moola", "verify", "--help"],
+        ["-m", "moola", "keys", "--make"],
+    ],
+    ids=" ".join,
+)
+def test_guard_and_pages_need_nothing_of_the_extra_train(tmp_path: Path, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "moola: a bug" not in done.stderr
+    assert "Traceback" not in done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "moola" in imported
+    assert not imported & {"torch", "sktime", "numba", "arch", "matplotlib", "sklearn"}
+
+
+def test_a_missing_package_names_its_extra(tmp_path: Path) -> None:
+    """On the command line and in the library: the same line."""
+    line = (
+        "this needs the package torch, which is not installed; expected the extra 'train'. "
+        "Run pip install 'moola-ml[train]'."
+    )
+    for ask in (
+        "from moola.cli.app import _run; sys.exit(_run(['train']))",
+        "moola.get_model('simple_lstm')",
+    ):
+        code = f"import sys, moola; sys.modules['torch'] = None; {ask}"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert line in done.stderr.splitlines()[-1]
+        assert done.returncode == (2 if "_run" in ask else 1)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["train", "--epoch", "3"], 2, "--epochs"),

@@ -268,7 +268,9 @@ def test_a_val_split_that_leaves_a_class_out_is_refused() -> None:
 def test_xgb_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = windows(40)
     monkeypatch.setitem(sys.modules, "xgboost", None)
-    with pytest.raises(ConfigError, match=r"needs the package xgboost.*pip install 'moola\[xgb\]'"):
+    with pytest.raises(
+        ConfigError, match=r"needs the package xgboost.*pip install 'moola-ml\[xgb\]'"
+    ):
         get_model("xgb").fit(X, y)
 
 

@@ -204,9 +204,19 @@ def test_moola_states_its_version_where_it_runs_from_its_source(
     """`mlflow run` puts ``src`` on the path and installs nothing of that name."""
 
     def version(package: str) -> str:
-        if package == "moola":
+        if package in {"moola", "moola-ml"}:
             raise metadata.PackageNotFoundError(package)
         return "1.0"
 
     monkeypatch.setattr(metadata, "version", version)
-    assert pyfunc.requirements()[:2] == [f"moola=={moola.__version__}", "torch==1.0"]
+    assert pyfunc.requirements()[:2] == [f"moola-ml=={moola.__version__}", "torch==1.0"]
+
+
+def test_versions_that_ask_for_the_former_name_stay_valid() -> None:
+    from moola.promotion.versions.packaging_words import _are_pins
+
+    lines = pyfunc.requirements()
+    assert _are_pins(lines)
+    assert _are_pins(["moola==0.1.0", *lines[1:]])
+    assert not _are_pins(["moola-x==0.1.0", *lines[1:]])
+    assert not _are_pins(["moola==0.1.0", *lines])

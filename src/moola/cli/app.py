@@ -31,7 +31,7 @@ from moola.cli import (
 )
 from moola.cli.options import Command
 from moola.config import names
-from moola.errors import MoolaError, one_line
+from moola.errors import MoolaError, missing_extra, one_line
 from moola.interrupt import Terminated, sigterm_raises
 
 _BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -40,14 +40,6 @@ _FULL_DISK = re.compile(  # Rust, SQLite, torch's C++ streams, numpy: none of th
     r"no space left on device|disk quota exceeded|database or disk is full|iostream error"
     r"|\d+ requested and \d+ written"
 )
-_EXTRA_OF = {
-    "boto3": "s3",
-    "fastapi": "serve",
-    "orjson": "serve",
-    "prometheus_client": "serve",
-    "psycopg": "postgres",
-    "uvicorn": "serve",
-}
 _WAY = "The way of a model"
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     _WAY: (
@@ -211,12 +203,8 @@ def _told(error: Exception, arguments: list[str]) -> tuple[str, int]:
         return _usage_message(error, message, arguments) if message else "", 2
     if type(error).__module__.startswith("mlflow."):
         return f"the tracking store refused: {one_line(error)}", 2
-    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRA_OF.get(error.name or "")):
-        return (
-            f"this needs the package {error.name}, which is not installed; expected the extra "
-            f"'{extra}'. Run pip install 'moola[{extra}]'.",
-            2,
-        )
+    if missing := missing_extra(error):
+        return str(missing), missing.exit_code
     if isinstance(error, OSError):
         if not error.filename:
             return one_line(error), 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 CHECKPOINT = "checkpoint"
 CHECKPOINT_FOLDER = f"artifacts/{CHECKPOINT}"
 MODEL_CODE = "model_code.py"
-REQUIREMENTS = ("moola", "torch", "mlflow", "numpy", "pandas", "scikit-learn", "safetensors")
+REQUIREMENTS = ("moola-ml", "torch", "mlflow", "numpy", "pandas", "scikit-learn", "safetensors")
+FORMER_NAME = "moola"  # what versions ask for that were made before the distribution was moola-ml
 
 # SHA-256 of serving/model_code.py, which MLflow runs, by the release of Moola that wrote it. Who
 # changes that file adds a row and keeps the others: versions in Production hold the older ones.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar, Literal
 
-from moola.errors import ConfigError
+from moola.errors import ConfigError, imported
 
 Role = Literal["PRIMARY", "BASELINE", "TRANSFER", "CONTROL", "CLASSICAL", "LEGACY"]
 
@@ -36,7 +35,7 @@ class ModelEntry:
     def load(self) -> type:
         """Import the estimator class."""
         module, _, name = self.path.rpartition(".")
-        return getattr(import_module(module), name)
+        return imported(module, name)
 
 
 _BARS, _BOTH, _FLAT = "OHLC", "OHLC + 20 features", "20 features"

@@ -23,6 +23,7 @@ from moola.config.packaging import (
     input_words,
     signature_outputs,
 )
+from moola.errors import DISTRIBUTION
 
 
 def log_model(checkpoint: Path, *, window_bars: int, class_names: tuple[str, ...]) -> Any:
@@ -61,7 +62,7 @@ def requirements() -> list[str]:
     Moola's own version is not asked of the installed packages: `mlflow run` puts ``src`` on the
     path and installs nothing of that name.
     """
-    installed = {p: metadata.version(p) for p in REQUIREMENTS if p != "moola"}
+    installed = {p: metadata.version(p) for p in REQUIREMENTS if p != DISTRIBUTION}
     return [f"{p}=={installed.get(p, __version__)}" for p in REQUIREMENTS]
 
 

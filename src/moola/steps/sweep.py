@@ -283,7 +283,7 @@ def _optuna() -> Any:
         raise ConfigError(
             "a search needs the package optuna, which is not installed",
             limit="the extra 'sweep'",
-            remedy="Run pip install 'moola[sweep]'",
+            remedy="Run pip install 'moola-ml[sweep]'",
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

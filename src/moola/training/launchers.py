@@ -183,7 +183,7 @@ class RayLauncher:
         except ImportError:
             raise LauncherError(
                 "the launcher is 'ray', but Ray is not installed",
-                remedy="Install it with `pip install 'moola[ray]'`",
+                remedy="Install it with `pip install 'moola-ml[ray]'`",
             ) from None
         if ray.is_initialized():
             yield

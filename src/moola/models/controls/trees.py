@@ -263,6 +263,6 @@ def _xgboost() -> Any:
         raise ConfigError(
             "model xgb needs the package xgboost, which is not installed",
             limit="the extra 'xgb'",
-            remedy="Run pip install 'moola[xgb]'",
+            remedy="Run pip install 'moola-ml[xgb]'",
         ) from None
     return xgboost

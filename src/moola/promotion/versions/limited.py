@@ -20,7 +20,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from moola.errors import MoolaError, PromotionRefused, one_line, printable
+from moola.errors import MoolaError, PromotionRefused, missing_extra, one_line, printable
 
 SECONDS = 120
 MEMORY_MIB = 4096
@@ -102,13 +102,16 @@ def main(argument: str) -> int:
     module, _, name = _TASKS[asked.pop("task")].rpartition(".")
     seconds, memory_mib = asked.pop("seconds"), asked.pop("memory_mib")
     task = getattr(import_module(module), name)
-    import torch  # noqa: F401  libraries may be larger than the limit, which is for the version
-
-    limit(memory_mib=memory_mib, seconds=seconds)
     try:
+        import torch  # noqa: F401  libraries may be larger than the limit, which is for the version
+
+        limit(memory_mib=memory_mib, seconds=seconds)
         result = task(**asked)
     except MoolaError as error:
         result = {"refused": (error.problem, error.limit, error.remedy)}
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"\n{missing_extra(error) or error}\n")
+        return 1
     except Exception as error:  # the process that asked shows the line to whoever asked it
         sys.stderr.write(f"\n{type(error).__name__}: {one_line(error)}\n")
         return 1

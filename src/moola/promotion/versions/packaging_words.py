@@ -19,6 +19,9 @@ _PLAIN = r"[0-9][0-9A-Za-z.+!_-]{0,63}"
 _REQUIREMENT = {
     name: re.compile(rf"{re.escape(name)}=={_PLAIN}") for name in packaging.REQUIREMENTS
 }
+_REQUIREMENT[packaging.REQUIREMENTS[0]] = re.compile(
+    rf"(?:{re.escape(packaging.REQUIREMENTS[0])}|{re.escape(packaging.FORMER_NAME)})=={_PLAIN}"
+)
 _CONDA = re.compile(
     "channels:\n- conda-forge\ndependencies:\n"
     rf"- python={_PLAIN}\n- pip(?:(?:<=|==){_PLAIN})?\n- pip:\n(?P<pins>(?:  - [^\n]+\n)+)"
