@@ -79,7 +79,8 @@ class OpenSsl:
         verify = {
             "ed25519": ["pkeyutl", "-verify", "-pubin", "-inkey", "public.pem", "-rawin",
                         "-in", "signed", "-sigfile", "signature"],
-            "p256": ["dgst", "-sha256", "-verify", "public.pem", "-signature", "signature", "signed"],
+            "p256": ["dgst", "-sha256", "-verify", "public.pem", "-signature", "signature",
+                     "signed"],
         }  # fmt: skip
         done = subprocess.run(
             ["openssl", *verify[self.kind]], cwd=self.folder, capture_output=True, check=False
