@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from any_model_kit import MAKES, PASSED, POLICY, envelope, register, signer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from guard_server import Server, running
+from guard_world import honest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
+from promotion_kit import NAME, ask_promotion, copied_client, evaluate, make_version, trusting
 
+from moola.config.policy import Policy
 from moola.errors import PromotionRefused
-from moola.promotion.evidence.predicates import Order
+from moola.promotion.evidence.keys import ensure_signing_key, load_signing_key
+from moola.promotion.evidence.predicates import Approval, Order
+from moola.promotion.ledger.local import LocalLedger
 from moola.promotion.ledger.remote import RemoteLedger
 
 pytestmark = pytest.mark.medium
@@ -243,3 +249,47 @@ def test_orders_roll_back_once_and_break_the_glass_by_name(enforcing: Guarded) -
     page = world.server.send("GET", f"/moola?name={name}")[1]
     assert "the glass was broken; to be proven or replaced by" in page
     assert "champion, production of churn*: require attested tests" in page
+
+
+BOTH = """
+version: 2
+rules:
+  - name: gates
+    models: [EnhancedSimpleLSTM]
+    aliases: [production, live]
+    require: [{profile: ohlc}]
+  - {name: people, models: ["*"], aliases: [live], require: [{approve: {by: [ann]}}]}
+"""
+
+
+def test_what_a_rule_asks_beside_the_gates_holds_for_every_alias_that_moves(
+    tmp_path: Path, template_db: Path
+) -> None:
+    ann = signer(tmp_path, "ann")
+    before = copied_client(template_db, tmp_path)
+    for number in range(2):
+        make_version(before, tmp_path, weights=f"w{number}")
+    with running(tmp_path, policy=BOTH) as server:
+        client, ledger = server.client(), RemoteLedger(server.url)
+        for version in ("1", "2"):
+            evaluate(client, server.key, version)
+        with pytest.raises(PromotionRefused, match="approved by nobody"):
+            honest(server, "1", ledger=ledger)
+        ledger.attest(envelope(client, ann, NAME, "1", tmp_path / "a", Approval(reason="read")))
+        assert honest(server, "1", ledger=ledger).allowed
+        client.set_registered_model_alias(NAME, "live", "1")
+        for alias_name in ("live", "production"):
+            body = {"name": NAME, "alias": alias_name, "version": "2"}
+            assert server.send("POST", "/api/2.0/mlflow/registered-models/alias", body)[0] == 403
+
+
+def test_a_plain_store_asks_for_it_too(tmp_path: Path, template_db: Path) -> None:
+    client = copied_client(template_db, tmp_path)
+    make_version(client, tmp_path)
+    ensure_signing_key(tmp_path)
+    key = load_signing_key(tmp_path, env={})
+    ledger = LocalLedger(f"sqlite:///{tmp_path}/mlflow.db")
+    evaluate(client, key, "1")
+    rules = Policy.from_values(yaml.safe_load(BOTH))
+    with pytest.raises(PromotionRefused, match="approved by nobody"):
+        ask_promotion(client, ledger, key, "1", keys=trusting(key), given_rules=rules)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from guard_world import local_guard
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from promotion_kit import (
@@ -27,6 +28,8 @@ from promotion_kit import (
     trusting,
 )
 
+from moola.config import names
+from moola.config.policy import Policy
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
 from moola.errors import ConfigError
 from moola.promotion.evidence.attestation import Evidence, sign, verify
@@ -57,6 +60,38 @@ def test_models_outside_the_policy_are_left_alone(template_db: Path, tmp_path: P
     store.delete_registered_model("Free")
     with pytest.raises(MlflowException, match="carries no evidence"):
         store.set_registered_model_alias(NAME, "production", "1")
+
+
+def test_without_a_policy_file_moolas_models_are_guarded_and_others_reported(
+    template_db: Path, tmp_path: Path
+) -> None:
+    client = copied_client(template_db, tmp_path)
+    for name in ("Early", "Theirs", "Ours", NAME):
+        make_version(client, tmp_path, name=name)
+    client.set_model_version_tag("Early", "1", names.TAG_MODEL_DIGEST, "d")
+    client.register_prompt("Words", "Say {{ word }}.")
+    guard = local_guard(tmp_path)
+    guard.policy = Policy.without_file()
+    guard.note_existing()
+    store = GuardedRegistryStore(f"sqlite:///{tmp_path}/mlflow.db", guard=guard)
+    store.set_model_version_tag("Ours", "1", ModelVersionTag(names.TAG_MODEL_DIGEST, "d"))
+    client.delete_model_version_tag("Early", "1", names.TAG_MODEL_DIGEST)
+    assert {name: guard.kind(name) for name in ("Early", "Theirs", "Ours", NAME, "Words")} == {
+        "Early": "moola", "Theirs": "model", "Ours": "moola", NAME: "moola", "Words": "prompt",
+    }  # fmt: skip
+    for name in ("Early", "Ours", NAME):  # no tag taken off sets it free
+        with pytest.raises(MlflowException, match="carries no evidence"):
+            store.set_registered_model_alias(name, "production", "1")
+    store.set_registered_model_alias("Theirs", "production", "1")
+    store.set_registered_model_alias("Words", "production", "1")
+    store.delete_registered_model("Words")
+    store.create_registered_model("Words")  # now a model
+    assert guard.kind("Words") == "model"
+    observed = guard.ledger.entries(events=("observed",))
+    assert [(entry.name, entry.payload["alias"]) for entry in observed] == [
+        ("Theirs", "production")
+    ]
+    assert "no test run is attested" in observed[0].reason
 
 
 @pytest.mark.parametrize("alias", ["champion", "Production", "CHAMPION"])

@@ -80,6 +80,9 @@ class Rule(Config):
         check_text("name of a rule", self.name)
         for values in ("models", "aliases", "signed_by"):
             set_texts(self, values)
+        # However it is spelt: it is the stage too, and moves under its one name.
+        spelt = (ALIAS_PRODUCTION if folded(a) == ALIAS_PRODUCTION else a for a in self.aliases)
+        object.__setattr__(self, "aliases", tuple(spelt))
         required = tuple(map(read_requirement, check_list("require", self.require)))
         object.__setattr__(self, "require", required)
         for values in ("models", "aliases", "require"):
@@ -104,6 +107,11 @@ class Rule(Config):
     def is_ohlc(self) -> bool:
         """Whether it asks for the gates and the locked test windows."""
         return any(isinstance(requirement, Profile) for requirement in self.require)
+
+    @property
+    def asks_more(self) -> bool:
+        """Whether it asks for anything beside the gates and the locked test windows."""
+        return any(not isinstance(requirement, Profile) for requirement in self.require)
 
     def names_model(self, name: str, kind: Kind) -> bool:
         """Return whether it is about a registered model, whatever the alias."""

@@ -10,6 +10,7 @@ from typing import Any
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, PromotionPolicy
 from moola.errors import PromotionRefused
 from moola.hashing import canonical_json
+from moola.promotion.aliases.proof import reasons_beside_gates
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision, GateDict, Look, PromotionDenied, PromotionGate
 from moola.promotion.evidence.attestation import (
@@ -190,6 +191,7 @@ def promote(
 def _reasons_against(attempt: _Attempt) -> list[str]:
     assert attempt.evidence is not None
     reasons = _not_carried(attempt, attempt.evidence, attempt.parts.policy)
+    reasons += reasons_beside_gates(attempt.parts, attempt.parts.rules, attempt.version)
     if attempt.champion == attempt.version:
         reasons.append("it already holds Production")
     if attempt.evidence.purpose != "evaluation":
@@ -199,10 +201,11 @@ def _reasons_against(attempt: _Attempt) -> list[str]:
 
 def _check_again(attempt: _Attempt, evaluation: Evidence) -> None:
     """Check files, keys and policy once more, as they are at the moment of the move."""
-    keys, policy = attempt.parts.rules_now()
+    keys, rules = attempt.parts.policy_now()
     assert attempt.signed is not None
     verify_evidence(attempt.signed, keys)
-    reasons = _not_carried(attempt, evaluation, policy)
+    reasons = _not_carried(attempt, evaluation, rules.ohlc)
+    reasons += reasons_beside_gates(attempt.parts, rules, attempt.version)
     if evaluation.key_id in keys.revoked or evaluation.key_id not in keys.keys:
         reasons.append(f"key {evaluation.key_id}, which signed the evaluation, counts no more")
     if reasons:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from moola.config.names import REGISTERED_MODEL, TAG_MODEL_DIGEST
+from moola.config.names import ALIAS_PRODUCTION, REGISTERED_MODEL, TAG_MODEL_DIGEST
 from moola.config.policy import Kind, Policy, Rule
 from moola.config.promotion import TAG_EVIDENCE
 from moola.errors import TrackingError, one_line
@@ -18,6 +18,7 @@ from moola.promotion.aliases.requirements import (
     Subject,
     broken_glass,
     findings,
+    reasons_in,
     rollback_order,
 )
 from moola.promotion.calls import mlflow_call
@@ -305,6 +306,21 @@ def proof_now(parts: ProductionParts, subject: Subject, rules: Sequence[Rule]) -
         moves=view.belief.moves(view.entries(subject.name, events=MOVES)),
         now=parts.ledger.clock(),
     )
+
+
+def reasons_beside_gates(parts: ProductionParts, policy: Policy, version: str) -> list[str]:
+    """Return what rules about a model under profile ``ohlc`` ask for beside it and is not met.
+
+    A guarded server asks that itself.
+    """
+    if parts.ledger.moves_by_server or not any(rule.asks_more for rule in policy.rules):
+        return []
+    rules = policy.enforced(parts.name, kind=kind_in(parts.client, parts.name))
+    moving = [alias for rule in rules if rule.is_ohlc for alias in rule.aliases]
+    more = [rule for rule in rules if rule.asks_more and any(map(rule.names_alias, moving))]
+    if not more:
+        return []
+    return reasons_in(proof_now(parts, subject_of(parts, version, ALIAS_PRODUCTION), more).findings)
 
 
 def about(subject: Subject, *, at: datetime, data: Sequence[str] = ()) -> About:

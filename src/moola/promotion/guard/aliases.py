@@ -107,6 +107,15 @@ class GuardedAliases:
             payload={"alias": alias, "reasons": [reason[:1000] for reason in reasons[:50]]},
         )
 
+    def require_more(self, name: str, version: str, alias: str, rules: Sequence[Rule]) -> None:
+        """Raise PromotionRefused unless what rules ask for beside the gates is met."""
+        more = [rule for rule in rules if rule.asks_more]
+        if more and (reasons := reasons_in(self.check(name, version, alias, more).findings)):
+            raise PromotionRefused(
+                f"version {version} of {name} may not have alias {alias}: {'; '.join(reasons)}",
+                remedy=f"Run `moola guard check {name}/{version}`",
+            )
+
     def check(self, name: str, version: str, alias: str, rules: Sequence[Rule]) -> Proof:
         """Return what the rules say of a version now, its files read; nothing is changed."""
         with self._session() as session:

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from moola.config.names import ALIAS_PRODUCTION
 from moola.config.policy import Rule
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
-from moola.config.requirements import Profile
 from moola.errors import PromotionRefused
 from moola.promotion.evidence.attestation import Evidence, SignedEvidence, verify
 from moola.promotion.evidence.checks import changed_files
@@ -140,10 +139,11 @@ class GuardedMoves:
         return self._write_down(session, case)
 
     def _extra(self, name: str) -> tuple[Rule, ...]:
-        """Return the rules about Production that ask for more than the profile ``ohlc``."""
-        rules = self.guard.enforced(name, ALIAS_PRODUCTION)
+        """Return the rules about an alias that moves, and that ask for more than the gates."""
+        rules = self.guard.enforced(name)
+        moving = [alias for rule in rules if rule.is_ohlc for alias in rule.aliases]
         return tuple(
-            rule for rule in rules if any(not isinstance(r, Profile) for r in rule.require)
+            rule for rule in rules if rule.asks_more and any(map(rule.names_alias, moving))
         )
 
     def _checked(
@@ -168,7 +168,7 @@ class GuardedMoves:
             entries=read_entries(session.connection(), name),
             user=authenticated_user(),
         )
-        if extra := self._extra(name):
+        if evidence.purpose != "rollback" and (extra := self._extra(name)):
             asked = self._aliases.subject(session, name, version, ALIAS_PRODUCTION)
             reasons += self._aliases.extra_reasons(session, extra, replace(asked, files=digests))
         if reasons:

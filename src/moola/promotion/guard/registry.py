@@ -209,6 +209,8 @@ class GuardedRegistryStore(SqlAlchemyStore):
         enforced = _enforced(rules)
         try:
             if any(rule.is_ohlc for rule in enforced):
+                if alias != ALIAS_PRODUCTION:  # of Production the move itself asks
+                    self.aliases.require_more(name, version, alias, enforced)
                 entry = self._moves.put_in_production(name, version)
             else:
                 entry = self.aliases.put(name, version, alias, enforced)
