@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 import moola
 from moola.cli import (
     bench,
+    compare,
     data,
     forensics,
     guard,
@@ -53,6 +54,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         registry.promote,
     ),
     "Is it worth it?": (
+        compare.compare,
         sweep.sweep,
         forensics.ablate,
         forensics.forensics,

@@ -141,8 +141,9 @@ def answers_of(
         if error is not None:
             raise PromotionRefused(
                 f"{what} cannot answer: {printable(str(error))[:500]}",
-                remedy=None if why is None else "Give it more by --seconds and --memory-mib, "
-                "or mend the model",
+                remedy=None
+                if why is None
+                else "Give it more by --seconds and --memory-mib, or mend the model",
             )
         return VersionAnswers(
             values=_checked(values, num_rows, what),
@@ -158,6 +159,7 @@ def _run(asked: dict[str, Any], limits: AnswerLimits, scratch: str) -> tuple[int
     env |= {"HOME": scratch, "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"}
     env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db", "CUDA_VISIBLE_DEVICES": ""}
     env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    env["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # others reserve a GiB, which counts as used
     env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     with _unreadable():
         process = subprocess.Popen(

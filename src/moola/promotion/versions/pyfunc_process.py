@@ -67,7 +67,7 @@ def _chosen(model: Any, proba: bool) -> tuple[str, list[Any] | None, Callable[[A
     stated = getattr(raw, "classes_", None)
     classes = None if stated is None else [_plain(c) for c in list(stated)[: _MOST_CLASSES + 1]]
     if proba and callable(getattr(raw, "predict_proba", None)):
-        columns = _columns(model)
+        columns = _columns(model) or list(map(str, getattr(raw, "feature_names_in_", [])))
         return (
             "predict_proba",
             classes,
@@ -79,8 +79,9 @@ def _chosen(model: Any, proba: bool) -> tuple[str, list[Any] | None, Callable[[A
 def _columns(model: Any) -> list[str]:
     signature = getattr(model.metadata, "signature", None)
     inputs = None if signature is None else signature.inputs
-    named = inputs is not None and not inputs.is_tensor_spec()
-    return [name for name in inputs.input_names() if isinstance(name, str)] if named else []
+    if inputs is None or inputs.is_tensor_spec():
+        return []
+    return [name for name in inputs.input_names() if isinstance(name, str)]
 
 
 def _feed(model: Any) -> Callable[[Any], Any]:
