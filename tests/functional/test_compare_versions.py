@@ -1,5 +1,6 @@
 """`moola compare` on real models of several flavors, and on models that mean harm."""
 
+# ruff: noqa: E501  (bodies of models are one line)
 from __future__ import annotations
 
 import json

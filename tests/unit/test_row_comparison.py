@@ -1,5 +1,6 @@
 """Metrics, answers and verdict words of two versions on the same rows."""
 
+# ruff: noqa: E501  (bodies of models are one line)
 from __future__ import annotations
 
 import math
