@@ -7,9 +7,10 @@ from pathlib import Path
 import typer
 
 from moola.cli.console import console, print_json, print_report, progress_bars
-from moola.cli.options import AsJson
+from moola.cli.options import AsJson, LedgerUrl, SigningKey
 
 _LIMITS = "What a version may use"
+_EVIDENCE = "Evidence"
 
 
 def compare(
@@ -31,6 +32,14 @@ def compare(
     html: Path | None = typer.Option(None, help="Write a page about it."),
     seconds: int = typer.Option(600, help="Seconds.", rich_help_panel=_LIMITS),
     memory_mib: int = typer.Option(4096, help="Memory in MiB.", rich_help_panel=_LIMITS),
+    attest: bool = typer.Option(
+        False,
+        "--attest",
+        help="Sign the result, so that rules may ask for it.",
+        rich_help_panel=_EVIDENCE,
+    ),
+    key: Path | None = SigningKey,
+    ledger: str = LedgerUrl,
     as_json: bool = AsJson,
 ) -> None:
     """Compare two versions of any MLflow model, row by row, and say whether one is better.
@@ -42,13 +51,16 @@ def compare(
     Example: `moola compare churn/7 @production --data eval.parquet --target y --group customer`
     """
     import moola.steps.compare
-    from moola.promotion.versions.pyfunc_answers import AnswerLimits
+    from moola.promotion.answers.ask import AnswerLimits
 
     with progress_bars(quiet=as_json) as report:
-        result = moola.steps.compare.compare(
+        outcome = moola.steps.compare.compare_and_note(
             candidate,
             other,
             data=data,
+            attests=attest,
+            key=key,
+            ledger_url=ledger or None,
             target=target,
             group=group or None,
             time=time or None,
@@ -58,28 +70,30 @@ def compare(
             tell=lambda line: report(line, 1, 1),
         )
     if html is not None:
-        html.write_text(result.page())
-    found = result.comparison
+        html.write_text(outcome.page())
+    result = outcome.comparison
     if as_json:
-        print_json(found.to_dict())
+        print_json(result.to_dict())
         return
-    worth = f"{found.clusters} clusters, " if found.clusters else ""
-    worth += f"worth {found.effective_rows:.0f} independent ones, " if found.effective_rows else ""
-    named = f" ({found.other_alias})" if found.other_alias else ""
+    worth = f"{result.clusters} clusters, " if result.clusters else ""
+    worth += (
+        f"worth {result.effective_rows:.0f} independent ones, " if result.effective_rows else ""
+    )
+    named = f" ({result.other_alias})" if result.other_alias else ""
     rows = {
-        "Versions": f"{found.model}/{found.version} against "
-        f"{found.other_model}/{found.other_version}{named}",
-        "Rows": f"{found.rows:,}, {worth}look {found.looks} at these data",
-        f"Mean {found.metric}": f"{found.loss:.5g} against {found.other_loss:.5g}",
-        "Difference": f"{_figure(found.estimate)}, {100 * found.level:.4g} % interval "
-        f"[{_figure(found.low)}, {_figure(found.high)}]; below 0 the candidate is better",
-        "Detectable": f"{_figure(found.minimum_detectable)}, four times in five",
-        "Verdict": found.verdict + (f" within {found.margin:g}" if found.margin else ""),
+        "Versions": f"{result.model}/{result.version} against "
+        f"{result.other_model}/{result.other_version}{named}",
+        "Rows": f"{result.rows:,}, {worth}look {result.looks} at these data",
+        f"Mean {result.metric}": f"{result.loss:.5g} against {result.other_loss:.5g}",
+        "Difference": f"{_figure(result.estimate)}, {100 * result.level:.4g} % interval "
+        f"[{_figure(result.low)}, {_figure(result.high)}]; below 0 the candidate is better",
+        "Detectable": f"{_figure(result.minimum_detectable)}, four times in five",
+        "Verdict": result.verdict + (f" within {result.margin:g}" if result.margin else ""),
     }
-    if found.reason:
-        rows["Because"] = found.reason
-    if found.not_cut:
-        rows["Not cut off"] = f"{', '.join(found.not_cut)}: the kernel does not allow it here"
+    if result.reason:
+        rows["Because"] = result.reason
+    if result.not_cut:
+        rows["Not cut off"] = f"{', '.join(result.not_cut)}: the kernel does not allow it here"
     print_report("COMPARISON", {"RESULT": rows})
     if html is not None:
         console().print(f"Page: {html}")

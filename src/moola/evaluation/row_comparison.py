@@ -348,7 +348,7 @@ class Comparison:
     code_version: str
     not_cut: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return plain, JSON-ready values."""
         return asdict(self)
 
@@ -364,7 +364,7 @@ def judged(
     kind: str = SUPERIOR,
     margin: float = 0.0,
     look: int = 1,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Return the statistical fields of a `Comparison`.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import moola
-from moola.errors import ConfigError, DataError, one_line, shown
+from moola.config.names import ALIAS_PRODUCTION
+from moola.errors import ConfigError, DataError, PromotionRefused, one_line, shown
 from moola.evaluation.pages.rows import rows_page
 from moola.evaluation.row_comparison import (
     NON_INFERIOR,
@@ -30,10 +31,15 @@ from moola.evaluation.row_comparison import (
     row_metric,
 )
 from moola.evaluation.rows import LEAST_ROWS
-from moola.hashing import sha256_file
+from moola.hashing import sha256_file, sha256_json
+from moola.promotion.aliases.proof import attest_version, subject_of
+from moola.promotion.answers.ask import AnswerLimits, VersionAnswers, answers_of
 from moola.promotion.calls import mlflow_call
+from moola.promotion.evidence.keys import load_attester_key
+from moola.promotion.evidence.predicates import Compared
+from moola.promotion.ledger.tries import note_judgement
+from moola.promotion.production import Production, signing_key
 from moola.promotion.versions.digest import downloaded, model_files_digest
-from moola.promotion.versions.pyfunc_answers import AnswerLimits, VersionAnswers, answers_of
 from moola.tracking.store import connect
 
 if TYPE_CHECKING:
@@ -61,7 +67,7 @@ class ComparedRows:
 
     comparison: Comparison
     differences: NDArray[np.float64]
-    disagreements: list[dict[str, Any]]
+    disagreements: list[Mapping[str, Any]]
 
     def page(self) -> str:
         """Return the comparison as an HTML page."""
@@ -171,7 +177,7 @@ def compare(
     )  # fmt: skip
     difference = losses[0] - losses[1]
     worst = np.argsort(-np.abs(difference), kind="stable")[:_MOST_SHOWN]
-    rows = [
+    rows: list[Mapping[str, Any]] = [
         {
             "row": int(table.index[row]),
             "target": str(y[row]),
@@ -183,6 +189,100 @@ def compare(
         if difference[row] != 0
     ]
     return ComparedRows(comparison=comparison, differences=difference, disagreements=rows)
+
+
+def compare_and_note(
+    candidate: str,
+    other: str,
+    *,
+    data: Path,
+    attests: bool = False,
+    key: Path | None = None,
+    ledger_url: str | None = None,
+    project: Path = Path(),
+    **about: Any,
+) -> ComparedRows:
+    """Compare as `compare`, with the look written into the ledger first, and attest the result.
+
+    Every different comparison on the same data file is a look, whatever the model: the interval of
+    a later one is wider. The same comparison made again is the same look.
+
+    Parameters
+    ----------
+    candidate, other, data, about
+        As for `compare`.
+    attests
+        Whether the result is signed and kept, so that rules may ask for it.
+    key
+        File of the key that signs the attestation; None: the project's.
+    ledger_url, project
+        As everywhere.
+
+    Raises
+    ------
+    ConfigError
+        If it is to be attested and there is no signing key, or the versions are of two models.
+    PromotionRefused
+        If what is to be attested has no interval.
+    """
+    client = connect()
+    first, second = named_versions(client, candidate, other)
+    if attests and first.name != second.name:
+        raise ConfigError(
+            f"{first} and {second} are of two models",
+            limit="versions of one model, of which one holds the alias",
+        )
+    if not attests and signing_key(project) is None:  # nothing is claimed, so nothing is counted
+        return compare(candidate, other, data=data, client=client, **about)
+    production = Production.of_project(client, first.name, ledger_url=ledger_url, project=project)
+    signing = production.require_signing_key()
+    roles = {name: about.get(name) for name in ("target", "group", "time", "metric", "margin")}
+    tries = note_judgement(
+        production.ledger,
+        {"split_sha256": _digest(data)},
+        [sha256_json({"versions": [str(first), str(second)], **roles})],
+        name=first.name,
+        who=production.who,
+        key=signing,
+        keys=production.keys,
+    )
+    outcome = compare(candidate, other, data=data, look=tries.judgement, client=client, **about)
+    if attests:
+        subject = subject_of(production, first.version, second.alias or ALIAS_PRODUCTION)
+        content = _attested(outcome.comparison)
+        signer = signing if key is None else load_attester_key(key)
+        digests = (outcome.comparison.data_sha256,)
+        attest_version(production, subject, content, signer, data=digests)
+    return outcome
+
+
+def _digest(data: Path) -> str:
+    try:
+        return sha256_file(data)
+    except OSError as error:
+        raise DataError(f"{data} cannot be read: {error.strerror}", limit="a file") from None
+
+
+def _attested(result: Comparison) -> Compared:
+    """Return what is signed of a comparison."""
+    if result.estimate is None or result.low is None or result.high is None:
+        raise PromotionRefused(
+            f"the comparison has no interval: {result.reason or 'the answers are the same'}",
+            limit="an interval, which a rule is held against",
+        )
+    return Compared(
+        other=result.other_version,
+        metric=result.metric,
+        difference=result.estimate,
+        low=result.low,
+        high=result.high,
+        level=result.level,
+        rows=result.rows,
+        method=result.method,
+        identical=result.identical,
+        look=result.looks,
+        clusters=result.clusters,
+    )
 
 
 def named_versions(
@@ -227,8 +327,8 @@ def _version(client: MlflowClient, text: str, name: str) -> NamedVersion:
     with mlflow_call(f"{name}@{version}" if is_alias else f"version {version} of {name}",
                      reads=True):  # fmt: skip
         if is_alias:
-            held = client.get_model_version_by_alias(name, version)
-            return NamedVersion(name=name, version=str(held.version), alias=version)
+            holder = client.get_model_version_by_alias(name, version)
+            return NamedVersion(name=name, version=str(holder.version), alias=version)
         client.get_model_version(name, version)
         return NamedVersion(name=name, version=version)
 

@@ -45,10 +45,10 @@ from moola.judging.started_from import with_encoder
 from moola.models.device import describe_device, resolve_device
 from moola.promotion.evidence.attestation import evidence_from_report, sign, store_evidence
 from moola.promotion.production import runner_key
-from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
 from moola.tracking.store import connect
+from moola.tracking.training_log import TrainingsLog, without_encoder
 from moola.training.crossval import Training
 from moola.training.launchers import Launcher, LocalLauncher
 

@@ -38,9 +38,9 @@ from moola.models import REGISTRY
 from moola.models.device import describe_device, resolve_device
 from moola.models.fitting.resume import find_state
 from moola.serving.pyfunc import log_model
-from moola.steps.training_log import FROM_SCRATCH, NO_GRADIENT, RunWitness, without_encoder
 from moola.tracking.lineage import git_state, part_input, run_name
 from moola.tracking.mlflow_run import TrackedRun, tracked_run
+from moola.tracking.training_log import FROM_SCRATCH, NO_GRADIENT, RunWitness, without_encoder
 from moola.training.crossval import class_frequencies
 from moola.training.finetune import FinetuneResult, encoder_claim, epoch_line, resume_path
 from moola.training.heatmap import evolution_figure

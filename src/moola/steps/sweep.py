@@ -24,9 +24,9 @@ from moola.judging.progress import Progress, silent
 from moola.judging.seen import searched_on
 from moola.judging.started_from import ready_to_start
 from moola.models.device import describe_device, resolve_device
-from moola.steps.training_log import TrainingsLog, without_encoder
 from moola.tracking.lineage import git_state, run_name
 from moola.tracking.mlflow_run import TrackedRun, child_run, tracked_run
+from moola.tracking.training_log import TrainingsLog, without_encoder
 from moola.training.crossval import (
     Trainee,
     Training,

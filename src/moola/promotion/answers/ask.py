@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from moola.config.base import Config, option
 from moola.errors import PromotionRefused, printable, shown
-from moola.promotion.versions.sandbox import WALLS
+from moola.promotion.answers.sandbox import WALLS
 
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH")
 _PRIVATE = (".aws", ".azure", ".config", ".databrickscfg", ".mlflow", ".moola", ".netrc", ".ssh")
@@ -111,30 +111,30 @@ def answers_of(
     """
     limits = limits or AnswerLimits()
     hidden = [Path.cwd() / ".moola", *(Path.home() / name for name in _PRIVATE)]
-    own = {*(Path(p).resolve() for p in (sys.prefix, *sys.path) if p), folder.resolve()}
+    packages = {*(Path(p).resolve() for p in (sys.prefix, *sys.path) if p), folder.resolve()}
     with (
         tempfile.TemporaryDirectory(prefix="moola-answers-") as scratch,
         tempfile.TemporaryFile() as values,
-        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryFile() as report,
     ):
         asked = {
-            "module": "moola.promotion.versions.pyfunc_process",
+            "module": "moola.promotion.answers.process",
             "scratch": scratch,
             "scratch_mib": limits.file_mib,
             "hidden": [
                 str(path)
                 for path in hidden
-                if path.exists() and not any(p.is_relative_to(path.resolve()) for p in own)
+                if path.exists() and not any(p.is_relative_to(path.resolve()) for p in packages)
             ],
             "model": str(folder.resolve()),
             "features": str(features.resolve()),
             "proba": proba,
             "answers": values.fileno(),
-            "said": said.fileno(),
+            "said": report.fileno(),
             "limits": limits.to_dict(),
         }
         code, why = _run(asked, limits, scratch)
-        facts = _facts(said, what)
+        facts = _facts(report, what)
         error = why or facts.get("error")
         if error is None and code != 0:
             error = f"its process ended with code {code}" + " (killed)" * (code == 137)
@@ -153,7 +153,7 @@ def answers_of(
         )
 
 
-def _run(asked: dict[str, Any], limits: AnswerLimits, scratch: str) -> tuple[int, str | None]:
+def _run(asked: Mapping[str, Any], limits: AnswerLimits, scratch: str) -> tuple[int, str | None]:
     """Run the process to its end; return its code, and why it was ended early."""
     env = {k: os.environ[k] for k in _PASSED_ON if k in os.environ}
     env |= {"HOME": scratch, "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -163,7 +163,7 @@ def _run(asked: dict[str, Any], limits: AnswerLimits, scratch: str) -> tuple[int
     env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
     with _unreadable():
         process = subprocess.Popen(
-            [sys.executable, "-m", "moola.promotion.versions.sandbox", json.dumps(asked)],
+            [sys.executable, "-m", "moola.promotion.answers.sandbox", json.dumps(asked)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -236,10 +236,10 @@ def _unreadable() -> Iterator[None]:
         libc.prctl(_DUMPABLE, before, 0, 0, 0)
 
 
-def _facts(said: IO[bytes], what: str) -> dict[str, Any]:
+def _facts(report: IO[bytes], what: str) -> Mapping[str, Any]:
     """Return what the process said: its walls, then what it did."""
-    said.seek(0)
-    lines = said.read(_MOST_SAID_BYTES).split(b"\n", 1)
+    report.seek(0)
+    lines = report.read(_MOST_SAID_BYTES).split(b"\n", 1)
     facts: dict[str, Any] = {"walls": []}
     try:
         for line in filter(None, lines):

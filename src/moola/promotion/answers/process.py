@@ -1,6 +1,6 @@
 """What the process of a version does: load it as MLflow does, and answer a table of features.
 
-Nothing it writes is believed: `moola.promotion.versions.pyfunc_answers` checks every byte.
+Nothing it writes is believed: `moola.promotion.answers.ask` checks every byte.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from moola.errors import BadInput, MoolaError, one_line
@@ -18,7 +18,7 @@ _MOST_CLASSES = 1000
 _LONGEST_TEXT = 200
 
 
-def main(asked: dict[str, Any]) -> None:
+def main(asked: Mapping[str, Any]) -> None:
     """Answer the table and write answers and facts to the two file descriptors asked for."""
     warnings.filterwarnings("ignore")
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -35,12 +35,12 @@ def main(asked: dict[str, Any]) -> None:
     os.write(asked["said"], json.dumps(facts).encode())
 
 
-def _answer(asked: dict[str, Any]) -> dict[str, Any]:
+def _answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
     import mlflow.pyfunc
     import numpy as np
     import pandas as pd
 
-    from moola.promotion.versions.sandbox import limit
+    from moola.promotion.answers.sandbox import limit
 
     limit(**asked["limits"])
     table = pd.read_parquet(asked["features"])

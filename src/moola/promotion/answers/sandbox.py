@@ -1,6 +1,6 @@
 """A cell for code that came with a version: what it may see, use and leave behind.
 
-``python -m moola.promotion.versions.sandbox '{"module": ..., "scratch": ..., ...}'``
+``python -m moola.promotion.answers.sandbox '{"module": ..., "scratch": ..., ...}'``
 
 Only the standard library is imported before the walls are up. Where the kernel allows it, the code
 runs in namespaces of its own: no network, nobody else's processes, every file system read-only but
@@ -19,6 +19,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
@@ -53,7 +54,7 @@ def main(argument: str) -> int:
     return _code(status)
 
 
-def _first_process(asked: dict[str, Any], walls: list[str]) -> int:
+def _first_process(asked: Mapping[str, Any], walls: list[str]) -> int:
     _prctl(_PDEATHSIG, signal.SIGKILL)
     if PROCESSES in walls and _mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC) != 0:
         walls.remove(PROCESSES)  # its own /proc is refused: it still sees the others' environment
