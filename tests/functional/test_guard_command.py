@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow.server.security_utils import is_allowed_host_header
 
-from moola.config.promotion import ENV_POLICY, POLICY_FILE, PromotionPolicy
+from moola.config.policy import Policy
+from moola.config.promotion import ENV_POLICY, POLICY_FILE
 from moola.errors import ConfigError, TrackingError
 from moola.promotion.evidence.keys import ensure_signing_key
 from moola.promotion.guard.server import server_command
@@ -22,7 +23,7 @@ def test_the_command_says_what_it_enforces_and_refuses_bad_settings(tmp_path: Pa
     ensure_signing_key(tmp_path)
     command = server_command(project=tmp_path, auth=True)
     assert command.env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
-    assert any("only with signed evidence" in line for line in command.enforces)
+    assert any("the gates of profile ohlc" in line for line in command.enforces)
     assert "--allowed-hosts" not in command.argv
     named = server_command(project=tmp_path, allowed_hosts="a.example.org, b").argv
     hosts = named[named.index("--allowed-hosts") + 1].split(",")
@@ -35,7 +36,7 @@ def test_the_command_says_what_it_enforces_and_refuses_bad_settings(tmp_path: Pa
     command = server_command(project=tmp_path)
     assert command.env[ENV_POLICY] == str(tmp_path / POLICY_FILE)
     assert any("0, 1, 2, 6" in line for line in command.enforces)
-    assert PromotionPolicy.in_force(tmp_path).required_gates == (0, 1, 2, 6)
+    assert Policy.in_force(tmp_path).ohlc.required_gates == (0, 1, 2, 6)
     (tmp_path / "policy.yaml").write_text("requird_gates: [0]")
     with pytest.raises(ConfigError, match="required_gates"):
         server_command(project=tmp_path, policy_file=tmp_path / "policy.yaml")

@@ -18,6 +18,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Runs
 from promotion_kit import KEY, NAME, Bench, trusting
 
 from moola.cli.app import _run
+from moola.config.policy import Policy
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.promotion.evidence.keys import trust
 from moola.promotion.guard.core import Guard
@@ -61,7 +62,7 @@ def every_reader(bench: Bench, guard: Guard, asked: flask.testing.FlaskClient) -
     guard.note_keys()
     source = ProductionSource(
         bench.client, ledger, NAME,
-        trusted_folder=bench.folder / TRUSTED_FOLDER, policy=PromotionPolicy(),
+        trusted_folder=bench.folder / TRUSTED_FOLDER, policy=Policy.for_ohlc(PromotionPolicy()),
     )  # fmt: skip
     source._require("2")
     for path in ("/moola", f"/moola?name={NAME}", "/moola?page=2", "/moola/api/ledger"):

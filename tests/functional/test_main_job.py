@@ -274,7 +274,7 @@ def test_runs_and_show_tell_it_again_from_the_store(
         again = capsys.readouterr().out
         assert sorted(again.splitlines()) == sorted(first.splitlines())
     print_evaluation(job["judged"][0])
-    table = capsys.readouterr().out.rpartition("═")[2]
+    table = capsys.readouterr().out.rpartition("═")[2].partition("Not asked: ")[0]
     assert _run(["show", job["judged"][0].run_id]) == 0
     assert capsys.readouterr().out.endswith(table)
     assert _run(["runs", "--num", "2", "--step", "finetune"]) == 0

@@ -18,6 +18,7 @@ from promotion_kit import (
     trusting,
 )
 
+from moola.config.policy import Policy
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE, TRUSTED_FOLDER, PromotionPolicy
 from moola.config.training import FinetuneConfig
 from moola.data.store.data_store import DataStore
@@ -110,7 +111,7 @@ class Office:
         signed = sign(evidence, KEY).to_json()
         self.client.set_model_version_tag(NAME, "1", TAG_PROMOTION_EVIDENCE, signed)
         guard = Guard(
-            policy=PromotionPolicy(**policy),
+            policy=Policy.for_ohlc(PromotionPolicy(**policy)),
             trusted_folder=self.folder / TRUSTED_FOLDER,
             ledger=self.ledger,
             artifacts_destination=str(self.folder),
@@ -143,7 +144,7 @@ def test_a_referee_out_of_memory_or_time_refuses(
     with pytest.raises(MlflowException, match="the referee cannot score the version"):
         office.ask(office.evidence(), referee_data=str(data_root), referee_memory_mib=1)
     with pytest.raises(MlflowException, match=r"the referee (cannot|did not finish)"):
-        office.ask(office.evidence(), referee_data=str(data_root), referee_seconds=1)
+        office.ask(office.evidence(test_looks=2), referee_data=str(data_root), referee_seconds=1)
     assert office.ledger.champion_at(NAME) is None
 
 

@@ -28,7 +28,8 @@ from serve_kit import (
 )
 
 from moola.cli import main
-from moola.config.promotion import POLICY_FILE, TRUSTED_FOLDER, PromotionPolicy
+from moola.config.policy import Policy
+from moola.config.promotion import POLICY_FILE, TRUSTED_FOLDER
 from moola.errors import TrackingError
 from moola.promotion.evidence.keys import key_id, revoke
 from moola.promotion.state import clear_production, put_in_production, read_state
@@ -140,7 +141,7 @@ class Watched:
             stand.ledger,
             NAME,
             trusted_folder=stand.folder / TRUSTED_FOLDER,
-            policy=PromotionPolicy.in_force(stand.folder),
+            policy=Policy.in_force(stand.folder).ohlc,
         )
         self.follower = Follower(
             source,

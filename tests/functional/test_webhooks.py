@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.webhooks.delivery import _generate_hmac_signature
 from promotion_kit import NAME, copied_client, make_version
 
+from moola.config.policy import Policy
 from moola.config.promotion import TRUSTED_FOLDER, PromotionPolicy
 from moola.errors import ConfigError
 from moola.promotion.guard.core import Guard
@@ -115,7 +116,7 @@ def test_a_dead_receiver_does_not_hold_up_a_decision(
         ("http://127.0.0.1:9/", receiver.url), SECRET, pause=lambda _s: blocked.wait(30)
     )
     guard = Guard(
-        policy=PromotionPolicy(),
+        policy=Policy.for_ohlc(PromotionPolicy()),
         trusted_folder=tmp_path / TRUSTED_FOLDER,
         ledger=LocalLedger(f"sqlite:///{tmp_path}/mlflow.db"),
         artifacts_destination=str(tmp_path),
