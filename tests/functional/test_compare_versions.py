@@ -17,9 +17,15 @@ import pytest
 from mlflow import MlflowClient
 
 from moola.cli import main
+from moola.config.policy import Rule
+from moola.config.requirements import Better
 from moola.errors import ConfigError, MoolaError, PromotionRefused
+from moola.promotion.aliases.proof import subject_of
+from moola.promotion.aliases.requirements import Attested, findings
 from moola.promotion.answers.ask import AnswerLimits, answers_of
+from moola.promotion.production import Production
 from moola.steps.compare import compare, named_versions
+from moola.steps.guard import begin
 
 pytestmark = pytest.mark.medium
 ROWS = 400
@@ -114,6 +120,28 @@ def test_a_net_and_a_model_from_code(there: Path, capsys: pytest.CaptureFixture[
     assert facts["verdict"] == "better"
     assert facts["effective_rows"] <= ROWS
     assert facts["version_sha256"] != facts["other_sha256"]
+
+
+def test_looks_are_counted_and_the_result_is_attested(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin()
+    roles = ("--data", "eval.parquet", "--target", "y", "--group", "customer", "--json")
+    looks = []
+    for metric in ("log_loss", "brier", "log_loss"):
+        assert run("churn/2", "@production", *roles, "--metric", metric, "--attest") == 0
+        facts = json.loads(capsys.readouterr().out)
+        looks.append((facts["looks"], facts["level"]))
+    assert [look for look, _ in looks] == [1, 2, 1]  # the same comparison again is the same look
+    assert looks[1][1] > looks[0][1]
+    production = Production.of_project(MlflowClient(), "churn")
+    subject = subject_of(production, "2", "production")
+    texts = production.ledger.attestations("churn", "2")
+    attested = Attested.read(texts, subject, production.keys, production.ledger.clock())
+    asked = Rule(name="r", require=(Better(metric="log_loss"),), aliases=("production",))
+    [answer] = findings([asked], subject, attested, production.ledger.clock())
+    assert answer.met, answer.why
+    assert run("churn/2", "net/1", *roles, "--attest") == 2
 
 
 def test_labels_alone_allow_accuracy(there: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ EURUSD = "--labeled labeled_windows/v2 --split splits/fwd_chain_v2_eurusd.json"
 ENCODER = "--epochs 1 --windows-per-epoch 128 --batch-size 64 --hidden-dim 32 --num-layers 1"
 
 QUICK = ("docs/tracking.md",)
-FROM_NOTHING = ("docs/data.md", "docs/guard.md")  # in an empty folder
+FROM_NOTHING = ("docs/data.md", "docs/guard.md", "docs/compare.md")  # in an empty folder
 ELSEWHERE = ("docs/quickstart.md",)  # test_quickstart.py
 WITH_COMMANDS = [page for page in PAGES if list(docs_kit.texts_to_run(page))]
 
@@ -81,6 +81,12 @@ def test_guard_page(tmp_path: Path) -> None:
     printed = Reader(folder=tmp_path).follow("docs/guard.md")
     history = printed["MLFLOW_TRACKING_URI=http://127.0.0.1:5000 moola history --name churn"]
     assert "champion now: 1" in history
+
+
+@pytest.mark.slow
+def test_compare_page(tmp_path: Path) -> None:
+    printed = Reader(folder=tmp_path).follow("docs/compare.md")
+    assert any("better" in text for text in printed.values())
 
 
 @pytest.mark.parametrize("page", QUICK)
