@@ -175,32 +175,39 @@ HOSTILE = {
     "raises": ("raise ValueError('secret\\x1b[31m')", "ValueError: secret"),
     "hangs": ("import time; time.sleep(600)", "did not finish within"),
     "exits": ("raise SystemExit(0)", "SystemExit"),
-    "dies": ("import os; os._exit(0)", "what it wrote is no array"),
+    "dies": ("import os; os._exit(0)", r"no array \(EOF: .* got 0\)"),
     "None": ("return None", "answers None"),
     "short": ("return [0.5]", r"shape \(1,\)"),
     "mapping": ("return {'a': [1]}", "mapping"),
     "objects": ("return [object()] * len(table)", "type object"),
     "1 GB": ("import numpy; return numpy.ones((len(table), 400_000))", "400000 columns"),
-    "memory": ("import numpy; return numpy.ones(2 << 30)", "more memory"),
+    "memory": ("import numpy; return numpy.ones(2 << 30)", "needs more memory .* Unable to allocate 16"),
     "forks": (
         "import os, time\n        for _ in range(200):\n            if os.fork() == 0:\n"
         "                os.setsid(); time.sleep(600)\n        time.sleep(600)",
-        "processes|BlockingIOError",
+        "it started 4[0-9] processes",
     ),
-    "writes": ("open('FOLDER/left', 'w').write('x'); return [0.5] * len(table)", "Read-only|FOLDER"),
+    "writes": ("open('FOLDER/left', 'w').write('x'); return [0.5] * len(table)", "Read-only file system: .FOLDER/left"),
     "network": (
-        "import socket; socket.create_connection(('127.0.0.1', PORT), timeout=2)", "OSError|Connection"),
-    "keys": ("import os; raise ValueError(sorted(os.environ))", "ValueError"),
+        "import socket; socket.create_connection(('127.0.0.1', PORT), timeout=2)", "Network is unreachable"),
+    "keys": ("import os; raise ValueError(sorted(os.environ))", r"\[.ARROW_DEFAULT_MEMORY_POOL., "),
     "parent": (
-        "import glob\n        raise ValueError([p for p in glob.glob('/proc/[0-9]*/environ') "
-        "if b'hunter2' in open(p, 'rb').read()])", r"ValueError: \[\]|PermissionError"),
+        "import glob\n        there = glob.glob('/proc/[0-9]*/environ')\n        "
+        "raise ValueError(len(there), [p for p in there if b'hunter2' in open(p, 'rb').read()])",
+        r"ValueError: \([1-9], \[\]\)"),
     "garbage": (
         "import os\n        for n in range(3, 200):\n            try: os.write(n, b'not json\\x00' * 99)\n"
-        "            except OSError: pass\n        return [0.5] * len(table)", "no JSON|no array"),
+        "            except OSError: pass\n        return [0.5] * len(table)", "says what is no JSON"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+QUICK = ("raises", "keys", "memory", "network", "writes")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in HOSTILE],
+)
 def test_a_model_that_means_harm(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
