@@ -88,7 +88,7 @@ def register(server: Server, make: str, name: str, folder: Path, *, seed: int = 
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(server.url)
     try:
-        with mlflow.start_run():
+        with mlflow.start_run(experiment_id="0"):  # whatever another test has set
             address = log(make, folder, seed=seed)
         made = mlflow.register_model(address, name, await_registration_for=None)
     finally:

@@ -53,11 +53,9 @@ def project(tmp_path: Path, template_db: Path, monkeypatch: pytest.MonkeyPatch) 
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     with in_folder(folder):
-        mlflow.set_experiment(
-            experiment_id=MlflowClient(uri).create_experiment("work", str(folder / "files"))
-        )
+        work = MlflowClient(uri).create_experiment("work", str(folder / "files"))
         for seed in (1, 2):
-            with mlflow.start_run():
+            with mlflow.start_run(experiment_id=work):
                 address = log("code", folder, seed=seed)
             mlflow.register_model(address, "churn")
         MlflowClient(uri).set_registered_model_alias("churn", "champion", "1")
@@ -65,7 +63,6 @@ def project(tmp_path: Path, template_db: Path, monkeypatch: pytest.MonkeyPatch) 
         (folder / ".moola" / "policy.yaml").write_text(POLICY.replace("SIGNER", begun.signer))
         yield folder
     mlflow.set_tracking_uri(before)
-    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 def holder(alias: str = "champion") -> str | None:
