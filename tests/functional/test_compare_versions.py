@@ -8,6 +8,7 @@ import os
 import subprocess
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -32,7 +33,7 @@ ROWS = 400
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Iterator[Path]:
     """A store with versions of a scikit-learn classifier, a torch net and a model from code."""
     import torch
     from sklearn.dummy import DummyClassifier
@@ -40,6 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Path:
 
     folder = tmp_path_factory.mktemp("compare")
     (folder / "mlflow.db").write_bytes(template_db.read_bytes())
+    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     client = MlflowClient()
     client.create_experiment("compare", (folder / "mlartifacts").as_uri())
@@ -66,7 +68,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Path:
     )
     mlflow.pyfunc.log_model(name="c", python_model=str(code), registered_model_name="net",
                             pip_requirements=["numpy"])  # fmt: skip
-    return folder
+    mlflow.set_tracking_uri(before)
+    mlflow.tracking.fluent._active_experiment_id = None
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # set_experiment puts it there
+    yield folder
 
 
 CODE = textwrap.dedent(
