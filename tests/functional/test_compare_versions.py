@@ -8,7 +8,6 @@ import os
 import subprocess
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -33,7 +32,7 @@ ROWS = 400
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Iterator[Path]:
+def world(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Path:
     """A store with versions of a scikit-learn classifier, a torch net and a model from code."""
     import torch
     from sklearn.dummy import DummyClassifier
@@ -71,7 +70,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Iterat
     mlflow.set_tracking_uri(before)
     mlflow.tracking.fluent._active_experiment_id = None
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # set_experiment puts it there
-    yield folder
+    return folder
 
 
 CODE = textwrap.dedent(
