@@ -18,7 +18,7 @@ SAYS = {
     "delete the version": "has held Production",
     "delete the version spelled 01": "has held Production",
     "champion spelled 01 to Archived": "holds Production",
-    "delete the alias": "stands for Production",
+    "delete the alias": "can be moved, not deleted",
     "tag on the run": "it is frozen",
     "batch on the run": "it is frozen",
     "upload-artifact": "they are frozen",

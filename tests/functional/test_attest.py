@@ -7,12 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import mlflow
 import pytest
 from any_model_kit import log
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from mlflow import MlflowClient
 from serve_kit import in_folder
@@ -21,11 +22,13 @@ from moola.cli import main
 from moola.config.policy import Policy
 from moola.errors import BadInput, ConfigError, MoolaError, PromotionRefused
 from moola.promotion.aliases.move import move_alias
+from moola.promotion.evidence.keys import key_id, trust
 from moola.promotion.evidence.predicates import Order
 from moola.promotion.production import Production
 from moola.promotion.verify import verify
 from moola.steps.attest import attest_metrics, attest_tests, read_metrics
 from moola.steps.guard import approve, begin, check, export, promote, rollback
+from moola.steps.registry import list_keys
 
 pytestmark = pytest.mark.medium
 
@@ -88,6 +91,84 @@ def test_init_says_what_it_found_and_refuses_nothing(project: Path) -> None:
     assert found.policy.read_text() == f"{text}\n"
 
 
+def test_a_key_that_was_there_is_called_by_its_own_name(project: Path) -> None:
+    trusted = project / ".moola" / "trusted"
+    [public] = trusted.glob("*.pem")
+    public.rename(trusted / "runner.pem")
+    (project / ".moola" / "policy.yaml").unlink()
+    begun = begin()
+    assert begun.signer == "runner"
+    assert [rule.signed_by for rule in Policy.from_yaml(begun.policy).rules] == [("runner",)]
+    (trusted / "runner.pem").unlink()
+    with pytest.raises(ConfigError, match="is not trusted"):
+        begin()
+
+
+def test_every_key_that_counts_is_listed_by_name(project: Path) -> None:
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    trust(project / ".moola" / "trusted", public, name="ann")
+    listed = list_keys()
+    assert listed.names[key_id(public)] == "ann"
+    assert key_id(public) in listed.trusted
+    assert len(listed.trusted) == 2
+
+
+def test_rules_in_report_mode_refuse_nothing_and_are_written_down(project: Path) -> None:
+    policy = project / ".moola" / "policy.yaml"
+    policy.write_text(policy.read_text().replace("version: 2", "version: 2\nmode: report"))
+    assert promote("churn/2", alias="champion", dry_run=True).allowed
+    decision = promote("churn/2", alias="champion")
+    assert holder() == "2"
+    assert "report mode: would be refused: rule churn: no test run" in decision.notes[0]
+    [line] = Production.of_project(MlflowClient(), "churn").ledger.entries("churn")
+    assert (line.event, line.payload["alias"]) == ("observed", "champion")
+
+
+def test_what_another_rule_reports_is_written_beside_the_move(project: Path) -> None:
+    policy = project / ".moola" / "policy.yaml"
+    more = "  - {name: later, mode: report, require: [{approve: {by: [ann]}}]}\n"
+    policy.write_text(policy.read_text().replace("break_glass", f"{more}break_glass"))
+    prove("2", project)
+    promote("churn/2", alias="champion")
+    lines = Production.of_project(MlflowClient(), "churn").ledger.entries("churn")
+    assert [line.event for line in lines] == ["promotion", "observed"]
+    assert lines[0].payload["rules"] == ["churn"]
+    assert lines[1].reason.startswith("would be refused: rule later: approved by nobody")
+
+
+def test_files_that_change_while_they_are_checked_are_not_promoted(project: Path) -> None:
+    prove("2", project)
+    production = Production.of_project(MlflowClient(), "churn")
+    path = model_file("2")
+    before, clock = path.read_text(), production.ledger.clock
+
+    def changing() -> datetime:
+        path.write_text(f"{before}# evil\n")
+        return clock()
+
+    production.ledger.clock = changing
+    with pytest.raises(PromotionRefused, match="were changed while it was checked"):
+        move_alias(production, "2", "champion")
+    assert holder() == "1"
+
+
+def test_a_test_that_changes_the_version_attests_nothing(project: Path) -> None:
+    evil = f"open({str(model_file('1'))!r}, 'a').write('# evil')"
+    with pytest.raises(PromotionRefused, match="changed while they were tested"):
+        attest_tests("churn/1", (sys.executable, "-c", evil))
+
+
+def test_a_junit_file_from_before_is_not_this_runs(project: Path) -> None:
+    (project / "j.xml").write_text("<testsuite><testcase name='a'/></testsuite>")
+    with pytest.raises(ConfigError, match=r"wrote no j\.xml"):
+        attest_tests("churn/1", PASSES, junit=Path("j.xml"))
+
+
+def model_file(version: str) -> Path:
+    source = str(MlflowClient().get_model_version_download_uri("churn", version))
+    return Path(source.removeprefix("file://")) / "MLmodel"
+
+
 def test_what_is_proven_moves_and_nothing_else(project: Path) -> None:
     with pytest.raises(PromotionRefused, match=r"no test run is attested.*recall is not attested"):
         promote("churn/2", alias="champion")
@@ -115,8 +196,7 @@ def test_verify_finds_a_move_past_moola_changed_files_and_lost_keys(project: Pat
     MlflowClient().set_registered_model_alias("churn", "champion", "2")
     assert verify(production).findings == ("the ledger has version 1 as champion, it names 2",)
     MlflowClient().set_registered_model_alias("churn", "champion", "1")
-    source = str(MlflowClient().get_model_version_download_uri("churn", "1"))
-    path = Path(source.removeprefix("file://")) / "MLmodel"
+    path = model_file("1")
     path.write_text(path.read_text() + "# evil\n")
     assert "its files were changed after it became champion" in verify(production).findings[0]
     with pytest.raises(PromotionRefused, match="no test run is attested"):
@@ -262,6 +342,11 @@ def test_approvals_and_a_bundle(project: Path, capsys: pytest.CaptureFixture[str
         (["evidence", "export", "churn/2"], 1, "nothing that counts"),
         (["evidence", "import", "churn/2"], 2, "expected export"),
         (["promote", "churn/2", "--alias", "champion"], 1, "no test run is attested"),
+        (["promote", "--alias", "champion"], 2, "without MODEL/VERSION"),
+        (["promote", "--key", "k.pem"], 2, "--key cannot act"),
+        (["promote", "--break-glass"], 2, "--break-glass cannot act"),
+        (["promote", "--reason", "r"], 2, "--reason cannot act"),
+        (["rollback", "--reason", "r", "--key", "k.pem"], 2, "--key cannot act"),
     ],
 )
 def test_commands_end_in_one_line_with_the_right_code(

@@ -19,12 +19,12 @@ from mlflow import MlflowClient
 from moola.cli import main
 from moola.config.policy import Rule
 from moola.config.requirements import Better
-from moola.errors import ConfigError, MoolaError, PromotionRefused
+from moola.errors import ConfigError, DataError, MoolaError, PromotionRefused
 from moola.promotion.aliases.proof import subject_of
 from moola.promotion.aliases.requirements import Attested, findings
 from moola.promotion.answers.ask import AnswerLimits, answers_of
 from moola.promotion.production import Production
-from moola.steps.compare import compare, named_versions
+from moola.steps.compare import compare, compare_and_note, named_versions
 from moola.steps.guard import begin
 
 pytestmark = pytest.mark.medium
@@ -146,6 +146,31 @@ def test_looks_are_counted_and_the_result_is_attested(
     [answer] = findings([asked], subject, attested, production.ledger.clock())
     assert answer.met, answer.why
     assert run("churn/2", "net/1", *roles, "--attest") == 2
+
+
+def test_what_changes_meanwhile_is_not_compared(there: Path, tmp_path: Path) -> None:
+    data = tmp_path / "eval.parquet"
+    table = pd.read_parquet(there / "eval.parquet")
+    table.to_parquet(data)
+    about = {"target": "y", "group": "customer"}
+    with pytest.raises(DataError, match="was changed while it was read"):
+        compare("churn/2", "churn/1", data=data, **about,
+                tell=lambda line: table.head(50).to_parquet(data))  # fmt: skip
+    begin()
+    data = there / "eval.parquet"
+    source = str(MlflowClient().get_model_version_download_uri("churn", "2"))
+    path = Path(source.removeprefix("file://")) / "MLmodel"
+    text = path.read_text()
+
+    def change(line: str) -> None:
+        if "difference" in line:
+            path.write_text(f"{text}# evil\n")
+
+    try:
+        with pytest.raises(PromotionRefused, match="changed while they were compared"):
+            compare_and_note("churn/2", "churn/1", data=data, attests=True, **about, tell=change)
+    finally:
+        path.write_text(text)
 
 
 def test_labels_alone_allow_accuracy(there: Path, tmp_path: Path) -> None:

@@ -173,6 +173,23 @@ def test_report_mode_refuses_nothing_and_misses_nothing(reporting: Guarded, make
     assert all(e.reason.startswith("would be refused: ") for e in lines if e.version_to != "2")
 
 
+_FREEZING = ("other files", "no files")  # nothing is frozen where nothing is refused
+
+
+@pytest.mark.parametrize("attack", [name for name in ATTACKS if name not in _FREEZING])
+def test_report_mode_writes_every_attack_down(reporting: Guarded, attack: str) -> None:
+    world, name = reporting, f"churn {attack}"
+    for seed in (1, 2):
+        register(world.server, "code", name, world.folder, seed=seed)
+    world.client.set_registered_model_alias(name, "champion", "1")
+    before = len(world.ledger.entries())
+    status, text = ATTACKS[attack](world, name)
+    assert status < 400, text
+    lines = world.ledger.entries()[before:]
+    assert [line.event for line in lines] in (["observed"], ["reported"])
+    assert lines[0].reason.startswith("would be refused: ")
+
+
 def test_a_prompt_is_free_and_stays_what_it_was_made_as(enforcing: Guarded) -> None:
     client = enforcing.client
     client.register_prompt("churn-words", "Say {{ word }}.")

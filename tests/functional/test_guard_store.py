@@ -94,6 +94,35 @@ def test_without_a_policy_file_moolas_models_are_guarded_and_others_reported(
     assert "no test run is attested" in observed[0].reason
 
 
+def test_gates_in_report_mode_are_asked_and_written_down(template_db: Path, tmp_path: Path) -> None:
+    client = copied_client(template_db, tmp_path)
+    make_version(client, tmp_path)
+    guard = local_guard(tmp_path)
+    gates = {"name": "gates", "mode": "report", "require": [{"profile": "ohlc"}]}
+    guard.policy = Policy.from_values({"version": 2, "rules": [gates]})
+    store = GuardedRegistryStore(f"sqlite:///{tmp_path}/mlflow.db", guard=guard)
+    store.set_registered_model_alias(NAME, "production", "1")
+    store.transition_model_version_stage(NAME, "1", "Production", False)
+    store.transition_model_version_stage(NAME, "1", "Archived", False)
+    store.set_registered_model_alias(NAME, "Champion", "1")
+    lines = guard.ledger.entries(NAME)
+    assert [line.event for line in lines] == ["observed", "observed", "reported", "observed"]
+    assert all("carries no evidence" in lines[at].reason for at in (0, 1, 3))
+    assert "looks like a protected one" in lines[3].reason
+
+
+def test_who_registered_a_version_is_known_after_a_rename(
+    template_db: Path, tmp_path: Path
+) -> None:
+    client = copied_client(template_db, tmp_path)
+    make_version(client, tmp_path, name="Free")
+    guard = local_guard(tmp_path, models=(NAME,))
+    guard.ledger.note_origin("Free", "1", kind="version", who="ann")
+    store = GuardedRegistryStore(f"sqlite:///{tmp_path}/mlflow.db", guard=guard)
+    store.rename_registered_model("Free", "Other")
+    assert guard.registered_by("Other", "1", None) == "ann"
+
+
 @pytest.mark.parametrize("alias", ["champion", "Production", "CHAMPION"])
 def test_a_rename_carries_no_protected_alias_under_guard(
     template_db: Path, tmp_path: Path, alias: str

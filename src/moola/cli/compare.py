@@ -80,10 +80,13 @@ def compare(
         f"worth {result.effective_rows:.0f} independent ones, " if result.effective_rows else ""
     )
     named = f" ({result.other_alias})" if result.other_alias else ""
+    look = f"look {result.looks} at these data"
+    if not outcome.counted:
+        look = "a look that is not counted: no key signs here (`moola guard init`)"
     rows = {
         "Versions": f"{result.model}/{result.version} against "
         f"{result.other_model}/{result.other_version}{named}",
-        "Rows": f"{result.rows:,}, {worth}look {result.looks} at these data",
+        "Rows": f"{result.rows:,}, {worth}{look}",
         f"Mean {result.metric}": f"{result.loss:.5g} against {result.other_loss:.5g}",
         "Difference": f"{_figure(result.estimate)}, {100 * result.level:.4g} % interval "
         f"[{_figure(result.low)}, {_figure(result.high)}]; below 0 the candidate is better",

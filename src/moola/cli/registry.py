@@ -57,6 +57,14 @@ def promote(
 
     Example: `moola promote churn/7 --alias champion`
     """
+    if alias != names.ALIAS_PRODUCTION and not target:
+        from moola.errors import BadInput
+
+        raise BadInput(
+            "--alias is given without MODEL/VERSION",
+            limit="a version, such as churn/7",
+            remedy=f"Put it first: `moola promote churn/7 --alias {alias}`",
+        )
     if target and _by_attestations(target, alias, ledger):
         import moola.steps.guard
 
@@ -74,8 +82,13 @@ def promote(
     import moola.steps.promote
     from moola.config.evaluation import Thresholds
 
+    options = {"--break-glass": break_glass, "--reason": bool(reason), "--key": key is not None}
+    _require_unused(options, "a model whose gates decide")
     if target:
-        name, _, version = target.rpartition("/")
+        import moola.steps.guard
+
+        production, version = moola.steps.guard.production_of(target, ledger_url=ledger or None)
+        name = production.name
     summary = moola.steps.promote.promote(
         version=None if version == "newest" else version,
         name=name,
@@ -115,6 +128,7 @@ def rollback(
         )  # fmt: skip
         _tell(decision, as_json=as_json)
         return
+    _require_unused({"--key": key is not None}, "a rollback without --alias")
     import moola.steps.registry
 
     decision = moola.steps.registry.rollback(
@@ -251,11 +265,22 @@ def keys(
         return
     out = console()
     for identity in key_ids.trusted:
-        out.print(identity + "  signs here" * (identity == key_ids.signing))
+        name = key_ids.names.get(identity, identity)
+        called = "" if name == identity else f"  {name}"
+        out.print(identity + called + "  signs here" * (identity == key_ids.signing))
     if key_ids.signing is None:
         out.print("no key signs here; the gate runner's is made by moola keys --make")
     elif key_ids.signing not in key_ids.trusted:
         out.print(f"{key_ids.signing} signs here and is not trusted")
+
+
+def _require_unused(options: dict[str, bool], what: str) -> None:
+    """Raise BadInput for an option that cannot act."""
+    from moola.errors import BadInput
+
+    for option, is_given in options.items():
+        if is_given:
+            raise BadInput(f"{option} cannot act on {what}", remedy="Leave it out")
 
 
 def _by_attestations(target: str, alias: str, ledger: str) -> bool:

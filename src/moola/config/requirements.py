@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -174,13 +173,7 @@ def read_requirement(value: Any) -> Requirement:
             limit=f"one of {', '.join(_REQUIREMENTS)}, each in a list item of its own",
         )
     [(word, about)] = values.items()
-    if word not in _REQUIREMENTS:
-        near = difflib.get_close_matches(str(word), _REQUIREMENTS, n=1)
-        raise ConfigError(
-            f"unknown requirement {word!r}",
-            limit=f"one of {', '.join(_REQUIREMENTS)}",
-            remedy=f"Did you mean {near[0]!r}?" if near else None,
-        )
+    check_choice("a requirement", str(word), tuple(_REQUIREMENTS))
     if word == "profile" and isinstance(about, str):
         about = {"name": about}
     kind = _REQUIREMENTS[word]

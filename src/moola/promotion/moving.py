@@ -91,7 +91,7 @@ def move(
     """
     if not isinstance(ledger, LocalLedger):
         return _by_server(client, ledger, draft, precondition.keys)
-    files = _files(client, draft)
+    files = seen_files(client, draft.name, str(draft.version_to))
     precondition.check()
     store = store_beside(client, ledger)
     if store is None:
@@ -118,7 +118,7 @@ def _in_one_transaction(
     ledger: LocalLedger,
     draft: Draft,
     precondition: Precondition,
-    files: _Files,
+    files: SeenFiles,
 ) -> Entry:
     """Compare and move: nobody else writes registry or ledger in between."""
     with exclusive(store) as session:
@@ -128,7 +128,7 @@ def _in_one_transaction(
             raise _moved(draft.name)
         if origin_in(session, draft.name, version) != (files.run_id, files.address):
             raise PromotionRefused(f"version {version} names another run or other files by now")
-        _require_same(files, version)
+        require_same_files(files, version)
         move_in(session, draft.name, version)
         entry = ledger.append_in(connection, draft)
     ledger.note(entry, compared=False)
@@ -228,7 +228,7 @@ def close_intent(connection: sa.Connection, ledger: LocalLedger, intent: Entry) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Files:
+class SeenFiles:
     """Where a version's files lie, and how they looked before they were checked."""
 
     run_id: str | None
@@ -236,18 +236,19 @@ class _Files:
     look: Fingerprint | None
 
 
-def _files(client: MlflowClient, draft: Draft) -> _Files:
-    version = str(draft.version_to)
-    with mlflow_call(f"version {version} of {draft.name}", reads=True):
-        run_id = client.get_model_version(draft.name, version).run_id
-        address = client.get_model_version_download_uri(draft.name, version)
+def seen_files(client: MlflowClient, name: str, version: str) -> SeenFiles:
+    """Return where a version's files are and how they look, before they are checked."""
+    with mlflow_call(f"version {version} of {name}", reads=True):
+        run_id = client.get_model_version(name, version).run_id
+        address = client.get_model_version_download_uri(name, version)
     folder = local_folder(address)
-    return _Files(
+    return SeenFiles(
         run_id=run_id, address=address, look=None if folder is None else fingerprint(folder)
     )
 
 
-def _require_same(files: _Files, version: str) -> None:
+def require_same_files(files: SeenFiles, version: str) -> None:
+    """Raise PromotionRefused if files on this machine look otherwise than they did."""
     folder = local_folder(files.address or "")
     if folder is not None and fingerprint(folder) != files.look:
         raise PromotionRefused(f"the files of version {version} were changed while it was checked")
@@ -261,7 +262,7 @@ def _require_unmoved(connection: sa.Connection, name: str, precondition: Precond
 
 
 def _require_moved(
-    client: MlflowClient, ledger: Ledger, entry: Entry, precondition: Precondition, files: _Files
+    client: MlflowClient, ledger: Ledger, entry: Entry, precondition: Precondition, files: SeenFiles
 ) -> None:
     """Raise PromotionRefused if what was moved is not in Production, or not what was checked."""
     version = str(entry.version_to)
@@ -274,7 +275,7 @@ def _require_moved(
                 remedy="Find out who writes to the registry, then run `moola rollback`",
             )
         return  # somebody else's move came after, and is in the ledger
-    _require_same(files, version)
+    require_same_files(files, version)
     if files.look is None:
         # Of files elsewhere nothing tells cheaply whether they were changed in between.
         precondition.check()

@@ -1,4 +1,4 @@
-"""Running the tests of a version, or reading its metrics, and signing what was found."""
+"""Running the tests of a version, or reading its metrics, and signing the result."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def attest_tests(
         env = _without_keys(os.environ)
         env["MOOLA_MODEL_URI"] = f"models:/{production.name}/{version}"
         env["PYTEST_ADDOPTS"] = f"{env.get('PYTEST_ADDOPTS', '')} --junitxml={report}".strip()
-        files = _test_files(command)
+        files, before = _test_files(command), _changes(junit)
         started = time.monotonic()
         code = _exit_code(command, env, seconds)
         spent = time.monotonic() - started
@@ -86,7 +86,19 @@ def attest_tests(
             raise ConfigError(
                 "the test files changed while they ran", remedy="Run it again; nothing was attested"
             )
-        counts = _counted(junit or report, required=junit is not None)
+        if junit is not None and _changes(junit) == before:
+            raise ConfigError(
+                f"the command wrote no {junit}",
+                limit="a JUnit file",
+                remedy="Leave --junit out, or have the command write it",
+            )
+        counts = _counted(junit or report)
+    if proof.subject_of(production, version, ALIAS_PRODUCTION).files != subject.files:
+        raise PromotionRefused(
+            f"the files of {subject} changed while they were tested",
+            limit="files that stay as they are",
+            remedy="Run it again; nothing was attested",
+        )
     run = SuiteRun(
         passed=code == 0 and not counts.get("failed_tests"),
         command=tuple(word[:1000] for word in command),
@@ -215,15 +227,17 @@ def _test_files(command: Sequence[str]) -> dict[str, str]:
     return {path.as_posix(): sha256_file(path) for path in files}
 
 
-def _counted(path: Path, *, required: bool) -> Mapping[str, Any]:
+def _changes(path: Path | None) -> tuple[int, int] | None:
+    """Return size and time of a file, None where there is none."""
+    if path is None or not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _counted(path: Path) -> Mapping[str, Any]:
     """Return the counts and names of a JUnit file; nothing where the command wrote none."""
     if not path.is_file():
-        if required:
-            raise ConfigError(
-                f"the command wrote no {path}",
-                limit="a JUnit file",
-                remedy="Leave --junit out, or have the command write it",
-            )
         return {}
     if path.stat().st_size > _MOST_JUNIT:
         raise ConfigError(f"{path} is larger than {_MOST_JUNIT} bytes", limit="a JUnit file")

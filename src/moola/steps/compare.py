@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,13 +32,14 @@ from moola.evaluation.row_comparison import (
 from moola.evaluation.rows import LEAST_ROWS
 from moola.hashing import sha256_file, sha256_json
 from moola.promotion.aliases.proof import attest_version, subject_of
+from moola.promotion.aliases.requirements import Subject
 from moola.promotion.answers.ask import AnswerLimits, VersionAnswers, answers_of
-from moola.promotion.calls import mlflow_call
 from moola.promotion.evidence.keys import load_attester_key
 from moola.promotion.evidence.predicates import Compared
 from moola.promotion.ledger.tries import note_judgement
 from moola.promotion.production import Production, signing_key
 from moola.promotion.versions.digest import downloaded, model_files_digest
+from moola.promotion.versions.named import NamedVersion, model_in, named_version
 from moola.tracking.store import connect
 
 if TYPE_CHECKING:
@@ -50,24 +50,16 @@ _IGNORED = 1e-12  # answers closer than this are the same answer
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedVersion:
-    """A version of a registered model, and the alias it was named by."""
-
-    name: str
-    version: str
-    alias: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name}/{self.version}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class ComparedRows:
-    """A comparison, the differences of its rows, and the rows with the largest ones."""
+    """A comparison, the differences of its rows, and the rows with the largest ones.
+
+    `counted` says whether the look is a line in the ledger.
+    """
 
     comparison: Comparison
     differences: NDArray[np.float64]
     disagreements: list[Mapping[str, Any]]
+    counted: bool = False
 
     def page(self) -> str:
         """Return the comparison as an HTML page."""
@@ -131,6 +123,7 @@ def compare(
     chosen = row_metric(metric)
     if group is not None and time is not None:
         raise ConfigError("--group and --time are both given", limit="one of them")
+    data_sha256 = _digest(data)
     table = read_rows(data, target=target, group=group, time=time)
     client = client or connect()
     first, second = named_versions(client, candidate, other)
@@ -152,6 +145,12 @@ def compare(
                 )  # fmt: skip
             last = answers[-1]
             losses.append(row_losses(chosen, y, last.values, last.classes, what=str(version)))
+    if _digest(data) != data_sha256:
+        raise DataError(
+            f"{data} was changed while it was read",
+            limit="a file that stays as it is",
+            remedy="Compare again on a copy",
+        )
     tell("the paired difference")
     comparison = Comparison(
         model=first.name,
@@ -161,7 +160,7 @@ def compare(
         other_version=second.version,
         other_sha256=digests[1],
         other_alias=second.alias,
-        data_sha256=sha256_file(data),
+        data_sha256=data_sha256,
         target=target,
         group=group,
         time=time,
@@ -237,9 +236,10 @@ def compare_and_note(
     production = Production.of_project(client, first.name, ledger_url=ledger_url, project=project)
     signing = production.require_signing_key()
     roles = {name: about.get(name) for name in ("target", "group", "time", "metric", "margin")}
+    data_sha256 = _digest(data)
     tries = note_judgement(
         production.ledger,
-        {"split_sha256": _digest(data)},
+        {"split_sha256": data_sha256},
         [sha256_json({"versions": [str(first), str(second)], **roles})],
         name=first.name,
         who=production.who,
@@ -247,13 +247,25 @@ def compare_and_note(
         keys=production.keys,
     )
     outcome = compare(candidate, other, data=data, look=tries.judgement, client=client, **about)
+    if outcome.comparison.data_sha256 != data_sha256:
+        raise DataError(f"{data} was changed after its look was counted", limit="one file")
     if attests:
         subject = subject_of(production, first.version, second.alias or ALIAS_PRODUCTION)
+        _require_same(subject, outcome.comparison)
         content = _attested(outcome.comparison)
         signer = signing if key is None else load_attester_key(key)
-        digests = (outcome.comparison.data_sha256,)
-        attest_version(production, subject, content, signer, data=digests)
-    return outcome
+        attest_version(production, subject, content, signer, data=(data_sha256,))
+    return replace(outcome, counted=True)
+
+
+def _require_same(subject: Subject, result: Comparison) -> None:
+    """Raise PromotionRefused unless a version's files are those that answered."""
+    if subject.files is None or sha256_json(dict(subject.files)) != result.version_sha256:
+        raise PromotionRefused(
+            f"the files of {subject} changed while they were compared",
+            limit="files that stay as they are",
+            remedy="Compare again",
+        )
 
 
 def _digest(data: Path) -> str:
@@ -264,7 +276,7 @@ def _digest(data: Path) -> str:
 
 
 def _attested(result: Comparison) -> Compared:
-    """Return what is signed of a comparison."""
+    """Return the part of a comparison that is signed."""
     if result.estimate is None or result.low is None or result.high is None:
         raise PromotionRefused(
             f"the comparison has no interval: {result.reason or 'the answers are the same'}",
@@ -297,40 +309,16 @@ def named_versions(
     PromotionRefused
         If there is no such model, version or alias.
     """
-    names = [_split(text)[0] for text in (candidate, other)]
-    if not any(names):
+    models = [model_in(text) for text in (candidate, other)]
+    if not any(models):
         raise ConfigError(
             f"{candidate} and {other} name no model", limit="such as churn/7 @production"
         )
-    first = _version(client, candidate, names[0] or names[1])
-    second = _version(client, other, names[1] or names[0])
+    first = named_version(client, candidate, model=models[1])
+    second = named_version(client, other, model=models[0])
     if (first.name, first.version) == (second.name, second.version):
         raise ConfigError(f"{candidate} and {other} are one version, {first}", limit="two versions")
     return first, second
-
-
-def _split(text: str) -> tuple[str, str, bool]:
-    """Return name, version or alias, and whether it is an alias."""
-    plain = text.removeprefix("models:/")
-    if "@" in plain:
-        name, _, alias = plain.rpartition("@")
-        if alias:
-            return name, alias, True
-    name, _, version = plain.rpartition("/")
-    if re.fullmatch(r"[1-9][0-9]{0,9}", version):
-        return name, version, False
-    raise ConfigError(f"{shown(text)} names no version", limit="such as churn/7, churn@champion")
-
-
-def _version(client: MlflowClient, text: str, name: str) -> NamedVersion:
-    _, version, is_alias = _split(text)
-    with mlflow_call(f"{name}@{version}" if is_alias else f"version {version} of {name}",
-                     reads=True):  # fmt: skip
-        if is_alias:
-            holder = client.get_model_version_by_alias(name, version)
-            return NamedVersion(name=name, version=str(holder.version), alias=version)
-        client.get_model_version(name, version)
-        return NamedVersion(name=name, version=version)
 
 
 def read_rows(

@@ -1,4 +1,4 @@
-"""The guard for any registered model: begin, ask, attest, approve, move, export."""
+"""The guard for any registered model: begin, ask, approve, move, export."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ from moola.promotion.aliases.requirements import Attested
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision
 from moola.promotion.evidence.envelope import DsseEnvelope
-from moola.promotion.evidence.keys import PrivateKey, ensure_signing_key, load_attester_key
+from moola.promotion.evidence.keys import (
+    PrivateKey,
+    ensure_signing_key,
+    key_id,
+    load_attester_key,
+    load_trusted_keys,
+)
 from moola.promotion.evidence.predicates import (
     Approval,
     Order,
     kind_of,
 )
-from moola.promotion.production import Production
+from moola.promotion.production import Production, signing_key
+from moola.promotion.versions.named import named_version
 from moola.tracking.store import connect, store_exists
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_MOST_METRICS = 1 << 20
-_MOST_JUNIT = 1 << 26
-_MOST_NAMES = 500
-_TEST_FILES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,7 @@ def begin(*, backend_store_uri: str | None = None, project: Path = Path()) -> Be
         models, used = _in_use(connect(backend_store_uri))
     signer = re.sub(r"[^A-Za-z0-9._@-]", "-", getpass.getuser()).lstrip("._@-") or "gate-runner"
     key = ensure_signing_key(project, name=signer)
+    signer = _signer(project, signer)
     policy = project / POLICY_FILE
     is_new = not policy.exists()
     if is_new:
@@ -95,6 +98,23 @@ def begin(*, backend_store_uri: str | None = None, project: Path = Path()) -> Be
     return Begun(
         models=models, aliases=used, policy=policy, made_policy=is_new, key=key, signer=signer
     )
+
+
+def _signer(project: Path, name: str) -> str:
+    """Return the name of the public key that belongs to the key that signs here.
+
+    Raises ConfigError if no key does: whoever took it off the trusted keys meant it.
+    """
+    key = signing_key(project)
+    trusted = load_trusted_keys(project / TRUSTED_FOLDER)
+    identity = name if key is None else key_id(key.public_key())
+    if identity not in trusted.attesters or identity in trusted.revoked:
+        raise ConfigError(
+            f"key {identity}, which signs here, is not trusted",
+            limit="a key that counts",
+            remedy="Put its public half into .moola/trusted, or remove the key",
+        )
+    return trusted.named(identity)
 
 
 def _in_use(client: MlflowClient) -> tuple[int, dict[str, int]]:
@@ -139,37 +159,14 @@ rules:
 """
 
 
-def target(client: MlflowClient, text: str) -> tuple[str, str]:
-    """Return name and version of ``churn/7`` or ``churn@champion``.
-
-    Raises
-    ------
-    BadInput
-        If it is neither.
-    PromotionRefused
-        If there is no such version.
-    """
-    name, mark, rest = text.partition("@")
-    if mark:
-        with mlflow_call(f"alias {rest} of {name}", reads=True):
-            return name, str(client.get_model_version_by_alias(name, rest).version)
-    name, mark, rest = text.rpartition("/")
-    if not mark or not re.fullmatch(r"[1-9][0-9]{0,8}", rest):
-        raise BadInput(
-            f"{text!r} names no version", limit="MODEL/VERSION or MODEL@ALIAS, such as churn/7"
-        )
-    with mlflow_call(f"version {rest} of {name}", reads=True):
-        client.get_model_version(name, rest)
-    return name, rest
-
-
 def production_of(
     text: str, *, ledger_url: str | None = None, project: Path = Path()
 ) -> tuple[Production, str]:
     """Return the production of the model that ``churn/7`` names, and the version."""
     client = connect()
-    name, version = target(client, text)
-    return Production.of_project(client, name, ledger_url=ledger_url, project=project), version
+    named = named_version(client, text)
+    production = Production.of_project(client, named.name, ledger_url=ledger_url, project=project)
+    return production, named.version
 
 
 def check(

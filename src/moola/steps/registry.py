@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import getpass
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,18 +88,24 @@ def verify(name: str, *, ledger_url: str | None = None, project: Path = Path()) 
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Ids of the keys whose signature counts, and of the one that signs here, if there is one."""
+    """Ids of the keys whose signature counts, and of the one that signs here, if there is one.
+
+    `names` has the name of each key, by which rules call it.
+    """
 
     trusted: tuple[str, ...]
     signing: str | None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_keys(project: Path = Path()) -> Keys:
     """Return the keys that count and the one that signs here; makes nothing."""
     key = signing_key(project)
+    keys = load_trusted_keys(project / TRUSTED_FOLDER)
     return Keys(
-        trusted=_counting(project / TRUSTED_FOLDER),
+        trusted=tuple(sorted(set(keys.attesters) - keys.revoked)),
         signing=key_id(key.public_key()) if key else None,
+        names=dict(keys.names),
     )
 
 
@@ -123,8 +130,3 @@ def revoke_key(identity: str, *, ledger_url: str | None = None, project: Path = 
     ledger = ledger_of(ledger_url, project).signing(signing_key(project))
     note_key_change(ledger, who=getpass.getuser(), key_id=identity, change=REVOKED)
     return list_keys(project)
-
-
-def _counting(folder: Path) -> tuple[str, ...]:
-    keys = load_trusted_keys(folder)
-    return tuple(sorted(set(keys.keys) - keys.revoked))

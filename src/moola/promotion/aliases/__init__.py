@@ -1,5 +1,5 @@
 """Aliases of any registered model.
 
-`requirements`: what the rules ask for, met or not; `proof`: holding what is attested about a
-version against them; `move`: giving an alias to a version; `findings`: what holders rest on.
+`requirements`: each requirement of the rules, met or not; `proof`: checking the attestations about
+a version against them; `move`: giving an alias to a version; `findings`: reading moves again.
 """

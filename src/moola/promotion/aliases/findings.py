@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def alias_findings(
     parts: ProductionParts, attested_moves: Sequence[Entry], moves: Sequence[Entry]
 ) -> tuple[list[str], list[str]]:
-    """Return what is wrong with aliases that attestations moved, and what should be known.
+    """Return the faults of aliases that attestations moved, and notes about them.
 
     Of every version that got one, its files must be those attested and the attestations must be
     stored and signed by a key that counts; who holds an alias must be whom the ledger says; and
@@ -74,7 +74,7 @@ def alias_findings(
 
 
 def _move_findings(parts: ProductionParts, move: Entry, version: str, alias: str) -> list[str]:
-    """Return what is wrong with what a move rests on."""
+    """Return the faults of the files and attestations that a move rests on."""
     content = move.content
     assert isinstance(content, Move)
     subject = subject_of(parts, version, alias)
@@ -97,7 +97,7 @@ def _glass(
 ) -> list[str]:
     """Return that a holder is unproven still, after the glass was broken for it."""
     version = str(move.version_to)
-    rules = parts.rules.rules_for(parts.name, alias, kind=kind)
+    rules = parts.rules.enforced(parts.name, alias, kind=kind)
     proof = proof_now(parts, subject_of(parts, version, alias), rules)
     if not reasons_in(proof.findings):
         return []

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from moola.config.policy import Rule
 from moola.errors import PromotionRefused
 from moola.promotion.aliases.proof import (
     Proof,
     attest_version,
     check,
     draft_of,
+    draft_of_report,
     kind_in,
     proof_now,
     prove,
     subject_of,
 )
-from moola.promotion.aliases.requirements import (
-    Subject,
-    reasons_in,
-)
+from moola.promotion.aliases.requirements import Subject, enforced, reasons_in
 from moola.promotion.calls import mlflow_call
 from moola.promotion.decision import Decision, PromotionDenied
-from moola.promotion.evidence.predicates import (
-    Order,
-)
+from moola.promotion.evidence.predicates import Order
 from moola.promotion.ledger.base import write_refusal
 from moola.promotion.ledger.entry import MOVES, Draft, Entry, plain_version
 from moola.promotion.ledger.local import LocalLedger, attestations_in, belief_in
 from moola.promotion.ledger.remote import RemoteLedger
 from moola.promotion.ledger.rows import read_entries
+from moola.promotion.moving import SeenFiles, require_same_files, seen_files
 from moola.promotion.registry_rows import (
     exclusive,
     holder_in,
@@ -84,6 +83,7 @@ def move_alias(
     version = plain_version(version)
     if not dry_run and not parts.ledger.moves_by_server:
         parts = parts.signing()
+    files = seen_files(parts.client, parts.name, version)
     subject = subject_of(parts, version, alias)
     plan = Decision(
         action="rollback" if order is not None and order.action == "rollback" else "promotion",
@@ -104,12 +104,15 @@ def move_alias(
             attest_version(parts, subject, order, key)
         if isinstance(parts.ledger, RemoteLedger):
             return _by_server(parts, parts.ledger, plan)
-        entry = _on_plain_store(parts, subject, ordered=order is not None, dry_run=dry_run)
+        entry = _on_plain_store(parts, subject, files, ordered=order is not None, dry_run=dry_run)
     except PromotionDenied:
         raise
     except PromotionRefused as refusal:
         raise _denied(parts, plan, refusal) from refusal
-    return dataclasses.replace(plan, ledger_seq=None if entry is None else entry.seq)
+    if entry is None:
+        return plan
+    notes = (f"report mode: {entry.reason}",) if entry.event == "observed" else ()
+    return dataclasses.replace(plan, ledger_seq=entry.seq, notes=notes)
 
 
 def previous_holder(parts: ProductionParts, alias: str) -> str:
@@ -129,7 +132,7 @@ def _by_server(parts: ProductionParts, ledger: RemoteLedger, plan: Decision) -> 
     assert plan.alias is not None
     if plan.dry_run:
         asked = check(parts, plan.version, plan.alias)
-        answers = [one for answer in asked for one in answer.requirements]
+        answers = enforced(one for answer in asked for one in answer.requirements)
         if reasons := reasons_in(answers):
             raise PromotionRefused("; ".join(reasons))
         return plan
@@ -146,7 +149,7 @@ def _by_server(parts: ProductionParts, ledger: RemoteLedger, plan: Decision) -> 
 
 
 def _on_plain_store(
-    parts: ProductionParts, subject: Subject, *, ordered: bool, dry_run: bool
+    parts: ProductionParts, subject: Subject, files: SeenFiles, *, ordered: bool, dry_run: bool
 ) -> Entry | None:
     """Check, compare and move in one transaction of registry and ledger."""
     kind = kind_in(parts.client, parts.name)
@@ -169,6 +172,7 @@ def _on_plain_store(
             remedy="Leave --ledger out, or start `moola server`",
         )
     keys, policy = parts.policy_now()
+    rules = policy.rules_for(subject.name, subject.alias, kind=kind)
     with exclusive(store) as session:
         connection = session.connection()
         if holder_in(session, subject.name, subject.alias) != subject.champion:
@@ -177,25 +181,50 @@ def _on_plain_store(
                 limit=f"version {subject.champion} as its holder",
                 remedy="Run it again: it is then held against the new holder",
             )
-        if origin_in(session, subject.name, subject.version)[0] != subject.run_id:
+        if origin_in(session, subject.name, subject.version) != (files.run_id, files.address):
             raise PromotionRefused(
-                f"version {subject.version} names another run by now", limit=f"run {subject.run_id}"
+                f"version {subject.version} names another run or other files by now",
+                limit=f"run {subject.run_id}",
             )
-        moves = read_entries(connection, subject.name, events=MOVES)
+        require_same_files(files, subject.version)
         proof = prove(
             policy,
-            policy.rules_for(subject.name, subject.alias, kind=kind),
+            rules,
             subject,
             attestations_in(connection, subject.name, subject.version),
             keys=keys,
-            moves=belief_in(connection, keys).moves(moves),
+            moves=belief_in(connection, keys).moves(
+                read_entries(connection, subject.name, events=MOVES)
+            ),
             now=ledger.clock(),
         )
         _require_met(proof, ordered=ordered)
         set_alias_in(session, subject.name, subject.version, subject.alias)
-        entry = ledger.append_in(connection, draft_of(proof, who=parts.who))
-    ledger.note(entry, compared=False)
-    return entry
+        entries = [ledger.append_in(connection, draft) for draft in _drafts(proof, rules, parts)]
+    ledger.note(entries[-1], compared=False)
+    return entries[0]
+
+
+def _drafts(proof: Proof, rules: Sequence[Rule], parts: ProductionParts) -> Iterator[Draft]:
+    """Yield the line about a move, and the one about what rules in report mode say of it."""
+    answers = tuple(enforced(proof.findings))
+    if answers:
+        names = tuple(rule.name for rule in rules if rule.mode == "enforce")
+        proven = dataclasses.replace(proof, findings=answers, rules=names)
+        yield draft_of(proven, who=parts.who)
+    reported = [rule for rule in rules if rule.mode == "report"]
+    if reported:
+        subject = proof.subject
+        others = [one for one in proof.findings if one.mode == "report"]
+        yield draft_of_report(
+            reported,
+            [] if proof.order else reasons_in(others),
+            name=subject.name,
+            version=subject.version,
+            alias=subject.alias,
+            champion=subject.champion,
+            who=parts.who,
+        )
 
 
 def _require_met(proof: Proof, *, ordered: bool) -> None:
@@ -205,8 +234,9 @@ def _require_met(proof: Proof, *, ordered: bool) -> None:
             limit="for a rollback a version that held the alias with these files; to break the "
             "glass a signer that break_glass of the policy names",
         )
-    reasons = [] if proof.order else reasons_in(proof.findings)
-    if any(one.met is None for one in proof.findings) and not proof.order:
+    answers = [] if proof.order else enforced(proof.findings)
+    reasons = reasons_in(answers)
+    if any(one.met is None for one in answers):
         reasons.append("the gates decide: run `moola promote` without --alias")
     if reasons:
         raise PromotionRefused("; ".join(reasons))

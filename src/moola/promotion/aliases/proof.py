@@ -1,4 +1,4 @@
-"""Aliases of any registered model: what its rules require, and moving one."""
+"""Checking the attestations about a version against the rules for an alias."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from moola.promotion.evidence.predicates import (
     Order,
     attest,
 )
-from moola.promotion.ledger.content import Move
+from moola.promotion.ledger.content import Event, Move
 from moola.promotion.ledger.entry import MOVES, Draft, Entry, plain_version
 from moola.promotion.ledger.lines import of_alias
 from moola.promotion.ledger.remote import RemoteLedger
@@ -131,7 +131,7 @@ def prove(
     moves: Sequence[Entry],
     now: datetime,
 ) -> Proof:
-    """Hold what is attested about a version against rules.
+    """Check the attestations about a version against rules.
 
     Parameters
     ----------
@@ -187,27 +187,52 @@ def draft_of(proof: Proof, *, who: str, server: bool = False) -> Draft:
         "model_sha256": sha256_json(dict(subject.files)),
         "run_id": subject.run_id,
     }
-    event = "promotion"
+    event: Event = "promotion"
     reason = f"alias {subject.alias}: " + "; ".join(
         f"{one.requirement}: {one.why}" for one in proof.findings
     )
     if proof.order is not None and isinstance(order := proof.order.content, Order):
         used = [proof.order.digest]
         reason = f"{order.action} by {proof.order.signer}: {order.reason}"
-        event = "rollback" if order.action == "rollback" else "promotion"
+        if order.action == "rollback":
+            event = "rollback"
         if proof.glass_until is not None:
             payload["unproven_until"] = proof.glass_until.isoformat()
     payload["attestations"] = list(dict.fromkeys(used))
     if server:
         payload["by_server"] = True
     return Draft(
-        event="rollback" if event == "rollback" else "promotion",
+        event=event,
         who=who,
         name=subject.name,
         reason=reason[:4000],
         version_from=subject.champion,
         version_to=subject.version,
         payload=payload,
+    )
+
+
+def draft_of_report(
+    rules: Sequence[Rule],
+    reasons: Sequence[str],
+    *,
+    name: str,
+    version: str,
+    alias: str,
+    champion: str | None,
+    who: str,
+) -> Draft:
+    """Return the line about a move that rules in report mode would refuse, or would allow."""
+    text = "; ".join(reasons)
+    names = ", ".join(rule.name for rule in rules)
+    return Draft(
+        event="observed",
+        who=who,
+        name=name,
+        reason=f"would be refused: {text}"[:4000] if text else f"allowed by {names}",
+        version_from=champion,
+        version_to=version,
+        payload={"alias": alias, "reasons": [reason[:1000] for reason in reasons[:50]]},
     )
 
 

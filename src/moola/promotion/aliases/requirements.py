@@ -1,4 +1,4 @@
-"""Whether what is attested about a version meets the rules for an alias."""
+"""Whether the attestations about a version meet the rules for an alias."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Attested:
     def read(
         cls, texts: Iterable[str], subject: Subject, keys: TrustedKeys, now: datetime
     ) -> Attested:
-        """Read stored envelopes; what is not signed or not about this version is ignored."""
+        """Read stored envelopes; those without a signature that counts are ignored, and counted."""
         counting, ignored = [], []
         for text in texts:
             try:
@@ -209,6 +209,11 @@ def reasons_in(answers: Iterable[RuleAnswer]) -> list[str]:
     return [f"rule {one.rule}: {one.why}" for one in answers if one.met is False]
 
 
+def enforced(answers: Iterable[RuleAnswer]) -> list[RuleAnswer]:
+    """Return the answers of rules that refuse."""
+    return [one for one in answers if one.mode == "enforce"]
+
+
 def broken_glass(
     policy: Policy, subject: Subject, attested: Attested, now: datetime, used: Iterable[str]
 ) -> Attestation | None:
@@ -266,9 +271,7 @@ def _finding(
         )
     counting = [one for one in attested.counting if _why_not_by(rule, one, now) is None]
     others = [one for one in attested.counting if _why_not_by(rule, one, now) is not None]
-    met, why, remedy, by = _RULES[type(requirement)](
-        requirement, subject, _Evidence(counting, attested)
-    )
+    met, why, remedy, by = _RULES[type(requirement)](requirement, subject, counting)
     if met is False:
         kinds = _KINDS[type(requirement)]
         late = [_why_not_by(rule, one, now) for one in others if isinstance(one.content, kinds)]
@@ -296,30 +299,21 @@ def _why_not_by(rule: Rule, one: Attestation, now: datetime) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """What a rule takes, and everything that is attested."""
-
-    counting: list[Attestation]
-    every: Attested
-
-    def newest(
-        self, kind: type[Content], about: Callable[..., bool] | None = None
-    ) -> Attestation | None:
-        fitting = [
-            one
-            for one in self.counting
-            if isinstance(one.content, kind) and (about is None or about(one))
-        ]
-        return fitting[-1] if fitting else None
+def _newest(
+    counting: Sequence[Attestation],
+    kind: type[Content],
+    fits: Callable[[Attestation], bool] = lambda one: True,
+) -> Attestation | None:
+    fitting = [one for one in counting if isinstance(one.content, kind) and fits(one)]
+    return fitting[-1] if fitting else None
 
 
 _Answer = tuple[bool, str, str | None, Sequence[str]]
 
 
-def _tests(asked: PassingTests, subject: Subject, evidence: _Evidence) -> _Answer:
+def _tests(asked: PassingTests, subject: Subject, counting: Sequence[Attestation]) -> _Answer:
     remedy = f"moola attest {subject} -- pytest tests/model"
-    newest = evidence.newest(SuiteRun)
+    newest = _newest(counting, SuiteRun)
     if newest is None or not isinstance(run := newest.content, SuiteRun):
         return False, "no test run is attested", remedy, ()
     counts = "" if run.passed_tests is None else f", {run.passed_tests} passed"
@@ -332,7 +326,7 @@ def _tests(asked: PassingTests, subject: Subject, evidence: _Evidence) -> _Answe
     return True, text, None, (newest.digest,)
 
 
-def _metric(asked: Metric, subject: Subject, evidence: _Evidence) -> _Answer:
+def _metric(asked: Metric, subject: Subject, counting: Sequence[Attestation]) -> _Answer:
     remedy = f"moola attest {subject} --metrics eval.json --data eval.parquet"
 
     def names_it(one: Attestation) -> bool:
@@ -340,7 +334,7 @@ def _metric(asked: Metric, subject: Subject, evidence: _Evidence) -> _Answer:
         named = isinstance(content, MetricValues) and asked.name in content.estimates
         return named and (asked.data is None or asked.data in one.about.data)
 
-    newest = evidence.newest(MetricValues, names_it)
+    newest = _newest(counting, MetricValues, names_it)
     on_data = f" on data {asked.data[:12]}" if asked.data else ""
     if newest is None or not isinstance(metrics := newest.content, MetricValues):
         return False, f"metric {asked.name}{on_data} is not attested", remedy, ()
@@ -356,14 +350,10 @@ def _metric(asked: Metric, subject: Subject, evidence: _Evidence) -> _Answer:
     return met, text, None if met else remedy, (newest.digest,) if met else ()
 
 
-def _better(asked: Better, subject: Subject, evidence: _Evidence) -> _Answer:
+def _better(asked: Better, subject: Subject, counting: Sequence[Attestation]) -> _Answer:
     if subject.champion is None:
-        return (
-            True,
-            f"nobody holds {subject.alias}, so there is nothing to be compared with",
-            None,
-            (),
-        )
+        why = f"nobody holds {subject.alias}, so there is nothing to be compared with"
+        return True, why, None, ()
     if subject.champion == subject.version:
         return True, f"it holds {subject.alias} itself", None, ()
     remedy = (
@@ -377,7 +367,7 @@ def _better(asked: Better, subject: Subject, evidence: _Evidence) -> _Answer:
         on_data = asked.data is None or asked.data in one.about.data
         return same and on_data and content.other == subject.champion  # type: ignore[union-attr]
 
-    newest = evidence.newest(Compared, fits)
+    newest = _newest(counting, Compared, fits)
     beside = f"version {subject.champion}, which holds {subject.alias}"
     if newest is None or not isinstance(compared := newest.content, Compared):
         return False, f"no comparison by {asked.metric} with {beside} is attested", remedy, ()
@@ -392,11 +382,11 @@ def _better(asked: Better, subject: Subject, evidence: _Evidence) -> _Answer:
     return met, text, None if met else remedy, (newest.digest,) if met else ()
 
 
-def _approve(asked: Approve, subject: Subject, evidence: _Evidence) -> _Answer:
+def _approve(asked: Approve, subject: Subject, counting: Sequence[Attestation]) -> _Answer:
     remedy = f"moola approve {subject} --reason ..."
     by: dict[str, str] = {}
     by_registrant = False
-    for one in evidence.counting:
+    for one in counting:
         if not isinstance(one.content, Approval) or one.signer not in asked.by:
             continue
         if subject.registered_by and folded(one.signer) == folded(subject.registered_by):

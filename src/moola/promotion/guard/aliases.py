@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.orm import Session
 
+from moola.config.names import ALIAS_PRODUCTION
 from moola.config.policy import Rule
 from moola.errors import MoolaError, PromotionRefused
-from moola.promotion.aliases.proof import AliasAnswer, Proof, aliases_asked, draft_of, prove
+from moola.promotion.aliases.proof import (
+    AliasAnswer,
+    Proof,
+    aliases_asked,
+    draft_of,
+    draft_of_report,
+    prove,
+)
 from moola.promotion.aliases.requirements import Subject, reasons_in
 from moola.promotion.guard.caller import attributed, authenticated_user, caller
 from moola.promotion.guard.core import Guard
@@ -68,7 +75,7 @@ class GuardedAliases:
         PromotionRefused
             With every requirement that is not met.
         """
-        with self._session() as session:
+        with Session(self._store.engine) as session:
             subject = self.subject(session, name, version, alias)
             if self._holds(session, subject):
                 return None
@@ -87,24 +94,27 @@ class GuardedAliases:
             draft = draft_of(proof, who=attributed(None), server=True)
             return self.guard.ledger.append_in(session.connection(), draft)
 
-    def report(self, name: str, version: str, alias: str, rules: Sequence[Rule]) -> Draft:
-        """Return the line about a move that is not refused: what rules in report mode say of it."""
+    def report(
+        self, name: str, version: str, alias: str, rules: Sequence[Rule], *, also: Sequence[str]
+    ) -> Draft:
+        """Return the line about a move that is not refused: what rules in report mode say of it.
+
+        `also` is what else would be against it.
+        """
         try:
             proof = self.check(name, version, alias, rules)
             reasons = [] if proof.order else reasons_in(proof.findings)
             champion = proof.subject.champion
         except MoolaError as error:
             reasons, champion = [f"it cannot be checked: {str(error).rstrip('.')}"], None
-        names = ", ".join(rule.name for rule in rules)
-        text = "; ".join(reasons)
-        return Draft(
-            event="observed",
-            who=attributed(None),
+        return draft_of_report(
+            rules,
+            [*reasons, *also],
             name=name,
-            reason=f"would be refused: {text}"[:4000] if text else f"allowed by {names}",
-            version_from=champion,
-            version_to=version,
-            payload={"alias": alias, "reasons": [reason[:1000] for reason in reasons[:50]]},
+            version=version,
+            alias=alias,
+            champion=champion,
+            who=attributed(None),
         )
 
     def require_more(self, name: str, version: str, alias: str, rules: Sequence[Rule]) -> None:
@@ -118,11 +128,11 @@ class GuardedAliases:
 
     def check(self, name: str, version: str, alias: str, rules: Sequence[Rule]) -> Proof:
         """Return what the rules say of a version now, its files read; nothing is changed."""
-        with self._session() as session:
+        with Session(self._store.engine) as session:
             subject = self.subject(session, name, version, alias)
         with self.guard.reading_files(caller()):
             subject = replace(subject, files=self.read(name, version).digests)
-        with self._session() as session:
+        with Session(self._store.engine) as session:
             return self._prove(session, rules, subject)
 
     def answers(self, name: str, version: str, alias: str | None) -> list[AliasAnswer]:
@@ -148,7 +158,7 @@ class GuardedAliases:
 
     def read(self, name: str, version: str) -> Read:
         """Read a version's files; raises PromotionRefused where they are not on this server."""
-        with self._session() as session:
+        with Session(self._store.engine) as session:
             _, address = origin_in(session, name, version)
         files = VersionFiles(self.guard.places, str(address))
         state = files.state()
@@ -207,12 +217,7 @@ class GuardedAliases:
         )
 
     def _holds(self, session: Session, subject: Subject) -> bool:
-        if subject.alias == "production":
+        if subject.alias == ALIAS_PRODUCTION:
             state = state_in(session, subject.name)
             return state.agrees and state.alias_version == subject.version
         return subject.champion == subject.version
-
-    @contextmanager
-    def _session(self) -> Iterator[Session]:
-        with Session(self._store.engine) as session:
-            yield session

@@ -80,7 +80,7 @@ class Guard:
         note_key_changes(self.ledger, self.trusted_keys(), who="server")
 
     def kind(self, name: str) -> Kind:
-        """Return what a model is by what was seen when it was made, whatever its tags say now."""
+        """Return a model's kind as it was noted when it was made, whatever its tags say now."""
         if name == REGISTERED_MODEL:
             return "moola"
         origins = self.ledger.origins(name)

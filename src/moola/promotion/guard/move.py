@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from moola.config.names import ALIAS_PRODUCTION
 from moola.config.policy import Rule
 from moola.config.promotion import TAG_PROMOTION_EVIDENCE
-from moola.errors import PromotionRefused
+from moola.errors import MoolaError, PromotionRefused
 from moola.promotion.evidence.attestation import Evidence, SignedEvidence, verify
 from moola.promotion.evidence.checks import changed_files
 from moola.promotion.guard.aliases import GuardedAliases
@@ -101,6 +101,19 @@ class GuardedMoves:
             if _holds(session, name, version):
                 return None
             return self._decide(session, case, state, None if read is None else read.digests)
+
+    def why_not(self, name: str, version: str) -> str | None:
+        """Return why a version may not be in Production, None if it may; nothing is moved."""
+        try:
+            with Session(self._store.engine) as session:
+                if _holds(session, name, version):
+                    return None
+                case = self._checked(session, name, version)
+            with self.guard.reading_files(caller()):
+                self._read(case)
+        except MoolaError as error:
+            return str(error).rstrip(".")
+        return None
 
     def _read(self, case: Case) -> State:
         """Read the files a case is about; return their state before they were read.

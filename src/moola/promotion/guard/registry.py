@@ -59,17 +59,18 @@ class GuardedRegistryStore(SqlAlchemyStore):
     ) -> ModelVersion:
         """Move a stage; Production only with evidence, and never away from its holder."""
         rules = self.guard.rules_for(name, ALIAS_PRODUCTION)
-        to_production = get_canonical_stage(stage) == STAGE_PRODUCTION
-        if _enforced(rules):
-            version = _plain(version)
-            if to_production:
-                self._put(name, version, ALIAS_PRODUCTION, rules)
-                return self.get_model_version(name, version)
-            if version in self._holders(name, (ALIAS_PRODUCTION,)):
-                self._refuse(name, version, f"version {version} of {name} holds Production")
         line = None
-        if rules and not _enforced(rules) and to_production:
-            line = self.aliases.report(name, _plain(version), ALIAS_PRODUCTION, rules)
+        if rules:
+            version = _plain(version)
+            if get_canonical_stage(stage) == STAGE_PRODUCTION:
+                line = self._report(name, version, ALIAS_PRODUCTION, rules)
+                if _enforced(rules):
+                    self._put(name, version, ALIAS_PRODUCTION, rules)
+                    self._write_down(line)
+                    return self.get_model_version(name, version)
+            elif version in self._holders(name, (ALIAS_PRODUCTION,)):
+                sentence = f"version {version} of {name} holds Production"
+                self._refuse_or_report(rules, name, version, sentence)
         moved = super().transition_model_version_stage(
             name, version, stage, archive_existing_versions
         )
@@ -80,21 +81,22 @@ class GuardedRegistryStore(SqlAlchemyStore):
         """Set an alias; one that a rule is about only as the rule allows."""
         rules = self.guard.rules_for(name, alias)
         line = None
-        if enforced := _enforced(rules):
+        if rules:
             version = _plain(version)
-            if alias not in {one for rule in enforced for one in rule.aliases}:
-                self._refuse(name, version, f"alias {alias} looks like a protected one")
+            line = self._report(name, version, alias, rules)
+        if enforced := _enforced(rules):
+            if alias not in _aliases(enforced):
+                self._refuse(name, version, _lookalike(alias))
             self._put(name, version, alias, rules)
             if alias == ALIAS_PRODUCTION or not any(rule.is_ohlc for rule in enforced):
+                self._write_down(line)
                 return
-        elif rules:
-            line = self.aliases.report(name, _plain(version), alias, rules)
         super().set_registered_model_alias(name, alias, version)
         self._write_down(line)
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         """Delete an alias, but none that a rule guards."""
-        sentence = f"alias {alias} of {name} stands for Production: it is moved, not deleted"
+        sentence = f"alias {alias} of {name} is guarded: it can be moved, not deleted"
         if rules := self.guard.rules_for(name, alias):
             self._refuse_or_report(rules, name, None, sentence)
         super().delete_registered_model_alias(name, alias)
@@ -106,12 +108,17 @@ class GuardedRegistryStore(SqlAlchemyStore):
             self._require_never_moved(rules, name, "renamed", (ALIAS_PRODUCTION,))
             aliases = self.get_registered_model(name).aliases
             guarded = [a for a in sorted(aliases) if any(rule.names_alias(a) for rule in rules)]
-            if standing := ", ".join(guarded):
-                sentence = f"{name} has alias {standing}; not renamed to {new_name}"
+            if words := ", ".join(guarded):
+                sentence = f"{name} has alias {words}; not renamed to {new_name}"
                 self._refuse_or_report(rules, name, None, sentence)
         kind = self.guard.kind(name)
+        origins = [origin for origin in self.guard.ledger.origins(name) if origin.version]
         renamed = super().rename_registered_model(name, new_name)
         self.guard.ledger.note_origin(new_name, kind=kind, who=attributed(None))
+        for origin in origins:  # who registered a version stays known under the new name
+            self.guard.ledger.note_origin(
+                new_name, origin.version, kind=origin.kind, who=origin.who
+            )
         return renamed
 
     def delete_registered_model(self, name: str) -> None:
@@ -134,12 +141,15 @@ class GuardedRegistryStore(SqlAlchemyStore):
         self, name: str, tags: Any = None, *args: Any, **kwargs: Any
     ) -> RegisteredModel:
         """Create a registered model; the name of a guarded one is not for a prompt."""
-        prompt = _is_prompt(tags)
-        named = {one for rule in self.guard.policy.rules for one in rule.models}
-        if IS_PROMPT_TAG_KEY in map(folded, _keys(tags)) and name in {REGISTERED_MODEL, *named}:
-            self._refuse(name, None, f"{name} is a guarded model, not a prompt")
+        if IS_PROMPT_TAG_KEY in map(folded, _keys(tags)):
+            sentence = f"{name} is a guarded model, not a prompt"
+            if name == REGISTERED_MODEL:
+                self._refuse(name, None, sentence)
+            by_name = tuple(rule for rule in self.guard.policy.rules if name in rule.models)
+            if by_name:
+                self._refuse_or_report(by_name, name, None, sentence)
         created = super().create_registered_model(name, tags, *args, **kwargs)
-        kind = "prompt" if prompt else "model"
+        kind = "prompt" if _is_prompt(tags) else "model"
         self.guard.ledger.note_origin(name, kind=kind, who=attributed(None))
         return created
 
@@ -147,17 +157,18 @@ class GuardedRegistryStore(SqlAlchemyStore):
         self, name: str, source: str, run_id: str | None = None, tags: Any = None, **kwargs: Any
     ) -> ModelVersion:
         """Register a version, but none whose place is above a frozen one."""
+        self._refuse_reserved(name, None, _keys(tags))
         if self.guard.enforced(name):
-            self._refuse_reserved(name, None, _keys(tags))
             place = self.guard.places.of(source)
             if any(is_inside(frozen, place) for frozen in self.guard.frozen().places):
                 deny(f"{source} holds files of a version that held Production; give a folder below")
         elif (
-            self.guard.kind(name) == "prompt"
-            and source not in PROMPT_SOURCES
-            and self.guard.policy.enforced(name, kind="model")
+            source not in PROMPT_SOURCES
+            and self.guard.kind(name) == "prompt"
+            and (rules := self.guard.policy.rules_for(name, kind="model"))
         ):
-            self._refuse(name, None, f"{name} is a prompt, and a prompt's version has no files")
+            sentence = f"{name} is a prompt, and a prompt's version has no files"
+            self._refuse_or_report(rules, name, None, sentence)
         version = super().create_model_version(name, source, run_id, tags, **kwargs)
         if (user := authenticated_user()) is not None:
             number = str(version.version)
@@ -194,14 +205,26 @@ class GuardedRegistryStore(SqlAlchemyStore):
         A prompt takes them, but for a tag of the whole prompt that would make it a model.
         """
         reserved = sorted(filter(_is_reserved, keys))
-        if not reserved or not self.guard.policy.enforced(name, kind="model"):
+        if not reserved or not self.guard.policy.may_name(name):
             return
         changes_kind = of_model and IS_PROMPT_TAG_KEY in map(folded, reserved)
-        if self.guard.kind(name) == "prompt" and not changes_kind:
-            return
-        if not self.guard.enforced(name) and self.guard.kind(name) != "prompt":
-            return
-        self._refuse(name, version, f"MLflow itself decides by tag {reserved[0]} of {name}")
+        if self.guard.kind(name) != "prompt":
+            rules = self.guard.rules_for(name)
+        else:
+            rules = self.guard.policy.rules_for(name, kind="model") if changes_kind else ()
+        if rules:
+            sentence = f"MLflow itself decides by tag {reserved[0]} of {name}"
+            self._refuse_or_report(rules, name, version, sentence)
+
+    def _report(self, name: str, version: str, alias: str, rules: tuple[Rule, ...]) -> Draft | None:
+        """Return the line about what rules in report mode would say of a move; None without any."""
+        reported = tuple(rule for rule in rules if rule.mode == "report")
+        if not reported:
+            return None
+        also = [] if alias in _aliases(reported) else [_lookalike(alias)]
+        if any(rule.is_ohlc for rule in reported) and (why := self._moves.why_not(name, version)):
+            also.append(why)
+        return self.aliases.report(name, version, alias, reported, also=also)
 
     def _put(self, name: str, version: str, alias: str, rules: tuple[Rule, ...]) -> None:
         """Move a guarded alias if the rules that refuse are met, or refuse and write that down."""
@@ -277,6 +300,10 @@ def _enforced(rules: Iterable[Rule]) -> tuple[Rule, ...]:
 
 def _aliases(rules: Iterable[Rule]) -> list[str]:
     return [alias for rule in rules for alias in rule.aliases]
+
+
+def _lookalike(alias: str) -> str:
+    return f"alias {alias} looks like a protected one"
 
 
 def _is_prompt(tags: Any) -> bool:

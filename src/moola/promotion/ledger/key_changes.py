@@ -55,7 +55,7 @@ def note_key_changes(ledger: LocalLedger, trusted: TrustedKeys, *, who: str) -> 
     list of Entry
         An entry for each difference.
     """
-    now = dict.fromkeys(trusted.keys, TRUSTED) | dict.fromkeys(trusted.revoked, REVOKED)
+    now = dict.fromkeys(trusted.attesters, TRUSTED) | dict.fromkeys(trusted.revoked, REVOKED)
     with ledger.transaction() as connection:
         lines = read_entries(connection, events=("key_change",))
         if ledger.signer is not None:

@@ -175,7 +175,7 @@ class LocalLedger(Ledger):
             self._insert(connection, ORIGINS, values)
 
     def origins(self, name: str | None = None) -> list[Origin]:
-        """Return what was noted, of one model if asked, oldest first."""
+        """Return the notes about models and versions, of one model if asked, oldest first."""
         query = sa.select(ORIGINS.c["name", "version", "kind", "who"]).order_by(ORIGINS.c.seq)
         if name is not None:
             query = query.where(ORIGINS.c.name == name)
