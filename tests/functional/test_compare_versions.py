@@ -68,8 +68,6 @@ def world(tmp_path_factory: pytest.TempPathFactory, template_db: Path) -> Path:
     mlflow.pyfunc.log_model(name="c", python_model=str(code), registered_model_name="net",
                             pip_requirements=["numpy"])  # fmt: skip
     mlflow.set_tracking_uri(before)
-    mlflow.tracking.fluent._active_experiment_id = None
-    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # set_experiment puts it there
     return folder
 
 
