@@ -109,6 +109,11 @@ class Rule(Config):
         return any(isinstance(requirement, Profile) for requirement in self.require)
 
     @property
+    def asks_kind(self) -> bool:
+        """Whether it depends on what a model is, not on its name alone."""
+        return self.made_by != "any" or not self.prompts
+
+    @property
     def asks_more(self) -> bool:
         """Whether it asks for anything beside the gates and the locked test windows."""
         return any(not isinstance(requirement, Profile) for requirement in self.require)
@@ -252,12 +257,13 @@ class Policy(Config):
         path = Path(project) / POLICY_FILE
         return cls.from_yaml(path) if path.exists() else cls.without_file()
 
-    def may_name(self, name: str, alias: str | None = None) -> bool:
-        """Return whether a rule is about a model of that name, if it is of the right kind."""
-        return any(
-            any(fnmatchcase(name, pattern) for pattern in rule.models)
-            and (alias is None or rule.names_alias(alias))
+    def by_name(self, name: str, alias: str | None = None) -> tuple[Rule, ...]:
+        """Return the rules about a model of that name, if it is of the right kind."""
+        return tuple(
+            rule
             for rule in self.rules
+            if any(fnmatchcase(name, pattern) for pattern in rule.models)
+            and (alias is None or rule.names_alias(alias))
         )
 
     def rules_for(self, name: str, alias: str | None = None, *, kind: Kind) -> tuple[Rule, ...]:

@@ -95,8 +95,9 @@ class Guard:
 
     def rules_for(self, name: str, alias: str | None = None) -> tuple[Rule, ...]:
         """Return the rules about a model, or one of its aliases."""
-        if not self.policy.may_name(name, alias):
-            return ()  # nothing has to be asked about a free model
+        rules = self.policy.by_name(name, alias)
+        if not any(rule.asks_kind for rule in rules):
+            return rules  # the database need not be asked, of a free model neither
         return self.policy.rules_for(name, alias, kind=self.kind(name))
 
     def registered_by(self, name: str, version: str, run_id: str | None) -> str | None:

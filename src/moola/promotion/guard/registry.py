@@ -205,7 +205,7 @@ class GuardedRegistryStore(SqlAlchemyStore):
         A prompt takes them, but for a tag of the whole prompt that would make it a model.
         """
         reserved = sorted(filter(_is_reserved, keys))
-        if not reserved or not self.guard.policy.may_name(name):
+        if not reserved or not self.guard.policy.by_name(name):
             return
         changes_kind = of_model and IS_PROMPT_TAG_KEY in map(folded, reserved)
         if self.guard.kind(name) != "prompt":
